@@ -1,0 +1,199 @@
+"""Data sets as tensors in [-1, 1]: MNIST, and scikit-learn's handwritten digits for a machine without a network.
+
+`load` looks in $LESSONS_DATA, then in data/, then downloads with torchvision, and where there is no network falls back
+to the embedded digits and says so. Splits: "train", "val" and "test". MNIST has no validation images of its own: "val"
+is every even and "test" every odd one of its 10,000 test images, "train" all 60,000 training images.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+SPLITS = ("train", "val", "test")
+NAMES = ("mnist", "digits")
+DIGIT_NAMES = tuple("0123456789")
+_NOTICES: set[str] = set()
+
+
+class DataError(RuntimeError):
+    """Data that is missing, cut short or of the wrong kind; the message is one sentence for the user."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet(Dataset):
+    """Images held in memory as bytes and handed out in [-1, 1].
+
+    Args:
+        images: [N, C, H, W] uint8.
+        labels: [N] int64.
+        class_names: K names.
+        source: where the images come from: "mnist" or "digits".
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """One image [C, H, W] float32 in [-1, 1] and its label."""
+        return to_signed(self.images[index]), int(self.labels[index])
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The images [B, C, H, W] float32 in [-1, 1] and labels [B] at indices [B]."""
+        return to_signed(self.images[indices]), self.labels[indices]
+
+    def subset(self, indices: Tensor) -> ImageSet:
+        """The images at indices, in that order."""
+        return ImageSet(self.images[indices], self.labels[indices], self.class_names, self.source)
+
+    def of_class(self, label: int) -> ImageSet:
+        """The images with that label."""
+        return self.subset((self.labels == label).nonzero().flatten())
+
+
+def to_signed(images: Tensor) -> Tensor:
+    """uint8 0 … 255 -> float32 in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """float in [-1, 1] -> float in [0, 1], clipped; for showing and writing only."""
+    return ((images + 1) / 2).clamp(0, 1)
+
+
+def load(name: str = "mnist", split: str = "train") -> ImageSet:
+    """A split of a data set.
+
+    Args:
+        name: "mnist", or "digits" for the embedded ones.
+        split: "train", "val" or "test".
+
+    Raises:
+        ValueError: for an unknown name or split.
+        DataError: if a file is cut short or is not what its name says.
+    """
+    if name not in NAMES:
+        raise ValueError(f"Unknown data set {name!r}: choose one of {', '.join(NAMES)}.")
+    if split not in SPLITS:
+        raise ValueError(f"Unknown split {split!r}: choose one of {', '.join(SPLITS)}.")
+    if name == "mnist":
+        root = find_mnist() or _download_mnist()
+        if root is not None:
+            return _read_mnist(root, split)
+        _notice("MNIST is not on this machine and there is no network: using scikit-learn's 1,797 handwritten digits.")
+    return _embedded_digits(split)
+
+
+def find_mnist() -> Path | None:
+    """The folder that holds MNIST/raw, looked for in $LESSONS_DATA and data/ (here, then beside the library)."""
+    for root in _data_roots():
+        if _mnist_file(root, "train", "images").exists():
+            return root
+    return None
+
+
+def running_example() -> Tensor:
+    """The handwritten seven that every lesson uses, [1, 1, 28, 28] in [-1, 1]; the same on every machine."""
+    digits = _embedded_digits("test")
+    return to_signed(digits.images[digits.labels == 7][:1])
+
+
+def _data_roots() -> list[Path]:
+    here, beside = Path("data"), Path(__file__).resolve().parent.parent / "data"
+    return [Path(p) for p in (os.environ.get("LESSONS_DATA"),) if p] + [here, beside]
+
+
+def _download_root() -> Path:
+    return _data_roots()[0] if os.environ.get("LESSONS_DATA") else _data_roots()[-1]
+
+
+def _notice(text: str) -> None:
+    """Say something once a process, on stderr so that it never mixes with results."""
+    if text not in _NOTICES:
+        _NOTICES.add(text)
+        print(text, file=sys.stderr)
+
+
+def _mnist_file(root: Path, split: str, kind: str) -> Path:
+    prefix = "train" if split == "train" else "t10k"
+    rank = "idx3" if kind == "images" else "idx1"
+    return root / "MNIST" / "raw" / f"{prefix}-{kind}-{rank}-ubyte"
+
+
+def _download_mnist() -> Path | None:
+    if os.environ.get("LESSONS_OFFLINE") == "1":
+        return None
+    from torchvision.datasets import MNIST
+
+    root = _download_root()
+    try:
+        MNIST(str(root), download=True)
+    except OSError as error:
+        if getattr(error, "errno", None) in (13, 28, 30):  # no permission, disk full, read-only: not the network
+            raise DataError(f"MNIST cannot be written to {root}: {error.strerror}.") from None
+        return None
+    except RuntimeError:  # torchvision's word for "no mirror answered"
+        return None
+    return root
+
+
+def _read_mnist(root: Path, split: str) -> ImageSet:
+    images, labels = _read_mnist_files(root, "train" if split == "train" else "test")
+    if split != "train":
+        start = SPLITS.index(split) - 1
+        images, labels = images[start::2], labels[start::2]
+    return ImageSet(images, labels, DIGIT_NAMES, "mnist")
+
+
+@functools.lru_cache(maxsize=4)
+def _read_mnist_files(root: Path, part: str) -> tuple[Tensor, Tensor]:
+    count = 60_000 if part == "train" else 10_000
+    images = _read_idx(_mnist_file(root, part, "images"), (count, 28, 28))
+    labels = _read_idx(_mnist_file(root, part, "labels"), (count,))
+    return images[:, None], labels.long()
+
+
+def _read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
+    # torchvision reads this format too, but a file that a broken download cut short must be named, not half-read.
+    header = 4 + 4 * len(shape)
+    expected = header + int(np.prod(shape))
+    if not path.exists():
+        raise DataError(f"{path} is missing: delete the folder {path.parent} and the data will be fetched again.")
+    size = path.stat().st_size
+    if size != expected:
+        raise DataError(f"{path} has {size} bytes where {expected} are expected: delete it and load it again.")
+    raw = np.fromfile(path, dtype=np.uint8)
+    found = tuple(int.from_bytes(raw[i : i + 4].tobytes(), "big") for i in range(4, header, 4))
+    if found != shape:
+        raise DataError(f"{path} holds shape {found} where {shape} is expected: delete it and load it again.")
+    return torch.from_numpy(raw[header:].reshape(shape).copy())
+
+
+@functools.lru_cache(maxsize=4)
+def _embedded_digits(split: str) -> ImageSet:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    small = torch.from_numpy(bunch.images).float()[:, None] / 16  # [1797, 1, 8, 8] in [0, 1]
+    # MNIST's digits fill a 20×20 box in a 28×28 image: the same frame, so that one model reads both.
+    large = F.interpolate(small, size=(20, 20), mode="bicubic", align_corners=False).clamp(0, 1)
+    images = (F.pad(large, (4, 4, 4, 4)) * 255).round().to(torch.uint8)
+    labels = torch.from_numpy(bunch.target).long()
+    # A fixed shuffle: the file is ordered by writer.
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    parts = {"train": order[:1397], "val": order[1397:1597], "test": order[1597:]}
+    return ImageSet(images[parts[split]], labels[parts[split]], DIGIT_NAMES, "digits")

@@ -1,0 +1,201 @@
+"""The named trainings behind the shipped weights: what is trained, on what, how, and what is written.
+
+A recipe writes into its output folder: checkpoint.pt, losses.json, samples_epoch_NNN.png (denoisers), and at the end the
+weights NAME.safetensors with their card NAME.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lessons_lib import data, viz, weights
+from lessons_lib.classifier import Evaluator, EvaluatorConfig
+from lessons_lib.generation import GenerationRequest, generate_with
+from lessons_lib.schedules import NoiseSchedule
+from lessons_lib.training import EpochDone, Event, LossFn, Stopped, TrainConfig, denoising_loss, train
+from lessons_lib.unet import UNet, UNetConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training with a name.
+
+    Args:
+        name: of the weights it makes.
+        build: makes the untrained network.
+        config: the defaults of its TrainConfig.
+        is_denoiser: it needs a schedule and draws sample grids; otherwise it reads clean images.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    config: TrainConfig
+    is_denoiser: bool
+
+
+@dataclass(frozen=True)
+class DiffusionOptions:
+    """What a denoiser's training needs besides a TrainConfig."""
+
+    schedule: str = "linear"
+    timesteps: int = 1000
+    loss: str = "mse"
+    p_uncond: float = 0.1
+    sample_every: int = 1
+
+
+class SamplesDrawn(NamedTuple):
+    """A grid of samples was written after an epoch, from the same noise every time."""
+
+    epoch: int
+    path: Path
+
+
+class WeightsSaved(NamedTuple):
+    """The trained weights were written."""
+
+    path: Path
+
+
+RECIPES = {
+    ("mnist", "denoiser"): Recipe(
+        "mnist-denoiser", lambda: UNet(UNetConfig()), TrainConfig(epochs=24, batch_size=64, lr=1e-3), True
+    ),
+    ("mnist", "evaluator"): Recipe(
+        "mnist-evaluator",
+        lambda: Evaluator(EvaluatorConfig()),
+        TrainConfig(epochs=10, batch_size=128, lr=2e-3, ema_decay=0.998),
+        False,
+    ),
+}
+
+
+def run(
+    dataset: str,
+    model: str,
+    config: TrainConfig,
+    options: DiffusionOptions | None = None,
+    *,
+    resume: bool = False,
+    command: str = "",
+) -> Iterator[Event | SamplesDrawn | WeightsSaved]:
+    """Run a recipe and yield what happens; config.output_dir must be set.
+
+    Args:
+        dataset, model: a key of RECIPES.
+        command: what the user typed, for the card.
+
+    Raises:
+        ValueError: for an unknown recipe.
+        TrainingError, WriteError, DataError: as train, save_pretrained and load.
+    """
+    if (dataset, model) not in RECIPES:
+        known = ", ".join(" ".join(key) for key in RECIPES)
+        raise ValueError(f"There is no recipe {dataset} {model}: choose one of {known}.")
+    recipe, options = RECIPES[dataset, model], options or DiffusionOptions()
+    sets = {split: data.load(dataset, split) for split in data.SPLITS}
+    torch.manual_seed(config.seed)
+    network = recipe.build()
+    schedule = NoiseSchedule.by_name(options.schedule, options.timesteps) if recipe.is_denoiser else None
+    loss_fn = _loss(recipe, network, schedule, options)
+    is_main = os.environ.get("RANK", "0") == "0"
+    for event in train(
+        network, loss_fn, sets["train"], config, val_data=sets["val"], test_data=sets["test"], resume=resume
+    ):
+        yield event
+        if not is_main:
+            continue
+        if isinstance(event, EpochDone) and schedule and options.sample_every and not event.epoch % options.sample_every:
+            yield _draw_samples(event, schedule, config.output_dir)
+        if isinstance(event, Stopped):
+            card = _card(recipe, config, options, sets["train"], event, command)
+            path = config.output_dir / f"{recipe.name}.safetensors"
+            weights.save_pretrained(path, event.ema_model, schedule, card)
+            yield WeightsSaved(path)
+
+
+def _loss(recipe: Recipe, network: nn.Module, schedule: NoiseSchedule | None, options: DiffusionOptions) -> LossFn:
+    if schedule is None:
+        return classification_loss
+    return denoising_loss(schedule, options.p_uncond, options.loss, network.config.num_classes or None)
+
+
+def classification_loss(model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+    """Cross-entropy of a classifier of clean images; in training the images are bent a little and labels smoothed."""
+    if not model.training:
+        return F.cross_entropy(model(x_0).float(), y)
+    return F.cross_entropy(model(random_affine(x_0, generator)).float(), y, label_smoothing=0.05)
+
+
+def random_affine(x_0: Tensor, generator: torch.Generator) -> Tensor:
+    """Turn, shear, scale and shift each image [B, C, H, W] a little; digits are never flipped."""
+    batch = len(x_0)
+
+    def uniform(*shape: int) -> Tensor:
+        return (torch.rand(*shape, generator=generator) * 2 - 1).to(x_0.device)
+
+    angle, scale, shear = 0.26 * uniform(batch), 1 + 0.15 * uniform(batch, 2), 0.2 * uniform(batch)
+    shift = 2.5 / 14 * uniform(batch, 2)  # 2.5 pixels of 28: grid_sample's unit is half the image
+    top = torch.stack([angle.cos() * scale[:, 0], -angle.sin() + shear, shift[:, 0]], dim=1)
+    bottom = torch.stack([angle.sin(), angle.cos() * scale[:, 1], shift[:, 1]], dim=1)
+    grid = F.affine_grid(torch.stack([top, bottom], dim=1), list(x_0.shape), align_corners=False)
+    # grid_sample fills the outside with 0, and the background is -1.
+    return F.grid_sample(x_0 + 1, grid, align_corners=False) - 1
+
+
+def _draw_samples(event: EpochDone, schedule: NoiseSchedule, folder: Path) -> SamplesDrawn:
+    """Four of each class from the same noise after every epoch, so that progress shows and luck does not."""
+    network = event.ema_model
+    labels = tuple(range(max(network.config.num_classes, 1))) * 4
+    guidance = "cfg" if network.config.num_classes else "none"
+    request = GenerationRequest(labels, guidance=guidance, guidance_scale=1.0, sampler="ddim", steps=25, seed=0)
+    for step in generate_with(network, schedule, request):
+        pass
+    path = folder / f"samples_epoch_{event.epoch:03d}.png"
+    viz.save_png(path, viz.to_grid(step.x_t, columns=len(labels) // 4, scale=2))
+    return SamplesDrawn(event.epoch, path)
+
+
+DATA_NOTES = {
+    "mnist": "MNIST (LeCun, Cortes and Burges), 60,000 training images, unchanged; CC BY-SA 3.0.",
+    "digits": "scikit-learn's 1,797 handwritten digits (UCI, CC BY 4.0), enlarged from 8×8 to 20×20 and padded to 28×28.",
+}
+
+
+def _card(
+    recipe: Recipe, config: TrainConfig, options: DiffusionOptions, images: data.ImageSet, end: Stopped, command: str
+) -> dict:
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name != "output_dir"}
+    if recipe.is_denoiser:
+        settings |= dataclasses.asdict(options)
+    return {
+        "training": {
+            "command": command,
+            "settings": settings,
+            "data": DATA_NOTES[images.source],
+            "images_seen": end.step * config.batch_size,
+            "ended": end.reason,
+            "hours": round(end.seconds / 3600, 2),
+            "hardware": hardware(),
+            "seed": config.seed,
+        },
+        "defaults": {"guidance_scale": 2.0, "sampler": "ddim", "steps": 10} if recipe.is_denoiser else {},
+        "metrics": {},
+    }
+
+
+def hardware() -> str:
+    """What this machine computes with, in a few words."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}, torch {torch.__version__}"
+    return f"{os.cpu_count()} CPU cores ({platform.machine()}), torch {torch.__version__}"

@@ -1,0 +1,159 @@
+"""Samplers: from pure noise x_T to an image, one re-estimate of the whole image at a time.
+
+A sampler is a generator of Steps. It asks an EpsFn for the noise, turns it into an estimate of x_0, and moves to the
+next noise level. A progress bar, a GIF, a scrubber, a cancel and an early stop are all loops over it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lessons_lib.guidance import EpsFn
+from lessons_lib.schedules import NoiseSchedule
+
+NoiseFn = Callable[[Tensor], Tensor]
+
+
+class Step(NamedTuple):
+    """One step of a sampler.
+
+    t: the timestep at which the network was asked.
+    x_t: [B, C, H, W], the state after the step; after the last step, the image.
+    x_0: [B, C, H, W], the estimate of the image made in this step.
+    """
+
+    t: int
+    x_t: Tensor
+    x_0: Tensor
+
+
+class SampleNoise:
+    """Noise with one CPU generator a sample, so that sample k's noise is the same in any batch and on any device.
+
+    Args:
+        seeds: one (seed, k) a sample.
+    """
+
+    def __init__(self, seeds: Sequence[tuple[int, int]]) -> None:
+        # Mixed so that (0, 1) and (1, 0) differ; a generator's seed has 64 bits.
+        self.generators = [
+            torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + k * 0xBF58476D1CE4E5B9 + 1) % 2**63)
+            for seed, k in seeds
+        ]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Fresh standard normal noise in the shape, dtype and device of x [B, …], B = len(seeds)."""
+        if len(x) != len(self.generators):
+            raise ValueError(f"There are {len(self.generators)} seeds for {len(x)} samples: one a sample is needed.")
+        noise = torch.stack([torch.randn(x.shape[1:], generator=generator) for generator in self.generators])
+        return noise.to(x.dtype).to(x.device)
+
+
+def sample_ddpm(
+    eps_fn: EpsFn,
+    schedule: NoiseSchedule,
+    x_T: Tensor,
+    timesteps: Tensor,
+    *,
+    noise_fn: NoiseFn | None = None,
+    clip_x0: bool = True,
+) -> Iterator[Step]:
+    """Ancestral sampling with the posterior variance (Ho et al. 2020, alg. 2 and eqs. 6-7).
+
+    With fewer than T timesteps each step jumps over several of the chain's, with the betas that belong to the jump.
+
+    Args:
+        x_T: [B, C, H, W] standard normal noise.
+        timesteps: [N] int64, strictly descending, in 0 … T-1.
+        noise_fn: where each step's noise comes from; torch.randn_like if not given.
+        clip_x0: clip every estimate of x_0 to [-1, 1].
+
+    Raises:
+        ValueError: if timesteps is empty, not descending or out of range.
+    """
+    x = _state(x_T)
+    noise_fn = noise_fn or torch.randn_like
+    for t, abar, abar_prev in _walk(schedule, timesteps):
+        with torch.no_grad():
+            _, x_0 = _estimate(eps_fn, x, t, abar, clip_x0)
+            alpha = abar / abar_prev
+            beta = 1 - alpha
+            # Eq. 7: the mean of q(x_prev | x_t, x_0) and its variance, which is 0 in the last step (abar_prev = 1).
+            weight_0 = math.sqrt(abar_prev) * beta / (1 - abar)
+            weight_t = math.sqrt(alpha) * (1 - abar_prev) / (1 - abar)
+            sigma = math.sqrt(beta * (1 - abar_prev) / (1 - abar))
+            x = weight_0 * x_0 + weight_t * x
+            if sigma > 0:
+                x = x + sigma * noise_fn(x)
+        yield Step(t, x, x_0)
+
+
+def sample_ddim(
+    eps_fn: EpsFn,
+    schedule: NoiseSchedule,
+    x_T: Tensor,
+    timesteps: Tensor,
+    *,
+    eta: float = 0.0,
+    noise_fn: NoiseFn | None = None,
+    clip_x0: bool = True,
+) -> Iterator[Step]:
+    """DDIM (Song et al. 2021, eq. 12): estimate x_0, then put it at the next noise level.
+
+    Args:
+        eta: 0 adds no noise on the way, so x_T decides the image; 1 equals sample_ddpm.
+        others: as in sample_ddpm.
+
+    Raises:
+        ValueError: as in sample_ddpm, and if eta is not in [0, 1].
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must be between 0 (DDIM) and 1 (DDPM), got {eta}.")
+    x = _state(x_T)
+    noise_fn = noise_fn or torch.randn_like
+    for t, abar, abar_prev in _walk(schedule, timesteps):
+        with torch.no_grad():
+            eps, x_0 = _estimate(eps_fn, x, t, abar, clip_x0)
+            sigma = eta * math.sqrt((1 - abar_prev) / (1 - abar) * (1 - abar / abar_prev))  # eq. 16
+            # max: for eta = 1 rounding can leave a difference of -1e-17.
+            x = math.sqrt(abar_prev) * x_0 + math.sqrt(max(1 - abar_prev - sigma**2, 0.0)) * eps
+            if sigma > 0:
+                x = x + sigma * noise_fn(x)
+        yield Step(t, x, x_0)
+
+
+SAMPLERS = ("ddpm", "ddim")
+
+
+def _state(x_T: Tensor) -> Tensor:
+    """The sampler's state: x_T's dtype, but never below float32."""
+    return x_T if x_T.dtype in (torch.float32, torch.float64) else x_T.float()
+
+
+def _walk(schedule: NoiseSchedule, timesteps: Tensor) -> Iterator[tuple[int, float, float]]:
+    """(t, abar at t, abar at the next timestep of the list) for each step; after the last, abar is 1: the image.
+
+    Python floats are float64, so coefficients are rounded to the state's dtype only when they meet it.
+    """
+    ts = [int(t) for t in timesteps]
+    if not ts or ts != sorted(set(ts), reverse=True):
+        raise ValueError("timesteps must be a list of at least one timestep, strictly descending.")
+    if ts[0] >= schedule.num_timesteps or ts[-1] < 0:
+        raise ValueError(f"timesteps must lie in 0 … {schedule.num_timesteps - 1}, got {ts[-1]} … {ts[0]}.")
+    abars = [float(schedule.alphas_cumprod[t]) for t in ts] + [1.0]
+    yield from zip(ts, abars[:-1], abars[1:], strict=True)
+
+
+def _estimate(eps_fn: EpsFn, x: Tensor, t: int, abar: float, clip_x0: bool) -> tuple[Tensor, Tensor]:
+    """Ask for the noise and read off the estimate of x_0; returns both, consistent with each other."""
+    eps = eps_fn(x, torch.full((len(x),), t, dtype=torch.int64, device=x.device))
+    x_0 = (x - math.sqrt(1 - abar) * eps) / math.sqrt(abar)
+    if clip_x0:
+        x_0 = x_0.clamp(-1, 1)
+        eps = (x - math.sqrt(abar) * x_0) / math.sqrt(1 - abar)  # or the two would no longer add up to x_t
+    return eps, x_0

@@ -1,0 +1,220 @@
+"""Noise schedules: how much noise an image carries at each timestep.
+
+The forward process adds Gaussian noise in T small steps. Its closed form needs no loop:
+
+    x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps,   eps ~ N(0, I)          (Ho et al. 2020, eq. 4)
+
+Code's t runs from 0 to T-1 and is the papers' t minus 1: x at t=0 is already slightly noisy.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+# A beta of 1 would erase the image in one step and make log(1 - beta) infinite (Nichol & Dhariwal 2021, sec. 3.2).
+MAX_BETA = 0.999
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseSchedule:
+    """The noise schedule of a diffusion process with T timesteps.
+
+    Args:
+        betas: [T] float64 on the CPU, the variance of the noise that each step adds, each in (0, 0.999].
+        name: "linear", "cosine", "sigmoid" or "custom"; with T it lets a weight card rebuild the schedule.
+
+    Attributes:
+        alphas_cumprod: [T] float64, abar_t = prod (1 - beta_i) over i <= t, strictly decreasing.
+
+    Raises:
+        ValueError: if betas is not one-dimensional, or a beta lies outside (0, 0.999].
+    """
+
+    betas: Tensor
+    name: str = "custom"
+    alphas_cumprod: Tensor = field(init=False, repr=False)
+    _cache: dict = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        betas = torch.as_tensor(self.betas, dtype=torch.float64, device="cpu")
+        if betas.ndim != 1 or len(betas) == 0:
+            raise ValueError(f"betas must have shape [T], got {list(betas.shape)}.")
+        if not bool(((betas > 0) & (betas <= MAX_BETA)).all()):
+            raise ValueError(f"Every beta must lie in (0, {MAX_BETA}], got {betas.min():g} to {betas.max():g}.")
+        object.__setattr__(self, "betas", betas)
+        object.__setattr__(self, "alphas_cumprod", torch.cumprod(1 - betas, dim=0))
+
+    @classmethod
+    def linear(cls, num_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> NoiseSchedule:
+        """Betas on a straight line (Ho et al. 2020, sec. 4).
+
+        Both ends are scaled by 1000/T, so that x_T is noise for any T and not for T=1000 only.
+        """
+        start, end = _scaled_ends(num_timesteps, beta_start, beta_end)
+        betas = torch.linspace(start, end, num_timesteps, dtype=torch.float64)
+        return cls(betas.clamp(max=MAX_BETA), "linear")
+
+    @classmethod
+    def sigmoid(cls, num_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> NoiseSchedule:
+        """Betas on a sigmoid from -6 to 6 (diffusers' "sigmoid"; Chen 2023 uses the name for another one, in abar)."""
+        start, end = _scaled_ends(num_timesteps, beta_start, beta_end)
+        ramp = torch.sigmoid(torch.linspace(-6, 6, num_timesteps, dtype=torch.float64))
+        return cls((start + (end - start) * ramp).clamp(max=MAX_BETA), "sigmoid")
+
+    @classmethod
+    def cosine(cls, num_timesteps: int = 1000, s: float = 0.008) -> NoiseSchedule:
+        """abar follows a squared cosine (Nichol & Dhariwal 2021, eq. 17).
+
+        The betas are clipped first and alphas_cumprod is recomputed from them, so that the two always agree.
+        """
+        _check_timesteps(num_timesteps)
+        u = torch.arange(num_timesteps + 1, dtype=torch.float64) / num_timesteps
+        abar = torch.cos((u + s) / (1 + s) * math.pi / 2) ** 2
+        return cls((1 - abar[1:] / abar[:-1]).clamp(max=MAX_BETA), "cosine")
+
+    @classmethod
+    def by_name(cls, name: str, num_timesteps: int = 1000) -> NoiseSchedule:
+        """The schedule "linear", "cosine" or "sigmoid" with default ends.
+
+        Raises:
+            ValueError: for another name, or for fewer than 2 timesteps.
+        """
+        if name not in SCHEDULES:
+            raise ValueError(f"Unknown schedule {name!r}: choose one of {', '.join(SCHEDULES)}.")
+        return getattr(cls, name)(num_timesteps)
+
+    @property
+    def num_timesteps(self) -> int:
+        """T, the number of timesteps."""
+        return len(self.betas)
+
+    @property
+    def snr(self) -> Tensor:
+        """[T] float64, the signal-to-noise ratio abar / (1 - abar)."""
+        return self.alphas_cumprod / (1 - self.alphas_cumprod)
+
+    def signal_and_noise(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(abar_t) and sqrt(1 - abar_t) for each sample, in x's dtype and on its device.
+
+        Args:
+            t: [B] int64, timesteps in 0 … T-1.
+            x: [B, …], only its number of dimensions, dtype and device are used.
+
+        Returns:
+            two tensors of shape [B, 1, …, 1].
+        """
+        # The tables stay float64 on the CPU (Apple's GPU has no float64): cast first, then move, once per device.
+        key = (x.device, x.dtype)
+        if key not in self._cache:
+            abar = self.alphas_cumprod
+            self._cache[key] = tuple(a.sqrt().to(x.dtype).to(x.device) for a in (abar, 1 - abar))
+        signal, noise = self._cache[key]
+        t = t.to(x.device)
+        shape = (-1,) + (1,) * (x.ndim - 1)
+        return signal[t].view(shape), noise[t].view(shape)
+
+
+SCHEDULES = ("linear", "cosine", "sigmoid")
+
+
+def _check_timesteps(num_timesteps: int) -> None:
+    if num_timesteps < 2:
+        raise ValueError(f"A schedule needs at least 2 timesteps, got {num_timesteps}.")
+
+
+def _scaled_ends(num_timesteps: int, beta_start: float, beta_end: float) -> tuple[float, float]:
+    _check_timesteps(num_timesteps)
+    return beta_start * 1000 / num_timesteps, beta_end * 1000 / num_timesteps
+
+
+def q_sample(schedule: NoiseSchedule, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """Noise a clean image to timestep t in one step (Ho et al. 2020, eq. 4).
+
+    Args:
+        x_0: [B, C, H, W] clean images in [-1, 1].
+        t: [B] int64.
+        eps: [B, C, H, W] standard normal noise.
+
+    Returns:
+        x_t: [B, C, H, W].
+    """
+    signal, noise = schedule.signal_and_noise(t, x_0)
+    return signal * x_0 + noise * eps
+
+
+def predict_x0(schedule: NoiseSchedule, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """The clean image that x_t came from, if eps is its noise: q_sample solved for x_0.
+
+    Args and shapes as in `q_sample`.
+    """
+    signal, noise = schedule.signal_and_noise(t, x_t)
+    return (x_t - noise * eps) / signal
+
+
+def predict_eps(schedule: NoiseSchedule, x_t: Tensor, t: Tensor, x_0: Tensor) -> Tensor:
+    """The noise in x_t, if x_0 is its clean image: q_sample solved for eps.
+
+    Args and shapes as in `q_sample`.
+    """
+    signal, noise = schedule.signal_and_noise(t, x_t)
+    return (x_t - signal * x_0) / noise
+
+
+SPACINGS = ("trailing", "leading", "linspace")
+
+
+def spaced_timesteps(num_timesteps: int, num_steps: int, spacing: str = "trailing") -> Tensor:
+    """Which timesteps a sampler visits when it takes fewer than T steps (Lin et al. 2023, table 2).
+
+    Args:
+        num_timesteps: T.
+        num_steps: N, how many network evaluations the sampler may spend, 1 … T.
+        spacing: "trailing" starts at the noisiest timestep T-1; "leading" ends at 0; "linspace" does both.
+
+    Returns:
+        [N] int64, strictly descending.
+
+    Raises:
+        ValueError: if num_steps is not in 1 … T, or the spacing is unknown.
+    """
+    if not 1 <= num_steps <= num_timesteps:
+        raise ValueError(f"The number of steps must be between 1 and {num_timesteps} (T), got {num_steps}.")
+    # Integer arithmetic, and one float64 division at most: float rounding has cost other libraries a timestep.
+    i = torch.arange(num_steps, dtype=torch.float64)
+    if spacing == "trailing":
+        steps = (num_timesteps - i * (num_timesteps / num_steps)).round() - 1
+    elif spacing == "leading":
+        steps = torch.arange(num_steps - 1, -1, -1) * (num_timesteps // num_steps)
+    elif spacing == "linspace":
+        steps = torch.linspace(num_timesteps - 1, 0, num_steps, dtype=torch.float64).round()
+    else:
+        raise ValueError(f"Unknown spacing {spacing!r}: choose one of {', '.join(SPACINGS)}.")
+    return steps.to(torch.int64)
+
+
+def spaced_timesteps_logsnr(schedule: NoiseSchedule, num_steps: int) -> Tensor:
+    """Timesteps whose log-SNR is spaced evenly from T-1 down to 0 (Lu et al. 2022, sec. 3.3).
+
+    Where two targets round to one timestep the list moves on to the next free one, so all N differ.
+
+    Args:
+        num_steps: N, in 1 … T.
+
+    Returns:
+        [N] int64, strictly descending, first T-1 and (for N > 1) last 0.
+    """
+    total = schedule.num_timesteps
+    if not 1 <= num_steps <= total:
+        raise ValueError(f"The number of steps must be between 1 and {total} (T), got {num_steps}.")
+    log_snr = schedule.snr.log()
+    targets = torch.linspace(float(log_snr[-1]), float(log_snr[0]), num_steps, dtype=torch.float64)
+    nearest = (log_snr[None, :] - targets[:, None]).abs().argmin(dim=1).tolist()
+    for i in range(1, num_steps):  # push later ones down …
+        nearest[i] = min(nearest[i], nearest[i - 1] - 1)
+    for i in range(num_steps - 1, -1, -1):  # … and lift those that fell below what is left
+        nearest[i] = max(nearest[i], num_steps - 1 - i)
+    return torch.tensor(nearest, dtype=torch.int64)

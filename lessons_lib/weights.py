@@ -1,0 +1,133 @@
+"""Saving and loading trained weights, each with a card that says what they are and where they come from.
+
+Weights are safetensors in half precision; the card is JSON beside them. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lessons_lib.classifier import Evaluator, EvaluatorConfig
+from lessons_lib.files import atomic_write
+from lessons_lib.schedules import NoiseSchedule
+from lessons_lib.unet import UNet, UNetConfig
+
+WEIGHTS_DIR = Path(__file__).resolve().parent.parent / "assets" / "weights"
+ARCHITECTURES = {"UNet": (UNet, UNetConfig), "Evaluator": (Evaluator, EvaluatorConfig)}
+
+
+class WeightsError(RuntimeError):
+    """Weights that are missing, damaged or of another shape; the message is one sentence for the user."""
+
+
+def available() -> list[str]:
+    """The names of the weights that came with the course."""
+    return sorted(path.stem for path in WEIGHTS_DIR.glob("*.safetensors"))
+
+
+def weights_path(name: str | os.PathLike) -> Path:
+    """Where weights of that name lie; a path to a .safetensors file is taken as it is."""
+    path = Path(name)
+    return path if path.suffix == ".safetensors" or len(path.parts) > 1 else WEIGHTS_DIR / f"{name}.safetensors"
+
+
+def save_pretrained(path: str | os.PathLike, model: nn.Module, schedule: NoiseSchedule | None, card: dict) -> dict:
+    """Write the weights and, beside them, the card.
+
+    Args:
+        path: of the .safetensors file; the card gets the same name with .json.
+        model: a UNet or Evaluator.
+        schedule: the one it was trained with; None for a network that never sees noise.
+        card: what there is to say: training, data, metrics, defaults.
+
+    Returns:
+        the whole card: card, and architecture, schedule, SHA-256, number of parameters, library version.
+
+    Raises:
+        WriteError: if a file cannot be written; what was there before stays.
+    """
+    from safetensors.torch import save
+
+    from lessons_lib import __version__
+
+    path = Path(path)
+    tensors = {name: tensor.detach().cpu().contiguous().half() for name, tensor in model.state_dict().items()}
+    content = save(tensors)
+    card = {
+        "name": path.stem,
+        "architecture": type(model).__name__,
+        "config": dataclasses.asdict(model.config),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "schedule": {"name": schedule.name, "num_timesteps": schedule.num_timesteps} if schedule else None,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "library_version": __version__,
+    } | card
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+    write_card(path, card)
+    return card
+
+
+def write_card(path: str | os.PathLike, card: dict) -> None:
+    """Write the card of the weights at `path` (its name with .json)."""
+    with atomic_write(weights_path(path).with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
+def read_card(name: str | os.PathLike) -> dict:
+    """The card of weights, by name or path.
+
+    Raises:
+        WeightsError: if there are no such weights, or the card is damaged.
+    """
+    path = weights_path(name)
+    if not path.exists():
+        raise WeightsError(f"There are no weights {str(name)!r}: choose one of {', '.join(available())}, or a path.")
+    try:
+        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        return card if {"architecture", "config", "schedule", "sha256"} <= card.keys() else _no_card(path)
+    except (OSError, ValueError):
+        return _no_card(path)
+
+
+def _no_card(path: Path) -> dict:
+    raise WeightsError(f"The card {path.with_suffix('.json')} of these weights is missing or damaged.")
+
+
+def load_pretrained(
+    name: str | os.PathLike, device: str | torch.device | None = None
+) -> tuple[nn.Module, NoiseSchedule | None, dict]:
+    """Weights by name ("mnist-denoiser") or path, as a network in eval mode and float32.
+
+    Args:
+        device: where to put it; the CPU if not given.
+
+    Returns:
+        (network, its noise schedule or None, its card).
+
+    Raises:
+        WeightsError: if the weights are missing, damaged (SHA-256), or of another shape than their card says.
+    """
+    from safetensors.torch import load
+
+    path, card = weights_path(name), read_card(name)
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != card["sha256"]:
+        raise WeightsError(f"The weights {path} are damaged (their SHA-256 is not the card's): fetch them again.")
+    if card["architecture"] not in ARCHITECTURES:
+        raise WeightsError(f"The card of {path} names an unknown network {card['architecture']!r}.")
+    network, config = ARCHITECTURES[card["architecture"]]
+    try:
+        model = network(config(**card["config"]))
+        model.load_state_dict({key: value.float() for key, value in load(content).items()})
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"The weights {path} do not have the shapes that their card says.") from error
+    schedule = card["schedule"] and NoiseSchedule.by_name(card["schedule"]["name"], card["schedule"]["num_timesteps"])
+    return model.to(device or "cpu").eval().requires_grad_(False), schedule or None, card

@@ -1,0 +1,484 @@
+"""Set-up: the lists of dependencies agree, lab.py refuses and updates as it says, no file names a machine."""
+
+import ast
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+import lab
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+DIRECT = [Requirement(line) for line in PROJECT["dependencies"]]
+FOR_TESTS = [Requirement(line) for line in PROJECT["optional-dependencies"]["test"]]
+PYTHONS = ("3.11", "3.12", "3.13")
+SYSTEMS = {
+    "linux": {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"},
+    "windows": {"sys_platform": "win32", "platform_system": "Windows", "platform_machine": "AMD64"},
+    "macos": {"sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"},
+}
+# Built so that this file does not hold what it looks for.
+REGISTRIES = [".".join(words) for words in (("pypi", "org"), ("pythonhosted", "org"), ("anaconda", "org"))]
+REGISTRIES += [".".join(words) for words in (("anaconda", "com"), ("npmjs", "org"), ("npmjs", "com"))]
+HOMES = "|".join(("root", "work", r"home/\w+", r"Users/\w+", "private/var"))
+MACHINE_PATH = re.compile(rf"(?<![\w.~/])/(?:{HOMES})\b" + r"|[A-Z]:\\{1,2}Users\\{1,2}\w")
+
+
+def pins() -> dict[str, Requirement]:
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    assert len({canonicalize_name(pin.name) for pin in found}) == len(found), "a package is pinned twice"
+    return {canonicalize_name(pin.name): pin for pin in found}
+
+
+def version_of(pin: Requirement) -> str:
+    (specifier,) = pin.specifier
+    assert specifier.operator == "==", f"{pin} is not pinned"
+    return specifier.version
+
+
+def text_files() -> dict[str, str]:
+    """Every text file that git tracks or would track."""
+    if not (ROOT / ".git").exists() or not shutil.which("git"):
+        pytest.skip("not a git clone")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, encoding="utf-8").stdout
+    contents = {
+        name: (ROOT / name).read_bytes() for name in names.split("\0")[:-1] if (ROOT / name).is_file()
+    }
+    return {name: data.decode("utf-8", "replace") for name, data in contents.items() if b"\0" not in data}
+
+
+# ---- the lists of dependencies ----
+
+
+@pytest.mark.parametrize("wanted", DIRECT + FOR_TESTS, ids=lambda wanted: wanted.name)
+def test_direct_dependency_is_pinned_within_its_bounds(wanted):
+    pin = pins().get(canonicalize_name(wanted.name))
+    assert pin is not None, f"{wanted.name} is in pyproject.toml and not in requirements.txt"
+    assert pin.marker is None
+    assert wanted.specifier.contains(version_of(pin))
+
+
+def test_pins_are_plain_versions():
+    for pin in pins().values():
+        assert "+" not in version_of(pin), f"{pin}: a local build exists on one machine only"
+        assert not pin.url and not pin.extras
+        assert not re.match(r"nvidia-|cuda-|triton", pin.name), f"{pin}: torch names its own CUDA packages"
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("python", PYTHONS)
+def test_pins_are_closed(system, python):
+    """What a pinned package needs on this system and Python is pinned too, at a version that it accepts."""
+    env = dict(
+        default_environment(), **SYSTEMS[system], python_version=python, python_full_version=python + ".9"
+    )
+    env.update(os_name="nt" if system == "windows" else "posix")
+    here = {name: pin for name, pin in pins().items() if pin.marker is None or pin.marker.evaluate(env)}
+    queue = [(canonicalize_name(wanted.name), frozenset(wanted.extras)) for wanted in DIRECT + FOR_TESTS]
+    seen, problems = set(), []
+    while queue:
+        name, extras = queue.pop()
+        if (name, extras) in seen or re.match(r"nvidia-|cuda-|triton", name):
+            continue
+        seen.add((name, extras))
+        if name not in here:
+            problems.append(f"{name} is missing")
+            continue
+        try:
+            needs = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue  # belongs to another system
+        for need in map(Requirement, needs):
+            asked = [{**env, "extra": extra} for extra in extras or {""}]
+            if need.marker is None or any(need.marker.evaluate(one) for one in asked):
+                key = canonicalize_name(need.name)
+                if key in here and not need.specifier.contains(version_of(here[key]), prereleases=True):
+                    problems.append(f"{name} needs {need}, pinned is {here[key]}")
+                queue.append((key, frozenset(need.extras)))
+    assert not problems
+    unused = set(here) - {name for name, _ in seen} - {"setuptools", "ipykernel"}
+    assert not unused, f"pinned and used by nothing: {sorted(unused)}"
+
+
+def test_library_imports_only_declared_packages():
+    names = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+    declared = {canonicalize_name(wanted.name) for wanted in DIRECT} | {"lessons-lib", "ipython"}
+    for path in sorted((ROOT / "lessons_lib").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                modules = [node.module]
+            for module in {module.split(".")[0] for module in modules} - sys.stdlib_module_names:
+                package = canonicalize_name(names.get(module, module))
+                assert package in declared, f"{path.name} imports {module}: add it to pyproject.toml"
+
+
+def test_python_range_is_the_same_everywhere():
+    allowed = SpecifierSet(PROJECT["requires-python"])
+    for minor in range(8, 20):
+        assert allowed.contains(f"3.{minor}.0") == (lab.OLDEST <= (3, minor) <= lab.NEWEST)
+    assert [python for python in PYTHONS if allowed.contains(python)] == list(PYTHONS)
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    (python,) = [line for line in conda["dependencies"] if str(line).startswith("python=")]
+    assert python.removeprefix("python=") in PYTHONS
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    matrix = workflow["jobs"]["test"]["strategy"]["matrix"]
+    assert set(matrix["python"]) <= set(PYTHONS)
+    assert {name.split("-")[0] for name in matrix["os"]} == {"ubuntu", "macos", "windows"}
+
+
+def test_environment_yml_installs_the_same_versions():
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    assert conda["name"] == PROJECT["name"]
+    assert "conda-forge" in conda["channels"]
+    (pip_lines,) = [line["pip"] for line in conda["dependencies"] if isinstance(line, dict)]
+    assert {"-r requirements.txt", "-e ."} <= set(pip_lines)
+    assert f"--extra-index-url {lab.CPU_INDEX}" in pip_lines
+    named = [Requirement(line) for line in pip_lines if not line.startswith("-")]
+    assert {pin.name for pin in named} >= {"torch", "torchvision"}
+    for pin in named:
+        assert str(pin) == str(pins()[pin.name]), "environment.yml and requirements.txt differ"
+
+
+def test_makefile_only_calls_lab():
+    lines = (ROOT / "Makefile").read_text(encoding="utf-8").splitlines()
+    recipes = [line.strip() for line in lines if line.startswith("\t")]
+    assert recipes and all(line.startswith("@$(PYTHON) lab.py ") for line in recipes)
+    (targets,) = [line.rstrip(":").split() for line in lines if line.startswith("lab ")]
+    assert targets == [command.__name__ for command in lab.COMMANDS]
+
+
+# ---- files ----
+
+
+def test_no_file_names_a_machine_or_a_registry():
+    problems = []
+    for name, text in text_files().items():
+        problems += [f"{name}: {match.group()}" for match in MACHINE_PATH.finditer(text)]
+        problems += [f"{name}: {host}" for host in REGISTRIES if host in text]
+    assert not problems
+
+
+def test_no_lfs():
+    texts = text_files()
+    assert "filter=lfs" not in texts[".gitattributes"]
+    assert not [name for name, text in texts.items() if text.startswith("version https://git-lfs")]
+
+
+def test_data_and_environment_are_ignored():
+    if not (ROOT / ".git").exists() or not shutil.which("git"):
+        pytest.skip("not a git clone")
+    names = [
+        ".venv/x",
+        "data/MNIST/raw/x",
+        "my_work/x",
+        "runs/x",
+        "progress.json",
+        "notebooks/.ipynb_checkpoints/x",
+    ]
+    command = ["git", "check-ignore", *names]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.split() == names
+
+
+# ---- lab.py ----
+
+
+def test_lab_is_standard_library_and_readable_for_an_old_python():
+    tree = ast.parse((ROOT / "lab.py").read_text(encoding="utf-8"), feature_version=(3, 6))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
+    imported = {alias.name.split(".")[0] for node in imports for alias in node.names}
+    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert imported <= sys.stdlib_module_names
+    assert "__future__" not in imported, "Python 3.6 does not know annotations"
+
+
+def refusal(monkeypatch, root="/course", **changes) -> str:
+    for name, value in changes.items():
+        target = lab.platform if name == "machine" else lab.sys
+        monkeypatch.setattr(target, name, (lambda value=value: value) if name == "machine" else value)
+    with pytest.raises(lab.Refusal) as caught:
+        lab.refuse_what_cannot_work(Path(root))
+    sentence = str(caught.value)
+    assert sentence.endswith(".") and "\n" not in sentence
+    return sentence
+
+
+@pytest.mark.parametrize("version", [(3, 6, 15), (3, 10, 13), (3, 14, 0)])
+def test_refuses_another_python(monkeypatch, version):
+    assert "3.11, 3.12 or 3.13" in refusal(monkeypatch, version_info=version)
+
+
+@pytest.mark.parametrize("version", [(3, 11, 0), (3, 13, 9)])
+def test_accepts_its_pythons(monkeypatch, version):
+    monkeypatch.setattr(lab.sys, "version_info", version)
+    monkeypatch.setattr(lab.sys, "platform", "linux")
+    lab.refuse_what_cannot_work(Path("/course"))
+
+
+def test_refuses_an_intel_mac(monkeypatch):
+    assert "Colab" in refusal(monkeypatch, platform="darwin", machine="x86_64")
+
+
+def test_accepts_apple_silicon(monkeypatch):
+    monkeypatch.setattr(lab.sys, "platform", "darwin")
+    monkeypatch.setattr(lab.platform, "machine", lambda: "arm64")
+    lab.refuse_what_cannot_work(Path("/course"))
+
+
+@pytest.mark.parametrize(
+    "folder", ["/me/OneDrive/course", "/me/OneDrive - School/course", "/me/Desktop/course"]
+)
+def test_refuses_a_folder_that_onedrive_syncs(monkeypatch, folder):
+    monkeypatch.setenv("OneDriveConsumer", "/me/Desktop")
+    assert "outside OneDrive" in refusal(monkeypatch, root=folder, platform="win32")
+
+
+def test_refuses_a_long_path_on_windows(monkeypatch):
+    for name in ("OneDrive", "OneDriveConsumer", "OneDriveCommercial", "LESSONS_VENV"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(lab.sys, "platform", "win32")
+    lab.refuse_what_cannot_work(Path("/" + "x" * 80))
+    assert "shorter path" in refusal(monkeypatch, root="/" + "x" * 100)
+
+
+def test_unknown_command_is_one_sentence(capsys):
+    assert lab.main(["lecture"]) == 1
+    assert capsys.readouterr().err == (
+        "lab.py: Unknown command 'lecture': choose one of lab, test, check, playground, update, notebooks.\n"
+    )
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch) -> Path:
+    """A copy of what set-up reads, with an environment folder that holds a Python and nothing else."""
+    for name in ("requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    venv = tmp_path / ".venv"
+    lab.python_in(venv).parent.mkdir(parents=True)
+    lab.python_in(venv).touch()
+    (venv / "pyvenv.cfg").write_text("version = 3.12.4\n")
+    monkeypatch.setattr(lab, "ROOT", tmp_path)
+    monkeypatch.setenv("LESSONS_VENV", str(venv))
+    monkeypatch.delenv("LESSONS_CPU_TORCH", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def steps(monkeypatch) -> list[str]:
+    """Record the steps of a set-up instead of running them."""
+    done = []
+    monkeypatch.setattr(lab, "make_environment", lambda venv: done.append("environment"))
+    monkeypatch.setattr(lab, "step", lambda what, *words: done.append(" ".join(map(str, words))))
+    return done
+
+
+def test_second_set_up_does_nothing_until_something_changes(course, steps):
+    lab.set_up()
+    assert steps[0] == "environment" and len(steps) == 3
+    assert steps[1].endswith("-r requirements.txt")
+    assert steps[2].endswith("--no-deps --no-build-isolation -e .")
+    for change in ("requirements.txt", "pyproject.toml", ".venv/pyvenv.cfg"):
+        steps.clear()
+        lab.set_up()
+        assert steps == []
+        with open(course / change, "a") as file:
+            file.write("# changed\n" if change != ".venv/pyvenv.cfg" else "version_info = 3.13.1\n")
+        lab.set_up()
+        assert len(steps) == 3, change
+
+
+def test_failed_set_up_is_resumed(course, steps, monkeypatch):
+    def fail(what, *words):
+        raise lab.Refusal("The network is gone.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(lab, "step", fail)
+        with pytest.raises(lab.Refusal):
+            lab.set_up()
+    steps.clear()
+    lab.set_up()
+    assert len(steps) == 3
+
+
+def test_cpu_torch_comes_first_and_is_remembered(course, steps, monkeypatch):
+    monkeypatch.setattr(lab.sys, "platform", "linux")
+    lab.set_up(cpu_asked=True)
+    torch = version_of(pins()["torch"])
+    assert f"--index-url {lab.CPU_INDEX} torch=={torch}+cpu torchvision==" in steps[1]
+    steps.clear()
+    lab.set_up()
+    assert steps == [], "the choice was forgotten"
+
+
+@pytest.mark.parametrize(
+    ("printed", "cause"),
+    [
+        ("OSError: [Errno 28] No space left on device", "disk is full"),
+        ("WARNING: Retrying (Retry(total=4)) after connection broken", "check the network"),
+        ("ERROR: something else", "its last lines are above"),
+    ],
+)
+def test_failed_step_is_one_sentence(printed, cause):
+    program = f"import sys; print({printed!r}, file=sys.stderr); sys.exit(1)"
+    with pytest.raises(lab.Refusal, match=rf"^Installing did not finish \(.*{cause}.*next call resumes\.$"):
+        lab.step("Installing", sys.executable, "-c", program)
+
+
+def test_lessons_venv_is_never_a_folder_of_something_else(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(lab.Refusal, match="not empty"):
+        lab.make_environment(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_report_is_added_up(tmp_path):
+    report, counts = tmp_path / "report.xml", {"passed": 1}
+    report.write_text(
+        "<testsuites><testsuite><testcase classname='a' time='1.5'/>"
+        "<testcase classname='a' time='0.5'><failure/></testcase>"
+        "<testcase classname='b' time='1'><skipped/></testcase></testsuite></testsuites>"
+    )
+    assert lab.read_report(report, counts) == {"a": 2.0, "b": 1.0}
+    assert counts == {"passed": 2, "failed": 1, "skipped": 1}
+    assert lab.read_report(tmp_path / "absent.xml", counts) == {}
+
+
+# ---- update ----
+
+
+def git(folder: Path, *words: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.invalid", "-c", "commit.gpgsign=false"]
+    command = ["git", *identity, *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, check=True, text=True).stdout
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch) -> Path:
+    """A learner's clone, whose origin (a local bare repository) has one commit more."""
+    if not shutil.which("git"):
+        pytest.skip("git is not installed")
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    author, learner = tmp_path / "author", tmp_path / "learner"
+    git(tmp_path, "init", "--quiet", "--bare", "origin.git")
+    git(tmp_path, "clone", "--quiet", "origin.git", "author")
+    (author / "notebooks/solutions").mkdir(parents=True)
+    for name in ("00.ipynb", "01.ipynb", "solutions/01.ipynb"):
+        (author / "notebooks" / name).write_text(f"old {name}\n")
+    (author / "library.py").write_text("old\n")
+    git(author, "add", ".")
+    git(author, "commit", "--quiet", "-m", "one")
+    git(author, "push", "--quiet", "origin", "HEAD")
+    git(tmp_path, "clone", "--quiet", "origin.git", "learner")
+    for name in ("00.ipynb", "01.ipynb", "02.ipynb"):
+        (author / "notebooks" / name).write_text(f"new {name}\n")
+    (author / "library.py").write_text("new\n")
+    git(author, "add", ".")
+    git(author, "commit", "--quiet", "-m", "two")
+    git(author, "push", "--quiet", "origin", "HEAD")
+    monkeypatch.setattr(lab, "ROOT", learner)
+    return learner
+
+
+def contents(folder: Path) -> dict[str, str]:
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path.read_text().strip() for name, path in found.items() if "git" not in name.split("/")[0]}
+
+
+def test_update_copies_the_learners_notebooks_first(clone):
+    (clone / "notebooks/01.ipynb").write_text("mine 01")
+    (clone / "notebooks/solutions/01.ipynb").write_text("mine solution")
+    (clone / "notebooks/02.ipynb").write_text("mine 02")
+    (clone / "notebooks/scratch.ipynb").write_text("scratch")
+    git(clone, "add", "notebooks/01.ipynb")
+    day = clone / "my_work" / lab.datetime.date.today().isoformat()
+    day.mkdir(parents=True)
+    (day / "01.ipynb").write_text("from this morning")
+    assert lab.main(["update"]) == 0
+    assert contents(day) == {"01.ipynb": "from this morning"}
+    assert contents(day.with_name(day.name + "-2")) == {
+        "01.ipynb": "mine 01",
+        "solutions/01.ipynb": "mine solution",
+        "02.ipynb": "mine 02",
+        "scratch.ipynb": "scratch",
+    }
+    assert contents(clone / "notebooks") == {
+        "00.ipynb": "new 00.ipynb",
+        "01.ipynb": "new 01.ipynb",
+        "02.ipynb": "new 02.ipynb",
+        "solutions/01.ipynb": "old solutions/01.ipynb",
+        "scratch.ipynb": "scratch",
+    }
+    assert (clone / "library.py").read_text() == "new\n"
+
+
+def test_update_twice_changes_nothing(clone, capsys):
+    assert lab.main(["update"]) == 0
+    (clone / "notebooks/00.ipynb").write_text("mine")
+    assert lab.main(["update"]) == 0
+    assert "newest course already" in capsys.readouterr().out
+    assert (clone / "notebooks/00.ipynb").read_text() == "mine"
+    assert not (clone / "my_work").exists()
+
+
+def spoil_library(clone):
+    (clone / "library.py").write_text("mine")
+
+
+def spoil_history(clone):
+    git(clone, "commit", "--quiet", "--allow-empty", "-m", "mine")
+
+
+def spoil_remote(clone):
+    git(clone, "remote", "set-url", "origin", str(clone / "nowhere.git"))
+
+
+def spoil_upstream(clone):
+    git(clone, "remote", "remove", "origin")
+
+
+def spoil_clone(clone):
+    (clone / ".git").rename(clone / "git-was-here")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (spoil_library, "library.py"),
+        (spoil_history, "commits of its own"),
+        (spoil_remote, "could not be fetched"),
+        (spoil_upstream, "could not be fetched"),
+        (spoil_clone, "not a git clone"),
+    ],
+)
+def test_update_that_cannot_work_loses_nothing(clone, capsys, spoil, said):
+    (clone / "notebooks/01.ipynb").write_text("mine 01")
+    (clone / "notebooks/02.ipynb").write_text("mine 02")
+    spoil(clone)
+    before = contents(clone)
+    assert lab.main(["update"]) == 1
+    sentence = capsys.readouterr().err
+    assert said in sentence and sentence.count("\n") == 1 and sentence.endswith(".\n")
+    after = contents(clone)
+    assert {name: after[name] for name in before} == before
+    assert all(name.startswith("my_work/") for name in set(after) - set(before))
+
+
+def test_update_without_git_is_one_sentence(clone, capsys, monkeypatch):
+    monkeypatch.setattr(lab.shutil, "which", lambda name: None)
+    assert lab.main(["update"]) == 1
+    assert "git is not installed" in capsys.readouterr().err
