@@ -47,8 +47,9 @@ CAUSES = (
         r"|Connection (refused|reset|aborted|broken)|Network is unreachable|IncompleteRead",
         "the package index cannot be reached: check the network",
     ),
-    (r"ensurepip", "this Python lacks ensurepip: on Debian and Ubuntu, install the package python3-venv"),
     (r"Permission denied|Errno 13\b|WinError 5\b|Read-only", "a file cannot be written: check who owns it"),
+    (r"ensurepip", "the disk is full, or this Python has no ensurepip: Debian has it in python3-venv"),
+    (r"No matching distribution", "the package index lacks a build for this system, or is out of reach"),
 )
 
 
@@ -206,8 +207,12 @@ def start_file(name, venv, *words):
 
 
 def lab(venv, words):
-    first = [FIRST_NOTEBOOK] if (ROOT / FIRST_NOTEBOOK).exists() else []
-    return start(venv, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}", *first, *words)
+    options = [f"--ServerApp.root_dir={ROOT}"]
+    if (ROOT / FIRST_NOTEBOOK).exists():
+        options.append(f"--LabApp.default_url=/lab/tree/{FIRST_NOTEBOOK}")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        options.append("--allow-root")  # Jupyter would refuse, and in a container everyone is root
+    return start(venv, "-m", "jupyterlab", *options, *words)
 
 
 def check(venv, words):
@@ -248,8 +253,9 @@ def test(venv, words):
             failed += [name] if status else []
             for file, seconds in sorted(read_report(report, counts).items()):
                 if name == "notebooks":
+                    short = file[len("notebooks.") : -len(".ipynb")].replace(".", "/")
                     over = f"  over {NOTEBOOK_LIMIT_S} s" if seconds > NOTEBOOK_LIMIT_S else ""
-                    lines.append(f"    notebook {file:<39} {seconds:7.1f} s{over}")
+                    lines.append(f"    notebook {short:<39} {seconds:7.1f} s{over}")
     total = time.perf_counter() - begun
     told = ", ".join(f"{counts[kind]} {kind}" for kind in ("failed", "passed", "skipped") if kind in counts)
     print("\n==== seconds ====", *lines, f"{'total':<52} {total:7.1f} s", sep="\n")

@@ -7,10 +7,12 @@ is every even and "test" every odd one of its 10,000 test images, "train" all 60
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import sys
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ SPLITS = ("train", "val", "test")
 NAMES = ("mnist", "digits")
 DIGIT_NAMES = tuple("0123456789")
 _NOTICES: set[str] = set()
+_CANNOT_WRITE = (errno.EACCES, errno.EEXIST, errno.ENOTDIR, errno.ENOSPC, errno.EROFS)  # the disk, not the network
 
 
 class DataError(RuntimeError):
@@ -91,7 +94,7 @@ def load(name: str = "mnist", split: str = "train") -> ImageSet:
     if split not in SPLITS:
         raise ValueError(f"Unknown split {split!r}: choose one of {', '.join(SPLITS)}.")
     if name == "mnist":
-        root = find_mnist() or _download_mnist()
+        root = find_mnist() or _download_mnist() or _incomplete_mnist()
         if root is not None:
             return _read_mnist(root, split)
         _notice("MNIST is not on this machine and there is no network: using scikit-learn's 1,797 handwritten digits.")
@@ -99,11 +102,13 @@ def load(name: str = "mnist", split: str = "train") -> ImageSet:
 
 
 def find_mnist() -> Path | None:
-    """The folder that holds MNIST/raw, looked for in $LESSONS_DATA and data/ (here, then beside the library)."""
-    for root in _data_roots():
-        if _mnist_file(root, "train", "images").exists():
-            return root
-    return None
+    """The folder whose MNIST/raw is complete, looked for in $LESSONS_DATA and data/ (here, then beside the library)."""
+    return next((root for root in _data_roots() if all(file.exists() for file in _mnist_files(root))), None)
+
+
+def _incomplete_mnist() -> Path | None:
+    # Reading it names the file that is missing: better than going on with other digits and saying nothing.
+    return next((root for root in _data_roots() if any(file.exists() for file in _mnist_files(root))), None)
 
 
 def running_example() -> Tensor:
@@ -113,7 +118,7 @@ def running_example() -> Tensor:
 
 
 def _data_roots() -> list[Path]:
-    here, beside = Path("data"), Path(__file__).resolve().parent.parent / "data"
+    here, beside = Path.cwd() / "data", Path(__file__).resolve().parent.parent / "data"
     return [Path(p) for p in (os.environ.get("LESSONS_DATA"),) if p] + [here, beside]
 
 
@@ -134,6 +139,10 @@ def _mnist_file(root: Path, split: str, kind: str) -> Path:
     return root / "MNIST" / "raw" / f"{prefix}-{kind}-{rank}-ubyte"
 
 
+def _mnist_files(root: Path) -> list[Path]:
+    return [_mnist_file(root, split, kind) for split in ("train", "test") for kind in ("images", "labels")]
+
+
 def _download_mnist() -> Path | None:
     if os.environ.get("LESSONS_OFFLINE") == "1":
         return None
@@ -143,10 +152,10 @@ def _download_mnist() -> Path | None:
     try:
         MNIST(str(root), download=True)
     except OSError as error:
-        if getattr(error, "errno", None) in (13, 28, 30):  # no permission, disk full, read-only: not the network
+        if error.errno in _CANNOT_WRITE:
             raise DataError(f"MNIST cannot be written to {root}: {error.strerror}.") from None
         return None
-    except RuntimeError:  # torchvision's word for "no mirror answered"
+    except (RuntimeError, HTTPException, EOFError):  # torchvision's word for "no mirror answered"; a download cut short
         return None
     return root
 
@@ -178,8 +187,8 @@ def _read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
         raise DataError(f"{path} has {size} bytes where {expected} are expected: delete it and load it again.")
     raw = np.fromfile(path, dtype=np.uint8)
     found = tuple(int.from_bytes(raw[i : i + 4].tobytes(), "big") for i in range(4, header, 4))
-    if found != shape:
-        raise DataError(f"{path} holds shape {found} where {shape} is expected: delete it and load it again.")
+    if found != shape or raw[:4].tolist() != [0, 0, 8, len(shape)]:  # 8: bytes
+        raise DataError(f"{path} is no MNIST file of shape {shape}: delete it and load it again.")
     return torch.from_numpy(raw[header:].reshape(shape).copy())
 
 

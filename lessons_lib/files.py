@@ -43,5 +43,5 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete temporary files that a killed process left in `folder`."""
-    for leftover in folder.glob(".*-*.tmp*"):
+    for leftover in folder.glob(".*-????????.tmp*"):  # the names that mkstemp makes above
         leftover.unlink(missing_ok=True)

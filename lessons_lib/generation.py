@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from lessons_lib import weights
-from lessons_lib.guidance import EpsFn, unconditional, with_cfg
+from lessons_lib.guidance import EpsFn, in_bfloat16, unconditional, with_cfg
 from lessons_lib.samplers import SAMPLERS, SampleNoise, Step, sample_ddim, sample_ddpm
 from lessons_lib.schedules import NoiseSchedule, spaced_timesteps
 
 GUIDANCES = ("none", "cfg")
+PRECISIONS = ("float32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class GenerationRequest:
         seed: with sample_indices it decides all noise.
         sample_indices: [B] sample k's noise comes from (seed, k): equal numbers get equal noise. None counts from 0.
         device: None is the CPU.
+        precision: of the network, "float32" or "bf16".
 
     Raises:
         ValueError: one sentence, for what no weights could draw.
@@ -52,15 +55,21 @@ class GenerationRequest:
     seed: int = 0
     sample_indices: tuple[int, ...] | None = None
     device: str | None = None
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "labels", tuple(int(label) for label in self.labels))
+        try:
+            object.__setattr__(self, "labels", tuple(operator.index(label) for label in self.labels))
+        except TypeError:
+            raise ValueError(f"Labels must be whole numbers, got {self.labels!r}.") from None
         if not self.labels:
             raise ValueError("At least one label is needed.")
         if self.guidance not in GUIDANCES:
             raise ValueError(f"Unknown guidance {self.guidance!r}: choose one of {', '.join(GUIDANCES)}.")
-        if self.guidance_scale is not None and not math.isfinite(self.guidance_scale):
-            raise ValueError(f"The guidance scale must be a finite number, got {self.guidance_scale}.")
+        if self.guidance_scale is not None and not _is_finite(self.guidance_scale):
+            raise ValueError(f"The guidance scale must be a finite number, got {self.guidance_scale!r}.")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"Unknown precision {self.precision!r}: choose one of {', '.join(PRECISIONS)}.")
         if self.sampler is not None and self.sampler not in SAMPLERS:
             raise ValueError(f"Unknown sampler {self.sampler!r}: choose one of {', '.join(SAMPLERS)}.")
         if self.steps is not None and self.steps < 1:
@@ -70,18 +79,19 @@ class GenerationRequest:
 
 
 def load_model(name: str | Path, device: str | None = None) -> tuple[nn.Module, NoiseSchedule, dict]:
-    """`load_pretrained`, kept in memory until the file changes.
+    """`load_pretrained`, kept in memory until the weights or their card change.
 
     Raises:
         WeightsError: as load_pretrained.
     """
     path = weights.weights_path(name)
-    stamp = path.stat().st_mtime_ns if path.exists() else 0
-    return _load_model(str(name), device, stamp)
+    files = (path, path.with_suffix(".json"))  # the card alone changes when it gets new metrics
+    stamps = tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
+    return _load_model(str(name), device, stamps)
 
 
 @functools.lru_cache(maxsize=8)
-def _load_model(name: str, device: str | None, stamp: int) -> tuple[nn.Module, NoiseSchedule, dict]:
+def _load_model(name: str, device: str | None, stamps: tuple[int, ...]) -> tuple[nn.Module, NoiseSchedule, dict]:
     return weights.load_pretrained(name, device)
 
 
@@ -116,6 +126,8 @@ def generate(request: GenerationRequest) -> Iterator[Step]:
 def generate_with(model: nn.Module, schedule: NoiseSchedule, request: GenerationRequest) -> Iterator[Step]:
     """As `generate`, with a network in hand instead of weights by name; guidance_scale, sampler and steps must be set."""
     eps_fn = _eps_fn(model, request)
+    if request.precision == "bf16":
+        eps_fn = in_bfloat16(eps_fn)
     timesteps = spaced_timesteps(schedule.num_timesteps, request.steps)
     noise_fn, x_T = starting_noise(model, request)
     if request.sampler == "ddpm":
@@ -128,6 +140,21 @@ def generate_images(request: GenerationRequest) -> Tensor:
     for step in generate(request):
         pass
     return step.x_t.clamp(-1, 1)
+
+
+def in_chunks(request: GenerationRequest, size: int = 100) -> Iterator[GenerationRequest]:
+    """The request cut into requests of at most `size` samples; each sample's noise is as in the whole.
+
+    Raises:
+        ValueError: if size < 1.
+    """
+    if size < 1:
+        raise ValueError(f"The batch size must be at least 1, got {size}.")
+    indices = request.sample_indices or tuple(range(len(request.labels)))
+    for i in range(0, len(indices), size):
+        yield dataclasses.replace(
+            request, labels=request.labels[i : i + size], sample_indices=indices[i : i + size]
+        )
 
 
 def starting_noise(model: nn.Module, request: GenerationRequest) -> tuple[SampleNoise, Tensor]:
@@ -147,6 +174,13 @@ def _eps_fn(model: nn.Module, request: GenerationRequest) -> EpsFn:
         if not 0 <= label < num_classes:
             raise ValueError(f"Unknown label {label}: choose from 0 to {num_classes - 1}.")
     return with_cfg(model, torch.tensor(request.labels), request.guidance_scale, request.interval)
+
+
+def _is_finite(number: object) -> bool:
+    try:
+        return math.isfinite(number)
+    except TypeError:
+        return False
 
 
 def _first(*values):

@@ -45,13 +45,20 @@ class Recipe:
 
 @dataclass(frozen=True)
 class DiffusionOptions:
-    """What a denoiser's training needs besides a TrainConfig."""
+    """What a denoiser's training needs besides a TrainConfig.
+
+    Args:
+        schedule, timesteps, loss, p_uncond: as in NoiseSchedule.by_name and denoising_loss.
+        sample_every: draw a grid of samples every so many epochs; 0 never.
+        keep_epochs: keep the EMA weights of every epoch (epoch_NNN.safetensors), to study how a training went.
+    """
 
     schedule: str = "linear"
     timesteps: int = 1000
     loss: str = "mse"
     p_uncond: float = 0.1
     sample_every: int = 1
+    keep_epochs: bool = False
 
 
 class SamplesDrawn(NamedTuple):
@@ -69,12 +76,12 @@ class WeightsSaved(NamedTuple):
 
 RECIPES = {
     ("mnist", "denoiser"): Recipe(
-        "mnist-denoiser", lambda: UNet(UNetConfig()), TrainConfig(epochs=24, batch_size=64, lr=1e-3), True
+        "mnist-denoiser", lambda: UNet(UNetConfig()), TrainConfig(epochs=20, batch_size=64, lr=1e-3), True
     ),
     ("mnist", "evaluator"): Recipe(
         "mnist-evaluator",
         lambda: Evaluator(EvaluatorConfig()),
-        TrainConfig(epochs=10, batch_size=128, lr=2e-3, ema_decay=0.998),
+        TrainConfig(epochs=8, batch_size=128, lr=2e-3, ema_decay=0.998),
         False,
     ),
 }
@@ -117,6 +124,9 @@ def run(
             continue
         if isinstance(event, EpochDone) and schedule and options.sample_every and not event.epoch % options.sample_every:
             yield _draw_samples(event, schedule, config.output_dir)
+        if isinstance(event, EpochDone) and schedule and options.keep_epochs:
+            path = config.output_dir / f"epoch_{event.epoch:03d}.safetensors"
+            weights.save_pretrained(path, event.ema_model, schedule, {"epoch": event.epoch})
         if isinstance(event, Stopped):
             card = _card(recipe, config, options, sets["train"], event, command)
             path = config.output_dir / f"{recipe.name}.safetensors"

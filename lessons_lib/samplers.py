@@ -40,7 +40,8 @@ class SampleNoise:
     """
 
     def __init__(self, seeds: Sequence[tuple[int, int]]) -> None:
-        # Mixed so that (0, 1) and (1, 0) differ; a generator's seed has 64 bits.
+        # Mixed so that (0, 1) and (1, 0) differ. torch's CPU generator hears only the lowest 32 bits: the multipliers
+        # are odd, so no two k of one seed meet there.
         self.generators = [
             torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + k * 0xBF58476D1CE4E5B9 + 1) % 2**63)
             for seed, k in seeds

@@ -76,7 +76,8 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int, channels_per_head: int = 32) -> None:
         super().__init__()
-        self.heads = max(1, channels // channels_per_head)
+        # The most heads that are at least so wide and share the channels evenly.
+        self.heads = next(h for h in range(max(1, channels // channels_per_head), 0, -1) if channels % h == 0)
         self.norm = nn.GroupNorm(num_groups(channels), channels)
         self.to_qkv = nn.Linear(channels, 3 * channels)
         self.project = nn.Linear(channels, channels)
@@ -151,6 +152,8 @@ class UNetConfig:
             )
         if any(level not in range(len(self.channel_mults)) for level in self.attention_levels):
             raise ValueError(f"attention_levels {self.attention_levels} must be in 0 … {len(self.channel_mults) - 1}.")
+        if self.blocks_per_level < 1:
+            raise ValueError(f"blocks_per_level must be at least 1, got {self.blocks_per_level}.")
         if self.num_classes < 0:
             raise ValueError(f"num_classes must be 0 (unconditional) or more, got {self.num_classes}.")
 
@@ -241,7 +244,8 @@ class UNet(nn.Module):
 
     def embed(self, t: Tensor, y: Tensor | None) -> Tensor:
         """The embedding of timestep and label, [B, embedding_channels], that every block reads."""
-        embedding = self.time_mlp(timestep_embedding(t, 2 * self.config.base_channels))
+        features = timestep_embedding(t, 2 * self.config.base_channels)
+        embedding = self.time_mlp(features.to(self.time_mlp[0].weight.dtype))  # for a network cast to half precision
         if self.label_table is not None:
             y = torch.full_like(t, self.null_label) if y is None else y
             embedding = embedding + self.label_table(y)

@@ -16,7 +16,7 @@ from torch import nn
 
 from lessons_lib.classifier import Evaluator, EvaluatorConfig
 from lessons_lib.files import atomic_write
-from lessons_lib.schedules import NoiseSchedule
+from lessons_lib.schedules import SCHEDULES, NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
 
 WEIGHTS_DIR = Path(__file__).resolve().parent.parent / "assets" / "weights"
@@ -51,6 +51,7 @@ def save_pretrained(path: str | os.PathLike, model: nn.Module, schedule: NoiseSc
         the whole card: card, and architecture, schedule, SHA-256, number of parameters, library version.
 
     Raises:
+        ValueError: if the schedule is not what its name and T rebuild: a card could not hold it.
         WriteError: if a file cannot be written; what was there before stays.
     """
     from safetensors.torch import save
@@ -58,9 +59,11 @@ def save_pretrained(path: str | os.PathLike, model: nn.Module, schedule: NoiseSc
     from lessons_lib import __version__
 
     path = Path(path)
+    if schedule and not _is_named(schedule):
+        raise ValueError(f"The schedule {schedule.name!r} has betas of its own: a card can only name a standard one.")
     tensors = {name: tensor.detach().cpu().contiguous().half() for name, tensor in model.state_dict().items()}
     content = save(tensors)
-    card = {
+    facts = {
         "name": path.stem,
         "architecture": type(model).__name__,
         "config": dataclasses.asdict(model.config),
@@ -68,11 +71,19 @@ def save_pretrained(path: str | os.PathLike, model: nn.Module, schedule: NoiseSc
         "schedule": {"name": schedule.name, "num_timesteps": schedule.num_timesteps} if schedule else None,
         "sha256": hashlib.sha256(content).hexdigest(),
         "library_version": __version__,
-    } | card
+    }
+    # The facts win: a card that was read with other weights and is used again must not keep their SHA-256.
+    card = facts | {key: value for key, value in card.items() if key not in facts}
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
     write_card(path, card)
     return card
+
+
+def _is_named(schedule: NoiseSchedule) -> bool:
+    if schedule.name not in SCHEDULES:
+        return False
+    return torch.equal(schedule.betas, NoiseSchedule.by_name(schedule.name, schedule.num_timesteps).betas)
 
 
 def write_card(path: str | os.PathLike, card: dict) -> None:
@@ -88,17 +99,17 @@ def read_card(name: str | os.PathLike) -> dict:
         WeightsError: if there are no such weights, or the card is damaged.
     """
     path = weights_path(name)
-    if not path.exists():
-        raise WeightsError(f"There are no weights {str(name)!r}: choose one of {', '.join(available())}, or a path.")
+    if not path.is_file():
+        choice = ", ".join([*available(), "or a path to a .safetensors file"])
+        raise WeightsError(f"There are no weights {str(name)!r}: choose one of {choice}.")
     try:
         card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        return card if {"architecture", "config", "schedule", "sha256"} <= card.keys() else _no_card(path)
+        complete = isinstance(card, dict) and {"architecture", "config", "schedule", "sha256"} <= card.keys()
     except (OSError, ValueError):
-        return _no_card(path)
-
-
-def _no_card(path: Path) -> dict:
-    raise WeightsError(f"The card {path.with_suffix('.json')} of these weights is missing or damaged.")
+        complete = False
+    if not complete:
+        raise WeightsError(f"The card {path.with_suffix('.json')} of these weights is missing or damaged.")
+    return card
 
 
 def load_pretrained(
@@ -115,6 +126,7 @@ def load_pretrained(
     Raises:
         WeightsError: if the weights are missing, damaged (SHA-256), or of another shape than their card says.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     path, card = weights_path(name), read_card(name)
@@ -127,7 +139,15 @@ def load_pretrained(
     try:
         model = network(config(**card["config"]))
         model.load_state_dict({key: value.float() for key, value in load(content).items()})
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise WeightsError(f"The weights {path} do not have the shapes that their card says.") from error
-    schedule = card["schedule"] and NoiseSchedule.by_name(card["schedule"]["name"], card["schedule"]["num_timesteps"])
-    return model.to(device or "cpu").eval().requires_grad_(False), schedule or None, card
+    return model.to(device or "cpu").eval().requires_grad_(False), _schedule_of(card, path), card
+
+
+def _schedule_of(card: dict, path: Path) -> NoiseSchedule | None:
+    if card["schedule"] is None:
+        return None
+    try:
+        return NoiseSchedule.by_name(card["schedule"]["name"], card["schedule"]["num_timesteps"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"The card of {path} names a noise schedule that cannot be built.") from error

@@ -1,0 +1,8 @@
+"""python -m lessons_lib …"""
+
+import sys
+
+from lessons_lib.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

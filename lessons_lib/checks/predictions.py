@@ -1,0 +1,181 @@
+"""Predictions: the learner guesses first, and only then sees what happens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from lessons_lib.checks import store
+from lessons_lib.checks.judging import box
+
+BLUE = "#2563eb"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with its choices; `answer` is one of them (None: told later), `why` one sentence."""
+
+    question: str
+    choices: tuple[str, ...]
+    answer: str | None = None
+    why: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.choices) < 2:
+            raise ValueError(f"A prediction needs at least two choices, got {list(self.choices)}.")
+        if self.answer is not None and self.answer not in self.choices:
+            raise ValueError(f"The answer {self.answer!r} is not one of the choices {list(self.choices)}.")
+
+
+PREDICTIONS: dict[str, Question] = {
+    "00.p1": Question(
+        "You turn the guidance scale up, from 1 to 8. What happens to the digits?",
+        (
+            "They become clearer, the more the better",
+            "They become clearer at first, then all alike and harsh",
+            "They become more varied",
+            "Nothing: the scale changes the speed only",
+        ),
+    ),
+    "03.p1": Question(
+        "A network that has learned nothing and answers 0 everywhere: what is its mean squared error?",
+        ("0", "about 0.5", "about 1", "it depends on the image"),
+        "about 1",
+        "eps has variance 1 in every pixel, so guessing 0 costs 1: every loss below 1 has been learned.",
+    ),
+    "03.p2": Question(
+        "At which timesteps is the error of a trained network largest?",
+        ("near t = 0, where the image is almost clean", "in the middle", "near t = T-1, where all is noise"),
+        "near t = 0, where the image is almost clean",
+        "There the noise is a trace that hides in the image; near T-1 the input is almost the noise itself.",
+    ),
+    "04.p1": Question(
+        "The sampler has taken one step from pure noise and estimated the image x̂_0. What do you see?",
+        ("the finished digit, sharp", "a blurred average of many digits", "noise"),
+        "a blurred average of many digits",
+        "From noise alone many drawings are possible, and the best guess in squared error is their average.",
+    ),
+    "04.p2": Question(
+        "You run DDIM (eta = 0) twice from the same x_T. The two images are …",
+        ("identical", "similar", "unrelated"),
+        "identical",
+        "With eta = 0 no noise is drawn on the way: x_T alone decides the image.",
+    ),
+    "04.p3": Question(
+        "The same again with eta = 1 and fresh noise in every step. The two images are …",
+        ("identical", "equal in everything but details", "two different drawings"),
+        "two different drawings",
+        "Each step replaces part of the old noise by new, and after many steps little of x_T is left.",
+    ),
+}
+
+
+class Prediction:
+    """What `predict` shows: the choices as buttons, or as text where no notebook is alive."""
+
+    def __init__(self, number: str, asked: Question) -> None:
+        self.number, self.asked = number, asked
+
+    def __repr__(self) -> str:
+        choices = "\n".join(f"  ( ) {choice}" for choice in self.asked.choices)
+        return f"Your guess, {self.number}: {self.asked.question}\n{choices}"
+
+    def _repr_html_(self) -> str:
+        choices = "".join(f"<br>○ {escape(choice)}" for choice in self.asked.choices)
+        return box(f"Your guess, {self.number}", escape(self.asked.question) + choices, BLUE)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        texts = {"text/plain": repr(self), "text/html": self._repr_html_()}
+        return {**self.widget()._repr_mimebundle_(), **texts}
+
+    def widget(self) -> Any:
+        """The live choice; nothing is chosen before the learner has chosen."""
+        import ipywidgets
+
+        choices = list(self.asked.choices)
+        kept = guess(self.number)
+        buttons = ipywidgets.RadioButtons(
+            options=choices,
+            value=kept if kept in choices else None,
+            description="Your guess:",
+            layout=ipywidgets.Layout(width="max-content"),
+        )
+        note = ipywidgets.HTML("")
+
+        def keep(change: dict) -> None:
+            if change["new"] is not None:
+                store.put("guesses", self.number, change["new"])
+                note.value = "Kept. Now run the next cell."
+
+        buttons.observe(keep, names="value")
+        return ipywidgets.VBox([ipywidgets.HTML(f"<b>{escape(self.asked.question)}</b>"), buttons, note])
+
+
+class Revealed:
+    """What `reveal` shows: the learner's guess beside the answer."""
+
+    def __init__(self, number: str, asked: Question, guessed: str | None) -> None:
+        self.number, self.asked, self.guessed = number, asked, guessed
+
+    def lines(self) -> list[str]:
+        """What was guessed, what is right, and why."""
+        asked, told = self.asked, "You made no guess."
+        if self.guessed is not None:
+            told = f"You guessed: {self.guessed}."
+        if asked.answer is None:
+            return [told, "A later lesson measures it."]
+        right = f"Right: {asked.answer}." if self.guessed == asked.answer else f"The answer: {asked.answer}."
+        return [line for line in (told, right, asked.why) if line]
+
+    def __repr__(self) -> str:
+        return f"Prediction {self.number}: " + " ".join(self.lines())
+
+    def _repr_html_(self) -> str:
+        return box(f"Prediction {self.number}", "<br>".join(map(escape, self.lines())), BLUE)
+
+
+def predict(
+    number: str,
+    question: str | Sequence[str] | None = None,
+    choices: Sequence[str] | None = None,
+    answer: str | None = None,
+    why: str = "",
+) -> Prediction:
+    """Ask for a guess; it is kept as soon as one is chosen.
+
+    Args:
+        number: "NN.pk". With nothing else the question comes from PREDICTIONS.
+        question: may be left out: predict(number, choices).
+        answer, why: told by `reveal`; without an answer reveal tells the guess only.
+
+    Raises:
+        ValueError: for an unknown number without choices, or an answer that is not one of the choices.
+    """
+    if choices is None and question is not None and not isinstance(question, str):
+        question, choices = None, question
+    if choices is not None:
+        PREDICTIONS[number] = Question(question or "What do you expect?", tuple(choices), answer, why)
+    return Prediction(number, _known(number))
+
+
+def reveal(number: str) -> Revealed:
+    """The learner's guess beside the answer.
+
+    Raises:
+        ValueError: if nothing was asked under this number.
+    """
+    return Revealed(number, _known(number), guess(number))
+
+
+def guess(number: str) -> str | None:
+    """What the learner chose, or None."""
+    kept = store.section("guesses").get(number)
+    return kept if isinstance(kept, str) else None
+
+
+def _known(number: str) -> Question:
+    if number not in PREDICTIONS:
+        raise ValueError(f"There is no prediction {number!r}: known are {', '.join(sorted(PREDICTIONS))}.")
+    return PREDICTIONS[number]

@@ -1,0 +1,139 @@
+"""Calling a learner's function: stopped when it never ends, its error caught, its line found."""
+
+from __future__ import annotations
+
+import contextvars
+import ctypes
+import dis
+import functools
+import inspect
+import linecache
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from types import CodeType
+from typing import Any
+
+LIMIT_S = 10.0
+GRACE_S = 2.0
+
+
+class Stopped(BaseException):
+    """Raised inside a function that took too long; a BaseException, which `except Exception` lets pass."""
+
+
+class TookTooLong(Exception):
+    """The time limit has passed; `line` is where the learner's function was."""
+
+    def __init__(self, line: str | None) -> None:
+        super().__init__()
+        self.line = line
+
+
+def call_with_limit(work: Callable[[], Any], code: CodeType | None, seconds: float = LIMIT_S) -> Any:
+    """Run `work` in a thread and return its result, or raise what it raised.
+
+    A thread, because it can be stopped on every system (Windows has no alarm signal) and leaves the main
+    thread free for the notebook's stop button. A loop in Python is stopped at its next step; one long call
+    into C only when it returns, and until then it is left behind.
+
+    Args:
+        code: of the learner's function, to say where it was.
+
+    Raises:
+        TookTooLong: after `seconds`.
+    """
+    box: dict[str, Any] = {}
+
+    def run() -> None:
+        try:
+            box["result"] = work()
+        except BaseException as error:  # whatever it is, it belongs to the learner's cell, not to a thread
+            box["error"] = error
+
+    # The copied context carries the notebook's idea of which cell the learner's prints belong to.
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True)
+    thread.start()
+    try:
+        _join(thread, seconds)
+        if thread.is_alive():
+            line = _line_now(thread, code)
+            _stop(thread)
+            raise TookTooLong(line)
+    except KeyboardInterrupt:
+        _stop(thread)
+        raise
+    if "error" in box:
+        raise box["error"]
+    return box["result"]
+
+
+def _join(thread: threading.Thread, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while thread.is_alive() and time.monotonic() < end:
+        thread.join(0.1)  # short, or Windows would not hear the stop button
+
+
+def _stop(thread: threading.Thread) -> None:
+    """Raise Stopped inside the thread, again and again in case its code catches everything."""
+    end = time.monotonic() + GRACE_S
+    while thread.is_alive() and time.monotonic() < end:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Stopped))
+        thread.join(0.1)
+
+
+def code_of(function: Callable) -> CodeType | None:
+    """The code of a function, looked for under partials, wrappers and callable objects."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = inspect.unwrap(function)
+    found = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    return found
+
+
+def is_stub(function: Callable) -> bool:
+    """Whether the body does nothing: `...`, `pass`, a docstring, or a return of None or `...`."""
+    code = code_of(function)
+    return code is not None and all(value in (None, ...) for _, value in _instructions(code))
+
+
+def same_body(one: Callable, other: Callable) -> bool:
+    """Whether two functions do the same, whatever their comments, docstrings and names of local variables."""
+    codes = code_of(one), code_of(other)
+    return None not in codes and _instructions(codes[0]) == _instructions(codes[1])
+
+
+def _instructions(code: CodeType) -> list[tuple[str, Any]]:
+    found = []
+    for instruction in dis.get_instructions(code):
+        local = "FAST" in instruction.opname or "DEREF" in instruction.opname
+        value = instruction.arg if local else instruction.argval
+        if instruction.opname not in ("RESUME", "NOP", "EXTENDED_ARG"):
+            found.append((instruction.opname, None if instruction.opname == "RETURN_VALUE" else value))
+    return found
+
+
+def line_of(error: BaseException, code: CodeType | None) -> str | None:
+    """The deepest line in the learner's cell that the error passed through."""
+    frames, traceback = [], error.__traceback__
+    while traceback is not None:
+        frames.append((traceback.tb_frame.f_code.co_filename, traceback.tb_lineno))
+        traceback = traceback.tb_next
+    return _deepest(frames, code)
+
+
+def _line_now(thread: threading.Thread, code: CodeType | None) -> str | None:
+    frames, frame = [], sys._current_frames().get(thread.ident)
+    while frame is not None:
+        frames.insert(0, (frame.f_code.co_filename, frame.f_lineno))
+        frame = frame.f_back
+    return _deepest(frames, code)
+
+
+def _deepest(frames: Iterable[tuple[str, int]], code: CodeType | None) -> str | None:
+    own = [number for file, number in frames if code is not None and file == code.co_filename]
+    if not own:
+        return None
+    text = linecache.getline(code.co_filename, own[-1]).strip()
+    return f"line {own[-1]}: {text}" if text else f"line {own[-1]}"

@@ -1,0 +1,60 @@
+"""What several commands need: checks that come before the work, and the progress bar."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from lessons_lib.files import WriteError
+
+DATASETS = ("mnist",)
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def check_dataset(name: str) -> None:
+    """Raise ValueError for a data set without models."""
+    if name not in DATASETS:
+        raise ValueError(f"Unknown data set {name!r}: choose {' or '.join(DATASETS)}.")
+
+
+def resolve_device(name: str) -> str:
+    """ "auto" is CUDA where there is one, else the CPU: the Apple GPU is for those who ask for it.
+
+    Raises:
+        ValueError: for an unknown device or one that this machine does not have.
+    """
+    if name not in DEVICES:
+        raise ValueError(f"Unknown device {name!r}: choose one of {', '.join(DEVICES)}.")
+    has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return "cuda" if has["cuda"] else "cpu"
+    if not has[name]:
+        raise ValueError(f"The device {name} was asked for but this machine has none: use --device cpu.")
+    return name
+
+
+def check_writable(path: Path, *, is_folder: bool = False) -> None:
+    """Raise WriteError now if a file (or folder) cannot be written later; leaves nothing behind.
+
+    Nobody should wait for an hour of work that then has nowhere to go.
+    """
+    if path.exists() and path.is_dir() != is_folder:
+        raise WriteError(f"{path} cannot be written: it is a {'file' if is_folder else 'folder'}.")
+    folder = path if is_folder else path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def progress_bar(total: int, what: str, **options) -> tqdm:
+    """A bar on stderr, so that results on stdout stay clean; in a log file it moves every ten seconds only."""
+    slow = 0.2 if sys.stderr.isatty() else 10
+    return tqdm(total=total, desc=what, file=sys.stderr, mininterval=slow, leave=False, **options)

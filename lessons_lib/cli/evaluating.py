@@ -1,0 +1,245 @@
+"""python -m lessons_lib evaluate: draw images, measure them, and write what was measured into a card."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from lessons_lib import data, metrics, weights
+from lessons_lib.cli import PROGRAM
+from lessons_lib.cli.common import check_dataset, check_writable, resolve_device
+from lessons_lib.cli.sampling import describe, draw, num_classes_of
+from lessons_lib.files import atomic_write
+from lessons_lib.generation import GenerationRequest, load_model, with_defaults
+
+# What every denoiser's card says: (guidance scale, DDIM steps, samples).
+STANDARD = ((1.0, 50, 10_000), (2.0, 25, 2_000), (2.0, 10, 2_000))
+SOURCES = {"mnist": "MNIST", "digits": "scikit-learn's digits"}
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """An evaluator, ready to score images of a data set."""
+
+    dataset: str
+    name: str
+    model: nn.Module
+    sha256: str
+    device: str
+
+    @classmethod
+    def load(cls, dataset: str, name: str | None, device: str) -> Judge:
+        """The evaluator by name or path; DATASET-evaluator if not given.
+
+        Raises:
+            WeightsError: if there are no such weights or they are not an evaluator's.
+        """
+        check_dataset(dataset)
+        name, device = name or f"{dataset}-evaluator", resolve_device(device)
+        model, _, card = load_model(name, device)
+        if not hasattr(model, "features"):
+            raise weights.WeightsError(f"The weights {name!r} are no evaluator: they cannot judge.")
+        return cls(dataset, name, model, card["sha256"], device)
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self.model.config.num_classes
+
+    def reference(self) -> metrics.Reference:
+        """What this evaluator makes of real images: the file beside its weights, or else measured now."""
+        path = self._reference_path()
+        if path.exists():
+            reference = metrics.Reference.load(path)
+            if reference.extractor == self.sha256:
+                return reference
+        return self.measure_reference()
+
+    def measure_reference(self) -> metrics.Reference:
+        """Measure the training images: MNIST, or where that is missing the embedded digits, which is said."""
+        images = data.load(self.dataset, "train")
+        print(f"Measuring {len(images):,} training images of {SOURCES[images.source]}.", file=sys.stderr)
+        return metrics.measure_reference(
+            self.model, data.to_signed(images.images), images.labels, self.num_classes,
+            extractor=self.sha256, source=images.source,
+        )  # fmt: skip
+
+    def write_reference(self, reference: metrics.Reference) -> None:
+        """Put it beside the weights, so that machines without MNIST measure against MNIST too."""
+        with atomic_write(self._reference_path()) as temporary, open(temporary, "wb") as file:
+            reference.save(file)
+
+    def _reference_path(self):
+        path = weights.weights_path(self.name)
+        return path.with_name(f"{path.stem}-reference.npz")
+
+
+# -- the three forms of the command ------------------------------------------------------------------------------------
+
+
+def run(
+    judge: Judge, name: str | None, wanted: dict, num_samples: int, batch_size: int, as_json: bool
+) -> None:
+    """Measure one setting. `wanted` holds fields of GenerationRequest."""
+    name = name or f"{judge.dataset}-denoiser"
+    result = measure(judge, judge.reference(), name, wanted, num_samples, batch_size)
+    print(json.dumps(result) if as_json else report(result))
+
+
+def run_card(judge: Judge, name: str | None, wanted: dict, batch_size: int, as_json: bool) -> None:
+    """Measure the standard settings and write them into the denoiser's card."""
+    name = name or f"{judge.dataset}-denoiser"
+    card = weights.read_card(name)
+    check_writable(weights.weights_path(name).with_suffix(".json"))
+    reference = judge.reference()
+    if reference.source != judge.dataset:
+        raise data.DataError(f"A card needs the real {SOURCES[judge.dataset]}, which is not on this machine.")
+    results = []
+    for scale, steps, num_samples in STANDARD:
+        setting = wanted | {
+            "guidance": "cfg",
+            "guidance_scale": scale,
+            "sampler": "ddim",
+            "steps": steps,
+        }
+        results.append(measure(judge, reference, name, setting, num_samples, batch_size))
+        if not as_json:
+            print(report(results[-1]), end="\n\n", flush=True)
+    weights.write_card(name, card | {"metrics": card.get("metrics", {}) | {"evaluations": results}})
+    print(json.dumps(results) if as_json else f"Written into {weights.weights_path(name).with_suffix('.json')}.")
+
+
+def run_evaluator(judge: Judge, write: bool, as_json: bool) -> None:
+    """Measure the evaluator on all test images; with `write`, put that into its card and the reference beside it."""
+    sets = [data.load(judge.dataset, split) for split in ("val", "test")]
+    images = data.to_signed(torch.cat([s.images for s in sets]))
+    found = metrics.accuracy(judge.model, images, torch.cat([s.labels for s in sets]))
+    result = {
+        "command": f"{PROGRAM} evaluate {judge.dataset} --evaluator{_named('evaluator-weights', judge)}",
+        "images": f"{len(images):,} test images of {SOURCES[sets[0].source]}",
+        "accuracy": _accuracy_json(found),
+    }
+    if write:
+        if sets[0].source != judge.dataset:
+            raise data.DataError(f"A card needs the real {SOURCES[judge.dataset]}, which is not on this machine.")
+        card = weights.read_card(judge.name)
+        judge.write_reference(judge.measure_reference())
+        weights.write_card(judge.name, card | {"metrics": card.get("metrics", {}) | {"test": result}})
+    print(json.dumps(result) if as_json else f"{judge.name} on {result['images']}\n{_accuracy_lines(result)}")
+
+
+def _named(option: str, judge: Judge) -> str:
+    return "" if judge.name == f"{judge.dataset}-evaluator" else f" --{option} {judge.name}"
+
+
+# -- measuring ---------------------------------------------------------------------------------------------------------
+
+
+def measure(
+    judge: Judge, reference: metrics.Reference, name: str, wanted: dict, num_samples: int, batch_size: int
+) -> dict:
+    """Draw num_samples images in the training set's class frequencies and measure them; everything in one JSON object.
+
+    With guidance "none" there is no label to read right: accuracy is None, and diversity takes the labels as read.
+    """
+    labels = metrics.labels_by_frequency(reference.class_counts, num_samples)
+    if num_classes_of(name) != judge.num_classes:
+        raise ValueError(f"{name} has {num_classes_of(name)} classes but {judge.name} knows {judge.num_classes}.")
+    request = GenerationRequest(labels.tolist(), weights=name, device=judge.device, **wanted)
+    request = with_defaults(request)
+    started = time.perf_counter()
+    images, _ = draw(request, batch_size)
+    seconds = (time.perf_counter() - started) / num_samples
+    told = request.guidance != "none"
+    read = labels if told else metrics.predictions(judge.model, images)
+    spread = metrics.diversity(judge.model, images, read, reference.spread)
+    return {
+        "command": _command(request, judge, num_samples),
+        "settings": describe(request),
+        "weights_sha256": weights.read_card(name)["sha256"],
+        "num_samples": num_samples,
+        "accuracy": _accuracy_json(metrics.accuracy(judge.model, images, labels)) if told else None,
+        "fid": _fid_json(judge, reference, images),
+        "diversity": None if math.isnan(spread) else round(spread, 4),
+        "seconds_per_image": round(seconds, 5),
+        "batch_size": batch_size,
+        "precision": request.precision,
+        "device": torch.cuda.get_device_name() if judge.device == "cuda" else judge.device,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _command(request: GenerationRequest, judge: Judge, num_samples: int) -> str:
+    words = [f"{PROGRAM} evaluate {judge.dataset} --guidance {request.guidance}"]
+    if request.guidance != "none":
+        words.append(f"--guidance-scale {request.guidance_scale:g}")
+    words.append(f"--sampler {request.sampler} --steps {request.steps} --num-samples {num_samples}")
+    usual = {field.name: field.default for field in dataclasses.fields(request)}
+    for name in ("seed", "precision"):
+        if getattr(request, name) != usual[name]:
+            words.append(f"--{name} {getattr(request, name)}")
+    if request.weights != f"{judge.dataset}-denoiser":
+        words.append(f"--weights {request.weights}")
+    return " ".join(words) + _named("evaluator-weights", judge)
+
+
+def _share_json(share: metrics.Share) -> dict:
+    low, high = share.interval
+    rounded = {"value": round(share.value, 5), "interval_95": [round(low, 5), round(high, 5)]}
+    return rounded | {"right": share.successes, "total": share.total}
+
+
+def _accuracy_json(found: metrics.Accuracy) -> dict:
+    by_class = {str(label): _share_json(share) for label, share in found.by_class.items()}
+    return _share_json(found.overall) | {"by_class": by_class}
+
+
+def _fid_json(judge: Judge, reference: metrics.Reference, images: torch.Tensor) -> dict | None:
+    if len(images) < 2:
+        return None
+    value = metrics.feature_fid(judge.model, reference.statistics, images)
+    return {
+        "value": round(value, 4),
+        "floor": round(reference.floor, 4),
+        "times_floor": round(value / reference.floor, 2),
+        "num_samples": len(images),
+        "reference": f"{reference.statistics.count:,} training images of {SOURCES[reference.source]}",
+        "floor_images": f"the other {reference.floor_count:,} training images",
+        "extractor": judge.name,
+        "extractor_sha256": judge.sha256,
+    }
+
+
+# -- telling -----------------------------------------------------------------------------------------------------------
+
+
+def report(result: dict) -> str:
+    """The result of `measure` for people."""
+    lines = [f"{result['settings']}; {result['num_samples']:,} samples on {result['device']}"]
+    lines.append(_accuracy_lines(result) if result["accuracy"] else "read right   – (no labels were asked for)")
+    if fid := result["fid"]:
+        lines += [
+            f"feature FID  {fid['value']:.3f}, {fid['times_floor']:.1f} times the floor of {fid['floor']:.3f}",
+            f"             {fid['num_samples']:,} samples against {fid['reference']}; floor: {fid['floor_images']}",
+            f"             features of {fid['extractor']} (SHA-256 {fid['extractor_sha256'][:12]}…)",
+        ]
+    if result["diversity"] is not None:
+        lines.append(f"diversity    {result['diversity']:.2f} (1: as far apart within a class as real images)")
+    batch = f"batches of {result['batch_size']}, {result['precision']}, {result['threads']} threads"
+    return "\n".join([*lines, f"time         {result['seconds_per_image']:.4f} seconds an image ({batch})"])
+
+
+def _accuracy_lines(result: dict) -> str:
+    found = result["accuracy"]
+    shares = {f"  as {k:9}": v for k, v in found["by_class"].items()}
+    rows = {"read right   ": found} | shares
+    return "\n".join(
+        f"{name} {metrics.Share(v['right'], v['total'])}, {v['total']:,} images" for name, v in rows.items()
+    )

@@ -1,0 +1,134 @@
+"""python -m lessons_lib sample: draw images and write them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lessons_lib import viz, weights
+from lessons_lib.cli.common import check_dataset, check_writable, progress_bar, resolve_device
+from lessons_lib.data import to_unit
+from lessons_lib.files import atomic_write
+from lessons_lib.generation import GenerationRequest, generate, in_chunks, load_model, with_defaults
+
+SUFFIXES = (".png", ".gif", ".npz")
+MAX_FRAMES = 60  # of a GIF: DDPM's thousand steps would make a film of a minute
+NO_LABEL = -1  # what a .npz says of an image for which no label was asked
+
+
+def run(
+    dataset: str, weights_name: str | None, labels: str, num_per_label: int, wanted: dict,
+    out: Path, individual: Path | None, batch_size: int,
+) -> None:  # fmt: skip
+    """Draw and write. Everything that can be refused is refused before the first step.
+
+    Args:
+        wanted: fields of GenerationRequest.
+    """
+    check_dataset(dataset)
+    _check_outputs(out, individual)
+    if num_per_label < 1:
+        raise ValueError(f"The number of images a label must be at least 1, got {num_per_label}.")
+    name = weights_name or f"{dataset}-denoiser"
+    asked = parse_labels(labels, num_classes_of(name))
+    wanted = wanted | {"device": resolve_device(wanted["device"])}
+    request = GenerationRequest([k for k in asked for _ in range(num_per_label)], weights=name, **wanted)
+    request = with_defaults(request)
+    if request.guidance == "none":
+        print("Guidance none draws with the unconditional model, which ignores the labels.")
+    started = time.perf_counter()
+    images, states = draw(request, batch_size, keep_states=out.suffix.lower() == ".gif")
+    seconds = time.perf_counter() - started
+    labels_of = torch.tensor([NO_LABEL if request.guidance == "none" else k for k in request.labels])
+    write(out, images, labels_of, states, columns=num_per_label)
+    if individual:
+        _write_individual(individual, images, labels_of)
+    print(f"{len(images)} images in {out}: {describe(request)}; {seconds:.2f} s.")
+
+
+def num_classes_of(name: str) -> int:
+    """K of a denoiser's weights; WeightsError for other weights."""
+    model, schedule, _ = load_model(name)
+    if schedule is None or not hasattr(model, "null_label"):
+        raise weights.WeightsError(f"The weights {name!r} are no denoiser: they cannot draw.")
+    return model.null_label
+
+
+def parse_labels(text: str, num_classes: int) -> list[int]:
+    """ "0,1,2" or "all" -> labels.
+
+    Raises:
+        ValueError: for a label that these weights do not know.
+    """
+    if text.strip() == "all":
+        return list(range(num_classes))
+    known = {str(k): k for k in range(num_classes)}
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if part not in known:
+            raise ValueError(f"Unknown label {part!r}: choose from 0 to {num_classes - 1}, or all.")
+    return [known[part] for part in parts]
+
+
+def describe(request: GenerationRequest) -> str:
+    """A request with its defaults filled in, in a few words."""
+    scale = "no guidance" if request.guidance == "none" else f"{request.guidance}, w={request.guidance_scale:g}"
+    return f"{request.weights}, {scale}, {request.sampler}, {request.steps} steps, seed {request.seed}"
+
+
+def draw(
+    request: GenerationRequest, batch_size: int, keep_states: bool = False
+) -> tuple[Tensor, list[Tensor]]:
+    """All images of a request, a batch at a time: images [N, C, H, W] in [-1, 1], and states x_t on the way if asked."""
+    kept = set(np.linspace(0, request.steps - 1, min(request.steps, MAX_FRAMES)).round().astype(int).tolist())
+    images, states = [], []
+    layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total} images [{elapsed}<{remaining}]"
+    with progress_bar(len(request.labels), "drawing", bar_format=layout) as bar:
+        for part in in_chunks(request, batch_size):
+            mine = []
+            for k, step in enumerate(generate(part)):
+                if keep_states and k in kept:
+                    mine.append(step.x_t.cpu())
+                bar.update(len(part.labels) / request.steps)
+            images.append(step.x_t.clamp(-1, 1).cpu())
+            states.append(mine)
+    return torch.cat(images), [torch.cat(parts) for parts in zip(*states, strict=True)]
+
+
+def write(out: Path, images: Tensor, labels: Tensor, states: list[Tensor], columns: int) -> None:
+    """Write a grid, a denoising film or an archive, whole or not at all."""
+    suffix = out.suffix.lower()
+    if suffix == ".png":
+        viz.save_png(out, viz.to_grid(images, columns, scale=2))
+    elif suffix == ".gif":
+        viz.save_gif(out, viz.denoising_frames(states, columns))
+    else:
+        with atomic_write(out) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, images=to_unit(images).float().numpy(), labels=labels.numpy())
+
+
+def _write_individual(folder: Path, images: Tensor, labels: Tensor) -> None:
+    for name, pixels in _named_pixels(images, labels):
+        with atomic_write(folder / name) as temporary:
+            temporary.write_bytes(viz.png_bytes(pixels))
+
+
+def _named_pixels(images: Tensor, labels: Tensor) -> Iterator[tuple[str, np.ndarray]]:
+    """("00012_label_3.png", [H, W] or [H, W, 3] uint8) for each image, in its own size."""
+    for k, (image, label) in enumerate(zip(to_unit(images), labels.tolist(), strict=True)):
+        pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        told = "" if label == NO_LABEL else f"_label_{label}"
+        yield f"{k:05d}{told}.png", pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+
+
+def _check_outputs(out: Path, individual: Path | None) -> None:
+    if out.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"The output must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got {str(out)!r}.")
+    check_writable(out)
+    if individual:
+        check_writable(individual, is_folder=True)

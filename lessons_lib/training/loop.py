@@ -1,0 +1,225 @@
+"""The loop itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import threading
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lessons_lib.files import atomic_write, remove_leftovers
+from lessons_lib.training.checkpoints import CHECKPOINT, TrainState, load_checkpoint, save_checkpoint
+from lessons_lib.training.config import EpochDone, Event, StepDone, Stopped, TrainConfig, TrainingError
+from lessons_lib.training.ingredients import EMA, LossFn, learning_rate, step_generator
+from lessons_lib.training.machine import Clock, InterruptFlag, make_accelerator
+
+
+def train(
+    model: nn.Module,
+    loss_fn: LossFn,
+    train_data: Any,
+    config: TrainConfig,
+    *,
+    val_data: Any = None,
+    test_data: Any = None,
+    resume: bool = False,
+) -> Iterator[Event]:
+    """Train a model and yield what happens; the model itself is changed, the EMA comes with the events.
+
+    Data sets have `len` and `batch(indices [B]) -> (x_0 [B, C, H, W], y [B])`. Ctrl-C, or the notebook's stop button,
+    ends the training after the current step, writes a checkpoint and yields Stopped("interrupted").
+
+    Raises:
+        TrainingError: if the data set is smaller than a batch, the loss is no longer a number, or a checkpoint does
+            not fit. The last good checkpoint is kept.
+        WriteError: if a checkpoint cannot be written.
+    """
+    yield from _Trainer(model, loss_fn, train_data, config, val_data, test_data, resume).run()
+
+
+class _Trainer:
+    def __init__(self, model, loss_fn, train_data, config, val_data, test_data, resume) -> None:
+        self.config, self.loss_fn = config, loss_fn
+        self.train_data, self.val_data, self.test_data = train_data, val_data, test_data
+        self.order: tuple[int, Tensor] | None = None  # the epoch and its order of images
+        self.steps_per_epoch = len(train_data) // config.batch_size
+        if self.steps_per_epoch == 0:
+            raise TrainingError(
+                f"The batch size is {config.batch_size} but there are only {len(train_data)} training images."
+            )
+        self.num_steps = config.epochs * self.steps_per_epoch
+        self.accelerator = make_accelerator(config)
+        share = self.accelerator.num_processes * config.accumulation_steps
+        if config.batch_size % share:
+            raise TrainingError(f"The batch size {config.batch_size} must be a multiple of {share}.")
+        self.device = self.accelerator.device
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise TrainingError("This model's weights are frozen: call model.requires_grad_(True) before training.")
+        self.raw_model = model.to(self.device)
+        self.ema = EMA(self.raw_model, config.ema_decay)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        optimizer.zero_grad()  # what the caller may have left there
+        self.state = TrainState(config.seed, self.steps_per_epoch)
+        if resume:
+            self._load_checkpoint(optimizer)
+        self.model, self.optimizer = self.accelerator.prepare(self.raw_model, optimizer)
+        if self.state.step == 0:  # several processes now share the first one's weights: the average starts there too
+            self.ema.model.load_state_dict(self.raw_model.state_dict())
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def run(self) -> Iterator[Event]:
+        try:
+            with InterruptFlag() as interrupted:
+                reason = yield from self._loop(interrupted)
+                self._save_checkpoint()
+        finally:  # however it ends, the learner gets an ordinary module back
+            self._unwrap_model()
+        yield Stopped(reason, self.state.step, self.state.seconds, self.ema.model)
+
+    def _loop(self, interrupted: threading.Event) -> Generator[Event, None, str]:
+        """Steps until the end; returns the reason for it."""
+        config, state = self.config, self.state
+        clock = Clock(state.step, state.seconds)
+        if state.step == 0:  # a folder that cannot be written shows now, and no older run's checkpoint is left to resume
+            self._save_checkpoint()
+        while state.step < self.num_steps:
+            progress = state.step / self.num_steps
+            if config.max_seconds is not None:
+                # One clock for all processes, or their learning rates and with them their weights would drift apart.
+                progress = max(progress, self._highest(clock.seconds()) / config.max_seconds)
+                if progress >= 1:
+                    return "time"
+            lr = learning_rate(config, state.step, progress)
+            loss = self._step(lr)
+            state.step, state.seconds = state.step + 1, clock.seconds()
+            state.loss_sum, state.loss_count = state.loss_sum + loss, state.loss_count + 1
+            epoch = math.ceil(state.step / self.steps_per_epoch)
+            rate, left = clock.estimate(state.step, self.num_steps, config.max_seconds)
+            yield StepDone(state.step, self.num_steps, epoch, loss, lr, rate * config.batch_size, left)
+            if state.step % self.steps_per_epoch == 0:
+                yield self._finish_epoch(epoch)
+            if state.step % config.checkpoint_every == 0:
+                self._save_checkpoint()
+            if self._highest(interrupted.is_set()):
+                return "interrupted"
+        return "finished"
+
+    def _step(self, lr: float) -> float:
+        """One optimizer step on the batch that belongs to the step's number. Returns the mean loss over processes."""
+        accelerator = self.accelerator
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        generator = step_generator(self.config.seed, self.state.step, accelerator.process_index)
+        # Dropout draws from the global generator: seeded for the step, and afterwards the caller's own again.
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(generator.initial_seed() + 1)  # or the dropout would follow the noise
+            total = self._backward(self._batch_indices(), generator)
+        loss = float(accelerator.reduce(total, "mean"))
+        norm = float(accelerator.clip_grad_norm_(self.model.parameters(), self.config.grad_clip))
+        # An infinite gradient would spoil the weights one step before the loss shows it. (float16's scaler skips such
+        # steps by itself.)
+        if not math.isfinite(loss) or not (math.isfinite(norm) or accelerator.scaler):
+            self.optimizer.zero_grad()
+            raise TrainingError(self._diverged(loss))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.ema.update(self.raw_model)
+        return loss
+
+    def _batch_indices(self) -> Tensor:
+        """The images of this step that fall to this process."""
+        epoch, index = divmod(self.state.step, self.steps_per_epoch)
+        if self.order is None or self.order[0] != epoch:
+            generator = step_generator(self.config.seed, epoch, -1)
+            self.order = (epoch, torch.randperm(len(self.train_data), generator=generator))
+        batch = self.order[1][index * self.config.batch_size : (index + 1) * self.config.batch_size]
+        return batch[self.accelerator.process_index :: self.accelerator.num_processes]
+
+    def _backward(self, indices: Tensor, generator: torch.Generator) -> Tensor:
+        """Add up the gradients of the micro-batches. Returns the mean loss."""
+        total = torch.zeros((), device=self.device)
+        chunks = indices.chunk(self.config.accumulation_steps)
+        for k, chunk in enumerate(chunks):
+            x_0, y = (tensor.to(self.device) for tensor in self.train_data.batch(chunk))
+            last = k == len(chunks) - 1
+            # Processes exchange gradients once a step, with the last micro-batch.
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
+                loss = self.loss_fn(self.model, x_0, y, generator) / len(chunks)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
+
+    def _diverged(self, loss: float) -> str:
+        kept = ""
+        if self.config.output_dir and (self.config.output_dir / CHECKPOINT).exists():
+            kept = f" The last good checkpoint is kept in {self.config.output_dir}."
+        what = f"The loss became {loss}" if not math.isfinite(loss) else "The gradient became infinite"
+        return f"{what} at step {self.state.step + 1}: try a smaller learning rate.{kept}"
+
+    def _finish_epoch(self, epoch: int) -> EpochDone:
+        state = self.state
+        row = {
+            "epochs": epoch,
+            "train_loss": state.loss_sum / state.loss_count,
+            "val_loss": self._mean_loss(self.val_data),
+            "test_loss": self._mean_loss(self.test_data),
+        }
+        for name, value in row.items():
+            state.losses[name].append(value)
+        state.loss_sum, state.loss_count = 0.0, 0
+        if self.config.output_dir and self.accelerator.is_main_process:
+            with atomic_write(self.config.output_dir / "losses.json") as path:
+                path.write_text(json.dumps(state.losses, indent=1))
+        return EpochDone(epoch, row["train_loss"], row["val_loss"], row["test_loss"], self.ema.model)
+
+    @torch.no_grad()
+    def _mean_loss(self, data: Any) -> float | None:
+        """Mean loss of the EMA model, each process on its share, with the same noise every time."""
+        if data is None or len(data) == 0:
+            return None
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        generator = step_generator(self.config.seed, 0, rank)
+        total = torch.zeros(2, device=self.device, dtype=torch.float32)
+        for chunk in filter(len, torch.arange(len(data))[rank::world].split(256)):
+            x_0, y = (tensor.to(self.device) for tensor in data.batch(chunk))
+            with self.accelerator.autocast():
+                loss = self.loss_fn(self.ema.model, x_0, y, generator)
+            total += torch.tensor([float(loss) * len(chunk), len(chunk)], device=self.device)
+        total = self.accelerator.reduce(total, "sum")
+        return float(total[0] / total[1])
+
+    def _unwrap_model(self) -> None:
+        # accelerate wraps a model's forward for mixed precision.
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        self.raw_model.__dict__.pop("forward", None)
+
+    def _highest(self, value: float) -> float:
+        """The highest value over all processes, so that all decide alike and leave the loop together."""
+        if self.accelerator.num_processes == 1:
+            return value
+        return float(self.accelerator.gather(torch.tensor([float(value)], device=self.device)).max())
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    def _parts(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """What a checkpoint holds of networks and optimizer, by name."""
+        parts = {"model": self.raw_model, "ema": self.ema, "optimizer": optimizer}
+        return parts | ({"scaler": self.accelerator.scaler} if self.accelerator.scaler else {})
+
+    def _save_checkpoint(self) -> None:
+        if self.config.output_dir and self.accelerator.is_main_process:
+            save_checkpoint(self.config.output_dir, self.state, self._parts(self.optimizer))
+
+    def _load_checkpoint(self, optimizer: torch.optim.Optimizer) -> None:
+        if not self.config.output_dir:
+            raise TrainingError("To resume, output_dir must name the folder of the earlier run.")
+        if self.accelerator.is_main_process:
+            remove_leftovers(self.config.output_dir)
+        self.state = load_checkpoint(self.config.output_dir, self.state, self._parts(optimizer))

@@ -1,0 +1,12 @@
+"""The panels of the lessons: sliders and pictures only. The numbers come from the rest of the library.
+
+Read panel.py for the manners that all of them share, drawing.py for what they draw, then one file for each
+panel.
+"""
+
+from lessons_lib.widgets.comparison import ModelComparison
+from lessons_lib.widgets.digits import DigitGenerator
+from lessons_lib.widgets.drawing import Drawing, Reading, draw_digit
+from lessons_lib.widgets.panel import Panel
+
+__all__ = ["DigitGenerator", "Drawing", "ModelComparison", "Panel", "Reading", "draw_digit"]

@@ -1,0 +1,124 @@
+"""Models side by side, at the same noise: what more training, or another recipe, has changed."""
+
+from __future__ import annotations
+
+import functools
+import html
+from collections.abc import Generator, Mapping
+from pathlib import Path
+
+import ipywidgets as w
+
+from lessons_lib import viz
+from lessons_lib.generation import GenerationRequest
+from lessons_lib.widgets.digits import card_defaults, common_controls, steps_control
+from lessons_lib.widgets.drawing import EVALUATOR, Drawing, Model, drawing_steps, still_picture
+from lessons_lib.widgets.panel import Panel, image_html
+
+SCALE = 4  # screen pixels for each pixel
+
+
+class ModelComparison(Panel):
+    """A row of images for each model, all rows from the same noise.
+
+    Args:
+        models: name -> weights by name or path, or (network, schedule).
+        digit, guidance_scale, seed, steps: where the controls stand at first.
+        samples: images in a row.
+        evaluator: name or path of the weights that read the images.
+
+    Attributes:
+        digit, guidance_scale, seed, steps: the controls.
+        drawings: name -> the Drawing that is shown; empty until the first is done.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, str | Path | Model],
+        digit: int = 7,
+        guidance_scale: float = 2.0,
+        seed: int = 0,
+        *,
+        samples: int = 4,
+        steps: int = 25,
+        evaluator: str | Path | None = EVALUATOR,
+    ) -> None:
+        if not models:
+            raise ValueError("At least one model is needed to compare.")
+        super().__init__(layout=w.Layout(width="100%", max_width="640px"))
+        self.models, self.samples, self.evaluator = dict(models), samples, evaluator
+        self.drawings: dict[str, Drawing] = {}
+        self._drawn: dict = {}
+        self.digit, self.guidance_scale, self.seed = common_controls(digit, guidance_scale, seed)
+        self.steps = steps_control(steps, min(card_defaults(source)[1] for source in self.models.values()))
+        self._rows = {name: w.HTML(layout={"height": f"{28 * SCALE + 30}px"}) for name in self.models}
+        rows = [self._named_row(name, row) for name, row in self._rows.items()]
+        controls = (self.digit, self.guidance_scale, self.steps, self.seed)
+        self.children = (*controls, *rows, self.progress, self.status)
+        for each in controls:
+            each.observe(self._redraw, "value")
+        self._redraw()
+
+    def _named_row(self, name: str, row: w.HTML) -> w.Widget:
+        return w.VBox([w.HTML(f"<b>{html.escape(name)}</b>"), row], layout={"margin": "4px 0 0 0"})
+
+    def _redraw(self, _change=None) -> None:
+        settings = {
+            "digit": self.digit.value,
+            "guidance_scale": self.guidance_scale.value,
+            "seed": self.seed.value,
+            "steps": self.steps.value,
+        }
+        self.ask(functools.partial(self._draw, settings), self._show)
+
+    def _draw(self, settings: dict) -> Generator[float, None, tuple[dict, dict[str, Drawing]]]:
+        named = dict(settings)
+        labels, drawings = (named.pop("digit"),) * self.samples, {}
+        for name, source in self.models.items():
+            model = source if isinstance(source, tuple) else None
+            place = {} if model else {"weights": source}
+            request = GenerationRequest(labels, **place, sampler="ddim", **named)
+            steps = drawing_steps(request, model, evaluator=self.evaluator)
+            drawings[name] = yield from self._shares(steps, len(drawings))
+        return settings, drawings
+
+    def _shares(self, steps: Generator[float, None, Drawing], done: int) -> Generator[float, None, Drawing]:
+        while True:
+            try:
+                yield (done + next(steps)) / len(self.models)
+            except StopIteration as end:
+                return end.value
+
+    def _show(self, result: tuple[dict, dict[str, Drawing]]) -> None:
+        self._drawn, self.drawings = result
+        for name, drawing in self.drawings.items():
+            self._rows[name].value = _row_html(name, drawing)
+        took = ", ".join(f"{name} in {d.milliseconds:.0f} ms" for name, d in self.drawings.items())
+        read = all(d.readings for d in self.drawings.values())
+        missing = "" if read else "There is no evaluator to read them. "
+        self.say(f"{missing}The same noise in each row. Drawn: {took}.")
+
+    def still(self) -> tuple[bytes, str] | None:
+        if not self.drawings:
+            return None
+        digit, scale = self._drawn["digit"], self._drawn["guidance_scale"]
+        title = f"Target digit {digit}, guidance scale {scale:g}, the same noise in each row"
+        seen = "; ".join(f"{name}: read as {_labels(drawing)}" for name, drawing in self.drawings.items())
+        rows = {name: drawing.images for name, drawing in self.drawings.items()}
+        return still_picture(rows, title, size=1.1), f"{title}. {seen}."
+
+
+def _row_html(name: str, drawing: Drawing) -> str:
+    """The images of a model, each above what the evaluator reads in it."""
+    cells, side = [], 28 * SCALE
+    for k, image in enumerate(drawing.images.split(1)):
+        text = "{} ({:.0%})".format(*drawing.readings[k]) if drawing.readings else ""
+        picture = image_html(viz.png_bytes(viz.to_grid(image)), f"{name}, image {k + 1}: {text}", side, side)
+        cells.append(
+            f'<div style="width: {side}px; text-align: center; line-height: 26px">{picture}{text}</div>'
+        )
+    return f'<div style="display: flex; gap: 8px">{"".join(cells)}</div>'
+
+
+def _labels(drawing: Drawing) -> str:
+    return ", ".join(str(reading.label) for reading in drawing.readings) or "nothing: no evaluator"

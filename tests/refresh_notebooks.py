@@ -1,0 +1,118 @@
+"""Run notebooks and store their outputs: lessons and solutions, or those that are named.
+
+    python tests/refresh_notebooks.py [NAME …]      NAME: 03, 03_training, solutions/03_training, or a path
+
+Each runs from its first cell, as for a fresh learner, without a network. The outputs are tidied (no widget
+views, no timestamps) and written only if every cell ran and nothing went to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+import notebook_tools as tools
+
+from lessons_lib.files import WriteError, atomic_write
+
+SLOW_S = 5  # the text above a slower cell says how long it takes
+
+
+def choose(names: list[str]) -> list[Path]:
+    """The notebooks that the names stand for, all of them without names.
+
+    Raises:
+        ValueError: for a name that fits no notebook.
+    """
+    everything = tools.all_notebooks()
+    if not names:
+        return everything
+    chosen = []
+    for name in names:
+        wanted = name.removesuffix(".ipynb")
+        fits = [path for path in everything if wanted in _names_of(path)]
+        if not fits and Path(name).is_file():
+            fits = [Path(name).resolve()]
+        if not fits:
+            known = ", ".join(tools.name_of(path).removesuffix(".ipynb") for path in everything)
+            raise ValueError(
+                f"There is no notebook {name!r}: choose from {known or 'none, none exists yet'}."
+            )
+        chosen += [path for path in fits if path not in chosen]
+    return chosen
+
+
+def _names_of(path: Path) -> set[str]:
+    stem = tools.name_of(path).removesuffix(".ipynb")
+    number = stem.rpartition("/")[2].partition("_")[0]
+    return {stem, f"notebooks/{stem}", number}
+
+
+def refresh(path: Path) -> list[str]:
+    """Run one notebook and write it; returns remarks.
+
+    Raises:
+        NotebookError, WriteError: the file is then as it was.
+    """
+    nb = tools.read(path)
+    for _, cell in tools.code_cells(nb):
+        cell.outputs, cell.execution_count = [], None
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = tools.execute(nb, path.parent, Path(folder, "progress.json"))
+    remarks = [f"{seconds:6.1f} s"]
+    if seconds > tools.LIMIT_S:
+        remarks.append(f"over the limit of {tools.LIMIT_S} s")
+    remarks += _unannounced(nb)
+    _refuse_stderr(nb)
+    tools.tidy(nb)
+    with atomic_write(path) as temporary:
+        temporary.write_text(nbformat.writes(nb) + "\n", encoding="utf-8", newline="\n")
+    return remarks
+
+
+def _refuse_stderr(nb: nbformat.NotebookNode) -> None:
+    for index, cell in tools.code_cells(nb):
+        for output in cell.outputs:
+            if output.get("name") == "stderr":
+                said = output.text.strip().splitlines()[0][:160]
+                raise tools.NotebookError(f"cell {index + 1} writes to stderr: {said}")
+
+
+def _unannounced(nb: nbformat.NotebookNode) -> list[str]:
+    """Slow cells whose text above does not say so."""
+    found = []
+    for index, seconds in tools.seconds_of_cells(nb).items():
+        above = nb.cells[index - 1].source if index else ""
+        if seconds > SLOW_S and not re.search(r"\d+\s*(s\b|seconds)|a few seconds", above):
+            found.append(f"cell {index + 1} takes {seconds:.0f} s and the cell above does not say so")
+    return found
+
+
+def main(words: list[str]) -> int:
+    """Refresh what is named; goes on after a failure, and returns 1 if there was one."""
+    parser = argparse.ArgumentParser(
+        prog="make notebooks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    try:
+        chosen = choose(parser.parse_args(words).names)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    failed = 0
+    for path in chosen:
+        try:
+            said = "; ".join(refresh(path))
+        except (tools.NotebookError, WriteError) as error:
+            failed += 1
+            said = f"FAILED: {error}; the file is as it was"
+        print(f"{tools.name_of(path):<42} {said}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

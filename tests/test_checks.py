@@ -1,0 +1,656 @@
+"""The checks: each accepts right answers, names the classic wrong ones, and survives everything else."""
+
+import json
+import math
+import os
+import re
+import threading
+import time
+
+import pytest
+import torch
+
+from lessons_lib import checks, samplers, schedules
+from lessons_lib.checks import judging, predictions, running, store
+from lessons_lib.schedules import q_sample
+
+EXERCISES = list(checks.EXERCISES.values())
+
+
+@pytest.fixture(autouse=True)
+def progress_file(tmp_path, monkeypatch):
+    """Every test starts as a learner who has done nothing."""
+    path = tmp_path / "progress.json"
+    monkeypatch.setenv("LESSONS_PROGRESS", str(path))
+    monkeypatch.setattr(store, "_UNWRITTEN", {})
+    monkeypatch.setattr(checks, "_HINTS_SHOWN", {})
+    monkeypatch.setattr(predictions, "PREDICTIONS", predictions.PREDICTIONS)
+    return path
+
+
+def check(number, function):
+    return getattr(checks, checks.EXERCISES[number].check_name)(function)
+
+
+# ---- right answers, each written in more than one way ----
+
+
+def draw(schedule, x_0, generator):
+    t = torch.randint(schedule.num_timesteps, (len(x_0),), generator=generator)
+    return t, torch.randn(x_0.shape, generator=generator)
+
+
+def loss_as_in_the_lesson(model, schedule, x_0, generator):
+    t, eps = draw(schedule, x_0, generator)
+    return ((model(q_sample(schedule, x_0, t, eps), t) - eps) ** 2).mean()
+
+
+def loss_by_hand(model, schedule, x_0, generator):
+    eps = torch.empty_like(x_0).normal_(generator=generator)
+    t = (torch.rand(x_0.shape[0], generator=generator) * schedule.num_timesteps).long()
+    abar = schedule.alphas_cumprod.float()[t][:, None, None, None]
+    x_t = abar**0.5 * x_0 + (1 - abar) ** 0.5 * eps
+    return torch.nn.functional.mse_loss(model(x_t, t), eps)
+
+
+def losses_in_a_loop(eps_fn, schedule, x_0, timesteps, generator):
+    losses = []
+    for t in timesteps:
+        eps = torch.randn(x_0.shape, generator=generator)
+        batch_t = torch.full((len(x_0),), int(t))
+        losses.append(((eps_fn(q_sample(schedule, x_0, batch_t, eps), batch_t) - eps) ** 2).mean())
+    return torch.stack(losses)
+
+
+def losses_of_one_noise(eps_fn, schedule, x_0, timesteps, generator):
+    eps = torch.randn(x_0.shape, generator=generator)
+    batches = [torch.full((x_0.shape[0],), t) for t in timesteps]
+    with torch.no_grad():
+        guesses = [eps_fn(q_sample(schedule, x_0, t, eps), t) for t in batches]
+    return torch.tensor([float(torch.nn.functional.mse_loss(guess, eps)) for guess in guesses])
+
+
+def losses_in_one_batch(eps_fn, schedule, x_0, timesteps, generator):
+    t = torch.tensor(timesteps).repeat_interleave(len(x_0))
+    many = x_0.repeat(len(timesteps), 1, 1, 1)
+    eps = torch.randn(many.shape, generator=generator)
+    errors = (eps_fn(q_sample(schedule, many, t, eps), t) - eps) ** 2
+    return errors.view(len(timesteps), -1).mean(dim=1)
+
+
+def x0_of_score(x_t, score, abar):
+    return (x_t + (1 - abar) * score) / math.sqrt(abar)
+
+
+def x0_by_way_of_eps(x_t, score, abar):
+    eps = -score * (1 - abar) ** 0.5
+    return x_t / abar**0.5 - eps * (1 / abar - 1) ** 0.5
+
+
+def step_as_in_the_paper(x_t, eps, abar, abar_prev, eta, noise):
+    root = math.sqrt
+    sigma = eta * root((1 - abar_prev) / (1 - abar)) * root(1 - abar / abar_prev)
+    x_0 = (x_t - root(1 - abar) * eps) / root(abar)
+    return root(abar_prev) * x_0 + root(1 - abar_prev - sigma**2) * eps + sigma * noise
+
+
+def step_with_tensors(x_t, eps, abar, abar_prev, eta, noise):
+    a, p = torch.tensor(abar, dtype=torch.float64), torch.tensor(abar_prev, dtype=torch.float64)
+    variance = eta**2 * (1 - p) / (1 - a) * (1 - a / p)
+    x_0 = (x_t - (1 - a).sqrt() * eps) / a.sqrt()
+    rest = (1 - p - variance).clamp(min=0).sqrt()
+    return torch.lerp(x_0 * 0, x_0, p.sqrt().float()) + rest * eps + variance.sqrt() * noise
+
+
+def shown_by_scale(x):
+    return x * 0.5 + 0.5
+
+
+def shown_and_clipped(x):
+    return torch.clip((1 + x) / 2, 0, 1)
+
+
+RIGHT = [
+    ("00.1", shown_by_scale),
+    ("00.1", shown_and_clipped),
+    ("03.1", loss_as_in_the_lesson),
+    ("03.1", loss_by_hand),
+    ("03.2", losses_in_a_loop),
+    ("03.2", losses_of_one_noise),
+    ("03.2", losses_in_one_batch),
+    ("04.1", x0_of_score),
+    ("04.1", x0_by_way_of_eps),
+    ("04.2", step_as_in_the_paper),
+    ("04.2", step_with_tensors),
+]
+
+
+@pytest.mark.parametrize("number, function", RIGHT, ids=lambda value: getattr(value, "__name__", value))
+def test_right_answer_is_accepted(number, function):
+    begun = time.perf_counter()
+    result = check(number, function)
+    assert (result.status, result.line) == ("right", None), result
+    assert time.perf_counter() - begun < 5  # under a second, on a machine that does nothing else
+
+
+# ---- classic wrong answers: the right one with one thing replaced ----
+
+
+def wrong_loss(
+    t=lambda T, B, g: torch.randint(T, (B,), generator=g),
+    eps=lambda x, g: torch.randn(x.shape, generator=g),
+    x_t=q_sample,
+    told=lambda schedule, t: t,
+    loss=lambda guess, eps, x_0, x_t: ((guess - eps) ** 2).mean(),
+):
+    def noising_loss(model, schedule, x_0, generator):
+        own_t = t(schedule.num_timesteps, len(x_0), generator)
+        own_eps = eps(x_0, generator)
+        noisy = x_t(schedule, x_0, own_t, own_eps)
+        return loss(model(noisy, told(schedule, own_t)), own_eps, x_0, noisy)
+
+    return noising_loss
+
+
+def factors(signal, noise):
+    def mix(schedule, x_0, t, eps):
+        abar = schedule.alphas_cumprod[t].float().view(-1, 1, 1, 1)
+        return abar**signal * x_0 + (1 - abar) ** noise * eps
+
+    return mix
+
+
+def randint(low, high):
+    return lambda T, B, g: torch.randint(low(T), high(T), (B,), generator=g)
+
+
+WRONG_LOSS = [
+    ("one t", wrong_loss(t=lambda T, B, g: torch.randint(T, (1,), generator=g).repeat(B))),
+    ("one t", wrong_loss(t=lambda T, B, g: torch.randint(T, (1,), generator=g))),
+    ("t = 0", wrong_loss(t=lambda T, B, g: torch.zeros(B, dtype=torch.int64))),
+    ("last t", wrong_loss(t=randint(lambda T: 0, lambda T: T - 1))),
+    ("first t", wrong_loss(t=randint(lambda T: 1, lambda T: T))),
+    ("uneven t", wrong_loss(t=lambda T, B, g: (torch.rand(B, generator=g) * (T - 1)).round().long())),
+    ("clean", wrong_loss(x_t=lambda schedule, x_0, t, eps: x_0)),
+    ("noise only", wrong_loss(x_t=lambda schedule, x_0, t, eps: eps)),
+    ("root", wrong_loss(x_t=factors(1, 1))),
+    ("root", wrong_loss(x_t=factors(0.5, 1))),
+    ("root", wrong_loss(x_t=factors(1, 0.5))),
+    ("other t", wrong_loss(told=lambda schedule, t: (t + 1) % schedule.num_timesteps)),
+    ("uniform", wrong_loss(eps=lambda x, g: torch.rand(x.shape, generator=g))),
+    ("uniform", wrong_loss(eps=lambda x, g: torch.rand(x.shape, generator=g) * 2 - 1)),
+    ("same noise", wrong_loss(eps=lambda x, g: torch.randn(x.shape[1:], generator=g).expand_as(x))),
+    ("x_0", wrong_loss(loss=lambda guess, eps, x_0, x_t: ((guess - x_0) ** 2).mean())),
+    ("x_t", wrong_loss(loss=lambda guess, eps, x_0, x_t: ((guess - x_t) ** 2).mean())),
+    ("sum", wrong_loss(loss=lambda guess, eps, x_0, x_t: ((guess - eps) ** 2).sum())),
+    ("sum", wrong_loss(loss=lambda guess, eps, x_0, x_t: ((guess - eps) ** 2).sum(dim=(1, 2, 3)).mean())),
+    ("not reduced", wrong_loss(loss=lambda guess, eps, x_0, x_t: (guess - eps) ** 2)),
+    ("root of loss", wrong_loss(loss=lambda guess, eps, x_0, x_t: ((guess - eps) ** 2).mean().sqrt())),
+    ("absolute", wrong_loss(loss=lambda guess, eps, x_0, x_t: (guess - eps).abs().mean())),
+    ("detached", wrong_loss(loss=lambda guess, eps, x_0, x_t: ((guess - eps) ** 2).mean().item())),
+    ("detached", wrong_loss(loss=lambda guess, eps, x_0, x_t: ((guess - eps) ** 2).mean().detach())),
+    ("generator", wrong_loss(eps=lambda x, g: torch.randn_like(x))),
+    ("generator", wrong_loss(t=lambda T, B, g: torch.randint(T, (B,)))),
+]
+
+
+def wrong_losses(
+    batch_t=lambda x_0, t: torch.full((len(x_0),), int(t)),
+    eps=lambda x, g: torch.randn(x.shape, generator=g),
+    x_t=q_sample,
+    one=lambda guess, eps, x_0: ((guess - eps) ** 2).mean(),
+    order=lambda timesteps: timesteps,
+    result=torch.stack,
+):
+    def loss_by_timestep(eps_fn, schedule, x_0, timesteps, generator):
+        losses = []
+        for t in order(timesteps):
+            own_eps = eps(x_0, generator)
+            noisy = x_t(schedule, x_0, torch.full((len(x_0),), int(t)), own_eps)
+            losses.append(one(eps_fn(noisy, batch_t(x_0, t)), own_eps, x_0))
+        return result(losses)
+
+    return loss_by_timestep
+
+
+WRONG_LOSSES = [
+    ("one number", wrong_losses(result=lambda losses: torch.stack(losses).mean())),
+    ("one number", wrong_losses(result=lambda losses: float(sum(losses)) / len(losses))),
+    ("no batch", wrong_losses(batch_t=lambda x_0, t: torch.tensor(t))),
+    ("no batch", wrong_losses(batch_t=lambda x_0, t: t)),
+    ("no batch", wrong_losses(batch_t=lambda x_0, t: torch.tensor([t]))),
+    ("order", wrong_losses(order=sorted)),
+    ("order", wrong_losses(result=lambda losses: torch.stack(losses[::-1]))),
+    ("clean", wrong_losses(x_t=lambda schedule, x_0, t, eps: x_0)),
+    ("x_0", wrong_losses(one=lambda guess, eps, x_0: ((guess - x_0) ** 2).mean())),
+    ("sum", wrong_losses(one=lambda guess, eps, x_0: ((guess - eps) ** 2).sum())),
+    ("sum", wrong_losses(one=lambda guess, eps, x_0: ((guess - eps) ** 2).sum() / len(x_0))),
+    ("root", wrong_losses(one=lambda guess, eps, x_0: ((guess - eps) ** 2).mean().sqrt())),
+    ("absolute", wrong_losses(one=lambda guess, eps, x_0: (guess - eps).abs().mean())),
+    ("noise", wrong_losses(eps=lambda x, g: torch.rand(x.shape, generator=g))),
+    ("noise", wrong_losses(x_t=factors(1, 1))),
+]
+WRONG_X0 = [
+    ("sign", lambda x_t, score, abar: (x_t - (1 - abar) * score) / math.sqrt(abar)),
+    ("root", lambda x_t, score, abar: (x_t + math.sqrt(1 - abar) * score) / math.sqrt(abar)),
+    ("as eps", lambda x_t, score, abar: (x_t - math.sqrt(1 - abar) * score) / math.sqrt(abar)),
+    ("no division", lambda x_t, score, abar: x_t + (1 - abar) * score),
+    ("abar", lambda x_t, score, abar: (x_t + (1 - abar) * score) / abar),
+    ("multiplied", lambda x_t, score, abar: (x_t + (1 - abar) * score) * math.sqrt(abar)),
+]
+
+RIGHT_SIGMA = "eta * r((1 - p) / (1 - a)) * r(1 - a / p)"
+RIGHT_X0 = "(x - r(1 - a) * e) / r(a)"
+RIGHT_STEP = "r(p) * x_0 + r(1 - p - s**2) * e + s * n"
+ROOTS = {
+    "math": math.sqrt,
+    "power": lambda value: value**0.5,
+    "torch": lambda value: torch.tensor(float(value)).sqrt(),
+}
+
+
+def wrong_step(sigma=RIGHT_SIGMA, x_0=RIGHT_X0, step=RIGHT_STEP, root="math"):
+    """A step written as formulas: x, e, n images, a and p abar and abar_prev, r the square root, s sigma."""
+
+    def ddim_step(x_t, eps, abar, abar_prev, eta, noise):
+        names = {"x": x_t, "e": eps, "n": noise, "a": abar, "p": abar_prev, "eta": eta, "r": ROOTS[root]}
+        names |= {"s": eval(sigma, names)}
+        names |= {"x_0": eval(x_0, names)}
+        return eval(step, names)
+
+    return ddim_step
+
+
+def exchange(formula):
+    """a for p and p for a."""
+    return re.sub(r"\b[ap]\b", lambda match: "pa"["ap".index(match.group())], formula)
+
+
+WRONG_STEP = [
+    ("direction", wrong_step(step="r(p) * x_0 + r(1 - p) * e + s * n")),
+    ("eta 0", wrong_step(sigma="0.0")),
+    ("eta 0", wrong_step(step="r(p) * x_0 + r(1 - p - s**2) * e")),
+    ("eta 1", wrong_step(sigma="r((1 - p) / (1 - a)) * r(1 - a / p)")),
+    ("sigma not squared", wrong_step(step="r(p) * x_0 + r(1 - p - s) * e + s * n")),
+    ("sigma not squared", wrong_step(step="r(p) * x_0 + r(1 - p - s) * e + s * n", root="torch")),
+    ("variance", wrong_step(step="r(p) * x_0 + r(1 - p - s**2) * e + s**2 * n")),
+    ("last step", wrong_step(sigma="eta * r(1 - a / p)", root="torch")),
+    ("last step", wrong_step(sigma="eta * r(1 - a / p)")),
+    (
+        "last step",
+        wrong_step(
+            sigma=RIGHT_SIGMA + " if p < 1 else eta * 0.1",
+            step=RIGHT_STEP.replace("p - s**2", "p - s**2 * (p < 1)"),
+        ),
+    ),
+    ("swapped", wrong_step(x_0=RIGHT_X0.replace("a", "p"), step=RIGHT_STEP.replace("p", "a"))),
+    ("swapped", wrong_step(*map(exchange, (RIGHT_SIGMA, RIGHT_X0, RIGHT_STEP)))),
+    ("swapped", wrong_step(*map(exchange, (RIGHT_SIGMA, RIGHT_X0, RIGHT_STEP)), root="power")),
+    ("x_t", wrong_step(step=RIGHT_STEP.replace("x_0", "x"))),
+    ("root", wrong_step(x_0="(x - (1 - a) * e) / r(a)")),
+    ("root", wrong_step(x_0="(x - r(1 - a) * e) / a")),
+    ("root", wrong_step(step="r(p) * x_0 + (1 - p - s**2) * e + s * n")),
+    ("root", wrong_step(step="p * x_0 + r(1 - p - s**2) * e + s * n")),
+    ("root", wrong_step(sigma="eta * (1 - p) / (1 - a) * (1 - a / p)")),
+    ("root", wrong_step(sigma="eta * r((1 - p) / (1 - a)) * (1 - a / p)")),
+    ("clipped", wrong_step(x_0=f"({RIGHT_X0}).clamp(-1, 1)")),
+]
+WRONG_SHOWN = [
+    ("only halved", lambda x: 0.5 * x),
+    ("only shifted", lambda x: 1 + x),
+    ("order", lambda x: x / 2 + 1),
+    ("sign", lambda x: (x - 1) / 2),
+    ("cut off", torch.relu),
+    ("absolute", torch.abs),
+    ("bytes", lambda x: 127.5 * x + 127.5),
+    ("unchanged", lambda x: x),
+]
+WRONG = {"00.1": WRONG_SHOWN, "03.1": WRONG_LOSS, "03.2": WRONG_LOSSES, "04.1": WRONG_X0, "04.2": WRONG_STEP}
+PLANTED = [(number, name, function) for number, wrong in WRONG.items() for name, function in wrong]
+
+
+@pytest.mark.parametrize(
+    "number, name, function",
+    PLANTED,
+    ids=[f"{number}-{name}-{i}" for i, (number, name, _) in enumerate(PLANTED)],
+)
+def test_wrong_answer_is_named(number, name, function):
+    result = check(number, function)
+    assert result.message == checks.EXERCISES[number].diagnoses[name]
+    assert result.status == "wrong"
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda one: one.number)
+def test_every_diagnosis_has_a_wrong_answer(exercise):
+    assert {name for name, _ in WRONG[exercise.number]} == set(exercise.diagnoses)
+    assert len(exercise.diagnoses) >= 3
+    assert len(set(exercise.diagnoses.values())) == len(exercise.diagnoses)
+
+
+def test_formulas_of_the_wrong_steps_are_otherwise_right():
+    for root in ROOTS:
+        assert checks.ddim_step(wrong_step(root=root)).status == "right"
+
+
+def test_right_step_agrees_with_the_library():
+    schedule = schedules.NoiseSchedule.cosine(50)
+    x_T, eps = torch.randn(2, 3, 4, 5, dtype=torch.float64), torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    noise = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    for timesteps in ([30, 7], [30]):
+        walk = samplers.sample_ddim(
+            lambda x, t: eps, schedule, x_T, timesteps, eta=0.7, noise_fn=lambda x: noise, clip_x0=False
+        )
+        abar = float(schedule.alphas_cumprod[30])
+        abar_prev = float(schedule.alphas_cumprod[7]) if len(timesteps) == 2 else 1.0
+        mine = step_as_in_the_paper(x_T, eps, abar, abar_prev, 0.7, noise)
+        torch.testing.assert_close(next(walk).x_t, mine)
+
+
+# ---- everything else a function can do ----
+
+
+def stub(*names):
+    space = {}
+    exec(f"def f({', '.join(names)}):\n    '''What to write.'''\n    ...", space)
+    return space["f"]
+
+
+def test_stub_is_not_started():
+    for exercise in EXERCISES:
+        result = check(exercise.number, stub(*exercise.arguments))
+        assert result.status == "not_started", result
+    for other in (None, ..., lambda *a: None, lambda *a: ...):
+        assert checks.x0_from_score(other).status == "not_started"
+
+
+def test_half_written_stub_is_not_started():
+    def returns_dots(x_t, score, abar):
+        eps = score * abar
+        return ... if eps is not None else eps
+
+    def computes_with_dots(x_t, score, abar):
+        eps = ...
+        return x_t - eps
+
+    def not_implemented(x_t, score, abar):
+        raise NotImplementedError
+
+    for function in (returns_dots, computes_with_dots, not_implemented):
+        assert checks.x0_from_score(function).status == "not_started"
+
+
+def test_planted_bug_is_not_started_until_touched():
+    def given(model, schedule, x_0, generator):
+        """With its own docstring and names."""
+        time = torch.randint(schedule.num_timesteps, (1,), generator=generator).expand(len(x_0))  # a comment
+        noise = torch.randn(x_0.shape, generator=generator)
+        noisy = q_sample(schedule, x_0, time, noise)
+        return ((model(noisy, time) - noise) ** 2).mean()
+
+    def touched(model, schedule, x_0, generator):
+        t = torch.randint(schedule.num_timesteps, (2,), generator=generator).expand(len(x_0))
+        return model(x_0, t)
+
+    assert checks.noising_loss(given).status == "not_started"
+    assert checks.noising_loss(touched).status == "error"
+    bug = checks.EXERCISES["03.1"]
+    with pytest.raises(judging.Wrong, match="One t for the whole batch"):
+        bug.examine(bug.planted)
+
+
+def test_library_function_is_not_started():
+    for function in (q_sample, samplers.sample_ddim, schedules.predict_x0):
+        result = checks.x0_from_score(function)
+        assert result.status == "not_started" and "library's function" in result.message
+
+
+def nan(x_t, score, abar):
+    return x_t * float("nan")
+
+
+SENTENCES = [
+    (lambda x_t, score, abar: print(end=""), "wrong", "returns nothing"),
+    (nan, "wrong", "holds NaN"),
+    (lambda x_t, score, abar: x_t / 0, "wrong", "infinite"),
+    (lambda x_t, score, abar: x_t * 1j, "wrong", "complex"),
+    (
+        lambda x_t, score, abar: x_t[0],
+        "wrong",
+        "must have shape [2, 3, 4, 5], that is [B, C, H, W], got [3, 4, 5]",
+    ),
+    (lambda x_t, score, abar: abar, "wrong", "must return a tensor, got a float"),
+    (lambda x_t, score, abar: x_t + 7, "wrong", "first pixel should be"),
+    (lambda x_t: x_t, "error", "must take (x_t, score, abar)"),
+    (torch.zeros(3), "error", "without calling it"),
+]
+
+
+@pytest.mark.parametrize("function, status, words", SENTENCES, ids=[words for _, _, words in SENTENCES])
+def test_bad_result_is_one_sentence(function, status, words):
+    result = checks.x0_from_score(function)
+    assert result.status == status and words in result.message
+    assert "\n" not in result.message and result.message[-1] in ".?"
+
+
+def test_exception_shows_the_learners_line():
+    def raises(x_t, score, abar):
+        total = x_t + score
+        return total.reshape(7, 7)  # here
+
+    result = checks.x0_from_score(raises)
+    assert result.status == "error" and "RuntimeError" in result.message
+    assert result.line.endswith("return total.reshape(7, 7)  # here")
+    assert os.sep + "test_checks" not in repr(result), "no path of this machine"
+
+
+def test_exception_inside_the_fake_network_shows_the_learners_line():
+    def raises(model, schedule, x_0, generator):
+        return model()
+
+    result = checks.noising_loss(raises)
+    assert result.status == "error" and result.line.endswith("return model()")
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), ValueError("two\nlines"), RecursionError(), AssertionError()]
+)
+def test_whatever_is_raised_is_caught(error):
+    def raises(*arguments):
+        raise error
+
+    for exercise in EXERCISES:
+        result = check(exercise.number, raises)
+        assert (
+            result.status == "error" and type(error).__name__ in result.message and "\n" not in result.message
+        )
+
+
+def test_endless_function_is_stopped(monkeypatch):
+    monkeypatch.setattr(running, "LIMIT_S", 0.3)
+    monkeypatch.setattr(running.call_with_limit, "__defaults__", (0.3,))
+    before = threading.active_count()
+
+    def endless(x_t, score, abar):
+        while True:
+            try:
+                abar += 1
+            except Exception:
+                abar = 0.0
+
+    begun = time.perf_counter()
+    result = checks.x0_from_score(endless)
+    assert result.status == "error" and "did not end within" in result.message
+    assert result.line and result.line.split(": ", 1)[1] in ("while True:", "try:", "abar += 1", "abar = 0.0")
+    assert time.perf_counter() - begun < 4
+    assert threading.active_count() == before, "the thread is gone"
+
+
+def test_grad_mode_and_random_state_are_untouched():
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+    with torch.no_grad():
+        assert checks.noising_loss(loss_as_in_the_lesson).status == "right"
+        assert not torch.is_grad_enabled()
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_inputs_cannot_be_spoilt():
+    def in_place(x_t, score, abar):
+        return x_t.add_(score.mul_(1 - abar)).div_(abar**0.5)
+
+    assert checks.x0_from_score(in_place).status == "right"
+
+
+# ---- showing ----
+
+
+def test_result_is_told_by_sign_and_word():
+    for status, sign in judging.SIGNS.items():
+        result = checks.CheckResult("03.1", status, "a < b", "line 2: x = <y>")
+        html = result._repr_html_()
+        assert sign in html and status.replace("_", " ") in html
+        assert "a &lt; b" in html and "&lt;y&gt;" in html
+        assert repr(result) == f"[{status.replace('_', ' ')}] Exercise 03.1: a < b\n    line 2: x = <y>"
+
+
+def test_hints_step_and_never_tell_the_answer():
+    for exercise in EXERCISES:
+        seen = [repr(checks.hint(exercise.number)) for _ in range(4)]
+        assert [sum(hint in text for hint in exercise.hints) for text in seen] == [1, 2, 3, 3]
+        assert "?" in exercise.hints[0] and "=" in exercise.hints[1] and "____" in exercise.hints[2]
+        assert seen[0].startswith(f"Hint 1 of 3 for exercise {exercise.number}")
+    with pytest.raises(ValueError, match=r"no exercise '99\.1'"):
+        checks.hint("99.1")
+
+
+def test_registry_is_what_lessons_need():
+    for number, exercise in checks.EXERCISES.items():
+        assert exercise.minutes in (5, 15) and exercise.title and len(exercise.hints) == 3
+        assert callable(getattr(checks, exercise.check_name))
+        assert number == exercise.number
+    for lesson in ("03", "04"):
+        assert {one.minutes for one in EXERCISES if one.number.startswith(lesson)} == {5, 15}
+
+
+# ---- predictions and progress ----
+
+
+def radio(prediction):
+    return prediction.widget().children[1]
+
+
+def test_prediction_is_kept_and_revealed():
+    asked = checks.PREDICTIONS["03.p1"]
+    buttons = radio(checks.predict("03.p1"))
+    assert buttons.value is None and buttons.description and tuple(buttons.options) == asked.choices
+    told = repr(checks.reveal("03.p1"))
+    assert "You made no guess." in told and asked.answer in told and asked.why in told
+    buttons.value = asked.choices[0]
+    assert f"You guessed: {asked.choices[0]}." in repr(checks.reveal("03.p1"))
+    assert f"The answer: {asked.answer}." in repr(checks.reveal("03.p1"))
+    assert radio(checks.predict("03.p1")).value == asked.choices[0]
+    buttons.value = asked.answer
+    assert f"Right: {asked.answer}." in checks.reveal("03.p1")._repr_html_()
+
+
+def test_prediction_shows_its_choices_without_a_widget():
+    prediction = checks.predict("04.p1")
+    bundle = prediction._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    for text in (bundle["text/plain"], bundle["text/html"], repr(prediction)):
+        assert all(choice in text for choice in prediction.asked.choices)
+
+
+def test_prediction_of_a_lessons_own(monkeypatch):
+    monkeypatch.setattr(predictions, "PREDICTIONS", {})
+    assert checks.predict("09.p1", ["up", "down"]).asked.choices == ("up", "down")
+    assert "A later lesson" in repr(checks.reveal("09.p1"))
+    checks.predict("09.p2", "Where to?", ["up", "down"], answer="up", why="It is light.")
+    assert "The answer: up. It is light." in repr(checks.reveal("09.p2"))
+    with pytest.raises(ValueError, match="not one of the choices"):
+        checks.predict("09.p3", "Where to?", ["up", "down"], answer="left")
+    for unknown in (checks.predict, checks.reveal):
+        with pytest.raises(ValueError, match=r"no prediction '09\.p9'"):
+            unknown("09.p9")
+
+
+def test_registered_predictions_are_complete():
+    for number, asked in checks.PREDICTIONS.items():
+        assert 2 <= len(asked.choices) <= 5 and asked.question.strip()
+        if not number.startswith("00"):
+            assert asked.answer in asked.choices and asked.why.endswith(".")
+
+
+def test_remember_and_recall(progress_file):
+    assert checks.recall("01.t", 400) == 400
+    checks.remember("01.t", 250)
+    assert checks.recall("01.t") == 250
+    assert json.loads(progress_file.read_text(encoding="utf-8"))["kept"] == {"01.t": 250}
+    assert checks.recall("00.p1") is None
+    radio(checks.predict("00.p1")).value = checks.PREDICTIONS["00.p1"].choices[1]
+    assert checks.recall("00.p1") == checks.PREDICTIONS["00.p1"].choices[1]
+    with pytest.raises(TypeError):
+        checks.remember("model", object())
+    assert checks.recall("01.t") == 250
+
+
+def test_yours_gives_a_right_function_only(progress_file):
+    assert checks.yours("04.2", step_as_in_the_paper) is step_as_in_the_paper
+    for function in (None, stub("x"), wrong_step(sigma="0.0"), samplers.sample_ddim):
+        assert checks.yours("04.2", function) is None
+    assert not progress_file.exists(), "asking is not an attempt"
+
+
+def test_progress_tells_what_is_done():
+    checks.x0_from_score(None)
+    assert "0 of 5 exercises right, 0 of" in repr(checks.progress())
+    checks.x0_from_score(x0_of_score)
+    checks.x0_from_score(nan)
+    checks.ddim_step(wrong_step(sigma="0.0"))
+    radio(checks.predict("04.p2")).value = "similar"
+    told = repr(checks.progress())
+    assert "1 of 5 exercises right, 1 of" in told and "guessed: similar" in told
+    assert "right" in next(line for line in told.splitlines() if line.startswith("04.1")), (
+        "right once stays right"
+    )
+    assert "wrong" in next(line for line in told.splitlines() if line.startswith("04.2"))
+    assert "guessed: similar" in checks.progress()._repr_html_()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[1, 2]",
+        "null",
+        '{"exercises": 3, "guesses": ["a"], "kept": null}',
+        '{"exercises": {"04.1": 7}}',
+        '{"exercises": {"04.1": {"status": "great", "tries": "x"}}, "guesses": {"04.p2": 4}}',
+        "\0\xff",
+    ],
+)
+def test_damaged_progress_harms_nothing(progress_file, text):
+    progress_file.write_text(text, encoding="latin-1")
+    assert "0 of 5 exercises right" in repr(checks.progress())
+    assert "no guess" in repr(checks.reveal("04.p2"))
+    assert checks.recall("01.t", 3) == 3
+    assert checks.x0_from_score(x0_of_score).status == "right"
+    checks.remember("01.t", 5)
+    assert checks.recall("01.t") == 5
+    assert "1 of 5 exercises right" in repr(checks.progress())
+
+
+def test_progress_that_cannot_be_written_lasts_for_the_session(tmp_path, monkeypatch):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("LESSONS_PROGRESS", str(blocked / "progress.json"))
+    checks.remember("01.t", 5)
+    assert checks.x0_from_score(x0_of_score).status == "right"
+    assert checks.recall("01.t") == 5
+    assert "1 of 5 exercises right" in repr(checks.progress())
+
+
+def test_progress_lives_in_the_project(monkeypatch):
+    monkeypatch.delenv("LESSONS_PROGRESS")
+    assert store.path().name == "progress.json" and (store.path().parent / "pyproject.toml").exists()

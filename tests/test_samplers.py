@@ -1,0 +1,239 @@
+"""samplers.py: what a step is, what noise it takes, and the traps of dtype, grad mode and in-place changes."""
+
+import itertools
+
+import pytest
+import torch
+
+from lessons_lib.samplers import SampleNoise, Step, sample_ddim, sample_ddpm
+from lessons_lib.schedules import NoiseSchedule, predict_x0, q_sample, spaced_timesteps
+from lessons_lib.unet import UNet, UNetConfig
+
+SCHEDULE = NoiseSchedule.linear()
+SAMPLERS = [sample_ddpm, sample_ddim, lambda *a, **k: sample_ddim(*a, eta=1.0, **k)]
+each_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=["ddpm", "ddim", "ddim eta 1"])
+
+
+def wavy(x_t, t):
+    """An EpsFn that depends on x and t and is wrong enough for x_0 to be clipped."""
+    return torch.sin(3 * x_t) + t.view(-1, 1, 1, 1) / 1000
+
+
+def x_T(batch=2, dtype=torch.float64):
+    return torch.randn(batch, 1, 3, 4, generator=torch.Generator().manual_seed(0), dtype=dtype)
+
+
+def noise(batch=2):
+    return SampleNoise([(7, k) for k in range(batch)])
+
+
+@each_sampler
+def test_steps_tell_when_the_network_was_asked_and_what_it_saw(sampler):
+    asked = []
+
+    def eps_fn(x_t, t):
+        asked.append((t.tolist(), x_t.clone()))
+        return wavy(x_t, t)
+
+    ts, start = spaced_timesteps(1000, 4), x_T()
+    steps = list(sampler(eps_fn, SCHEDULE, start, ts, noise_fn=noise()))
+    assert all(isinstance(step, Step) for step in steps)
+    assert [step.t for step in steps] == ts.tolist()
+    assert [t for t, _ in asked] == [[t, t] for t in ts.tolist()]
+    for (_, seen), state in zip(asked, [start] + [step.x_t for step in steps], strict=False):
+        assert torch.equal(seen, state)
+
+
+@each_sampler
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("steps", [1, 5])
+def test_the_last_step_returns_the_estimate_without_noise(sampler, clip, steps):
+    ts = spaced_timesteps(1000, steps)
+    *_, last = sampler(wavy, SCHEDULE, x_T(), ts, noise_fn=noise(), clip_x0=clip)
+    torch.testing.assert_close(last.x_t, last.x_0, rtol=1e-12, atol=1e-12)
+
+
+@each_sampler
+def test_the_estimate_is_predict_x0_and_is_clipped_on_demand(sampler):
+    ts = spaced_timesteps(1000, 3)
+    first = next(sampler(wavy, SCHEDULE, x_T(), ts, noise_fn=noise(), clip_x0=False))
+    t = torch.full((2,), 999)
+    expected = predict_x0(SCHEDULE, x_T(), t, wavy(x_T(), t))
+    torch.testing.assert_close(first.x_0, expected)
+    assert expected.abs().max() > 1  # or this test would not see the clipping
+    clipped = next(sampler(wavy, SCHEDULE, x_T(), ts, noise_fn=noise()))
+    torch.testing.assert_close(clipped.x_0, expected.clamp(-1, 1))
+
+
+def test_after_clipping_eps_is_derived_again():
+    """Trap 9: the next state must lie on the path through x_t and the clipped x_0."""
+    ts = torch.tensor([600, 300])
+    step = next(sample_ddim(wavy, SCHEDULE, x_T(), ts))
+    abar = SCHEDULE.alphas_cumprod[600]
+    eps = (x_T() - abar.sqrt() * step.x_0) / (1 - abar).sqrt()
+    assert not torch.allclose(eps, wavy(x_T(), torch.full((2,), 600)))
+    torch.testing.assert_close(step.x_t, q_sample(SCHEDULE, step.x_0, torch.full((2,), 300), eps))
+
+
+@pytest.mark.parametrize("ts", [range(999, -1, -1), [900, 555, 17, 3], [999, 0], [4]])
+@pytest.mark.parametrize("clip", [True, False])
+def test_ddim_with_eta_1_is_ddpm(ts, clip):
+    ts = torch.tensor(list(ts))
+    ddpm = sample_ddpm(wavy, SCHEDULE, x_T(), ts, noise_fn=noise(), clip_x0=clip)
+    ddim = sample_ddim(wavy, SCHEDULE, x_T(), ts, eta=1.0, noise_fn=noise(), clip_x0=clip)
+    for a, b in zip(ddpm, ddim, strict=True):
+        torch.testing.assert_close(a.x_t, b.x_t, rtol=1e-8, atol=1e-8)
+
+
+def test_eta_scales_the_noise():
+    ts = torch.tensor([500, 400])
+    plain, half, full = (
+        next(sample_ddim(wavy, SCHEDULE, x_T(), ts, eta=eta, noise_fn=lambda x: torch.full_like(x, 1000.0))).x_t
+        for eta in (0.0, 0.5, 1.0)
+    )
+    torch.testing.assert_close((half - plain).mean() / (full - plain).mean(), torch.tensor(0.5).double(), rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("eta", [-0.1, 1.5, float("nan")])
+def test_eta_outside_0_to_1_is_refused(eta):
+    with pytest.raises(ValueError, match="eta must be between 0"):
+        next(sample_ddim(wavy, SCHEDULE, x_T(), torch.tensor([1]), eta=eta))
+
+
+@each_sampler
+@pytest.mark.parametrize("ts", [[], [3, 5], [5, 5, 1], [1000, 1], [3, -1]])
+def test_timesteps_must_descend_within_the_schedule(sampler, ts):
+    with pytest.raises(ValueError, match="timesteps must"):
+        next(sampler(wavy, SCHEDULE, x_T(), torch.tensor(ts)))
+
+
+# -- dtype, memory, grad mode ----------------------------------------------------------------------------------
+
+
+@each_sampler
+@pytest.mark.parametrize(
+    "given, kept",
+    [(torch.float64, torch.float64), (torch.float32, torch.float32), (torch.bfloat16, torch.float32), (torch.float16, torch.float32)],
+)
+def test_the_state_keeps_its_dtype_and_never_falls_below_float32(sampler, given, kept):
+    for step in sampler(wavy, SCHEDULE, x_T(dtype=given), spaced_timesteps(1000, 3), noise_fn=noise()):
+        assert step.x_t.dtype == step.x_0.dtype == kept
+
+
+@each_sampler
+def test_nothing_is_changed_in_place(sampler):
+    start = x_T()
+    kept = start.clone()
+    steps, copies = [], []
+    for step in sampler(wavy, SCHEDULE, start, spaced_timesteps(1000, 5), noise_fn=noise()):
+        steps.append(step)
+        copies.append((step.x_t.clone(), step.x_0.clone()))
+    assert torch.equal(start, kept)
+    for step, (x_t, x_0) in zip(steps, copies, strict=True):
+        assert torch.equal(step.x_t, x_t) and torch.equal(step.x_0, x_0)
+
+
+@each_sampler
+def test_the_grad_mode_is_the_callers_between_steps_and_off_inside(sampler):
+    inside = []
+
+    def eps_fn(x_t, t):
+        inside.append(torch.is_grad_enabled())
+        return wavy(x_t, t)
+
+    start = x_T().requires_grad_()
+    for step in sampler(eps_fn, SCHEDULE, start, spaced_timesteps(1000, 3), noise_fn=noise()):
+        assert torch.is_grad_enabled()  # trap 4: a no_grad held across the yield would leak
+        assert not step.x_t.requires_grad
+    assert inside == [False] * 3
+    with torch.no_grad():
+        for _ in sampler(eps_fn, SCHEDULE, start, spaced_timesteps(1000, 3), noise_fn=noise()):
+            assert not torch.is_grad_enabled()
+    assert torch.is_grad_enabled()
+
+
+@each_sampler
+def test_an_eps_fn_may_ask_for_gradients(sampler):
+    def guided(x_t, t):
+        with torch.enable_grad():
+            x = x_t.detach().requires_grad_()
+            return torch.autograd.grad((x**2).sum(), x)[0]
+
+    for step in sampler(guided, SCHEDULE, x_T(), spaced_timesteps(1000, 2), noise_fn=noise(), clip_x0=False):
+        assert step.x_0.abs().sum() > 0
+
+
+@each_sampler
+def test_leaving_early_leaves_nothing_behind(sampler):
+    steps = sampler(wavy, SCHEDULE, x_T(), spaced_timesteps(1000, 9), noise_fn=noise())
+    next(steps)
+    steps.close()
+    assert torch.is_grad_enabled()
+
+
+@each_sampler
+def test_inference_mode_of_the_caller_works(sampler):
+    with torch.inference_mode():
+        *_, last = sampler(wavy, SCHEDULE, x_T(), spaced_timesteps(1000, 2), noise_fn=noise())
+    assert last.x_t.isfinite().all()
+
+
+# -- noise -----------------------------------------------------------------------------------------------------
+
+
+def test_a_samples_noise_depends_on_its_seed_only():
+    shape = (1, 2, 3)
+    batch = SampleNoise([(0, k) for k in range(4)])
+    draws = [batch(torch.empty(4, *shape)) for _ in range(2)]
+    alone = SampleNoise([(0, 2)])
+    for draw in draws:
+        assert torch.equal(alone(torch.empty(1, *shape))[0], draw[2])
+    assert not torch.equal(draws[0], draws[1])
+
+
+def test_noise_is_standard_normal_in_the_dtype_of_x():
+    x = SampleNoise([(3, k) for k in range(50)])(torch.empty(50, 1, 20, 20, dtype=torch.float64))
+    assert x.dtype == torch.float64
+    assert abs(x.mean()) < 0.03 and abs(x.std() - 1) < 0.03
+
+
+def test_no_two_samples_share_their_noise():
+    pairs = list(itertools.product([0, 1, 2, 3, 41, 42, 10_000], range(300)))
+    first = SampleNoise(pairs)(torch.empty(len(pairs), 2))
+    assert len(first.unique(dim=0)) == len(pairs)
+    correlations = torch.corrcoef(SampleNoise([(0, k) for k in range(20)])(torch.empty(20, 4000)))
+    assert (correlations - torch.eye(20)).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("seed", [-1, 0, 2**40])
+def test_any_whole_number_is_a_seed(seed):
+    assert SampleNoise([(seed, 0)])(torch.empty(1, 3)).isfinite().all()
+
+
+def test_one_seed_a_sample_is_needed():
+    with pytest.raises(ValueError, match="2 seeds for 3 samples"):
+        noise(2)(torch.empty(3, 1))
+
+
+def test_the_global_generator_is_left_alone():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    list(sample_ddpm(wavy, SCHEDULE, x_T(), spaced_timesteps(1000, 3), noise_fn=noise()))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@each_sampler
+def test_a_batch_of_8_equals_8_singles(sampler):
+    torch.manual_seed(0)
+    network = UNet(UNetConfig(image_size=8, channel_mults=(1, 2))).eval()
+    torch.nn.init.normal_(network.conv_out.weight, std=0.1)
+    y = torch.arange(8)
+    ts = spaced_timesteps(1000, 5)
+
+    def run(ks):
+        source = SampleNoise([(0, k) for k in ks])
+        start = source(torch.empty(len(ks), 1, 8, 8))
+        *_, last = sampler(lambda x, t: network(x, t, y[ks]), SCHEDULE, start, ts, noise_fn=source)
+        return last.x_t
+
+    torch.testing.assert_close(run(list(range(8))), torch.cat([run([k]) for k in range(8)]), rtol=0, atol=1e-4)

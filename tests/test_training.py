@@ -1,0 +1,700 @@
+"""training.py: the loop, and that nothing is lost or changed when it is killed, interrupted or run again.
+
+Run as a program, this file trains in children that it kills (see the test with SIGKILL).
+"""
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lessons_lib import data
+from lessons_lib.files import WriteError
+from lessons_lib.schedules import NoiseSchedule, q_sample
+from lessons_lib.training import (
+    CHECKPOINT,
+    EMA,
+    EpochDone,
+    StepDone,
+    Stopped,
+    TrainConfig,
+    TrainingError,
+    denoising_loss,
+    learning_rate,
+    train,
+)
+from lessons_lib.unet import UNet, UNetConfig
+
+SCHEDULE = NoiseSchedule.linear(50)
+LOSS = denoising_loss(SCHEDULE, num_classes=3)
+
+
+class Images:
+    """Random images in memory; also counts which were asked for."""
+
+    def __init__(self, count=24, dtype=torch.float32):
+        generator = torch.Generator().manual_seed(9)
+        self.x = torch.randn(count, 1, 8, 8, generator=generator).to(dtype)
+        self.y = torch.arange(count) % 3
+        self.asked = []
+
+    def __len__(self):
+        return len(self.y)
+
+    def batch(self, indices):
+        self.asked.append(indices.tolist())
+        return self.x[indices], self.y[indices]
+
+
+def build(dropout=0.2):
+    torch.manual_seed(0)
+    return UNet(UNetConfig(image_size=8, channel_mults=(1,), embedding_channels=32, num_classes=3, dropout=dropout))
+
+
+def config(**changes):
+    return TrainConfig(**({"epochs": 2, "batch_size": 8, "warmup_steps": 2, "device": "cpu", "precision": "float32"} | changes))
+
+
+def run(model=None, loss_fn=LOSS, images=None, stop_after=None, **options):
+    """Train and collect the events; stop_after walks away after that many steps, without a word."""
+    names = ("val_data", "test_data", "resume")
+    more = {name: options.pop(name) for name in names if name in options}
+    events = train(model or build(), loss_fn, images or Images(), config(**options), **more)
+    seen = []
+    for event in events:
+        seen.append(event)
+        if isinstance(event, StepDone) and event.step == stop_after:
+            events.close()
+            break
+    return seen
+
+
+def steps(events):
+    return [event for event in events if isinstance(event, StepDone)]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def plain_loss(model, x_0, y, generator):
+    """Without any noise: the batch decides it."""
+    return F.mse_loss(model(x_0, torch.zeros_like(y), y), x_0)
+
+
+# -- what happens ----------------------------------------------------------------------------------------------
+
+
+def test_events_come_in_order_and_tell_the_numbers():
+    events = run(epochs=2, val_data=Images(5))
+    assert [type(event).__name__ for event in events] == (["StepDone"] * 3 + ["EpochDone"]) * 2 + ["Stopped"]
+    assert [(e.step, e.num_steps, e.epoch) for e in steps(events)] == [(k, 6, 1 + (k > 3)) for k in range(1, 7)]
+    assert all(e.images_per_second > 0 and e.seconds_left >= 0 for e in steps(events))
+    assert steps(events)[-1].seconds_left == 0
+    epochs = [event for event in events if isinstance(event, EpochDone)]
+    assert epochs[0].train_loss == pytest.approx(sum(e.loss for e in steps(events)[:3]) / 3)
+    assert epochs[0].val_loss > 0 and epochs[0].test_loss is None
+    assert (events[-1].reason, events[-1].step) == ("finished", 6)
+    assert not events[-1].ema_model.training
+
+
+def test_every_epoch_sees_each_image_at_most_once_in_another_order():
+    images = Images(26)
+    run(images=images, epochs=2)
+    first, second = (sum(images.asked[k : k + 3], []) for k in (0, 3))
+    assert len(set(first)) == len(set(second)) == 24 and first != second
+
+
+def test_it_learns():
+    model, images = build(dropout=0.0), Images(8)
+    losses = [event.loss for event in steps(run(model, plain_loss, images, epochs=60, lr=3e-3))]
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def test_training_draws_no_number_from_the_callers_generator():
+    model = build()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    run(model)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_callers_generator_does_not_decide_either(seed):
+    results = []
+    for noise in (11, 22):
+        model = build()
+        torch.manual_seed(noise)
+        run(model, seed=seed)
+        results.append(model.state_dict())
+    assert same(*results)
+
+
+def test_another_seed_trains_another_network():
+    models = [build(), build()]
+    for seed, model in enumerate(models):
+        run(model, seed=seed)
+    assert not same(models[0].state_dict(), models[1].state_dict())
+
+
+def test_gradients_left_by_the_caller_do_not_count():
+    clean, dirty = build(), build()
+    dirty(torch.randn(1, 1, 8, 8), torch.tensor([1])).sum().backward()
+    for model in (clean, dirty):
+        run(model)
+    assert same(clean.state_dict(), dirty.state_dict())
+
+
+def test_validation_uses_the_same_noise_every_time_and_no_label_dropout():
+    asked = []
+
+    def loss_fn(model, x_0, y, generator):
+        if not model.training:
+            asked.append(torch.rand(1, generator=generator).item())
+        return plain_loss(model, x_0, y, generator)
+
+    run(loss_fn=loss_fn, epochs=3, val_data=Images(5), test_data=Images(5))
+    assert len(asked) == 6 and len(set(asked)) == 1
+
+
+def test_losses_json_holds_what_the_epochs_said(tmp_path):
+    events = run(output_dir=tmp_path, val_data=Images(5), test_data=Images(4))
+    epochs = [event for event in events if isinstance(event, EpochDone)]
+    assert json.loads((tmp_path / "losses.json").read_text()) == {
+        "epochs": [1, 2],
+        "train_loss": [e.train_loss for e in epochs],
+        "val_loss": [e.val_loss for e in epochs],
+        "test_loss": [e.test_loss for e in epochs],
+    }
+
+
+def test_nothing_is_written_without_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run()
+    assert os.listdir(tmp_path) == []
+
+
+# -- the loss --------------------------------------------------------------------------------------------------
+
+
+class Listener(nn.Module):
+    """Notes the labels and timesteps that it is told."""
+
+    def forward(self, x_t, t, y=None):
+        self.x_t, self.t, self.y = x_t, t, y
+        return torch.zeros_like(x_t)
+
+
+@pytest.mark.parametrize("p_uncond", [0.0, 0.1, 0.5, 1.0])
+def test_labels_are_dropped_in_training_at_the_asked_rate(p_uncond):
+    model, generator = Listener().train(), torch.Generator().manual_seed(0)
+    y = torch.arange(20_000) % 10
+    denoising_loss(SCHEDULE, p_uncond, num_classes=10)(model, torch.zeros(20_000, 1, 1, 1), y, generator)
+    assert (model.y == 10).float().mean().item() == pytest.approx(p_uncond, abs=0.01)
+    assert torch.equal(model.y[model.y != 10], y[model.y != 10])
+
+
+def test_labels_are_never_dropped_outside_training():
+    model, y = Listener().eval(), torch.arange(100) % 10
+    denoising_loss(SCHEDULE, 0.9, num_classes=10)(model, torch.zeros(100, 1, 1, 1), y, torch.Generator())
+    assert torch.equal(model.y, y)
+
+
+def test_without_classes_no_label_is_passed():
+    model = Listener().train()
+    denoising_loss(SCHEDULE)(model, torch.zeros(4, 1, 1, 1), torch.arange(4), torch.Generator())
+    assert model.y is None
+
+
+@pytest.mark.parametrize("name, expected", [("mse", 1.0), ("l1", math.sqrt(2 / math.pi))])
+def test_the_loss_is_the_distance_to_the_noise_at_every_timestep(name, expected):
+    model, generator = Listener(), torch.Generator().manual_seed(0)
+    x_0 = torch.full((5000, 1, 4, 4), 0.7)
+    loss = denoising_loss(SCHEDULE, loss=name)(model, x_0, torch.zeros(5000), generator)
+    assert loss.item() == pytest.approx(expected, rel=0.02)  # the network says 0, so the noise's own size is left
+    assert model.t.unique().tolist() == list(range(50))
+    abar = SCHEDULE.alphas_cumprod[49].item()
+    noisiest = model.x_t[model.t == 49]
+    assert noisiest.mean().item() == pytest.approx(math.sqrt(abar) * 0.7, abs=0.1)
+    exact = F.mse_loss(noisiest, q_sample(SCHEDULE, torch.full_like(noisiest, 0.7), model.t[model.t == 49], 0 * noisiest))
+    assert exact.item() == pytest.approx(1 - abar, rel=0.1)
+
+
+@pytest.mark.parametrize("options", [{"loss": "huber"}, {"p_uncond": -0.1}, {"p_uncond": 1.5}, {"p_uncond": float("nan")}])
+def test_a_wrong_loss_is_refused(options):
+    with pytest.raises(ValueError, match="Unknown loss|must be in"):
+        denoising_loss(SCHEDULE, **options)
+
+
+# -- EMA and learning rate -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.999])
+def test_the_moving_average_in_closed_form(decay):
+    model = nn.Linear(1, 1).double()
+    nn.init.zeros_(model.weight)
+    average, expected = EMA(model, decay), 0.0
+    for n in range(30):
+        model.weight.data.fill_(n + 1.0)
+        average.update(model)
+        d = min(decay, (1 + n) / (10 + n))
+        expected = d * expected + (1 - d) * (n + 1)
+    assert average.model.weight.item() == pytest.approx(expected, rel=1e-12)
+    assert not average.model.training and not average.model.weight.requires_grad
+
+
+def test_the_moving_average_copies_buffers():
+    model = nn.BatchNorm2d(2)
+    average = EMA(model, 0.9)
+    model(torch.randn(4, 2, 3, 3))
+    average.update(model)
+    assert torch.equal(average.model.running_mean, model.running_mean) and average.model.num_batches_tracked == 1
+
+
+def test_the_result_is_the_average_and_not_the_last_weights():
+    model = build()
+    end = run(model)[-1]
+    assert not same(end.ema_model.state_dict(), model.state_dict())
+    fast = run(model := build(), ema_decay=0.0)[-1]
+    assert same(fast.ema_model.state_dict(), model.state_dict())
+
+
+def test_the_learning_rate_warms_up_and_ends_at_zero():
+    cfg = config(lr=2.0, warmup_steps=4)
+    assert [learning_rate(cfg, step, 0.0) for step in range(6)] == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
+    assert learning_rate(cfg, 99, 0.5) == pytest.approx(1.0)
+    assert learning_rate(cfg, 99, 1.0) == learning_rate(cfg, 99, 3.0) == 0.0
+    assert learning_rate(config(warmup_steps=0, lr=2.0), 0, 0.0) == 2.0
+
+
+def test_the_learning_rate_reaches_the_optimizer():
+    """With a rate of 1e-12 nothing moves; the events say the same rates as learning_rate."""
+    model = build()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    events = run(model, lr=1e-12)
+    assert all(torch.allclose(before[name], tensor, atol=1e-9) for name, tensor in model.state_dict().items())
+    assert [e.lr for e in steps(events)] == [learning_rate(config(lr=1e-12), k, k / 6) for k in range(6)]
+
+
+def test_accumulated_micro_batches_equal_one_big_batch():
+    results = []
+    for accumulation_steps in (1, 2, 4):
+        model = build(dropout=0.0).double()
+        events = run(model, plain_loss, Images(dtype=torch.float64), accumulation_steps=accumulation_steps)
+        results.append((model.state_dict(), [event.loss for event in steps(events)]))
+    for weights, losses in results[1:]:
+        assert losses == pytest.approx(results[0][1], abs=1e-6)
+        for name, tensor in weights.items():
+            torch.testing.assert_close(tensor, results[0][0][name], rtol=0, atol=1e-6)
+
+
+def test_the_gradient_is_clipped(tmp_path):
+    """Adam hides the gradient's size in its update, but keeps it in its second moment."""
+    seen = {}
+
+    def loud(model, x_0, y, generator):
+        return 1e4 * plain_loss(model, x_0, y, generator)
+
+    for clip in (1e-3, 1e9):
+        run(loss_fn=loud, grad_clip=clip, epochs=1, output_dir=tmp_path)
+        moments = torch.load(tmp_path / CHECKPOINT, weights_only=True)["optimizer"]["state"].values()
+        seen[clip] = sum(m["exp_avg_sq"].sum().item() for m in moments)
+    assert seen[1e-3] < 3 * 1e-3**2 < 1 < seen[1e9]
+
+
+# -- stopping --------------------------------------------------------------------------------------------------
+
+
+def test_the_clock_stops_it_with_the_learning_rate_at_its_end():
+    events = run(epochs=100_000, max_seconds=0.6)
+    assert events[-1].reason == "time" and 0.5 < events[-1].seconds < 4
+    rates = [event.lr for event in steps(events)]
+    assert rates[-1] < 0.3 * max(rates)
+    assert all(event.seconds_left <= 0.6 for event in steps(events))
+
+
+@pytest.mark.parametrize("where", ["in a step", "between steps"])
+def test_ctrl_c_ends_after_the_step_keeps_the_model_and_says_so(where, tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    calls = []
+
+    def loss_fn(*args):
+        calls.append(1)
+        if len(calls) == 2 and where == "in a step":
+            os.kill(os.getpid(), signal.SIGINT)
+        return LOSS(*args)
+
+    seen = []
+    for event in train(build(), loss_fn, Images(), config(epochs=9, output_dir=tmp_path)):
+        seen.append(event)
+        if isinstance(event, StepDone) and event.step == 2 and where == "between steps":
+            os.kill(os.getpid(), signal.SIGINT)
+    assert isinstance(seen[-1], Stopped) and (seen[-1].reason, seen[-1].step) == ("interrupted", 2)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["state"]["step"] == 2
+    uninterrupted, resumed = build(), build()
+    run(uninterrupted, epochs=9)
+    run(resumed, epochs=9, output_dir=tmp_path, resume=True)
+    assert same(uninterrupted.state_dict(), resumed.state_dict())
+
+
+def test_a_second_ctrl_c_breaks_off_at_once_and_leaves_the_model_ordinary():
+    before, model = signal.getsignal(signal.SIGINT), build()
+
+    def loss_fn(*args):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        return LOSS(*args)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(model, loss_fn, precision="bf16")
+    assert signal.getsignal(signal.SIGINT) is before and "forward" not in model.__dict__
+
+
+def test_walking_away_restores_handler_and_model():
+    before, model = signal.getsignal(signal.SIGINT), build()
+    run(model, precision="bf16", stop_after=2)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert "forward" not in model.__dict__ and "_original_forward" not in model.__dict__
+
+
+def test_it_runs_outside_the_main_thread():
+    seen = []
+    thread = threading.Thread(target=lambda: seen.extend(run()))
+    thread.start()
+    thread.join()
+    assert seen[-1].reason == "finished"
+
+
+def fail_at(step, failure):
+    calls = []
+
+    def loss_fn(model, *args):
+        if model.training:
+            calls.append(1)
+        loss = LOSS(model, *args)
+        return failure(loss) if len(calls) == step else loss
+
+    return loss_fn
+
+
+@pytest.mark.parametrize(
+    "failure, what",
+    [
+        (lambda loss: loss * float("nan"), "The loss became nan at step 5"),
+        (lambda loss: loss * float("inf"), "The loss became inf at step 5"),
+        (lambda loss: loss + (loss * 0).sqrt(), "The gradient became infinite at step 5"),
+    ],
+    ids=["nan loss", "infinite loss", "infinite gradient"],
+)
+def test_divergence_stops_with_the_last_good_checkpoint_kept(tmp_path, failure, what):
+    with pytest.raises(TrainingError, match=f"{what}: try a smaller learning rate. The last good checkpoint is kept in"):
+        run(loss_fn=fail_at(5, failure), output_dir=tmp_path, checkpoint_every=2)
+    kept = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    assert kept["state"]["step"] == 4
+    assert all(tensor.isfinite().all() for tensor in kept["model"].values())
+    uninterrupted, resumed = build(), build()
+    run(uninterrupted)
+    run(resumed, output_dir=tmp_path, resume=True)
+    assert same(uninterrupted.state_dict(), resumed.state_dict())
+
+
+def test_divergence_without_a_folder_names_no_checkpoint():
+    with pytest.raises(TrainingError, match="try a smaller learning rate.$"):
+        run(loss_fn=fail_at(2, lambda loss: loss * float("nan")))
+
+
+# -- once more in the same process -----------------------------------------------------------------------------
+
+
+def test_trainings_with_different_precisions_follow_each_other():
+    """Trap 20: accelerate's state outlives a training, and a notebook's cell is run again."""
+    results = {}
+    for precision in ("float32", "bf16", "auto", "float32"):
+        model = build()
+        assert run(model, precision=precision)[-1].reason == "finished"
+        results.setdefault(precision, []).append(model.state_dict())
+        assert model(torch.zeros(1, 1, 8, 8), torch.tensor([1])).dtype == torch.float32
+        assert "forward" not in model.__dict__
+    assert same(*results["float32"])
+    assert not same(results["float32"][0], results["bf16"][0])
+
+
+def test_a_cell_that_is_run_again_goes_on_with_the_same_model():
+    model = build()
+    abandoned = train(model, LOSS, Images(), config(precision="bf16"))
+    next(abandoned)  # still suspended when the next one begins, as after an error in the cell
+    assert run(model, precision="float32")[-1].reason == "finished"
+    abandoned.close()
+    assert "forward" not in model.__dict__
+    assert run(model, precision="bf16")[-1].reason == "finished"
+
+
+def test_after_bf16_training_the_model_computes_in_float32():
+    model = build(dropout=0.0)
+    run(model, precision="bf16")
+    x, t = torch.randn(1, 1, 8, 8), torch.tensor([3])
+    torch.testing.assert_close(model(x, t), UNet.forward(model, x, t), rtol=0, atol=0)
+
+
+# -- checkpoints -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def uninterrupted():
+    model = build()
+    return model, run(model, epochs=3, val_data=Images(5))
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4, 5, 7, 9])
+@pytest.mark.parametrize("every", [1, 2, 100])
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, uninterrupted, stop_after, every):
+    options = {"epochs": 3, "output_dir": tmp_path, "checkpoint_every": every, "val_data": Images(5)}
+    run(stop_after=stop_after, **options)
+    model, (reference, expected) = build(), uninterrupted
+    events = run(model, resume=True, **options)
+    assert same(model.state_dict(), reference.state_dict())
+    assert same(events[-1].ema_model.state_dict(), expected[-1].ema_model.state_dict())
+    losses = {event.step: event.loss for event in steps(expected)}
+    assert all(event.loss == losses[event.step] for event in steps(events))
+    history = json.loads((tmp_path / "losses.json").read_text())
+    assert history["train_loss"] == [e.train_loss for e in expected if isinstance(e, EpochDone)]
+    assert history["val_loss"] == [e.val_loss for e in expected if isinstance(e, EpochDone)]
+
+
+def test_resuming_a_finished_training_changes_nothing(tmp_path):
+    model, again = build(), build()
+    run(model, output_dir=tmp_path)
+    events = run(again, output_dir=tmp_path, resume=True)
+    assert [type(event) for event in events] == [Stopped] and same(model.state_dict(), again.state_dict())
+
+
+def test_resuming_where_nothing_was_saved_starts_from_the_beginning(tmp_path):
+    model, resumed = build(), build()
+    run(model)
+    run(resumed, output_dir=tmp_path / "new", resume=True)
+    assert same(model.state_dict(), resumed.state_dict())
+
+
+def test_a_new_run_never_resumes_an_older_ones_checkpoint(tmp_path):
+    """Killed before its first own checkpoint it would otherwise take up what another training left in the folder."""
+    run(output_dir=tmp_path, lr=0.1)
+    run(output_dir=tmp_path, stop_after=1)
+    model, resumed = build(), build()
+    run(model)
+    run(resumed, output_dir=tmp_path, resume=True)
+    assert same(model.state_dict(), resumed.state_dict())
+
+
+def test_resuming_needs_a_folder():
+    with pytest.raises(TrainingError, match="output_dir must name the folder"):
+        run(resume=True)
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[:1000], lambda raw: b"", lambda raw: b"junk" * 99])
+def test_a_corrupt_checkpoint_is_one_sentence(tmp_path, damage):
+    run(output_dir=tmp_path)
+    path = tmp_path / CHECKPOINT
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(TrainingError, match=r"checkpoint.pt is damaged: delete it to start anew \(\w+\).$"):
+        run(output_dir=tmp_path, resume=True)
+
+
+def test_a_checkpoint_that_could_run_code_is_refused(tmp_path):
+    torch.save({"seed": 0, "steps_per_epoch": 3, "state": print}, tmp_path / CHECKPOINT)
+    with pytest.raises(TrainingError, match="is damaged"):
+        run(output_dir=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"batch_size": 4}])
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path, changes):
+    run(output_dir=tmp_path)
+    with pytest.raises(TrainingError, match="use the same settings to resume"):
+        run(output_dir=tmp_path, resume=True, **changes)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    run(output_dir=tmp_path)
+    other = UNet(UNetConfig(image_size=8, channel_mults=(1, 2), num_classes=3))
+    with pytest.raises(TrainingError, match="belongs to another network"):
+        run(other, output_dir=tmp_path, resume=True)
+
+
+def test_a_full_disk_is_one_sentence_and_keeps_the_old_checkpoint(tmp_path, monkeypatch):
+    run(output_dir=tmp_path, stop_after=3, checkpoint_every=2)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(WriteError, match=r"checkpoint.pt cannot be written: No space left on device.$"):
+        run(output_dir=tmp_path, resume=True)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == [CHECKPOINT, "losses.json"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on file sizes there")
+def test_a_file_system_that_takes_no_more_bytes_is_one_sentence(tmp_path):
+    """The real thing: torch.save itself reports a failed write as many lines about an archive."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(WriteError, match=r"checkpoint.pt cannot be written: [\w ]+\.$"):
+            run(output_dir=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_written_shows_before_the_first_step(tmp_path):
+    (tmp_path / "file").write_text("")
+    calls = []
+    with pytest.raises(WriteError, match="cannot be written"):
+        run(loss_fn=lambda *args: calls.append(1), output_dir=tmp_path / "file")
+    assert not calls
+
+
+# -- bad input -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"accumulation_steps": 0}, "accumulation_steps must be at least 1"),
+        ({"lr": 0.0}, "lr must be above 0"),
+        ({"lr": float("nan")}, "lr must be above 0"),
+        ({"grad_clip": -1.0}, "grad_clip must be above 0"),
+        ({"max_seconds": 0}, "max_seconds must be above 0"),
+        ({"ema_decay": 1.0}, "ema_decay must be in"),
+        ({"precision": "fp8"}, "choose one of auto, float32, bf16, fp16"),
+        ({"device": "tpu"}, "choose one of auto, cpu, cuda, mps"),
+    ],
+)
+def test_a_config_that_cannot_train_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**wrong)
+
+
+def test_a_folder_may_be_a_string():
+    assert TrainConfig(output_dir="runs/a").output_dir == Path("runs/a")
+
+
+def test_too_few_images_are_refused():
+    with pytest.raises(TrainingError, match="batch size is 8 but there are only 5 training images"):
+        run(images=Images(5))
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused():
+    with pytest.raises(TrainingError, match="batch size 8 must be a multiple of 3"):
+        run(accumulation_steps=3)
+
+
+def test_frozen_weights_are_refused():
+    with pytest.raises(TrainingError, match="frozen"):
+        run(build().requires_grad_(False))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("wrong", [{"device": "cuda"}, {"precision": "fp16"}])
+def test_what_needs_a_gpu_is_refused_without_one(wrong):
+    with pytest.raises(TrainingError, match=r"GPU.*: use "):
+        run(**wrong)
+
+
+# -- kill -9 ---------------------------------------------------------------------------------------------------
+
+
+def train_digits(folder: str) -> None:
+    """A small training on the embedded digits: 72 steps, a checkpoint every 2."""
+    torch.manual_seed(0)
+    model = UNet(UNetConfig(channel_mults=(1,), embedding_channels=32, dropout=0.1))
+    images = data.load("digits", "train").subset(torch.arange(36))
+    val = data.load("digits", "val").subset(torch.arange(8))
+    options = TrainConfig(
+        epochs=8, batch_size=4, warmup_steps=5, device="cpu", precision="float32", checkpoint_every=2, output_dir=folder
+    )
+    for _ in train(model, denoising_loss(NoiseSchedule.linear(), num_classes=10), images, options, val_data=val, resume=True):
+        pass
+
+
+def in_a_child(folder: Path) -> int:
+    """Fork: the child has everything imported already, and dies alone."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            train_digits(str(folder))
+            os._exit(0)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            os._exit(1)
+    return pid
+
+
+def kill_after_some_checkpoints(pid: int, path: Path, moments: random.Random) -> bool:
+    """SIGKILL at a random moment after the child wrote one or two more checkpoints; False if it ended before."""
+
+    def inode() -> int:
+        return path.stat().st_ino if path.exists() else 0
+
+    for _ in range(moments.randint(1, 2)):
+        last = inode()
+        while inode() == last:
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                return False
+            time.sleep(0.001)
+    time.sleep(moments.uniform(0, 0.05))
+    os.kill(pid, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+def main(root: Path, seed: int) -> None:
+    import accelerate  # noqa: F401  imported once, for all the children
+
+    torch.set_num_threads(1)  # a thread pool does not survive a fork
+    data.load("digits")  # read once; it stays in memory
+    whole = in_a_child(root / "whole")
+    moments, killed = random.Random(seed), root / "killed"
+    hits = sum(kill_after_some_checkpoints(in_a_child(killed), killed / CHECKPOINT, moments) for _ in range(10))
+    last = in_a_child(killed)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in (last, whole)]
+    print(json.dumps({"hits": hits, "codes": codes}))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_at_ten_random_moments_and_resumed_equals_uninterrupted(tmp_path):
+    seed = random.randrange(10**6)
+    root = Path(__file__).resolve().parent.parent
+    environment = os.environ | {"PYTHONPATH": str(root), "LESSONS_OFFLINE": "1"}
+    command = [sys.executable, __file__, str(tmp_path), str(seed)]
+    out = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert out.returncode == 0, out.stderr
+    assert json.loads(out.stdout) == {"hits": 10, "codes": [0, 0]}, (seed, out.stderr)
+    whole, killed = (torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in ("whole", "killed"))
+    assert whole["state"]["step"] == killed["state"]["step"] == 72
+    assert same(whole["model"], killed["model"]) and same(whole["ema"], killed["ema"]), seed
+    assert whole["state"]["losses"] == killed["state"]["losses"]
+    assert sorted(os.listdir(tmp_path / "killed")) == [CHECKPOINT, "losses.json"]  # no leftovers of the killed
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,170 @@
+"""weights.py: a round trip, and one sentence for whatever is wrong with a file."""
+
+import hashlib
+import json
+import os
+
+import pytest
+import torch
+
+from lessons_lib import weights
+from lessons_lib.classifier import Evaluator, EvaluatorConfig
+from lessons_lib.files import WriteError
+from lessons_lib.schedules import NoiseSchedule
+from lessons_lib.unet import UNet, UNetConfig
+from lessons_lib.weights import WeightsError, load_pretrained, read_card, save_pretrained, write_card
+
+CONFIG = UNetConfig(image_size=8, channel_mults=(1, 2), attention_levels=(1,), num_classes=3)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return UNet(CONFIG)
+
+
+@pytest.fixture
+def saved(network, tmp_path):
+    path = tmp_path / "tiny.safetensors"
+    save_pretrained(path, network, NoiseSchedule.cosine(500), {"training": {"seed": 3}})
+    return path
+
+
+def edit_card(path, **changes):
+    card = read_card(path)
+    write_card(path, card | changes)
+
+
+def test_a_round_trip_rounds_to_half_precision_once(network, saved, tmp_path):
+    loaded, schedule, card = load_pretrained(saved)
+    assert loaded.config == CONFIG and not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+    for name, tensor in loaded.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, network.state_dict()[name].half().float()), name
+    assert (schedule.name, schedule.num_timesteps) == ("cosine", 500)
+    again = tmp_path / "again.safetensors"
+    save_pretrained(again, loaded, schedule, card)
+    assert again.read_bytes() == saved.read_bytes()
+
+
+def test_an_evaluator_needs_no_schedule(tmp_path):
+    path = tmp_path / "reader.safetensors"
+    save_pretrained(path, Evaluator(EvaluatorConfig(widths=(32, 64))), None, {})
+    loaded, schedule, card = load_pretrained(path)
+    assert loaded.config.widths == (32, 64) and schedule is None and card["architecture"] == "Evaluator"
+
+
+def test_the_card_says_what_the_weights_are(network, saved):
+    card = read_card(saved)
+    assert card["name"] == "tiny" and card["training"] == {"seed": 3}
+    assert card["parameters"] == sum(p.numel() for p in network.parameters())
+    assert card["schedule"] == {"name": "cosine", "num_timesteps": 500}
+    assert card["sha256"] == hashlib.sha256(saved.read_bytes()).hexdigest()
+    assert card["config"]["num_classes"] == 3 and card["library_version"]
+
+
+def test_a_card_that_is_used_again_does_not_keep_the_old_facts(network, saved, tmp_path):
+    path = tmp_path / "better.safetensors"
+    torch.nn.init.ones_(network.conv_out.weight)
+    card = save_pretrained(path, network, NoiseSchedule.linear(), read_card(saved))
+    assert card["name"] == "better" and card["training"] == {"seed": 3}
+    assert load_pretrained(path)[1].name == "linear"
+
+
+@pytest.mark.parametrize("schedule", [NoiseSchedule.linear(beta_end=0.05), NoiseSchedule.cosine(s=0.1), NoiseSchedule([0.1, 0.2])])
+def test_a_schedule_that_its_name_cannot_rebuild_is_refused(network, tmp_path, schedule):
+    with pytest.raises(ValueError, match="betas of its own"):
+        save_pretrained(tmp_path / "a.safetensors", network, schedule, {})
+    assert os.listdir(tmp_path) == []
+
+
+def test_weights_are_loaded_by_name_from_the_courses_folder(saved, monkeypatch):
+    monkeypatch.setattr(weights, "WEIGHTS_DIR", saved.parent)
+    assert weights.available() == ["tiny"]
+    assert read_card("tiny") == read_card(saved) == read_card(str(saved))
+    with pytest.raises(WeightsError, match="There are no weights 'big': choose one of tiny, or a path"):
+        load_pretrained("big")
+
+
+def test_missing_weights_are_one_sentence(tmp_path):
+    for path in (tmp_path / "none.safetensors", tmp_path / "folder.safetensors"):
+        (tmp_path / "folder.safetensors").mkdir(exist_ok=True)
+        with pytest.raises(WeightsError, match="There are no weights"):
+            load_pretrained(path)
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-10], lambda raw: b"", lambda raw: raw[:-1] + bytes([raw[-1] ^ 1])])
+def test_damaged_weights_are_named(saved, damage):
+    saved.write_bytes(damage(saved.read_bytes()))
+    with pytest.raises(WeightsError, match=r"tiny.safetensors are damaged \(their SHA-256"):
+        load_pretrained(saved)
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "null", "{}", '{"sha256": 1}', "\udcff"])
+def test_a_missing_or_damaged_card_is_named(saved, content):
+    card = saved.with_suffix(".json")
+    card.unlink() if content is None else card.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(WeightsError, match="tiny.json of these weights is missing or damaged"):
+        load_pretrained(saved)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"image_size": 8, "channel_mults": [1, 3]}, {"image_size": 8}, {"color": 3}, {"image_size": 9}, None, [1], {"base_channels": 5}],
+)
+def test_weights_of_another_shape_than_their_card_says_are_refused(saved, config):
+    edit_card(saved, config=config)
+    with pytest.raises(WeightsError, match="do not have the shapes that their card says"):
+        load_pretrained(saved)
+
+
+def test_a_file_that_is_no_safetensors_is_refused_even_if_its_card_agrees(saved):
+    saved.write_bytes(b"not weights")
+    edit_card(saved, sha256=hashlib.sha256(b"not weights").hexdigest())
+    with pytest.raises(WeightsError, match="do not have the shapes"):
+        load_pretrained(saved)
+
+
+@pytest.mark.parametrize("schedule", [{"name": "custom", "num_timesteps": 10}, {"name": "linear"}, "linear", {}])
+def test_a_schedule_that_cannot_be_built_is_named(saved, schedule):
+    edit_card(saved, schedule=schedule)
+    with pytest.raises(WeightsError, match="noise schedule that cannot be built"):
+        load_pretrained(saved)
+
+
+def test_an_unknown_architecture_is_named(saved):
+    edit_card(saved, architecture="Transformer")
+    with pytest.raises(WeightsError, match="unknown network 'Transformer'"):
+        load_pretrained(saved)
+
+
+def test_nothing_is_unpickled(saved, monkeypatch):
+    torch.save({"a": torch.zeros(1)}, saved)
+    edit_card(saved, sha256=hashlib.sha256(saved.read_bytes()).hexdigest())
+    monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("unpickled"))
+    with pytest.raises(WeightsError):
+        load_pretrained(saved)
+
+
+def test_a_failed_save_keeps_the_old_weights(network, saved, monkeypatch):
+    before = saved.read_bytes()
+    torch.nn.init.ones_(network.conv_out.weight)
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(WriteError, match="No space left on device"):
+        save_pretrained(saved, network, NoiseSchedule.cosine(500), {})
+    monkeypatch.undo()
+    assert saved.read_bytes() == before
+    load_pretrained(saved)
+    assert sorted(os.listdir(saved.parent)) == ["tiny.json", "tiny.safetensors"]
+
+
+def test_every_shipped_card_is_json_with_its_weights():
+    for name in weights.available():
+        model, _, card = load_pretrained(name)
+        assert card["parameters"] == sum(p.numel() for p in model.parameters())
+        assert json.dumps(card)
