@@ -1,7 +1,7 @@
 """The library under the lessons: small, real implementations of diffusion models and of ways to steer them.
 
-Read the modules in this order: schedules, unet, classifier, guidance, samplers, data, weights, generation, training,
-recipes, metrics, viz. Each imports only what stands before it.
+Read the modules in this order: schedules, unet, classifier, guidance, samplers, data, weights, generation,
+training, recipes, metrics, viz. Each imports only what stands before it.
 """
 
 __version__ = "0.1.0"
@@ -10,8 +10,8 @@ __version__ = "0.1.0"
 def keep_freed_memory() -> None:
     """Keep memory that tensors free for the next tensors, where the C library is glibc; elsewhere do nothing.
 
-    glibc hands large blocks back to the system at once, and each step of a training on the CPU asks for them again,
-    page by page: with small networks that takes longer than the arithmetic.
+    glibc hands large blocks back to the system at once, and each step of a training on the CPU asks for them
+    again, page by page: with small networks that takes longer than the arithmetic.
     """
     import ctypes
     import sys

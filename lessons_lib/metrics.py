@@ -1,8 +1,8 @@
-"""How good are drawn images? Accuracy, feature FID and diversity, each judged by a network that did not draw them.
+"""How good are drawn images? Accuracy, feature FID and diversity, judged by a network that did not draw them.
 
-The judge is an argument: an Evaluator, or anything with `features(x_0) -> [B, F]` and `forward(x_0) -> logits [B, K]`.
-Images are [N, C, H, W] in [-1, 1] everywhere. A figure of this module means something only beside its judge, its number
-of samples and, for the FID, the floor that real images reach: `Reference` keeps them together.
+The judge is an argument: an Evaluator, or anything with `features(x_0) -> [B, F]` and `forward(x_0) -> logits
+[B, K]`. Images are [N, C, H, W] in [-1, 1] everywhere. A figure of this module means something only beside
+its judge, its number of samples and, for the FID, the floor that real images reach: see `Reference`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from torch import Tensor, nn
 BATCH = 500
 
 
-# -- accuracy --------------------------------------------------------------------------------------------------------
+# -- accuracy --------------------------------------------------------------------------------------
 
 
 def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """The 95% interval of a share, by Wilson (1927): unlike p ± 1.96 s it stays in [0, 1] and works for 0 and n of n.
+    """The 95% interval of a share (Wilson 1927); unlike p ± 1.96 s it stays in [0, 1] and works for n of n.
 
     Raises:
         ValueError: if n < 1 or successes is not in 0 … n.
@@ -82,10 +82,14 @@ def accuracy(evaluator: nn.Module, images: Tensor, labels: Tensor, batch_size: i
         ValueError: if there are no images, or not one label an image.
     """
     if len(images) != len(labels) or len(labels) == 0:
-        raise ValueError(f"There are {len(labels)} labels for {len(images)} images: one label an image is needed.")
+        raise ValueError(
+            f"There are {len(labels)} labels for {len(images)} images: one label an image is needed."
+        )
     labels = labels.cpu()
     right = predictions(evaluator, images, batch_size) == labels
-    by_class = {int(k): Share(int(right[labels == k].sum()), int((labels == k).sum())) for k in labels.unique()}
+    by_class = {
+        int(k): Share(int(right[labels == k].sum()), int((labels == k).sum())) for k in labels.unique()
+    }
     return Accuracy(Share(int(right.sum()), len(labels)), by_class)
 
 
@@ -96,7 +100,7 @@ def predictions(evaluator: nn.Module, images: Tensor, batch_size: int = BATCH) -
 
 
 def labels_by_frequency(frequencies: Tensor, n: int) -> Tensor:
-    """n labels whose counts follow the frequencies as closely as whole numbers can (largest remainders), in order.
+    """n labels whose counts follow the frequencies as closely as whole numbers can, in order.
 
     MNIST has 1.24 times as many ones as fives; even classes alone would cost 0.1 of FID.
 
@@ -118,7 +122,7 @@ def labels_by_frequency(frequencies: Tensor, n: int) -> Tensor:
     return torch.arange(len(counts)).repeat_interleave(counts)
 
 
-# -- feature FID -----------------------------------------------------------------------------------------------------
+# -- feature FID -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,19 +147,22 @@ def feature_statistics(evaluator: nn.Module, images: Tensor, batch_size: int = B
     Raises:
         ValueError: for fewer than two images, which have no covariance.
     """
-    if len(images) < 2:
-        raise ValueError(f"Feature statistics need at least 2 images, got {len(images)}.")
-    found = features(evaluator, images, batch_size)
+    return _statistics(features(evaluator, images, batch_size))
+
+
+def _statistics(found: Tensor) -> FeatureStatistics:
+    if len(found) < 2:
+        raise ValueError(f"Feature statistics need at least 2 images, got {len(found)}.")
     return FeatureStatistics(found.mean(dim=0), torch.cov(found.T), len(found))
 
 
 def feature_fid(
     evaluator: nn.Module, reference: FeatureStatistics | Tensor, images: Tensor, batch_size: int = BATCH
 ) -> float:
-    """The Fréchet distance between two sets of images in the evaluator's feature space (Heusel et al. 2017, eq. 6).
+    """The Fréchet distance of two sets of images in the evaluator's features (Heusel et al. 2017, eq. 6).
 
-    |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½), by torchmetrics in float64. It is biased: fewer images give a larger value,
-    so compare only equal numbers of samples, against one reference.
+    |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½), by torchmetrics in float64. It is biased: fewer images give a
+    larger value, so compare only equal numbers of samples, against one reference.
 
     Args:
         reference: statistics of real images, or the images themselves [M, C, H, W].
@@ -164,20 +171,23 @@ def feature_fid(
     Raises:
         ValueError: for fewer than two images.
     """
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
-    if len(images) < 2:
-        raise ValueError(f"The feature FID needs at least 2 images, got {len(images)}.")
     if isinstance(reference, Tensor):
         reference = feature_statistics(evaluator, reference, batch_size)
+    return _fid(reference, features(evaluator, images, batch_size))
+
+
+def _fid(reference: FeatureStatistics, found: Tensor) -> float:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    if len(found) < 2:
+        raise ValueError(f"The feature FID needs at least 2 images, got {len(found)}.")
     metric = FrechetInceptionDistance(feature=_Given(len(reference.mean)))
     n, mean = reference.count, reference.mean.double()
     # The metric keeps sums: of the features, and of their outer products.
     metric.real_features_sum = n * mean
     metric.real_features_cov_sum = (n - 1) * reference.covariance.double() + n * torch.outer(mean, mean)
     metric.real_features_num_samples = torch.tensor(n)
-    for chunk in features(evaluator, images, batch_size).split(10_000):
-        metric.update(chunk, real=False)
+    metric.update(found, real=False)
     return float(metric.compute())
 
 
@@ -192,16 +202,19 @@ class _Given(nn.Module):
         return x
 
 
-# -- diversity -------------------------------------------------------------------------------------------------------
+# -- diversity -------------------------------------------------------------------------------------
 
 
 def class_spread(evaluator: nn.Module, images: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """How far apart the images of a class lie: [K] float64, nan for a class with fewer than two images.
 
-    The root of the mean squared feature distance over all pairs within the class, sqrt(2 tr C): one number for all
-    N (N - 1) / 2 pairs without making them.
+    The root of the mean squared feature distance over all pairs of the class, sqrt(2 tr C): all
+    N (N - 1) / 2 pairs, and none has to be made.
     """
-    found, labels = features(evaluator, images), labels.cpu()
+    return _spread(features(evaluator, images), labels.cpu(), num_classes)
+
+
+def _spread(found: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     spread = torch.full((num_classes,), math.nan, dtype=torch.float64)
     for k in range(num_classes):
         mine = found[labels == k]
@@ -211,7 +224,7 @@ def class_spread(evaluator: nn.Module, images: Tensor, labels: Tensor, num_class
 
 
 def diversity(evaluator: nn.Module, images: Tensor, labels: Tensor, real_spread: Tensor) -> float:
-    """How varied the images of a class are: their spread divided by that of real images, the mean over classes.
+    """How varied the images of a class are: their spread over that of real images, the mean over classes.
 
     1 is as varied as real images, 0 is one image over and over; guidance lowers it.
 
@@ -225,7 +238,7 @@ def diversity(evaluator: nn.Module, images: Tensor, labels: Tensor, real_spread:
     return float((class_spread(evaluator, images, labels, len(real_spread)) / real_spread).nanmean())
 
 
-# -- what real images reach ------------------------------------------------------------------------------------------
+# -- what real images reach ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,7 +266,12 @@ class Reference:
     def save(self, file: str | os.PathLike | BinaryIO) -> None:
         """Write it as .npz."""
         s = self.statistics
-        arrays = {"mean": s.mean, "covariance": s.covariance, "spread": self.spread, "class_counts": self.class_counts}
+        arrays = {
+            "mean": s.mean,
+            "covariance": s.covariance,
+            "spread": self.spread,
+            "class_counts": self.class_counts,
+        }
         numbers = {"count": s.count, "floor": self.floor, "floor_count": self.floor_count}
         texts = {"extractor": self.extractor, "source": self.source}
         np.savez_compressed(file, **{k: v.numpy() for k, v in arrays.items()}, **numbers, **texts)
@@ -289,13 +307,13 @@ def measure_reference(
         images, labels: [N, C, H, W] in [-1, 1] and [N] int64.
         extractor, source: as in Reference.
     """
-    cut = len(images) * 5 // 6
-    statistics = feature_statistics(evaluator, images[:cut])
+    found, cut = features(evaluator, images), len(images) * 5 // 6
+    statistics = _statistics(found[:cut])
     return Reference(
         statistics=statistics,
-        floor=feature_fid(evaluator, statistics, images[cut:]),
+        floor=_fid(statistics, found[cut:]),
         floor_count=len(images) - cut,
-        spread=class_spread(evaluator, images[:cut], labels[:cut], num_classes),
+        spread=_spread(found[:cut], labels[:cut], num_classes),
         class_counts=labels.bincount(minlength=num_classes),
         extractor=extractor,
         source=source,

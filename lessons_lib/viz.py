@@ -87,16 +87,22 @@ def save_gif(path: str | Path, frames: Sequence[np.ndarray], seconds: float = 3.
 
 # -- figures for the lessons ----------------------------------------------------------------------------------------
 
+GIF_ZOOM = 2  # shown so many times as large as stored: noise does not compress
 BLUE, ORANGE, GREEN, GREY = "#2166ac", "#d6604d", "#1b7837", "#666666"
+
+
+def _canvas(width: float, height: float, layout: str | None = None):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(width, height), layout=layout, dpi=110)
+    FigureCanvasAgg(fig)
+    return fig
 
 
 def figure(width: float = 7.0, height: float = 2.8, columns: int = 1, **options):
     """A matplotlib figure in the course's style, outside pyplot's register: returns (figure, axes)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(width, height), layout="constrained", dpi=110)
-    FigureCanvasAgg(fig)
+    fig = _canvas(width, height, "constrained")
     axes = fig.subplots(1, columns, squeeze=False, **options)[0]
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
@@ -121,10 +127,16 @@ def show_figure(picture, alt: str, caption: str = "") -> None:
     content = {"image/png": base64.b64encode(still).decode(), "text/plain": f"<picture: {alt}>"}
     if still is not picture:  # not every viewer of notebooks knows image/gif, but all know an <img>
         encoded = base64.b64encode(picture).decode()
-        content["text/html"] = f'<img src="data:image/gif;base64,{encoded}" alt="{html.escape(alt)}">'
+        style = f"width: {GIF_ZOOM * _width(picture)}px; max-width: 100%; image-rendering: pixelated"
+        source = f"data:image/gif;base64,{encoded}"
+        content["text/html"] = f'<img src="{source}" alt="{html.escape(alt)}" style="{style}">'
     display(content, raw=True, metadata={"image/png": {"alt": alt}})
     if caption:
         display(Markdown(f"*{caption}*"))
+
+
+def _width(gif: bytes) -> int:
+    return int.from_bytes(gif[6:8], "little")  # bytes 6 and 7 of every GIF
 
 
 def _last_frame(gif: bytes) -> bytes:
@@ -143,8 +155,11 @@ def image_row(rows: dict[str, Tensor], titles: Sequence[str] = (), size: float =
         size: inches for an image.
     """
     count = max(len(images) for images in rows.values())
-    fig, _ = figure(size * count + 0.9, (size + 0.08) * len(rows) + 0.3)
-    fig.clear()
+    margin = 0.25 + 0.07 * max(len(name) for name in rows)  # for the names, in inches
+    top = 0.1 + 0.17 * max([str(title).count("\n") + 1 for title in titles], default=0)
+    fig = _canvas(size * count + margin, size * len(rows) + top)
+    fig.subplots_adjust(left=margin / fig.get_figwidth(), right=0.995, bottom=0.01, wspace=0.06, hspace=0.06)
+    fig.subplots_adjust(top=1 - top / fig.get_figheight())
     axes = fig.subplots(len(rows), count, squeeze=False)
     for row, (name, images) in zip(axes, rows.items(), strict=True):
         for k, ax in enumerate(row):

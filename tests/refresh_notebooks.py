@@ -87,6 +87,8 @@ def _unannounced(nb: nbformat.NotebookNode) -> list[str]:
     found = []
     for index, seconds in tools.seconds_of_cells(nb).items():
         above = nb.cells[index - 1].source if index else ""
+        if nb.metadata.get("lesson", {}).get("solutions"):
+            continue  # nobody waits for what is read
         if seconds > SLOW_S and not re.search(r"\d+\s*(s\b|seconds)|a few seconds", above):
             found.append(f"cell {index + 1} takes {seconds:.0f} s and the cell above does not say so")
     return found

@@ -1,7 +1,7 @@
 """The command line: python -m lessons_lib train | sample | evaluate | check-machine
 
-Here are the options, and the one place that turns a user's error into a sentence. What a command does stands in the
-module of its name, which is loaded only when it runs: torch takes seconds to load, and --help should not.
+Here are the options, and the one place that turns a user's error into a sentence. What a command does stands
+in the module of its name, loaded only when it runs: torch takes seconds to load, and --help should not.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from lessons_lib import keep_freed_memory
 PROGRAM = "python -m lessons_lib"
 USER_ERROR = 2  # the exit status, as for a wrong option
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @app.callback()
@@ -27,23 +29,40 @@ def _program() -> None:
     """Steering Diffusion: train a small diffusion model, draw with it, measure it."""
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number.") from None
+
+
 Dataset = Annotated[str, typer.Argument(help="The data set: mnist.", metavar="DATASET")]
 Guidance = Annotated[
-    str, typer.Option(help="cfg (classifier-free guidance), or none: the unconditional model, which ignores labels.")
+    str,
+    typer.Option(
+        help="cfg (classifier-free guidance), or none: the unconditional model, which ignores labels."
+    ),
 ]
 Scale = Annotated[
     float | None,
-    typer.Option(help="w of the guidance: 0 unconditional, 1 conditional, above 1 amplified. [default: the card's]"),
+    typer.Option(
+        metavar="W",
+        parser=_number,
+        help="w of the guidance: 0 unconditional, 1 conditional, above 1 amplified. [default: the card's]",
+    ),
 ]
 Sampler = Annotated[str | None, typer.Option(help="ddim or ddpm. [default: the card's]")]
 Steps = Annotated[
     int | None, typer.Option(help="Network evaluations an image, 1 to T. [default: the card's]")
 ]
 Weights = Annotated[
-    str | None, typer.Option(help="Name of shipped weights, or path of a .safetensors. [default: DATASET-denoiser]")
+    str | None,
+    typer.Option(help="Name of shipped weights, or path of a .safetensors. [default: DATASET-denoiser]"),
 ]
 Seed = Annotated[int, typer.Option(help="Decides all noise.")]
-BatchSize = Annotated[int, typer.Option(help="Images drawn at once; changes speed and memory, not the noise.")]
+BatchSize = Annotated[
+    int, typer.Option(help="Images drawn at once; changes speed and memory, not the noise.")
+]
 Device = Annotated[str, typer.Option(help="auto (CUDA if there is one, else cpu), cpu, cuda, mps.")]
 NetworkPrecision = Annotated[str, typer.Option(help="Of the network: float32 or bf16.")]
 
@@ -52,24 +71,32 @@ NetworkPrecision = Annotated[str, typer.Option(help="Of the network: float32 or 
 def train(
     dataset: Dataset,
     model: Annotated[str, typer.Option(help="denoiser, evaluator or all.")] = "all",
-    epochs: Annotated[int | None, typer.Option(help="Passes over the images. [default: the recipe's]")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the images. [default: the recipe's]")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step, all processes together.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     timesteps: Annotated[int, typer.Option(help="T of the noise schedule.")] = 1000,
     schedule: Annotated[str, typer.Option(help="linear, cosine or sigmoid.")] = "linear",
     loss: Annotated[str, typer.Option(help="mse or l1.")] = "mse",
-    p_uncond: Annotated[float, typer.Option(help="Share of labels dropped, for classifier-free guidance.")] = 0.1,
+    p_uncond: Annotated[
+        float, typer.Option(help="Share of labels dropped, for classifier-free guidance.")
+    ] = 0.1,
     device: Device = "auto",
     precision: Annotated[
         str, typer.Option(help="auto (bf16 where the hardware multiplies it), float32, bf16, fp16.")
     ] = "auto",
     ema_decay: Annotated[float | None, typer.Option(help="Of the moving average of the weights.")] = None,
     sample_every: Annotated[int, typer.Option(help="Epochs between grids of samples; 0 never.")] = 1,
-    keep_epochs: Annotated[bool, typer.Option("--keep-epochs", help="Keep the weights of every epoch.")] = False,
+    keep_epochs: Annotated[
+        bool, typer.Option("--keep-epochs", help="Keep the weights of every epoch.")
+    ] = False,
     output_dir: Annotated[
         Path | None, typer.Option(help="With --model all, a folder for each. [default: runs/DATASET-MODEL]")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the output folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in the output folder.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Decides all random numbers.")] = 0,
     max_seconds: Annotated[float | None, typer.Option(help="Stop by the clock; for each model.")] = None,
 ) -> None:
@@ -91,7 +118,10 @@ def train(
 def sample(
     dataset: Dataset,
     out: Annotated[
-        Path, typer.Option(help="FILE.png (a row a label), .gif (the denoising) or .npz (images in [0, 1], labels).")
+        Path,
+        typer.Option(
+            help="FILE.png (a row a label), .gif (the denoising) or .npz (images in [0, 1], labels)."
+        ),
     ],
     labels: Annotated[str, typer.Option(help="Labels with commas between, such as 0,1,2; or all.")] = "all",
     num_per_label: Annotated[int, typer.Option(help="Images of each label.")] = 1,
@@ -123,7 +153,9 @@ def evaluate(
     guidance_scale: Scale = None,
     sampler: Sampler = None,
     steps: Steps = None,
-    num_samples: Annotated[int, typer.Option(help="Images drawn, in the training set's class frequencies.")] = 2000,
+    num_samples: Annotated[
+        int, typer.Option(help="Images drawn, in the training set's class frequencies.")
+    ] = 2000,
     seed: Seed = 0,
     weights: Weights = None,
     evaluator_weights: Annotated[
@@ -133,7 +165,8 @@ def evaluate(
         bool, typer.Option("--evaluator", help="Measure the judge itself, on the data set's test images.")
     ] = False,
     card: Annotated[
-        bool, typer.Option("--card", help="Run the standard evaluations and write them into the weights' card.")
+        bool,
+        typer.Option("--card", help="Run the standard evaluations and write them into the weights' card."),
     ] = False,
     batch_size: BatchSize = 100,
     device: Device = "auto",
@@ -195,7 +228,9 @@ def explain(error: Exception) -> str | None:
 
     if isinstance(error, DataError | TrainingError | WeightsError | WriteError | ValueError):
         return " ".join(str(error).split())
-    out_of_memory = isinstance(error, RuntimeError) and "allocate memory" in str(error)  # torch's word on a CPU
+    out_of_memory = isinstance(error, RuntimeError) and "allocate memory" in str(
+        error
+    )  # torch's word on a CPU
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or out_of_memory:
         return "The memory is full: use a smaller --batch-size."
     if isinstance(error, OSError):

@@ -55,6 +55,6 @@ def check_writable(path: Path, *, is_folder: bool = False) -> None:
 
 
 def progress_bar(total: int, what: str, **options) -> tqdm:
-    """A bar on stderr, so that results on stdout stay clean; in a log file it moves every ten seconds only."""
+    """A bar on stderr, so that results on stdout stay clean; in a log file it moves every ten seconds."""
     slow = 0.2 if sys.stderr.isatty() else 10
     return tqdm(total=total, desc=what, file=sys.stderr, mininterval=slow, leave=False, **options)

@@ -15,7 +15,7 @@ from torch import nn
 from lessons_lib import data, metrics, weights
 from lessons_lib.cli import PROGRAM
 from lessons_lib.cli.common import check_dataset, check_writable, resolve_device
-from lessons_lib.cli.sampling import describe, draw, num_classes_of
+from lessons_lib.cli.sampling import check_settings, describe, draw
 from lessons_lib.files import atomic_write
 from lessons_lib.generation import GenerationRequest, load_model, with_defaults
 
@@ -81,7 +81,7 @@ class Judge:
         return path.with_name(f"{path.stem}-reference.npz")
 
 
-# -- the three forms of the command ------------------------------------------------------------------------------------
+# -- the three forms of the command ----------------------------------------------------------------
 
 
 def run(
@@ -89,6 +89,7 @@ def run(
 ) -> None:
     """Measure one setting. `wanted` holds fields of GenerationRequest."""
     name = name or f"{judge.dataset}-denoiser"
+    _check(judge, name, wanted, num_samples, batch_size)
     result = measure(judge, judge.reference(), name, wanted, num_samples, batch_size)
     print(json.dumps(result) if as_json else report(result))
 
@@ -96,6 +97,7 @@ def run(
 def run_card(judge: Judge, name: str | None, wanted: dict, batch_size: int, as_json: bool) -> None:
     """Measure the standard settings and write them into the denoiser's card."""
     name = name or f"{judge.dataset}-denoiser"
+    _check(judge, name, wanted, 1, batch_size)
     card = weights.read_card(name)
     check_writable(weights.weights_path(name).with_suffix(".json"))
     reference = judge.reference()
@@ -113,11 +115,13 @@ def run_card(judge: Judge, name: str | None, wanted: dict, batch_size: int, as_j
         if not as_json:
             print(report(results[-1]), end="\n\n", flush=True)
     weights.write_card(name, card | {"metrics": card.get("metrics", {}) | {"evaluations": results}})
-    print(json.dumps(results) if as_json else f"Written into {weights.weights_path(name).with_suffix('.json')}.")
+    print(
+        json.dumps(results) if as_json else f"Written into {weights.weights_path(name).with_suffix('.json')}."
+    )
 
 
 def run_evaluator(judge: Judge, write: bool, as_json: bool) -> None:
-    """Measure the evaluator on all test images; with `write`, put that into its card and the reference beside it."""
+    """Measure the evaluator on all test images; with `write`, into its card, and the reference beside it."""
     sets = [data.load(judge.dataset, split) for split in ("val", "test")]
     images = data.to_signed(torch.cat([s.images for s in sets]))
     found = metrics.accuracy(judge.model, images, torch.cat([s.labels for s in sets]))
@@ -128,7 +132,9 @@ def run_evaluator(judge: Judge, write: bool, as_json: bool) -> None:
     }
     if write:
         if sets[0].source != judge.dataset:
-            raise data.DataError(f"A card needs the real {SOURCES[judge.dataset]}, which is not on this machine.")
+            raise data.DataError(
+                f"A card needs the real {SOURCES[judge.dataset]}, which is not on this machine."
+            )
         card = weights.read_card(judge.name)
         judge.write_reference(judge.measure_reference())
         weights.write_card(judge.name, card | {"metrics": card.get("metrics", {}) | {"test": result}})
@@ -139,19 +145,25 @@ def _named(option: str, judge: Judge) -> str:
     return "" if judge.name == f"{judge.dataset}-evaluator" else f" --{option} {judge.name}"
 
 
-# -- measuring ---------------------------------------------------------------------------------------------------------
+def _check(judge: Judge, name: str, wanted: dict, num_samples: int, batch_size: int) -> None:
+    if num_samples < 1:
+        raise ValueError(f"The number of samples must be at least 1, got {num_samples}.")
+    num_classes = check_settings(name, wanted | {"device": judge.device}, batch_size)
+    if num_classes != judge.num_classes:
+        raise ValueError(f"{name} has {num_classes} classes but {judge.name} knows {judge.num_classes}.")
+
+
+# -- measuring -------------------------------------------------------------------------------------
 
 
 def measure(
     judge: Judge, reference: metrics.Reference, name: str, wanted: dict, num_samples: int, batch_size: int
 ) -> dict:
-    """Draw num_samples images in the training set's class frequencies and measure them; everything in one JSON object.
+    """Draw num_samples images in the training set's class frequencies; all that was measured, for JSON.
 
-    With guidance "none" there is no label to read right: accuracy is None, and diversity takes the labels as read.
+    With guidance "none" there is no label to read right: accuracy is None, and diversity takes what is read.
     """
     labels = metrics.labels_by_frequency(reference.class_counts, num_samples)
-    if num_classes_of(name) != judge.num_classes:
-        raise ValueError(f"{name} has {num_classes_of(name)} classes but {judge.name} knows {judge.num_classes}.")
     request = GenerationRequest(labels.tolist(), weights=name, device=judge.device, **wanted)
     request = with_defaults(request)
     started = time.perf_counter()
@@ -217,21 +229,26 @@ def _fid_json(judge: Judge, reference: metrics.Reference, images: torch.Tensor) 
     }
 
 
-# -- telling -----------------------------------------------------------------------------------------------------------
+# -- telling ---------------------------------------------------------------------------------------
 
 
 def report(result: dict) -> str:
     """The result of `measure` for people."""
     lines = [f"{result['settings']}; {result['num_samples']:,} samples on {result['device']}"]
-    lines.append(_accuracy_lines(result) if result["accuracy"] else "read right   – (no labels were asked for)")
+    lines.append(
+        _accuracy_lines(result) if result["accuracy"] else "read right   – (no labels were asked for)"
+    )
     if fid := result["fid"]:
         lines += [
-            f"feature FID  {fid['value']:.3f}, {fid['times_floor']:.1f} times the floor of {fid['floor']:.3f}",
-            f"             {fid['num_samples']:,} samples against {fid['reference']}; floor: {fid['floor_images']}",
+            f"feature FID  {fid['value']:.3f}, {fid['times_floor']:.1f} times the floor ({fid['floor']:.3f})",
+            f"             {fid['num_samples']:,} samples against {fid['reference']}",
+            f"             floor: {fid['floor_images']} against them",
             f"             features of {fid['extractor']} (SHA-256 {fid['extractor_sha256'][:12]}…)",
         ]
     if result["diversity"] is not None:
-        lines.append(f"diversity    {result['diversity']:.2f} (1: as far apart within a class as real images)")
+        lines.append(
+            f"diversity    {result['diversity']:.2f} (1: as far apart within a class as real images)"
+        )
     batch = f"batches of {result['batch_size']}, {result['precision']}, {result['threads']} threads"
     return "\n".join([*lines, f"time         {result['seconds_per_image']:.4f} seconds an image ({batch})"])
 

@@ -22,7 +22,18 @@ NEEDED = ("mnist-denoiser", "mnist-evaluator")
 
 def run() -> int:
     """Print ten lines; returns 1 if something must be done before the lessons work, else 0."""
-    rows = [_python(), _torch(), _device(), _cores(), _memory(), _disk(), _data(), _weights(), _forward(), _digit()]
+    rows = [
+        _python(),
+        _torch(),
+        _device(),
+        _cores(),
+        _memory(),
+        _disk(),
+        _data(),
+        _weights(),
+        _forward(),
+        _digit(),
+    ]
     for name, found, advice in rows:
         print(f"{name:<10}{found}{f'  ->  {advice}' if advice else ''}")
     return int(any(advice and name in ("Python", "torch", "weights") for name, _, advice in rows))
@@ -46,14 +57,22 @@ def _torch() -> Row:
 def _device() -> Row:
     if torch.cuda.is_available():
         gigabytes = torch.cuda.get_device_properties(0).total_memory / 1e9
-        return "device", f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}, {gigabytes:.0f} GB", ""
+        return (
+            "device",
+            f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}, {gigabytes:.0f} GB",
+            "",
+        )
     if torch.backends.mps.is_available():
         return "device", "CPU; an Apple GPU too", "used only with --device mps"
     return "device", "CPU, which is enough for every MNIST lesson", ""
 
 
 def _cores() -> Row:
-    return "cores", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads in use, {platform.machine()}", ""
+    return (
+        "cores",
+        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads in use, {platform.machine()}",
+        "",
+    )
 
 
 def _memory() -> Row:
@@ -104,7 +123,11 @@ def _forward() -> Row:
             started = time.perf_counter()
             model(x, t, t)
             times.append(time.perf_counter() - started)
-    return "forward", f"{1000 * sorted(times)[len(times) // 2]:.1f} ms for one image through the U-Net on the CPU", ""
+    return (
+        "forward",
+        f"{1000 * sorted(times)[len(times) // 2]:.1f} ms for one image through the U-Net on the CPU",
+        "",
+    )
 
 
 def _digit() -> Row:
@@ -112,6 +135,10 @@ def _digit() -> Row:
         generate_images(GenerationRequest((7,)))  # the first call loads and warms up
         started = time.perf_counter()
         generate_images(GenerationRequest((7,)))
-        return "one digit", f"{1000 * (time.perf_counter() - started):.0f} ms with the default sampler and steps", ""
+        return (
+            "one digit",
+            f"{1000 * (time.perf_counter() - started):.0f} ms with the default sampler and steps",
+            "",
+        )
     except weights.WeightsError:
         return "one digit", "needs the weights", ""

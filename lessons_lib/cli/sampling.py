@@ -15,6 +15,7 @@ from lessons_lib.cli.common import check_dataset, check_writable, progress_bar, 
 from lessons_lib.data import to_unit
 from lessons_lib.files import atomic_write
 from lessons_lib.generation import GenerationRequest, generate, in_chunks, load_model, with_defaults
+from lessons_lib.schedules import spaced_timesteps
 
 SUFFIXES = (".png", ".gif", ".npz")
 MAX_FRAMES = 60  # of a GIF: DDPM's thousand steps would make a film of a minute
@@ -35,8 +36,8 @@ def run(
     if num_per_label < 1:
         raise ValueError(f"The number of images a label must be at least 1, got {num_per_label}.")
     name = weights_name or f"{dataset}-denoiser"
-    asked = parse_labels(labels, num_classes_of(name))
     wanted = wanted | {"device": resolve_device(wanted["device"])}
+    asked = parse_labels(labels, check_settings(name, wanted, batch_size))
     request = GenerationRequest([k for k in asked for _ in range(num_per_label)], weights=name, **wanted)
     request = with_defaults(request)
     if request.guidance == "none":
@@ -51,11 +52,19 @@ def run(
     print(f"{len(images)} images in {out}: {describe(request)}; {seconds:.2f} s.")
 
 
-def num_classes_of(name: str) -> int:
-    """K of a denoiser's weights; WeightsError for other weights."""
-    model, schedule, _ = load_model(name)
+def check_settings(name: str, wanted: dict, batch_size: int) -> int:
+    """Refuse what these weights cannot draw, before any work; returns K, the number of labels they know.
+
+    Raises:
+        ValueError: for settings out of range.
+        WeightsError: if the weights cannot be loaded or are not a denoiser's.
+    """
+    request = with_defaults(GenerationRequest((0,), weights=name, **wanted))
+    model, schedule, _ = load_model(name, request.device)
     if schedule is None or not hasattr(model, "null_label"):
         raise weights.WeightsError(f"The weights {name!r} are no denoiser: they cannot draw.")
+    spaced_timesteps(schedule.num_timesteps, request.steps)
+    next(in_chunks(request, batch_size))
     return model.null_label
 
 
@@ -77,14 +86,16 @@ def parse_labels(text: str, num_classes: int) -> list[int]:
 
 def describe(request: GenerationRequest) -> str:
     """A request with its defaults filled in, in a few words."""
-    scale = "no guidance" if request.guidance == "none" else f"{request.guidance}, w={request.guidance_scale:g}"
+    scale = (
+        "no guidance" if request.guidance == "none" else f"{request.guidance}, w={request.guidance_scale:g}"
+    )
     return f"{request.weights}, {scale}, {request.sampler}, {request.steps} steps, seed {request.seed}"
 
 
 def draw(
     request: GenerationRequest, batch_size: int, keep_states: bool = False
 ) -> tuple[Tensor, list[Tensor]]:
-    """All images of a request, a batch at a time: images [N, C, H, W] in [-1, 1], and states x_t on the way if asked."""
+    """Draw a request a batch at a time: images [N, C, H, W] in [-1, 1], and the states x_t if asked."""
     kept = set(np.linspace(0, request.steps - 1, min(request.steps, MAX_FRAMES)).round().astype(int).tolist())
     images, states = [], []
     layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total} images [{elapsed}<{remaining}]"
@@ -128,7 +139,9 @@ def _named_pixels(images: Tensor, labels: Tensor) -> Iterator[tuple[str, np.ndar
 
 def _check_outputs(out: Path, individual: Path | None) -> None:
     if out.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"The output must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got {str(out)!r}.")
+        raise ValueError(
+            f"The output must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got {str(out)!r}."
+        )
     check_writable(out)
     if individual:
         check_writable(individual, is_folder=True)

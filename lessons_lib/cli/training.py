@@ -30,7 +30,9 @@ def run(
     if model not in (*MODELS, "all"):
         raise ValueError(f"Unknown model {model!r}: choose one of {', '.join(MODELS)}, all.")
     wanted = MODELS if model == "all" else (model,)
-    configs = {name: _config(dataset, name, changes, _folder(dataset, name, model, output_dir)) for name in wanted}
+    configs = {
+        name: _config(dataset, name, changes, _folder(dataset, name, model, output_dir)) for name in wanted
+    }
     for config in configs.values():
         _check_folder(config.output_dir, resume)
     _fetch_data(dataset, configs[wanted[0]])
@@ -55,7 +57,9 @@ def _folder(dataset: str, model: str, asked: str, output_dir: Path | None) -> Pa
 def _check_folder(folder: Path, resume: bool) -> None:
     check_writable(folder, is_folder=True)
     if not resume and (folder / CHECKPOINT).exists():
-        raise TrainingError(f"{folder} holds a training already: go on with --resume, or name another --output-dir.")
+        raise TrainingError(
+            f"{folder} holds a training already: go on with --resume, or name another --output-dir."
+        )
 
 
 def _fetch_data(dataset: str, config: TrainConfig) -> None:
@@ -99,7 +103,9 @@ def _train(
 def _show_step(bar, event: StepDone, average: float) -> None:
     bar.total = event.num_steps
     minutes, seconds = divmod(round(event.seconds_left), 60)
-    left = f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes:02}:{seconds:02}"
+    left = (
+        f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes:02}:{seconds:02}"
+    )
     text = f"epoch {event.epoch}, loss {average:.4f}, {event.images_per_second:.0f} images/s, {left} left"
     bar.set_postfix_str(text, refresh=False)
     bar.update(event.step - bar.n)
@@ -107,7 +113,9 @@ def _show_step(bar, event: StepDone, average: float) -> None:
 
 def _epoch_line(event: EpochDone) -> str:
     losses = {"train": event.train_loss, "val": event.val_loss, "test": event.test_loss}
-    return f"epoch {event.epoch}: loss " + ", ".join(f"{k} {v:.4f}" for k, v in losses.items() if v is not None)
+    return f"epoch {event.epoch}: loss " + ", ".join(
+        f"{k} {v:.4f}" for k, v in losses.items() if v is not None
+    )
 
 
 def _ending(event: Stopped, config: TrainConfig) -> str:

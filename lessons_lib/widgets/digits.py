@@ -39,6 +39,8 @@ def control(kind: type, **settings) -> w.Widget:
     """A control in the panels' common shape; the model runs when a slider is let go, not while it moves."""
     if "continuous_update" in kind.class_trait_names():
         settings.setdefault("continuous_update", False)
+    # Without a tooltip of its own a slider's label shows "null" when the mouse rests on it.
+    settings.setdefault("tooltip", settings["description"])
     return kind(**{"layout": WIDE, "style": STYLE} | settings)
 
 
@@ -138,13 +140,14 @@ class DigitGenerator(Panel):
             description="Save GIF", tooltip="Write the way from noise to digit into this folder"
         )
         self.saved = caption("")
-        self.gif = w.HTML(layout={"display": "none"})
+        self.saved.layout.margin = "0 0 0 8px"
+        self.gif = w.HTML(layout={"display": "none"} | ROOM)
 
     def _build_pictures(self) -> None:
         self.image, self.state, self.estimate = Picture(224), Picture(140), Picture(140)
         layout, style = {"width": "300px", "margin": "2px 0"}, {"description_width": "50px"}
         self.scrubber = w.IntSlider(
-            0, min=0, max=1, description="Replay", readout=False, layout=layout, style=style
+            0, min=0, max=1, description="Replay", tooltip="Replay", readout=False, layout=layout, style=style
         )
         self.moment = caption("&nbsp;")
 

@@ -1,0 +1,231 @@
+"""metrics.py against closed forms and independent computations."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.stats
+import torch
+from torch import nn
+
+from lessons_lib import metrics
+from lessons_lib.classifier import Evaluator, EvaluatorConfig
+
+
+class Pixels(nn.Module):
+    """A judge whose features are the pixels themselves, and which reads the brightest pixel as the class."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def features(self, x_0):
+        return x_0.flatten(1)
+
+    def forward(self, x_0):
+        return x_0.flatten(1)
+
+
+class Double(Pixels):
+    def __init__(self):
+        super().__init__()
+        self.double()
+
+
+def gaussian(n, mean, factor, seed):
+    """[n, 1, 1, F] float64 samples of N(mean, factor factorᵀ)."""
+    noise = torch.randn(n, len(mean), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (mean + noise @ factor.T)[:, None, None]
+
+
+def one_hot_images(labels, classes=4):
+    return torch.eye(classes)[torch.tensor(labels)][:, None, None]
+
+
+# ---- accuracy ----
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (5, 10), (97, 100), (1, 1), (9967, 10_000)])
+def test_wilson_interval(successes, n):
+    expected = scipy.stats.binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    assert metrics.wilson_interval(successes, n) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+def test_wilson_interval_holds_19_times_in_20():
+    rng, p, n = np.random.default_rng(0), 0.97, 200
+    intervals = [metrics.wilson_interval(int(k), n) for k in rng.binomial(n, p, 4000)]
+    assert 0.93 < np.mean([low <= p <= high for low, high in intervals]) < 0.98
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 5)])
+def test_wilson_interval_refuses(successes, n):
+    with pytest.raises(ValueError, match="successes"):
+        metrics.wilson_interval(successes, n)
+
+
+def test_accuracy_overall_and_by_class():
+    images = one_hot_images([0, 0, 0, 1, 3, 3])
+    found = metrics.accuracy(Pixels(), images, torch.tensor([0, 0, 1, 1, 3, 2]), batch_size=4)
+    assert (found.overall.successes, found.overall.total) == (4, 6)
+    assert {k: (s.successes, s.total) for k, s in found.by_class.items()} == {
+        0: (2, 2),
+        1: (1, 2),
+        2: (0, 1),
+        3: (1, 1),
+    }
+    assert str(found) == "66.7% (95% interval 30.0 to 90.3)"
+
+
+def test_accuracy_refuses_other_numbers_of_labels():
+    with pytest.raises(ValueError, match="3 labels for 2 images"):
+        metrics.accuracy(Pixels(), one_hot_images([0, 1]), torch.tensor([0, 1, 2]))
+    with pytest.raises(ValueError, match="0 labels"):
+        metrics.accuracy(Pixels(), torch.zeros(0, 1, 1, 4), torch.zeros(0, dtype=torch.int64))
+
+
+def test_labels_follow_the_frequencies():
+    mnist = torch.tensor([5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949])
+    for n in (1, 7, 10, 997, 10_000, 60_000):
+        labels = metrics.labels_by_frequency(mnist, n)
+        counts = labels.bincount(minlength=10)
+        assert len(labels) == n and labels.dtype == torch.int64
+        assert ((counts - mnist / 60_000 * n).abs() < 1).all()
+    assert torch.equal(counts, mnist)
+    assert metrics.labels_by_frequency(torch.tensor([0.0, 2.0, 2.0]), 4).tolist() == [1, 1, 2, 2]
+    with pytest.raises(ValueError, match="at least 1"):
+        metrics.labels_by_frequency(mnist, 0)
+
+
+# ---- feature FID ----
+
+
+def frechet(m1, c1, m2, c2):
+    root = scipy.linalg.sqrtm((c1 @ c2).numpy())
+    return float((m1 - m2).square().sum() + (c1 + c2).trace()) - 2 * np.trace(root.real)
+
+
+def test_fid_of_gaussians_with_known_moments():
+    """Diagonal covariances have a closed form: |m1 - m2|² + sum (s1 - s2)²."""
+    s1, s2 = torch.tensor([1.0, 2.0, 0.5]).double(), torch.tensor([1.5, 1.0, 0.5]).double()
+    m1, m2 = torch.tensor([0.0, 1.0, -1.0]).double(), torch.tensor([0.5, 1.0, 1.0]).double()
+    real, drawn = gaussian(200_000, m1, s1.diag(), 0), gaussian(200_000, m2, s2.diag(), 1)
+    exact = float((m1 - m2).square().sum() + (s1 - s2).square().sum())
+    assert metrics.feature_fid(Double(), real, drawn) == pytest.approx(exact, rel=0.01)
+
+
+def test_fid_is_the_formula_on_the_sample_moments():
+    generator = torch.Generator().manual_seed(2)
+    factors = torch.randn(2, 6, 6, generator=generator, dtype=torch.float64)
+    real = gaussian(300, torch.zeros(6, dtype=torch.float64), factors[0], 3)
+    drawn = gaussian(170, torch.ones(6, dtype=torch.float64), factors[1], 4)
+    flat = [x.flatten(1) for x in (real, drawn)]
+    moments = [y for x in flat for y in (x.mean(0), torch.cov(x.T))]
+    expected = frechet(*moments)
+    assert metrics.feature_fid(Double(), real, drawn, batch_size=64) == pytest.approx(expected, rel=1e-9)
+    statistics = metrics.feature_statistics(Double(), real)
+    assert metrics.feature_fid(Double(), statistics, drawn) == pytest.approx(expected, rel=1e-9)
+
+
+def test_fid_of_a_set_against_itself_is_zero():
+    x = gaussian(500, torch.zeros(5, dtype=torch.float64), torch.eye(5, dtype=torch.float64), 5)
+    assert abs(metrics.feature_fid(Double(), x, x)) < 1e-6
+
+
+def test_fid_uses_the_evaluators_features():
+    evaluator = Evaluator(EvaluatorConfig(image_size=8, in_channels=2, widths=(32, 64))).eval()
+    real, drawn = torch.rand(40, 2, 8, 8) * 2 - 1, torch.rand(30, 2, 8, 8) - 1
+    found = metrics.features(evaluator, real, batch_size=7)
+    assert found.shape == (40, 64) and found.dtype == torch.float64 and not found.requires_grad
+    moments = [
+        y
+        for x in (real, drawn)
+        for f in [metrics.features(evaluator, x)]
+        for y in (f.mean(0), torch.cov(f.T))
+    ]
+    assert metrics.feature_fid(evaluator, real, drawn) == pytest.approx(frechet(*moments), rel=1e-4)
+
+
+def test_fid_needs_two_images():
+    with pytest.raises(ValueError, match="at least 2"):
+        metrics.feature_fid(Double(), torch.zeros(5, 1, 1, 3), torch.zeros(1, 1, 1, 3))
+    with pytest.raises(ValueError, match="at least 2"):
+        metrics.feature_statistics(Double(), torch.zeros(1, 1, 1, 3))
+
+
+# ---- diversity ----
+
+
+def test_class_spread_is_the_root_mean_square_distance_over_all_pairs():
+    images = torch.randn(30, 1, 2, 3, generator=torch.Generator().manual_seed(6))
+    labels = torch.arange(30) % 3
+    spread = metrics.class_spread(Pixels(), images, labels, 4)
+    for k in range(3):
+        pairs = torch.pdist(images[labels == k].flatten(1).double())
+        assert float(spread[k]) == pytest.approx(float(pairs.square().mean().sqrt()), rel=1e-9)
+    assert math.isnan(spread[3]), "a class without images has no spread"
+
+
+def test_diversity_is_zero_for_copies_and_one_for_the_real_images():
+    real = torch.randn(40, 1, 2, 2, generator=torch.Generator().manual_seed(7))
+    labels = torch.arange(40) % 4
+    spread = metrics.class_spread(Pixels(), real, labels, 4)
+    assert metrics.diversity(Pixels(), real, labels, spread) == pytest.approx(1)
+    copies = real[:4].repeat(10, 1, 1, 1)
+    assert metrics.diversity(Pixels(), copies, labels, spread) == pytest.approx(0, abs=1e-9)
+    assert metrics.diversity(Pixels(), real / 2, labels, spread) == pytest.approx(0.5)
+    assert math.isnan(metrics.diversity(Pixels(), real[:4], labels[:4], spread)), "one image a class"
+
+
+# ---- reference ----
+
+
+@pytest.fixture
+def reference():
+    images = torch.randn(60, 1, 2, 2, generator=torch.Generator().manual_seed(8))
+    labels = torch.arange(60) % 3
+    return (
+        images,
+        labels,
+        metrics.measure_reference(Pixels(), images, labels, 4, extractor="abc", source="mnist"),
+    )
+
+
+def test_reference_splits_five_to_one(reference):
+    images, labels, found = reference
+    assert (found.statistics.count, found.floor_count) == (50, 10)
+    assert found.floor == pytest.approx(metrics.feature_fid(Pixels(), images[:50], images[50:]))
+    assert found.class_counts.tolist() == [20, 20, 20, 0]
+    assert torch.equal(found.spread[:3], metrics.class_spread(Pixels(), images[:50], labels[:50], 4)[:3])
+
+
+def test_reference_survives_a_file(reference, tmp_path):
+    path, found = tmp_path / "reference.npz", reference[2]
+    found.save(path)
+    again = metrics.Reference.load(path)
+    for name in ("mean", "covariance", "count"):
+        assert np.array_equal(getattr(again.statistics, name), getattr(found.statistics, name))
+    assert np.array_equal(again.spread, found.spread, equal_nan=True)
+    assert torch.equal(again.class_counts, found.class_counts)
+    assert (again.floor, again.floor_count, again.extractor, again.source) == (
+        found.floor,
+        10,
+        "abc",
+        "mnist",
+    )
+
+
+def test_damaged_reference_is_one_sentence(reference, tmp_path):
+    path = tmp_path / "reference.npz"
+    reference[2].save(path)
+    content = path.read_bytes()
+    for broken in (b"", content[:200], b"not an archive", content[:-300]):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match=r"reference\.npz are damaged"):
+            metrics.Reference.load(path)
+    np.savez(path, mean=np.zeros(3))
+    with pytest.raises(ValueError, match="damaged"):
+        metrics.Reference.load(path)
+    np.savez(path, mean=np.array([{}], dtype=object))  # would have to be unpickled
+    with pytest.raises(ValueError, match="damaged"):
+        metrics.Reference.load(path)

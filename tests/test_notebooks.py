@@ -1,0 +1,390 @@
+"""The committed notebooks: their anatomy, their hygiene, each lesson run with its solutions; and the tools."""
+
+import json
+
+import nbformat
+import notebook_tools as tools
+import pytest
+import refresh_notebooks
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from lessons_lib import checks
+
+LESSONS = {path.stem: path for path in tools.lessons()}
+ALL = {tools.name_of(path): path for path in tools.all_notebooks()}
+BOUND = {name: path for name, path in LESSONS.items() if not tools.is_free(tools.read(path), path)}
+# A lesson has LIMIT_S on two free cores, which lab.py holds it against; under tests it shares them.
+UNDER_TESTS_S = 4 * tools.LIMIT_S
+
+
+def solutions_of(name):
+    return tools.NOTEBOOKS / "solutions" / f"{name}.ipynb"
+
+
+SOLVED = [name for name in LESSONS if solutions_of(name).exists()]
+
+
+def complain(violations):
+    assert not violations, "\n" + "\n".join(map(str, violations))
+
+
+# ---- what is committed ----
+
+
+@pytest.mark.parametrize("name", BOUND)
+def test_lesson_has_its_anatomy(name):
+    complain(tools.anatomy(name, tools.read(BOUND[name])))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_notebook_is_clean(name):
+    complain(tools.hygiene(name, tools.read(ALL[name]), ALL[name].parent))
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_predictions_are_registered_and_used(name):
+    """An id that nothing asks would stay open in the learner's progress for ever."""
+    number, nb = name[:2], tools.read(LESSONS[name])
+    asked = [one for _, one in tools.asked(nb, "predict")]
+    assert len(set(asked)) == len(asked) and all(one.startswith(f"{number}.p") for one in asked)
+    assert {one for one in checks.PREDICTIONS if one.startswith(number)} <= set(asked)
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_exercises_are_registered_and_used(name):
+    numbers = set(tools.exercises_of(tools.read(LESSONS[name])))
+    assert numbers == {one for one in checks.EXERCISES if one.startswith(name[:2])}
+
+
+@pytest.mark.parametrize("name", BOUND)
+def test_solutions_hold_exercises_only_and_assert_right(name):
+    lesson, path = tools.read(BOUND[name]), solutions_of(name)
+    assert path.exists(), f"{path.name} is missing in notebooks/solutions"
+    solutions = tools.read(path)
+    assert solutions.metadata["lesson"].get("solutions") is True
+    tools.with_solutions(lesson, solutions)
+    for index, cell in tools.tagged(solutions, "solution"):
+        assert tools.has_assert(cell) and '"right"' in cell.source, f"cell {index + 1} must assert right"
+    assert len(tools.code_cells(solutions)) == len(tools.tagged(solutions, "solution")) + 2, (
+        "guard and set-up"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOLVED)
+def test_lesson_runs_with_its_solutions(name, tmp_path):
+    """The run with stubs is what pytest --nbval does."""
+    solved = tools.with_solutions(tools.read(LESSONS[name]), tools.read(solutions_of(name)))
+    progress = tmp_path / "progress.json"
+    seconds = tools.execute(solved, tools.NOTEBOOKS, progress, timeout=UNDER_TESTS_S)
+    print(f"{name} with its solutions: {seconds:.1f} s")
+    assert seconds < UNDER_TESTS_S, f"{name} took {seconds:.0f} s"
+    done = json.loads(progress.read_text(encoding="utf-8"))["exercises"]
+    assert {number: one["status"] for number, one in done.items()} == dict.fromkeys(
+        tools.exercises_of(solved), "right"
+    )
+
+
+# ---- the tools: a small lesson that keeps every rule, and one broken rule at a time ----
+
+PNG = {"image/png": "iVBORw0KGgo=", "text/plain": "<picture>"}
+HEADER = """# 03 · Example
+**You will be able to** test. **Prerequisites:** none. **Time:** 45 minutes on a CPU, 40 on a GPU.
+**Previous:** none. **Next:** none. **Map:** you are here. Colab and Binder: see the README."""
+SUMMARY = "## Summary\n" + "- one\n" * 5 + "\n**Papers:** Ho et al. 2020. **Next:** lesson 04."
+
+
+def markdown(source, *tags, **metadata):
+    return new_markdown_cell(source, metadata={"tags": list(tags), **metadata})
+
+
+def code(source, *tags, outputs=(), **metadata):
+    return new_code_cell(source, metadata={"tags": list(tags), **metadata}, outputs=list(outputs))
+
+
+def picture(alt="A seven."):
+    return new_output("display_data", PNG, metadata={"image/png": {"alt": alt}})
+
+
+def shown(text):
+    return new_output("display_data", {"text/plain": text, "text/html": text})
+
+
+def small_lesson():
+    free = "nbval-ignore-output"
+    cells = [
+        markdown(HEADER, "header"),
+        code("import sys", "guard"),
+        markdown("<details>a</details>" * 3, "recall"),
+        markdown("a by-hand example", "by-hand"),
+        code('checks.predict("03.p1")', free, outputs=[shown("a guess")]),
+        code('checks.predict("03.p2")', free, outputs=[shown("a guess")]),
+        code('checks.reveal("03.p1"), checks.reveal("03.p2")', "reveal", free, outputs=[shown("told")]),
+        markdown("> **You may think** so.", "misconception"),
+        code("assert 1 < 2"),
+        code('viz.show_figure(fig, alt="a", caption="b")', "picture", free, outputs=[picture()]),
+        code("panel", "widget", free, outputs=[picture()]),
+        code("assert 0.97 <= 0.98", "measure"),
+        markdown("### Exercise 03.1 (5 minutes): repair"),
+        code(
+            "checks.noising_loss(f)", "exercise", free, exercise="03.1", outputs=[shown("[not started] 03.1")]
+        ),
+        markdown("### Exercise 03.2 (15 minutes): write"),
+        code(
+            "checks.loss_by_timestep(f)",
+            "exercise",
+            free,
+            exercise="03.2",
+            outputs=[shown("[not started] 03.2")],
+        ),
+        markdown("### Exercise 03.3 (open)", "open-exercise"),
+        markdown(SUMMARY, "summary"),
+    ]
+    nb = new_notebook(cells=cells, metadata={"lesson": {"number": "03", "minutes": 45, "waivers": {}}})
+    for count, (_, cell) in enumerate(tools.code_cells(nb), start=1):
+        cell.execution_count = count
+    nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return nb
+
+
+def find(nb, tag, nth=0):
+    return tools.tagged(nb, tag)[nth][1]
+
+
+def test_small_lesson_is_in_order(tmp_path):
+    complain(tools.anatomy("small", small_lesson()))
+    complain(tools.hygiene("small", small_lesson(), tmp_path))
+
+
+BROKEN_ANATOMY = {
+    "header": [
+        lambda nb: nb.cells[0].metadata.tags.clear(),
+        lambda nb: nb.cells[0].update(source=HEADER.replace("Binder", "")),
+        lambda nb: nb.metadata.lesson.update(minutes=61),
+        lambda nb: nb.metadata.lesson.update(minutes=40),
+    ],
+    "guard": [lambda nb: find(nb, "guard").metadata.tags.clear()],
+    "recall": [lambda nb: find(nb, "recall").update(source="<details>a</details>" * 2)],
+    "predictions": [
+        lambda nb: nb.cells.pop(5),
+        lambda nb: nb.cells.insert(4, nb.cells.pop(6)),
+        lambda nb: find(nb, "reveal").metadata.tags.clear(),
+        lambda nb: find(nb, "reveal").update(source='checks.reveal("03.p1")'),
+    ],
+    "misconception": [
+        lambda nb: find(nb, "misconception").metadata.tags.clear(),
+        lambda nb: find(nb, "misconception").update(source="So it is."),
+        lambda nb: nb.cells[8].update(source="print(1 < 2)"),
+    ],
+    "by-hand": [lambda nb: find(nb, "by-hand").metadata.tags.clear()],
+    "picture": [lambda nb: find(nb, "picture").metadata.tags.remove("picture")],
+    "widget": [lambda nb: find(nb, "widget").metadata.tags.remove("widget")],
+    "measure": [lambda nb: find(nb, "measure").update(source="print(0.98)")],
+    "exercises": [
+        lambda nb: find(nb, "exercise").metadata.update(exercise="03.7"),
+        lambda nb: find(nb, "exercise").update(source="f"),
+        lambda nb: nb.cells[12].update(source="### Exercise 03.1"),
+        lambda nb: nb.cells.pop(15),
+        lambda nb: find(nb, "open-exercise").metadata.tags.clear(),
+    ],
+    "summary": [
+        lambda nb: find(nb, "summary").metadata.tags.clear(),
+        lambda nb: find(nb, "summary").update(source=SUMMARY.replace("- one\n", "", 1)),
+        lambda nb: find(nb, "summary").update(source=SUMMARY.replace("2020", "")),
+        lambda nb: find(nb, "summary").update(source=SUMMARY.replace("Next", "Then")),
+    ],
+    "size": [
+        lambda nb: nb.cells.extend(markdown("more") for _ in range(28)),
+        lambda nb: nb.cells[8].update(source="assert True\n" * 21),
+        lambda nb: [cell.update(source=cell.source + "\npass" * 8) for _, cell in tools.code_cells(nb)],
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    "rule, break_it", [(rule, one) for rule, ways in BROKEN_ANATOMY.items() for one in ways]
+)
+def test_broken_anatomy_is_named(rule, break_it):
+    nb = small_lesson()
+    break_it(nb)
+    violations = tools.anatomy("small", nb)
+    assert {violation.rule for violation in violations} == {rule}, violations
+    nb.metadata["lesson"]["waivers"][rule] = "a reason"
+    complain(tools.anatomy("small", nb))
+
+
+def test_every_rule_of_the_anatomy_is_tried():
+    assert set(BROKEN_ANATOMY) == set(tools.ANATOMY)
+    assert set(BROKEN_HYGIENE) == set(tools.HYGIENE) | {"links", "size"}
+
+
+@pytest.mark.parametrize(
+    "waivers, words",
+    [
+        ({"widget": "it has one"}, "not needed any more"),
+        ({"music": "why not"}, "no such rule"),
+        ({"by-hand": " "}, "give its reason"),
+    ],
+)
+def test_waivers_are_held_to_account(waivers, words):
+    nb = small_lesson()
+    find(nb, "by-hand").metadata.tags.clear()
+    nb.metadata["lesson"]["waivers"] = {"by-hand": "a reason", **waivers}
+    (violation,) = tools.anatomy("small", nb)
+    assert words in str(violation)
+
+
+def test_what_comes_after_further_is_not_counted():
+    nb = small_lesson()
+    nb.cells += [markdown("## Further", "further"), *(markdown("more") for _ in range(60))]
+    complain(tools.anatomy("small", nb))
+
+
+def outputs(nb, *many):
+    nb.cells[8].outputs = list(many)
+
+
+BROKEN_HYGIENE = {
+    "format": [
+        lambda nb: nb.metadata.update(kernelspec={"name": "my-env", "display_name": "x"}),
+        lambda nb: nb.metadata.update(widgets={}),
+        lambda nb: nb.metadata.lesson.pop("number"),
+        lambda nb: nb.cells[8].metadata.update(execution={}),
+    ],
+    "executed": [
+        lambda nb: nb.cells[8].update(execution_count=None),
+        lambda nb: nb.cells[8].update(execution_count=99),
+        lambda nb: find(nb, "picture").update(outputs=[]),
+    ],
+    "outputs": [
+        lambda nb: outputs(nb, new_output("error", ename="ValueError", evalue="no", traceback=[])),
+        lambda nb: outputs(nb, new_output("stream", name="stderr", text="a warning")),
+        lambda nb: outputs(nb, new_output("stream", name="stdout", text="read " + "/ho" + "me/ada/x.npz")),
+        lambda nb: outputs(nb, new_output("stream", name="stdout", text="in /tm" + "p/tmp1/x")),
+        lambda nb: outputs(nb, new_output("stream", name="stdout", text="<Thing at 0x7f00aa12bb30>")),
+        lambda nb: find(nb, "widget").outputs[0].data.update({tools.WIDGET_VIEW: {"model_id": "1"}}),
+        lambda nb: find(nb, "widget").update(outputs=[new_output("display_data", {"text/plain": "VBox()"})]),
+    ],
+    "alt text": [
+        lambda nb: find(nb, "picture").update(outputs=[new_output("display_data", PNG)]),
+        lambda nb: find(nb, "picture").update(source='viz.show_figure(fig, alt="a")'),
+        lambda nb: nb.cells[3].update(source="![](x.png)".replace("x.png", "https://example.org/x.png")),
+        lambda nb: nb.cells[3].update(source='<img src="https://example.org/x.png">'),
+    ],
+    "nbval": [lambda nb: find(nb, "picture").metadata.tags.remove("nbval-ignore-output")],
+    "text": [
+        lambda nb: nb.cells[3].update(source="It took TRAIN_HOURS hours."),
+        lambda nb: nb.cells[8].update(source='assert "LOSS_TEXT"'),
+    ],
+    "spoilers": [lambda nb: find(nb, "exercise").update(outputs=[shown("[wrong] One t.")])],
+    "links": [lambda nb: nb.cells[3].update(source="[next](04_nowhere.ipynb)")],
+    "size": [lambda nb: outputs(nb, new_output("stream", name="stdout", text="x" * 1_000_001))],
+}
+
+
+@pytest.mark.parametrize(
+    "rule, break_it", [(rule, one) for rule, ways in BROKEN_HYGIENE.items() for one in ways]
+)
+def test_broken_hygiene_is_named(rule, break_it, tmp_path):
+    nb = small_lesson()
+    break_it(nb)
+    violations = tools.hygiene("small", nb, tmp_path)
+    assert {violation.rule for violation in violations} == {rule}, violations
+    assert all(str(violation).startswith("small") for violation in violations)
+
+
+def test_solutions_are_put_in_place_of_the_stubs():
+    lesson = small_lesson()
+    answers = [code("f = 1", "solution", exercise="03.1"), code("f = 2", "solution", exercise="03.2")]
+    solved = tools.with_solutions(lesson, new_notebook(cells=answers))
+    assert [cell.source for _, cell in tools.tagged(solved, "exercise")] == ["f = 1", "f = 2"]
+    assert find(lesson, "exercise").source == "checks.noising_loss(f)", "the lesson itself is untouched"
+    with pytest.raises(ValueError, match=r"asks .* answer"):
+        tools.with_solutions(lesson, new_notebook(cells=answers[:1]))
+
+
+# ---- refreshing ----
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(tools, "NOTEBOOKS", tmp_path)
+    return tmp_path
+
+
+def write(folder, *sources, name="07_small"):
+    nb = new_notebook(cells=[new_code_cell(source) for source in sources])
+    nb.metadata["lesson"] = {"number": "07"}
+    nb.metadata["widgets"] = {"state": {}}
+    path = folder / f"{name}.ipynb"
+    nbformat.write(nb, path)
+    return path
+
+
+WIDGET = """class Panel:
+    def _repr_mimebundle_(self, **kwargs):
+        view = {"version_major": 2, "version_minor": 0, "model_id": "1"}
+        data = {"application/vnd.jupyter.widget-view+json": view, "text/plain": "Panel()"}
+        return data | {"image/png": "iVBORw0KGgo="}, {"image/png": {"alt": "A panel."}}
+
+
+Panel()"""
+
+
+def test_refresh_stores_tidy_outputs(folder, capsys):
+    progress = (
+        'import os; print(os.environ["LESSONS_OFFLINE"], os.path.exists(os.environ["LESSONS_PROGRESS"]))'
+    )
+    path = write(folder, 'print("a")\nprint("b", flush=True)', WIDGET, "1 + 1", progress)
+    assert refresh_notebooks.main(["07"]) == 0
+    assert "07_small.ipynb" in capsys.readouterr().out
+    nb = tools.read(path)
+    nbformat.validate(nb)
+    assert set(nb.metadata) == {"kernelspec", "language_info", "lesson"}
+    assert [cell.execution_count for cell in nb.cells] == [1, 2, 3, 4]
+    assert not any("execution" in cell.metadata for cell in nb.cells)
+    streams, panel, number, said = (cell.outputs for cell in nb.cells)
+    assert [output.text for output in streams] == ["a\nb\n"]
+    assert (
+        set(panel[0].data) == {"image/png", "text/plain"}
+        and panel[0].metadata["image/png"]["alt"] == "A panel."
+    )
+    assert number[0].data["text/plain"] == "2"
+    assert said[0].text == "1 False\n", "no network, and a learner who has done nothing"
+    once = path.read_bytes()
+    assert refresh_notebooks.main([str(path)]) == 0
+    assert path.read_bytes() == once, "running again changes nothing"
+
+
+@pytest.mark.parametrize(
+    "source, words",
+    [
+        ("x = 1\nx / 0", "cell 2 raises ZeroDivisionError: division by zero"),
+        ("import sys; print('careful', file=sys.stderr)", "cell 2 writes to stderr: careful"),
+        ("raise SystemExit('no course here')", "cell 2 raises SystemExit: no course here"),
+    ],
+)
+def test_refresh_leaves_a_failing_notebook_as_it_was(folder, capsys, source, words):
+    path = write(folder, "x = 0", source)
+    before = path.read_bytes()
+    assert refresh_notebooks.main([]) == 1
+    assert f"FAILED: {words}; the file is as it was" in capsys.readouterr().out
+    assert path.read_bytes() == before
+
+
+def test_refresh_names_what_exists(folder, capsys):
+    (folder / "solutions").mkdir()
+    lesson, solutions = write(folder, "1"), write(folder / "solutions", "1")
+    assert refresh_notebooks.choose([]) == [lesson, solutions]
+    assert refresh_notebooks.choose(["07"]) == [lesson, solutions]
+    assert refresh_notebooks.choose(["07_small.ipynb"]) == [lesson]
+    assert refresh_notebooks.choose(["notebooks/solutions/07_small"]) == [solutions]
+    assert refresh_notebooks.main(["08"]) == 1
+    assert "no notebook '08'" in capsys.readouterr().err
+
+
+def test_widget_without_a_picture_leaves_nothing():
+    bare = new_output("display_data", {tools.WIDGET_VIEW: {"model_id": "1"}, "text/plain": "HBox()"})
+    nb = new_notebook(cells=[code("bar", outputs=[bare])])
+    tools.tidy(nb)
+    assert nb.cells[0].outputs == []
