@@ -39,10 +39,12 @@ class Evaluator(nn.Module):
                 layers.append(Downsample(config.widths[i - 1]))
             layers.append(ResidualBlock(config.widths[max(i - 1, 0)], width, embedding_channels=0))
         self.body = nn.Sequential(*layers, nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.head = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(config.widths[-1], config.num_classes))
+        self.head = nn.Sequential(
+            nn.Dropout(config.dropout), nn.Linear(config.widths[-1], config.num_classes)
+        )
 
     def features(self, x_0: Tensor) -> Tensor:
-        """x_0 [B, C, H, W] in [-1, 1] -> [B, F], the features before the last layer; the space of the feature FID."""
+        """x_0 [B, C, H, W] in [-1, 1] -> [B, F], the features before the last layer: the FID's space."""
         return self.body(x_0)
 
     def forward(self, x_0: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""Data sets as tensors in [-1, 1]: MNIST, and scikit-learn's handwritten digits for a machine without a network.
+"""Data sets as tensors in [-1, 1]: MNIST, and scikit-learn's digits for a machine without a network.
 
-`load` looks in $LESSONS_DATA, then in data/, then downloads with torchvision, and where there is no network falls back
-to the embedded digits and says so. Splits: "train", "val" and "test". MNIST has no validation images of its own: "val"
-is every even and "test" every odd one of its 10,000 test images, "train" all 60,000 training images.
+`load` looks in $LESSONS_DATA, then in data/, then downloads with torchvision, and where there is no network
+falls back to the embedded digits and says so. Splits: "train", "val" and "test". MNIST has no validation
+images of its own: "val" is every even and "test" every odd one of its 10,000 test images, "train" all 60,000
+training images.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ SPLITS = ("train", "val", "test")
 NAMES = ("mnist", "digits")
 DIGIT_NAMES = tuple("0123456789")
 _NOTICES: set[str] = set()
-_CANNOT_WRITE = (errno.EACCES, errno.EEXIST, errno.ENOTDIR, errno.ENOSPC, errno.EROFS)  # the disk, not the network
+# The disk's refusals, not the network's.
+_CANNOT_WRITE = (errno.EACCES, errno.EEXIST, errno.ENOTDIR, errno.ENOSPC, errno.EROFS)
 
 
 class DataError(RuntimeError):
@@ -97,12 +99,12 @@ def load(name: str = "mnist", split: str = "train") -> ImageSet:
         root = find_mnist() or _download_mnist() or _incomplete_mnist()
         if root is not None:
             return _read_mnist(root, split)
-        _notice("MNIST is not on this machine and there is no network: using scikit-learn's 1,797 handwritten digits.")
+        _notice("MNIST is not here and there is no network: using scikit-learn's 1,797 handwritten digits.")
     return _embedded_digits(split)
 
 
 def find_mnist() -> Path | None:
-    """The folder whose MNIST/raw is complete, looked for in $LESSONS_DATA and data/ (here, then beside the library)."""
+    """The folder with a whole MNIST/raw: $LESSONS_DATA, or data/ here, or data/ beside the library."""
     return next((root for root in _data_roots() if all(file.exists() for file in _mnist_files(root))), None)
 
 
@@ -155,7 +157,11 @@ def _download_mnist() -> Path | None:
         if error.errno in _CANNOT_WRITE:
             raise DataError(f"MNIST cannot be written to {root}: {error.strerror}.") from None
         return None
-    except (RuntimeError, HTTPException, EOFError):  # torchvision's word for "no mirror answered"; a download cut short
+    except (
+        RuntimeError,
+        HTTPException,
+        EOFError,
+    ):  # torchvision's word for "no mirror answered"; a cut download
         return None
     return root
 
@@ -177,14 +183,19 @@ def _read_mnist_files(root: Path, part: str) -> tuple[Tensor, Tensor]:
 
 
 def _read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
-    # torchvision reads this format too, but a file that a broken download cut short must be named, not half-read.
+    # torchvision reads this format too, but a file that a broken download cut short must be named, not
+    # half-read.
     header = 4 + 4 * len(shape)
     expected = header + int(np.prod(shape))
     if not path.exists():
-        raise DataError(f"{path} is missing: delete the folder {path.parent} and the data will be fetched again.")
+        raise DataError(
+            f"{path} is missing: delete the folder {path.parent} and the data will be fetched again."
+        )
     size = path.stat().st_size
     if size != expected:
-        raise DataError(f"{path} has {size} bytes where {expected} are expected: delete it and load it again.")
+        raise DataError(
+            f"{path} has {size} bytes where {expected} are expected: delete it and load it again."
+        )
     raw = np.fromfile(path, dtype=np.uint8)
     found = tuple(int.from_bytes(raw[i : i + 4].tobytes(), "big") for i in range(4, header, 4))
     if found != shape or raw[:4].tolist() != [0, 0, 8, len(shape)]:  # 8: bytes

@@ -15,12 +15,14 @@ class WriteError(RuntimeError):
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; what is written there replaces `path` at the end, whole or not at all.
+    """Yields a temporary path beside `path`; what is written there replaces `path` at the end, whole or
+    never.
 
     The temporary file keeps the suffix, since image writers choose their format by it.
 
     Raises:
-        WriteError: if the folder or the file cannot be written (no permission, disk full); `path` is then as before.
+        WriteError: if the folder or the file cannot be written (no permission, disk full); `path` is then as
+            before.
     """
     path = Path(path)
     temporary = None

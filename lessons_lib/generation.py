@@ -1,4 +1,4 @@
-"""One request in, Steps out: the path that the command line, the widgets, the benchmarks and the evaluation all take."""
+"""One request in, Steps out: the path of the command line, the widgets, the benchmarks and the evaluation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class GenerationRequest:
         steps: network evaluations, 1 … T.
         eta: of DDIM; 0 adds no noise on the way.
         seed: with sample_indices it decides all noise.
-        sample_indices: [B] sample k's noise comes from (seed, k): equal numbers get equal noise. None counts from 0.
+        sample_indices: [B] sample k's noise comes from (seed, k): equal numbers get equal noise. None counts
+            from 0.
         device: None is the CPU.
         precision: of the network, "float32" or "bf16".
 
@@ -75,7 +76,9 @@ class GenerationRequest:
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"The number of steps must be at least 1, got {self.steps}.")
         if self.sample_indices is not None and len(self.sample_indices) != len(self.labels):
-            raise ValueError(f"There are {len(self.sample_indices)} sample indices for {len(self.labels)} labels.")
+            raise ValueError(
+                f"There are {len(self.sample_indices)} sample indices for {len(self.labels)} labels."
+            )
 
 
 def load_model(name: str | Path, device: str | None = None) -> tuple[nn.Module, NoiseSchedule, dict]:
@@ -91,7 +94,9 @@ def load_model(name: str | Path, device: str | None = None) -> tuple[nn.Module, 
 
 
 @functools.lru_cache(maxsize=8)
-def _load_model(name: str, device: str | None, stamps: tuple[int, ...]) -> tuple[nn.Module, NoiseSchedule, dict]:
+def _load_model(
+    name: str, device: str | None, stamps: tuple[int, ...]
+) -> tuple[nn.Module, NoiseSchedule, dict]:
     return weights.load_pretrained(name, device)
 
 
@@ -124,7 +129,7 @@ def generate(request: GenerationRequest) -> Iterator[Step]:
 
 
 def generate_with(model: nn.Module, schedule: NoiseSchedule, request: GenerationRequest) -> Iterator[Step]:
-    """As `generate`, with a network in hand instead of weights by name; guidance_scale, sampler and steps must be set."""
+    """As `generate`, with a network in hand; guidance_scale, sampler and steps must be set."""
     eps_fn = _eps_fn(model, request)
     if request.precision == "bf16":
         eps_fn = in_bfloat16(eps_fn)
@@ -137,9 +142,8 @@ def generate_with(model: nn.Module, schedule: NoiseSchedule, request: Generation
 
 def generate_images(request: GenerationRequest) -> Tensor:
     """The images only: [B, C, H, W] in [-1, 1]."""
-    for step in generate(request):
-        pass
-    return step.x_t.clamp(-1, 1)
+    *_, last = generate(request)
+    return last.x_t.clamp(-1, 1)
 
 
 def in_chunks(request: GenerationRequest, size: int = 100) -> Iterator[GenerationRequest]:

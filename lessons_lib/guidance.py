@@ -1,7 +1,7 @@
 """Guidance: wrappers that turn a network into an EpsFn, and an EpsFn into a steered one.
 
-An EpsFn takes (x_t [B, C, H, W], t [B] int64) and returns the noise in x_t, in x_t's shape and dtype. Samplers know
-nothing else, so every sampler works with every guidance.
+An EpsFn takes (x_t [B, C, H, W], t [B] int64) and returns the noise in x_t, in x_t's shape and dtype.
+Samplers know nothing else, so every sampler works with every guidance.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def conditional(model: nn.Module, y: Tensor) -> EpsFn:
 def with_cfg(model: nn.Module, y: Tensor, guidance_scale: float, interval: Interval | None = None) -> EpsFn:
     """Classifier-free guidance: eps = eps_uncond + w (eps_cond - eps_uncond).
 
-    Ho & Salimans 2022, eq. 6, whose w is ours minus 1. Here w = 0 is unconditional, w = 1 conditional, above 1
-    amplified. w = 0 and w = 1 need half the work; otherwise both predictions are one batch of 2B.
+    Ho & Salimans 2022, eq. 6, whose w is ours minus 1. Here w = 0 is unconditional, w = 1 conditional, above
+    1 amplified. w = 0 and w = 1 need half the work; otherwise both predictions are one batch of 2B.
 
     Args:
         y: [B] int64 labels.
@@ -97,11 +97,13 @@ def _labels_like(y: Tensor, x_t: Tensor) -> Tensor:
 
 def _check_interval(interval: Interval | None) -> None:
     if interval is not None and not 0 <= interval[0] <= interval[1]:
-        raise ValueError(f"The guidance interval must be (t_low, t_high) with 0 <= t_low <= t_high, got {interval}.")
+        raise ValueError(
+            f"The guidance interval must be (t_low, t_high) with 0 <= t_low <= t_high, got {interval}."
+        )
 
 
 def _inside(interval: Interval | None, t: Tensor, x: Tensor, value: float, outside: float) -> Tensor | float:
-    """`value` for the samples whose t lies in the interval, `outside` for the others: [B, 1, …, 1], or a number."""
+    """`value` for samples whose t lies in the interval, `outside` for others: [B, 1, …, 1], or a number."""
     if interval is None:
         return value
     mask = (t >= interval[0]) & (t <= interval[1])

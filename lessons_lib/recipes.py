@@ -1,7 +1,7 @@
 """The named trainings behind the shipped weights: what is trained, on what, how, and what is written.
 
-A recipe writes into its output folder: checkpoint.pt, losses.json, samples_epoch_NNN.png (denoisers), and at the end the
-weights NAME.safetensors with their card NAME.json.
+A recipe writes into its output folder: checkpoint.pt, losses.json, samples_epoch_NNN.png (denoisers), and at
+the end the weights NAME.safetensors with their card NAME.json.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from lessons_lib.classifier import Evaluator, EvaluatorConfig
 from lessons_lib.generation import GenerationRequest, generate_with
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.training import EpochDone, Event, LossFn, Stopped, TrainConfig, denoising_loss, train
+from lessons_lib.training.machine import make_accelerator
 from lessons_lib.unet import UNet, UNetConfig
 
 
@@ -50,7 +51,8 @@ class DiffusionOptions:
     Args:
         schedule, timesteps, loss, p_uncond: as in NoiseSchedule.by_name and denoising_loss.
         sample_every: draw a grid of samples every so many epochs; 0 never.
-        keep_epochs: keep the EMA weights of every epoch (epoch_NNN.safetensors), to study how a training went.
+        keep_epochs: keep the EMA weights of every epoch (epoch_NNN.safetensors), to study how a training
+            went.
     """
 
     schedule: str = "linear"
@@ -103,18 +105,23 @@ def run(
         command: what the user typed, for the card.
 
     Raises:
-        ValueError: for an unknown recipe.
+        ValueError: for an unknown recipe, or without an output folder.
         TrainingError, WriteError, DataError: as train, save_pretrained and load.
     """
     if (dataset, model) not in RECIPES:
         known = ", ".join(" ".join(key) for key in RECIPES)
         raise ValueError(f"There is no recipe {dataset} {model}: choose one of {known}.")
+    if config.output_dir is None:
+        raise ValueError("A recipe needs an output_dir to write to.")
     recipe, options = RECIPES[dataset, model], options or DiffusionOptions()
-    sets = {split: data.load(dataset, split) for split in data.SPLITS}
-    torch.manual_seed(config.seed)
-    network = recipe.build()
     schedule = NoiseSchedule.by_name(options.schedule, options.timesteps) if recipe.is_denoiser else None
-    loss_fn = _loss(recipe, network, schedule, options)
+    # Of several processes on a machine one downloads, and the others find what it brought.
+    with make_accelerator(config).local_main_process_first():
+        sets = {split: data.load(dataset, split) for split in data.SPLITS}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = recipe.build()
+    loss_fn = _loss(network, schedule, options)
     is_main = os.environ.get("RANK", "0") == "0"
     for event in train(
         network, loss_fn, sets["train"], config, val_data=sets["val"], test_data=sets["test"], resume=resume
@@ -122,11 +129,8 @@ def run(
         yield event
         if not is_main:
             continue
-        if isinstance(event, EpochDone) and schedule and options.sample_every and not event.epoch % options.sample_every:
-            yield _draw_samples(event, schedule, config.output_dir)
-        if isinstance(event, EpochDone) and schedule and options.keep_epochs:
-            path = config.output_dir / f"epoch_{event.epoch:03d}.safetensors"
-            weights.save_pretrained(path, event.ema_model, schedule, {"epoch": event.epoch})
+        if isinstance(event, EpochDone) and schedule:
+            yield from _after_epoch(event, schedule, options, config.output_dir)
         if isinstance(event, Stopped):
             card = _card(recipe, config, options, sets["train"], event, command)
             path = config.output_dir / f"{recipe.name}.safetensors"
@@ -134,14 +138,14 @@ def run(
             yield WeightsSaved(path)
 
 
-def _loss(recipe: Recipe, network: nn.Module, schedule: NoiseSchedule | None, options: DiffusionOptions) -> LossFn:
+def _loss(network: nn.Module, schedule: NoiseSchedule | None, options: DiffusionOptions) -> LossFn:
     if schedule is None:
         return classification_loss
     return denoising_loss(schedule, options.p_uncond, options.loss, network.config.num_classes or None)
 
 
 def classification_loss(model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-    """Cross-entropy of a classifier of clean images; in training the images are bent a little and labels smoothed."""
+    """Cross-entropy on clean images; in training they are bent a little, and the labels smoothed."""
     if not model.training:
         return F.cross_entropy(model(x_0).float(), y)
     return F.cross_entropy(model(random_affine(x_0, generator)).float(), y, label_smoothing=0.05)
@@ -163,14 +167,24 @@ def random_affine(x_0: Tensor, generator: torch.Generator) -> Tensor:
     return F.grid_sample(x_0 + 1, grid, align_corners=False) - 1
 
 
+def _after_epoch(
+    event: EpochDone, schedule: NoiseSchedule, options: DiffusionOptions, folder: Path
+) -> Iterator[SamplesDrawn]:
+    if options.sample_every and event.epoch % options.sample_every == 0:
+        yield _draw_samples(event, schedule, folder)
+    if options.keep_epochs:
+        path = folder / f"epoch_{event.epoch:03d}.safetensors"
+        weights.save_pretrained(path, event.ema_model, schedule, {"epoch": event.epoch})
+
+
 def _draw_samples(event: EpochDone, schedule: NoiseSchedule, folder: Path) -> SamplesDrawn:
     """Four of each class from the same noise after every epoch, so that progress shows and luck does not."""
     network = event.ema_model
     labels = tuple(range(max(network.config.num_classes, 1))) * 4
     guidance = "cfg" if network.config.num_classes else "none"
-    request = GenerationRequest(labels, guidance=guidance, guidance_scale=1.0, sampler="ddim", steps=25, seed=0)
-    for step in generate_with(network, schedule, request):
-        pass
+    steps = min(25, schedule.num_timesteps)
+    request = GenerationRequest(labels, guidance=guidance, guidance_scale=1.0, sampler="ddim", steps=steps)
+    *_, step = generate_with(network, schedule, request)
     path = folder / f"samples_epoch_{event.epoch:03d}.png"
     viz.save_png(path, viz.to_grid(step.x_t, columns=len(labels) // 4, scale=2))
     return SamplesDrawn(event.epoch, path)
@@ -178,16 +192,22 @@ def _draw_samples(event: EpochDone, schedule: NoiseSchedule, folder: Path) -> Sa
 
 DATA_NOTES = {
     "mnist": "MNIST (LeCun, Cortes and Burges), 60,000 training images, unchanged; CC BY-SA 3.0.",
-    "digits": "scikit-learn's 1,797 handwritten digits (UCI, CC BY 4.0), enlarged from 8×8 to 20×20 and padded to 28×28.",
+    "digits": "scikit-learn's 1,797 digits (UCI, CC BY 4.0), enlarged from 8×8 to 20×20 and padded to 28×28.",
 }
 
 
 def _card(
-    recipe: Recipe, config: TrainConfig, options: DiffusionOptions, images: data.ImageSet, end: Stopped, command: str
+    recipe: Recipe,
+    config: TrainConfig,
+    options: DiffusionOptions,
+    images: data.ImageSet,
+    end: Stopped,
+    command: str,
 ) -> dict:
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name != "output_dir"}
     if recipe.is_denoiser:
         settings |= dataclasses.asdict(options)
+    defaults = {"guidance_scale": 2.0, "sampler": "ddim", "steps": min(10, options.timesteps)}
     return {
         "training": {
             "command": command,
@@ -199,7 +219,7 @@ def _card(
             "hardware": hardware(),
             "seed": config.seed,
         },
-        "defaults": {"guidance_scale": 2.0, "sampler": "ddim", "steps": 10} if recipe.is_denoiser else {},
+        "defaults": defaults if recipe.is_denoiser else {},
         "metrics": {},
     }
 

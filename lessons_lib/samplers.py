@@ -1,7 +1,7 @@
 """Samplers: from pure noise x_T to an image, one re-estimate of the whole image at a time.
 
-A sampler is a generator of Steps. It asks an EpsFn for the noise, turns it into an estimate of x_0, and moves to the
-next noise level. A progress bar, a GIF, a scrubber, a cancel and an early stop are all loops over it.
+A sampler is a generator of Steps. It asks an EpsFn for the noise, turns it into an estimate of x_0, and moves
+to the next noise level. A progress bar, a GIF, a scrubber, a cancel and an early stop are all loops over it.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class Step(NamedTuple):
 
 
 class SampleNoise:
-    """Noise with one CPU generator a sample, so that sample k's noise is the same in any batch and on any device.
+    """One CPU generator a sample, so that sample k's noise is the same in any batch and on any device.
 
     Args:
         seeds: one (seed, k) a sample.
     """
 
     def __init__(self, seeds: Sequence[tuple[int, int]]) -> None:
-        # Mixed so that (0, 1) and (1, 0) differ. torch's CPU generator hears only the lowest 32 bits: the multipliers
-        # are odd, so no two k of one seed meet there.
+        # Mixed so that (0, 1) and (1, 0) differ. torch's CPU generator hears only the lowest 32 bits: the
+        # multipliers are odd, so no two k of one seed meet there.
         self.generators = [
             torch.Generator().manual_seed((seed * 0x9E3779B97F4A7C15 + k * 0xBF58476D1CE4E5B9 + 1) % 2**63)
             for seed, k in seeds
@@ -50,7 +50,9 @@ class SampleNoise:
     def __call__(self, x: Tensor) -> Tensor:
         """Fresh standard normal noise in the shape, dtype and device of x [B, …], B = len(seeds)."""
         if len(x) != len(self.generators):
-            raise ValueError(f"There are {len(self.generators)} seeds for {len(x)} samples: one a sample is needed.")
+            raise ValueError(
+                f"There are {len(self.generators)} seeds for {len(x)} samples: one a sample is needed."
+            )
         noise = torch.stack([torch.randn(x.shape[1:], generator=generator) for generator in self.generators])
         return noise.to(x.dtype).to(x.device)
 
@@ -66,7 +68,8 @@ def sample_ddpm(
 ) -> Iterator[Step]:
     """Ancestral sampling with the posterior variance (Ho et al. 2020, alg. 2 and eqs. 6-7).
 
-    With fewer than T timesteps each step jumps over several of the chain's, with the betas that belong to the jump.
+    With fewer than T timesteps each step jumps over several of the chain's, with the betas that belong to the
+    jump.
 
     Args:
         x_T: [B, C, H, W] standard normal noise.
@@ -84,7 +87,8 @@ def sample_ddpm(
             _, x_0 = _estimate(eps_fn, x, t, abar, clip_x0)
             alpha = abar / abar_prev
             beta = 1 - alpha
-            # Eq. 7: the mean of q(x_prev | x_t, x_0) and its variance, which is 0 in the last step (abar_prev = 1).
+            # Eq. 7: the mean of q(x_prev | x_t, x_0) and its variance, which is 0 in the last step (abar_prev
+            # = 1).
             weight_0 = math.sqrt(abar_prev) * beta / (1 - abar)
             weight_t = math.sqrt(alpha) * (1 - abar_prev) / (1 - abar)
             sigma = math.sqrt(beta * (1 - abar_prev) / (1 - abar))
@@ -137,7 +141,8 @@ def _state(x_T: Tensor) -> Tensor:
 
 
 def _walk(schedule: NoiseSchedule, timesteps: Tensor) -> Iterator[tuple[int, float, float]]:
-    """(t, abar at t, abar at the next timestep of the list) for each step; after the last, abar is 1: the image.
+    """(t, abar at t, abar at the next timestep of the list) for each step; after the last abar is 1, the
+    image.
 
     Python floats are float64, so coefficients are rounded to the state's dtype only when they meet it.
     """

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-# A beta of 1 would erase the image in one step and make log(1 - beta) infinite (Nichol & Dhariwal 2021, sec. 3.2).
+# A beta of 1 would erase the image in one step: log(1 - beta) is infinite (Nichol & Dhariwal 2021, sec. 3.2).
 MAX_BETA = 0.999
 
 
@@ -44,12 +44,16 @@ class NoiseSchedule:
         if betas.ndim != 1 or len(betas) == 0:
             raise ValueError(f"betas must have shape [T], got {list(betas.shape)}.")
         if not bool(((betas > 0) & (betas <= MAX_BETA)).all()):
-            raise ValueError(f"Every beta must lie in (0, {MAX_BETA}], got {betas.min():g} to {betas.max():g}.")
+            raise ValueError(
+                f"Every beta must lie in (0, {MAX_BETA}], got {betas.min():g} to {betas.max():g}."
+            )
         object.__setattr__(self, "betas", betas)
         object.__setattr__(self, "alphas_cumprod", torch.cumprod(1 - betas, dim=0))
 
     @classmethod
-    def linear(cls, num_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> NoiseSchedule:
+    def linear(
+        cls, num_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
+    ) -> NoiseSchedule:
         """Betas on a straight line (Ho et al. 2020, sec. 4).
 
         Both ends are scaled by 1000/T, so that x_T is noise for any T and not for T=1000 only.
@@ -59,8 +63,10 @@ class NoiseSchedule:
         return cls(betas.clamp(max=MAX_BETA), "linear")
 
     @classmethod
-    def sigmoid(cls, num_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> NoiseSchedule:
-        """Betas on a sigmoid from -6 to 6 (diffusers' "sigmoid"; Chen 2023 uses the name for another one, in abar)."""
+    def sigmoid(
+        cls, num_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
+    ) -> NoiseSchedule:
+        """Betas on a sigmoid from -6 to 6: diffusers' "sigmoid" (Chen 2023 has another one, in abar)."""
         start, end = _scaled_ends(num_timesteps, beta_start, beta_end)
         ramp = torch.sigmoid(torch.linspace(-6, 6, num_timesteps, dtype=torch.float64))
         return cls((start + (end - start) * ramp).clamp(max=MAX_BETA), "sigmoid")
@@ -107,7 +113,8 @@ class NoiseSchedule:
         Returns:
             two tensors of shape [B, 1, …, 1].
         """
-        # The tables stay float64 on the CPU (Apple's GPU has no float64): cast first, then move, once per device.
+        # The tables stay float64 on the CPU (Apple's GPU has no float64): cast first, then move, once per
+        # device.
         key = (x.device, x.dtype)
         if key not in self._cache:
             abar = self.alphas_cumprod
@@ -183,7 +190,8 @@ def spaced_timesteps(num_timesteps: int, num_steps: int, spacing: str = "trailin
     """
     if not 1 <= num_steps <= num_timesteps:
         raise ValueError(f"The number of steps must be between 1 and {num_timesteps} (T), got {num_steps}.")
-    # Integer arithmetic, and one float64 division at most: float rounding has cost other libraries a timestep.
+    # Integer arithmetic, and one float64 division at most: float rounding has cost other libraries a
+    # timestep.
     i = torch.arange(num_steps, dtype=torch.float64)
     if spacing == "trailing":
         steps = (num_timesteps - i * (num_timesteps / num_steps)).round() - 1

@@ -25,7 +25,8 @@ def timestep_embedding(t: Tensor, channels: int, max_period: float = 10_000.0) -
         [B, channels] float32, whatever the autocast: bfloat16 keeps only 507 of 1000 timesteps apart.
     """
     half = channels // 2
-    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    k = torch.arange(half, dtype=torch.float32, device=t.device)
+    frequencies = torch.exp(-math.log(max_period) * k / half)
     angles = t.float()[:, None] * frequencies[None, :]
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
@@ -34,20 +35,25 @@ def num_groups(channels: int) -> int:
     """The largest of 8, 16, 32 groups that divides the channels and leaves at least 4 in a group."""
     suited = [g for g in (32, 16, 8) if channels % g == 0 and channels // g >= 4]
     if not suited:
-        raise ValueError(f"Channels must be a multiple of 8 and at least 32 for group normalization, got {channels}.")
+        raise ValueError(
+            f"Channels must be a multiple of 8 and at least 32 for group normalization, got {channels}."
+        )
     return suited[0]
 
 
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions with a shortcut; the embedding scales and shifts the features between them.
 
-    FiLM (Perez et al. 2018): h <- (1 + scale) norm(h) + shift, with scale and shift read off the embedding of t (and y).
+    FiLM (Perez et al. 2018): h <- (1 + scale) norm(h) + shift, with scale and shift read off the embedding of
+    t (and y).
 
     Args:
         embedding_channels: 0 builds the block without FiLM.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, embedding_channels: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, embedding_channels: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(num_groups(in_channels), in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
@@ -55,7 +61,9 @@ class ResidualBlock(nn.Module):
         self.norm2 = nn.GroupNorm(num_groups(out_channels), out_channels)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.shortcut = (
+            nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        )
         # With a zero last convolution each block starts as its shortcut, and a deep network trains at once.
         nn.init.zeros_(self.conv2.weight)
         nn.init.zeros_(self.conv2.bias)
@@ -90,8 +98,10 @@ class SelfAttention(nn.Module):
         tokens = self.norm(x).flatten(2).transpose(1, 2)  # [B, H·W, C]
         qkv = self.to_qkv(tokens).view(batch, height * width, 3, self.heads, channels // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [B, heads, H·W, C/heads] each
-        # Written out: for so few tokens it is as fast as the fused kernel, and on a CPU in bfloat16 six times as fast.
-        weights = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]), dim=-1)  # [B, heads, H·W, H·W]
+        # Written out: for so few tokens it is as fast as the fused kernel, on a CPU in bfloat16 six times as
+        # fast.
+        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])  # [B, heads, H·W, H·W]
+        weights = torch.softmax(scores, dim=-1)
         mixed = (weights @ v).transpose(1, 2).flatten(2)  # [B, H·W, C]
         return x + self.project(mixed).transpose(1, 2).reshape(x.shape)
 
@@ -104,7 +114,7 @@ class Downsample(nn.Conv2d):
 
 
 class Upsample(nn.Module):
-    """Double height and width: nearest neighbour, then a 3×3 convolution (Odena et al. 2016: no checkerboard)."""
+    """Double height and width: nearest neighbour, then a convolution (Odena et al. 2016: no checkerboard)."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -123,7 +133,8 @@ class UNetConfig:
         image_size: height and width in pixels, a multiple of 2**(levels - 1).
         in_channels: 1 for grey, 3 for colour.
         base_channels: channels at full resolution.
-        channel_mults: channels of each level as a multiple of base_channels; each further level halves the image.
+        channel_mults: channels of each level as a multiple of base_channels; each further level halves the
+            image.
         blocks_per_level: residual blocks in each level, on the way down and on the way up.
         attention_levels: levels (0 is full resolution) with self-attention; the middle always has it.
         num_classes: K labels; 0 builds an unconditional network.
@@ -146,12 +157,13 @@ class UNetConfig:
         object.__setattr__(self, "channel_mults", tuple(self.channel_mults))
         object.__setattr__(self, "attention_levels", tuple(self.attention_levels))
         shrink = 2 ** (len(self.channel_mults) - 1)
-        if not self.channel_mults or self.image_size % shrink:
+        levels = len(self.channel_mults)
+        if not levels or self.image_size % shrink:
             raise ValueError(
-                f"image_size {self.image_size} must be a multiple of {shrink} for {len(self.channel_mults)} levels."
+                f"image_size {self.image_size} must be a multiple of {shrink} for {levels} levels."
             )
-        if any(level not in range(len(self.channel_mults)) for level in self.attention_levels):
-            raise ValueError(f"attention_levels {self.attention_levels} must be in 0 … {len(self.channel_mults) - 1}.")
+        if any(level not in range(levels) for level in self.attention_levels):
+            raise ValueError(f"attention_levels {self.attention_levels} must be in 0 … {levels - 1}.")
         if self.blocks_per_level < 1:
             raise ValueError(f"blocks_per_level must be at least 1, got {self.blocks_per_level}.")
         if self.num_classes < 0:
@@ -164,7 +176,7 @@ def _maybe_attention(config: UNetConfig, level: int) -> nn.Module:
 
 
 class DownLevel(nn.Module):
-    """Residual blocks at one resolution, then attention if the config asks for it, then halving if not the last."""
+    """Residual blocks at one resolution, attention if the config asks for it, halving but in the last."""
 
     def __init__(self, config: UNetConfig, level: int) -> None:
         super().__init__()
@@ -222,7 +234,9 @@ class UNet(nn.Module):
         self.config = config = config or UNetConfig()
         widths = [config.base_channels * m for m in config.channel_mults]
         width, embedding = config.base_channels, config.embedding_channels
-        self.time_mlp = nn.Sequential(nn.Linear(width * 2, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        self.time_mlp = nn.Sequential(
+            nn.Linear(width * 2, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
+        )
         # Row K of the table is the null label: "no class given".
         self.label_table = nn.Embedding(config.num_classes + 1, embedding) if config.num_classes else None
         self.stem = nn.Conv2d(config.in_channels, width, 3, padding=1)
@@ -245,7 +259,8 @@ class UNet(nn.Module):
     def embed(self, t: Tensor, y: Tensor | None) -> Tensor:
         """The embedding of timestep and label, [B, embedding_channels], that every block reads."""
         features = timestep_embedding(t, 2 * self.config.base_channels)
-        embedding = self.time_mlp(features.to(self.time_mlp[0].weight.dtype))  # for a network cast to half precision
+        # The cast is for a network in half precision.
+        embedding = self.time_mlp(features.to(self.time_mlp[0].weight.dtype))
         if self.label_table is not None:
             y = torch.full_like(t, self.null_label) if y is None else y
             embedding = embedding + self.label_table(y)
@@ -265,8 +280,8 @@ class UNet(nn.Module):
             eps: [B, C, H, W].
 
         Raises:
-            ValueError: if x_t does not have the configured channels and size, or y is given to a network without
-                classes.
+            ValueError: if x_t does not have the configured channels and size, or y is given to a network
+                without classes.
         """
         size, channels = self.config.image_size, self.config.in_channels
         if x_t.shape[1:] != (channels, size, size):

@@ -35,10 +35,14 @@ def available() -> list[str]:
 def weights_path(name: str | os.PathLike) -> Path:
     """Where weights of that name lie; a path to a .safetensors file is taken as it is."""
     path = Path(name)
-    return path if path.suffix == ".safetensors" or len(path.parts) > 1 else WEIGHTS_DIR / f"{name}.safetensors"
+    return (
+        path if path.suffix == ".safetensors" or len(path.parts) > 1 else WEIGHTS_DIR / f"{name}.safetensors"
+    )
 
 
-def save_pretrained(path: str | os.PathLike, model: nn.Module, schedule: NoiseSchedule | None, card: dict) -> dict:
+def save_pretrained(
+    path: str | os.PathLike, model: nn.Module, schedule: NoiseSchedule | None, card: dict
+) -> dict:
     """Write the weights and, beside them, the card.
 
     Args:
@@ -60,7 +64,9 @@ def save_pretrained(path: str | os.PathLike, model: nn.Module, schedule: NoiseSc
 
     path = Path(path)
     if schedule and not _is_named(schedule):
-        raise ValueError(f"The schedule {schedule.name!r} has betas of its own: a card can only name a standard one.")
+        raise ValueError(
+            f"The schedule {schedule.name!r} has betas of its own: a card can only name a standard one."
+        )
     tensors = {name: tensor.detach().cpu().contiguous().half() for name, tensor in model.state_dict().items()}
     content = save(tensors)
     facts = {
@@ -132,7 +138,9 @@ def load_pretrained(
     path, card = weights_path(name), read_card(name)
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != card["sha256"]:
-        raise WeightsError(f"The weights {path} are damaged (their SHA-256 is not the card's): fetch them again.")
+        raise WeightsError(
+            f"The weights {path} are damaged (their SHA-256 is not the card's): fetch them again."
+        )
     if card["architecture"] not in ARCHITECTURES:
         raise WeightsError(f"The card of {path} names an unknown network {card['architecture']!r}.")
     network, config = ARCHITECTURES[card["architecture"]]

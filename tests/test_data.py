@@ -27,7 +27,9 @@ def write_fake_mnist(raw):
     """Black images and labels 0 … 9 over and over; the images are sparse files, made in no time."""
     raw.mkdir(parents=True)
     for name, shape in FILES.items():
-        (raw / name).write_bytes(idx_header(shape) + (bytes(range(10)) * (shape[0] // 10) if len(shape) == 1 else b""))
+        (raw / name).write_bytes(
+            idx_header(shape) + (bytes(range(10)) * (shape[0] // 10) if len(shape) == 1 else b"")
+        )
         os.truncate(raw / name, 4 + 4 * len(shape) + math.prod(shape))
 
 
@@ -50,7 +52,7 @@ def fake_mnist(empty_machine):
     data._read_mnist_files.cache_clear()
 
 
-# -- the embedded digits ---------------------------------------------------------------------------------------
+# -- the embedded digits --------------------------------------------------------------------------------
 
 
 def test_embedded_digits_are_split_without_overlap_into_all_1797():
@@ -105,7 +107,7 @@ def test_unknown_names_and_splits_are_refused(args):
         data.load(*args)
 
 
-# -- without MNIST ---------------------------------------------------------------------------------------------
+# -- without MNIST --------------------------------------------------------------------------------------
 
 
 def test_offline_falls_back_to_the_digits_and_says_so_once_on_stderr(empty_machine, capsys):
@@ -169,7 +171,7 @@ def test_a_download_goes_to_lessons_data_and_is_read(empty_machine, monkeypatch)
     data._read_mnist_files.cache_clear()
 
 
-# -- with files ------------------------------------------------------------------------------------------------
+# -- with files -----------------------------------------------------------------------------------------
 
 
 def test_lessons_data_is_looked_at_first(tmp_path, monkeypatch):

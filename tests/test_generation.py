@@ -1,4 +1,4 @@
-"""generation.py: one request in, Steps out; defaults from the card, noise from (seed, k), one sentence for nonsense."""
+"""generation.py: defaults from the card, noise from (seed, k), one sentence for nonsense."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,28 @@ import torch
 
 from lessons_lib import generation
 from lessons_lib.classifier import Evaluator, EvaluatorConfig
-from lessons_lib.generation import GenerationRequest, generate, generate_images, generate_with, load_model, with_defaults
+from lessons_lib.generation import (
+    GenerationRequest,
+    generate,
+    generate_images,
+    generate_with,
+    load_model,
+    with_defaults,
+)
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import WeightsError, read_card, save_pretrained, write_card
 
 DEFAULTS = {"guidance_scale": 3.0, "sampler": "ddpm", "steps": 4}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """For networks this small more threads only wait for each other, above all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +63,9 @@ def images(path, labels=(0, 1), **options):
 def test_what_is_not_asked_comes_from_the_card(denoiser):
     request = with_defaults(GenerationRequest((0,), weights=denoiser))
     assert (request.guidance_scale, request.sampler, request.steps) == (3.0, "ddpm", 4)
-    request = with_defaults(GenerationRequest((0,), weights=denoiser, guidance_scale=0.0, sampler="ddim", steps=2))
+    request = with_defaults(
+        GenerationRequest((0,), weights=denoiser, guidance_scale=0.0, sampler="ddim", steps=2)
+    )
     assert (request.guidance_scale, request.sampler, request.steps) == (0.0, "ddim", 2)
 
 
@@ -65,7 +83,9 @@ def test_the_same_request_draws_the_same_and_another_seed_another(denoiser, samp
     assert not torch.allclose(first, images(denoiser, sampler=sampler, seed=2))
 
 
-@pytest.mark.parametrize("options", [{"sampler": "ddpm"}, {"sampler": "ddim"}, {"sampler": "ddim", "eta": 0.7}])
+@pytest.mark.parametrize(
+    "options", [{"sampler": "ddpm"}, {"sampler": "ddim"}, {"sampler": "ddim", "eta": 0.7}]
+)
 def test_a_sample_is_the_same_in_any_batch(denoiser, options):
     labels = (0, 1, 2, 0, 1, 2, 0, 1)
     together = images(denoiser, labels, **options)
@@ -107,7 +127,11 @@ def test_guidance_none_does_not_hear_the_labels(denoiser):
 
 def test_bf16_runs_the_network_in_bfloat16_and_nothing_else(denoiser):
     exact, fast = (
-        next(generate(GenerationRequest((0, 1), weights=denoiser, sampler="ddim", steps=50, precision=precision))).x_t
+        next(
+            generate(
+                GenerationRequest((0, 1), weights=denoiser, sampler="ddim", steps=50, precision=precision)
+            )
+        ).x_t
         for precision in ("float32", "bf16")
     )
     assert fast.dtype == torch.float32 and not torch.equal(exact, fast)

@@ -10,7 +10,7 @@ NULL = 3
 
 
 class Recorder(nn.Module):
-    """A network whose answer is known: 0.1 x + y, with the null label counted as 10; it notes what it is asked."""
+    """Answers 0.1 x + y, with the null label counted as 10, and notes what it is asked."""
 
     null_label = NULL
 
@@ -51,7 +51,9 @@ def test_cfg_extrapolates_from_the_unconditional_prediction(w):
     torch.testing.assert_close(ask(with_cfg(Recorder(torch.float64), Y, w)), expected.expand_as(X))
 
 
-@pytest.mark.parametrize("w, interval, batch", [(0, None, 2), (1, None, 2), (1, (3, 4), 2), (2, None, 4), (0, (3, 4), 4)])
+@pytest.mark.parametrize(
+    "w, interval, batch", [(0, None, 2), (1, None, 2), (1, (3, 4), 2), (2, None, 4), (0, (3, 4), 4)]
+)
 def test_cfg_asks_once_with_one_half_where_one_is_enough(w, interval, batch):
     model = Recorder()
     with_cfg(model, Y, w, interval)(X, T)
@@ -72,7 +74,9 @@ def test_w_0_equals_unconditional_and_w_1_equals_conditional_exactly():
     torch.testing.assert_close(with_cfg(model, Y, 0.0, everywhere)(X, T), unconditional(model)(X, T))
 
 
-@pytest.mark.parametrize("interval, inside", [((5, 6), (1, 1)), ((5, 5), (1, 0)), ((6, 900), (0, 1)), ((0, 4), (0, 0))])
+@pytest.mark.parametrize(
+    "interval, inside", [((5, 6), (1, 1)), ((5, 5), (1, 0)), ((6, 900), (0, 1)), ((0, 4), (0, 0))]
+)
 def test_the_interval_is_inclusive_masked_per_sample_and_conditional_outside(interval, inside):
     eps = ask(with_cfg(Recorder(torch.float64), Y, 3.0, interval))
     w = torch.tensor([3.0 if i else 1.0 for i in inside], dtype=torch.float64).view(-1, 1, 1, 1)

@@ -53,9 +53,13 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *filter(None, [node.module])])
-            names |= {f"{module}.{alias.name}" for alias in node.names} if module == "lessons_lib" else {module}
+            names |= (
+                {f"{module}.{alias.name}" for alias in node.names} if module == "lessons_lib" else {module}
+            )
     modules = {name.split(".")[1] for name in names if name.startswith("lessons_lib.")}
-    return {module for module in modules if (LIBRARY / f"{module}.py").exists() or (LIBRARY / module).is_dir()}
+    return {
+        module for module in modules if (LIBRARY / f"{module}.py").exists() or (LIBRARY / module).is_dir()
+    }
 
 
 each_source = pytest.mark.parametrize("path", SOURCES, ids=[str(p.relative_to(LIBRARY)) for p in SOURCES])
@@ -93,7 +97,9 @@ def test_a_function_fits_on_a_screen(path):
 
 def loaded_by(statement: str) -> set[str]:
     code = f"import sys\n{statement}\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=LIBRARY.parent)
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=LIBRARY.parent
+    )
     return set(out.stdout.split())
 
 
@@ -102,5 +108,14 @@ def test_the_bare_import_is_free():
 
 
 def test_drawing_needs_none_of_the_slow_packages():
-    slow = {"accelerate", "torchvision", "diffusers", "torchmetrics", "sklearn", "matplotlib", "transformers", "pandas"}
+    slow = {
+        "accelerate",
+        "torchvision",
+        "diffusers",
+        "torchmetrics",
+        "sklearn",
+        "matplotlib",
+        "transformers",
+        "pandas",
+    }
     assert not loaded_by("import lessons_lib.generation") & slow

@@ -1,8 +1,10 @@
 """Exact answers and independent implementations that the numerics are held against (all in float64).
 
-Gaussian data and a mixture of two Gaussians, for which the perfect eps is a formula, and diffusers' schedulers.
+Gaussian data and a mixture of two Gaussians, for which the perfect eps is a formula, and diffusers'
+schedulers.
 """
 
+import itertools
 import math
 
 import pytest
@@ -37,7 +39,7 @@ def gaussian_eps(schedule, mean=MEAN, std=STD):
     return eps_fn
 
 
-# -- Gaussian data ---------------------------------------------------------------------------------------------
+# -- Gaussian data --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine", "sigmoid"])
@@ -53,11 +55,13 @@ def test_ddim_converges_to_the_ode_end_point_at_first_order(name):
         found = final(sample_ddim(gaussian_eps(schedule), schedule, x_T, ts, clip_x0=False))
         errors.append((found - exact).abs().max().item())
     assert errors[-1] < 0.02
-    for coarse, fine in zip(errors, errors[1:], strict=False):
+    for coarse, fine in itertools.pairwise(errors):
         assert 1.7 < coarse / fine < 2.3  # half the step, half the error
 
 
-@pytest.mark.parametrize("sampler, kwargs", [(sample_ddpm, {}), (sample_ddim, {"eta": 1.0}), (sample_ddim, {"eta": 0.5})])
+@pytest.mark.parametrize(
+    "sampler, kwargs", [(sample_ddpm, {}), (sample_ddim, {"eta": 1.0}), (sample_ddim, {"eta": 0.5})]
+)
 def test_stochastic_samplers_draw_the_right_moments(sampler, kwargs):
     source = torch.Generator().manual_seed(1)
     x_T = normal(20_000, 1)
@@ -83,8 +87,10 @@ def test_ddpm_keeps_the_exact_marginal_after_every_step():
     probe = torch.tensor([[0.0], [1.0]], dtype=torch.float64)  # the step is affine in x: two points show it
     for k in range(len(ts) - 1):
         ts_k = torch.tensor(ts[k : k + 2])
-        at = next(sample_ddpm(gaussian_eps(LINEAR), LINEAR, probe, ts_k, noise_fn=lambda x: 0 * x, clip_x0=False)).x_t
-        up = next(sample_ddpm(gaussian_eps(LINEAR), LINEAR, probe, ts_k, noise_fn=torch.ones_like, clip_x0=False)).x_t
+        at, up = (
+            next(sample_ddpm(gaussian_eps(LINEAR), LINEAR, probe, ts_k, noise_fn=noise_fn, clip_x0=False)).x_t
+            for noise_fn in (torch.zeros_like, torch.ones_like)
+        )
         slope, offset, noise_scale = (at[1] - at[0]).item(), at[0].item(), (up - at)[0].item()
         abar, prev = abars[k], abars[k + 1]
         # E[x_prev given x_t] is exact: the best linear estimate of one noisy state from another.
@@ -103,19 +109,21 @@ def test_data_at_one_point_is_found_in_a_single_step(sampler):
     torch.testing.assert_close(found, torch.full_like(x_T, 0.25), rtol=0, atol=1e-10)
 
 
-# -- a mixture of two Gaussians --------------------------------------------------------------------------------
+# -- a mixture of two Gaussians -------------------------------------------------------------------------
 
 CENTRES = torch.tensor([-0.5, 0.6], dtype=torch.float64)
 
 
 class MixtureNetwork(nn.Module):
-    """The perfect network for an even mixture of two Gaussians; label 2 is the null label. x is [B, 1, 1, 1]."""
+    """The perfect network for an even mixture of two Gaussians; label 2 is null. x is [B, 1, 1, 1]."""
 
     null_label = 2
 
     def forward(self, x_t, t, y=None):
         y = torch.full_like(t, 2) if y is None else y
-        parts = torch.cat([gaussian_eps(LINEAR, centre, STD)(x_t, t) for centre in CENTRES], dim=1)  # [B, 2, 1, 1]
+        parts = torch.cat(
+            [gaussian_eps(LINEAR, centre, STD)(x_t, t) for centre in CENTRES], dim=1
+        )  # [B, 2, 1, 1]
         weights = class_probabilities(x_t, t)[..., None, None]
         mixed = (weights * parts).sum(1, keepdim=True)
         own = parts.gather(1, y.clamp(max=1).view(-1, 1, 1, 1))
@@ -135,7 +143,7 @@ def classifier_gradient(x_t, t, y):
 
 @pytest.mark.parametrize("w", [0.0, 1.0, 2.0, 5.0, -1.0])
 def test_cfg_with_exact_networks_is_guidance_by_the_exact_classifier(w):
-    """eps_uncond - w sqrt(1 - abar) grad log p(y given x_t): catches a wrong sign, factor or scale convention."""
+    """eps_uncond - w sqrt(1 - abar) grad log p(y given x_t): catches a wrong sign, factor or convention."""
     x_t, t, y = normal(6, 1, 1, 1), torch.tensor([0, 50, 200, 500, 800, 999]), torch.tensor([0, 1] * 3)
     network = MixtureNetwork()
     noise = (1 - LINEAR.alphas_cumprod[t]).sqrt().view(-1, 1, 1, 1)
@@ -158,7 +166,7 @@ def test_conditional_sampling_reaches_its_own_gaussian_and_guidance_overshoots_i
     assert guided_mean > 0.65 and guided_std < STD
 
 
-# -- diffusers -------------------------------------------------------------------------------------------------
+# -- diffusers ------------------------------------------------------------------------------------------
 
 
 def wavy(x_t, t):
@@ -185,7 +193,8 @@ def assert_same_path(ours, theirs):
         torch.testing.assert_close(step.x_0, x_0, rtol=0, atol=1e-5)
 
 
-# diffusers' DDIM computes the timestep before t as t - T // N, which is right only where the list has that stride.
+# diffusers' DDIM takes t - T // N for the timestep before t, which is right only where the list has that
+# stride.
 @pytest.mark.parametrize("spacing", ["trailing", "leading"])
 @pytest.mark.parametrize("steps", [5, 50, 1000])
 @pytest.mark.parametrize("clip", [True, False])
@@ -196,7 +205,9 @@ def test_ddim_agrees_with_diffusers(spacing, steps, clip):
     theirs = diffusers_states(scheduler, x_T, steps, eta=0.0, use_clipped_model_output=True)
     if spacing == "leading":  # there the last jump of theirs goes from 0 to "-stride": the same end, abar = 1
         assert scheduler.timesteps[-1] == 0
-    assert_same_path(sample_ddim(wavy, LINEAR, x_T, spaced_timesteps(1000, steps, spacing), clip_x0=clip), theirs)
+    assert_same_path(
+        sample_ddim(wavy, LINEAR, x_T, spaced_timesteps(1000, steps, spacing), clip_x0=clip), theirs
+    )
 
 
 @pytest.mark.parametrize("eta", [0.3, 1.0])
@@ -220,7 +231,9 @@ def test_ddim_noise_agrees_with_diffusers(eta):
 @pytest.mark.parametrize("clip", [True, False])
 def test_ddpm_agrees_with_diffusers(steps, clip):
     x_T, source = normal(2, 1, 3, 3), torch.Generator().manual_seed(5)
-    scheduler = DDPMScheduler(1000, timestep_spacing="trailing", variance_type="fixed_small", clip_sample=clip)
+    scheduler = DDPMScheduler(
+        1000, timestep_spacing="trailing", variance_type="fixed_small", clip_sample=clip
+    )
     theirs = diffusers_states(scheduler, x_T, steps, generator=source)
     source.manual_seed(5)
     ours = sample_ddpm(
@@ -236,7 +249,7 @@ def test_ddpm_agrees_with_diffusers(steps, clip):
 
 @pytest.mark.parametrize("ts", [[999, 749, 500, 250, 0], [999, 856, 713, 570, 428, 285, 142]])
 def test_where_the_list_has_no_fixed_stride_each_step_goes_to_the_next_of_the_list(ts):
-    """Trap 7: t - T // N would aim at 799 and 857 - 142 - ...; the exact flow shows which level was reached."""
+    """Trap 7: t - T // N would miss the list's levels; the exact flow shows which level was reached."""
     eps_fn = gaussian_eps(LINEAR, 0.25, 0.0)  # all data at one point: DDIM is exact for steps of any size
     x_T = normal(1, 1, 2, 2)
     abar_T = LINEAR.alphas_cumprod[ts[0]]

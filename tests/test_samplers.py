@@ -1,4 +1,4 @@
-"""samplers.py: what a step is, what noise it takes, and the traps of dtype, grad mode and in-place changes."""
+"""samplers.py: what a step is, what noise it takes, and the traps of dtype and grad mode."""
 
 import itertools
 
@@ -88,10 +88,14 @@ def test_ddim_with_eta_1_is_ddpm(ts, clip):
 def test_eta_scales_the_noise():
     ts = torch.tensor([500, 400])
     plain, half, full = (
-        next(sample_ddim(wavy, SCHEDULE, x_T(), ts, eta=eta, noise_fn=lambda x: torch.full_like(x, 1000.0))).x_t
+        next(
+            sample_ddim(wavy, SCHEDULE, x_T(), ts, eta=eta, noise_fn=lambda x: torch.full_like(x, 1000.0))
+        ).x_t
         for eta in (0.0, 0.5, 1.0)
     )
-    torch.testing.assert_close((half - plain).mean() / (full - plain).mean(), torch.tensor(0.5).double(), rtol=0.01, atol=0)
+    torch.testing.assert_close(
+        (half - plain).mean() / (full - plain).mean(), torch.tensor(0.5).double(), rtol=0.01, atol=0
+    )
 
 
 @pytest.mark.parametrize("eta", [-0.1, 1.5, float("nan")])
@@ -107,13 +111,18 @@ def test_timesteps_must_descend_within_the_schedule(sampler, ts):
         next(sampler(wavy, SCHEDULE, x_T(), torch.tensor(ts)))
 
 
-# -- dtype, memory, grad mode ----------------------------------------------------------------------------------
+# -- dtype, memory, grad mode ---------------------------------------------------------------------------
 
 
 @each_sampler
 @pytest.mark.parametrize(
     "given, kept",
-    [(torch.float64, torch.float64), (torch.float32, torch.float32), (torch.bfloat16, torch.float32), (torch.float16, torch.float32)],
+    [
+        (torch.float64, torch.float64),
+        (torch.float32, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float32),
+    ],
 )
 def test_the_state_keeps_its_dtype_and_never_falls_below_float32(sampler, given, kept):
     for step in sampler(wavy, SCHEDULE, x_T(dtype=given), spaced_timesteps(1000, 3), noise_fn=noise()):
@@ -178,7 +187,7 @@ def test_inference_mode_of_the_caller_works(sampler):
     assert last.x_t.isfinite().all()
 
 
-# -- noise -----------------------------------------------------------------------------------------------------
+# -- noise ----------------------------------------------------------------------------------------------
 
 
 def test_a_samples_noise_depends_on_its_seed_only():
@@ -236,4 +245,6 @@ def test_a_batch_of_8_equals_8_singles(sampler):
         *_, last = sampler(lambda x, t: network(x, t, y[ks]), SCHEDULE, start, ts, noise_fn=source)
         return last.x_t
 
-    torch.testing.assert_close(run(list(range(8))), torch.cat([run([k]) for k in range(8)]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        run(list(range(8))), torch.cat([run([k]) for k in range(8)]), rtol=0, atol=1e-4
+    )

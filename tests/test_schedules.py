@@ -86,7 +86,9 @@ def test_q_sample_is_the_closed_form_and_each_sample_has_its_own_t():
     x_t = q_sample(schedule, x_0, t, eps)
     for k in range(3):
         abar = schedule.alphas_cumprod[t[k]]
-        torch.testing.assert_close(x_t[k], abar.sqrt() * x_0[k] + (1 - abar).sqrt() * eps[k], rtol=0, atol=1e-15)
+        torch.testing.assert_close(
+            x_t[k], abar.sqrt() * x_0[k] + (1 - abar).sqrt() * eps[k], rtol=0, atol=1e-15
+        )
 
 
 def test_code_t_0_is_already_noisy():
@@ -122,7 +124,7 @@ def test_tables_first_used_under_inference_mode_still_serve_gradients():
     assert (x_0.grad > 0).all()
 
 
-# -- timestep spacing ------------------------------------------------------------------------------------------
+# -- timestep spacing -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -167,7 +169,7 @@ def test_unknown_spacing_is_refused():
         spaced_timesteps(1000, 10, "karras")
 
 
-@pytest.mark.parametrize("name", ["linear", "sigmoid"])  # the cosine's noisiest timesteps lie too far apart for it
+@pytest.mark.parametrize("name", ["linear", "sigmoid"])  # the cosine's noisiest timesteps lie too far apart
 def test_logsnr_spacing_is_even_in_logsnr(name):
     schedule = NoiseSchedule.by_name(name, 50_000)
     ts = spaced_timesteps_logsnr(schedule, 20)

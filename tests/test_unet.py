@@ -31,8 +31,12 @@ def test_the_digit_network_has_at_most_two_million_parameters():
     "config",
     [
         UNetConfig(),
-        UNetConfig(image_size=32, in_channels=3, base_channels=32, channel_mults=(1, 2, 2), attention_levels=(1, 2)),
-        UNetConfig(image_size=64, in_channels=3, channel_mults=(1, 2, 2, 2), attention_levels=(3,), num_classes=0),
+        UNetConfig(
+            image_size=32, in_channels=3, base_channels=32, channel_mults=(1, 2, 2), attention_levels=(1, 2)
+        ),
+        UNetConfig(
+            image_size=64, in_channels=3, channel_mults=(1, 2, 2, 2), attention_levels=(3,), num_classes=0
+        ),
         UNetConfig(image_size=16, base_channels=40, channel_mults=(1, 3), blocks_per_level=2),
     ],
     ids=["digits", "colour 32", "colour 64 without classes", "odd widths, two blocks"],
@@ -68,7 +72,9 @@ def test_attention_is_the_textbook_formula():
     torch.nn.init.normal_(attention.project.weight)
     x = torch.randn(2, 64, 3, 4)
     tokens = attention.norm(x).flatten(2).transpose(1, 2)
-    q, k, v = (part.unflatten(2, (2, 32)).transpose(1, 2) for part in attention.to_qkv(tokens).chunk(3, dim=2))
+    q, k, v = (
+        part.unflatten(2, (2, 32)).transpose(1, 2) for part in attention.to_qkv(tokens).chunk(3, dim=2)
+    )
     mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
     expected = x + attention.project(mixed).transpose(1, 2).reshape(x.shape)
     torch.testing.assert_close(attention(x), expected, rtol=1e-4, atol=1e-5)
@@ -85,7 +91,7 @@ def test_channels_that_no_group_divides_are_refused(channels):
         UNet(UNetConfig(base_channels=channels))
 
 
-# -- labels ----------------------------------------------------------------------------------------------------
+# -- labels ---------------------------------------------------------------------------------------------
 
 
 def test_no_label_is_the_null_label_and_labels_differ(tiny):
@@ -141,7 +147,7 @@ def test_a_config_read_from_json_equals_the_one_written():
     assert UNetConfig(channel_mults=[1, 2, 4], attention_levels=[]) == UNetConfig()
 
 
-# -- the time embedding ----------------------------------------------------------------------------------------
+# -- the time embedding ---------------------------------------------------------------------------------
 
 
 def test_the_embedding_keeps_all_timesteps_apart_and_bfloat16_timesteps_would_not():
@@ -172,10 +178,12 @@ def test_a_network_cast_to_another_precision_runs(tiny, dtype):
     expected = tiny(x_t, t)
     found = tiny.to(dtype)(x_t.to(dtype), t)
     assert found.dtype == dtype
-    torch.testing.assert_close(found.float(), expected, rtol=0.1, atol=0.1 if dtype == torch.bfloat16 else 1e-4)
+    torch.testing.assert_close(
+        found.float(), expected, rtol=0.1, atol=0.1 if dtype == torch.bfloat16 else 1e-4
+    )
 
 
-# -- learning --------------------------------------------------------------------------------------------------
+# -- learning -------------------------------------------------------------------------------------------
 
 
 def test_a_fresh_network_predicts_zero():

@@ -1,6 +1,6 @@
 """The command line: python -m lessons_lib train | sample | evaluate | check-machine
 
-Here are the options, and the one place that turns a user's error into a sentence. What a command does stands
+Here are the commands, and the one place that turns a user's error into a sentence. What a command does stands
 in the module of its name, loaded only when it runs: torch takes seconds to load, and --help should not.
 """
 
@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from lessons_lib import keep_freed_memory
+from lessons_lib.cli import options as o
 
 PROGRAM = "python -m lessons_lib"
 USER_ERROR = 2  # the exit status, as for a wrong option
@@ -29,76 +28,26 @@ def _program() -> None:
     """Steering Diffusion: train a small diffusion model, draw with it, measure it."""
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a number.") from None
-
-
-Dataset = Annotated[str, typer.Argument(help="The data set: mnist.", metavar="DATASET")]
-Guidance = Annotated[
-    str,
-    typer.Option(
-        help="cfg (classifier-free guidance), or none: the unconditional model, which ignores labels."
-    ),
-]
-Scale = Annotated[
-    float | None,
-    typer.Option(
-        metavar="W",
-        parser=_number,
-        help="w of the guidance: 0 unconditional, 1 conditional, above 1 amplified. [default: the card's]",
-    ),
-]
-Sampler = Annotated[str | None, typer.Option(help="ddim or ddpm. [default: the card's]")]
-Steps = Annotated[
-    int | None, typer.Option(help="Network evaluations an image, 1 to T. [default: the card's]")
-]
-Weights = Annotated[
-    str | None,
-    typer.Option(help="Name of shipped weights, or path of a .safetensors. [default: DATASET-denoiser]"),
-]
-Seed = Annotated[int, typer.Option(help="Decides all noise.")]
-BatchSize = Annotated[
-    int, typer.Option(help="Images drawn at once; changes speed and memory, not the noise.")
-]
-Device = Annotated[str, typer.Option(help="auto (CUDA if there is one, else cpu), cpu, cuda, mps.")]
-NetworkPrecision = Annotated[str, typer.Option(help="Of the network: float32 or bf16.")]
-
-
 @app.command()
 def train(
-    dataset: Dataset,
-    model: Annotated[str, typer.Option(help="denoiser, evaluator or all.")] = "all",
-    epochs: Annotated[
-        int | None, typer.Option(help="Passes over the images. [default: the recipe's]")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step, all processes together.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    timesteps: Annotated[int, typer.Option(help="T of the noise schedule.")] = 1000,
-    schedule: Annotated[str, typer.Option(help="linear, cosine or sigmoid.")] = "linear",
-    loss: Annotated[str, typer.Option(help="mse or l1.")] = "mse",
-    p_uncond: Annotated[
-        float, typer.Option(help="Share of labels dropped, for classifier-free guidance.")
-    ] = 0.1,
-    device: Device = "auto",
-    precision: Annotated[
-        str, typer.Option(help="auto (bf16 where the hardware multiplies it), float32, bf16, fp16.")
-    ] = "auto",
-    ema_decay: Annotated[float | None, typer.Option(help="Of the moving average of the weights.")] = None,
-    sample_every: Annotated[int, typer.Option(help="Epochs between grids of samples; 0 never.")] = 1,
-    keep_epochs: Annotated[
-        bool, typer.Option("--keep-epochs", help="Keep the weights of every epoch.")
-    ] = False,
-    output_dir: Annotated[
-        Path | None, typer.Option(help="With --model all, a folder for each. [default: runs/DATASET-MODEL]")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint in the output folder.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Decides all random numbers.")] = 0,
-    max_seconds: Annotated[float | None, typer.Option(help="Stop by the clock; for each model.")] = None,
+    dataset: o.Dataset,
+    model: o.Model = "all",
+    epochs: o.Epochs = None,
+    batch_size: o.TrainBatchSize = None,
+    lr: o.LearningRate = None,
+    timesteps: o.Timesteps = 1000,
+    schedule: o.Schedule = "linear",
+    loss: o.Loss = "mse",
+    p_uncond: o.PUncond = 0.1,
+    device: o.Device = "auto",
+    precision: o.TrainPrecision = "auto",
+    ema_decay: o.EmaDecay = None,
+    sample_every: o.SampleEvery = 1,
+    keep_epochs: o.KeepEpochs = False,
+    output_dir: o.OutputDir = None,
+    resume: o.Resume = False,
+    seed: o.Seed = 0,
+    max_seconds: o.MaxSeconds = None,
 ) -> None:
     """Train the models of a data set; several GPUs: accelerate launch -m lessons_lib train …"""
     from lessons_lib.cli import training
@@ -116,25 +65,20 @@ def train(
 
 @app.command()
 def sample(
-    dataset: Dataset,
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="FILE.png (a row a label), .gif (the denoising) or .npz (images in [0, 1], labels)."
-        ),
-    ],
-    labels: Annotated[str, typer.Option(help="Labels with commas between, such as 0,1,2; or all.")] = "all",
-    num_per_label: Annotated[int, typer.Option(help="Images of each label.")] = 1,
-    guidance: Guidance = "cfg",
-    guidance_scale: Scale = None,
-    sampler: Sampler = None,
-    steps: Steps = None,
-    seed: Seed = 0,
-    weights: Weights = None,
-    individual: Annotated[Path | None, typer.Option(help="A folder that gets one PNG an image too.")] = None,
-    batch_size: BatchSize = 100,
-    device: Device = "auto",
-    precision: NetworkPrecision = "float32",
+    dataset: o.Dataset,
+    out: o.Out,
+    labels: o.Labels = "all",
+    num_per_label: o.NumPerLabel = 1,
+    guidance: o.Guidance = "cfg",
+    guidance_scale: o.Scale = None,
+    sampler: o.Sampler = None,
+    steps: o.Steps = None,
+    seed: o.Seed = 0,
+    weights: o.Weights = None,
+    individual: o.Individual = None,
+    batch_size: o.BatchSize = 100,
+    device: o.Device = "auto",
+    precision: o.NetworkPrecision = "float32",
 ) -> None:
     """Draw images and write them to a file."""
     from lessons_lib.cli import sampling
@@ -148,30 +92,21 @@ def sample(
 
 @app.command()
 def evaluate(
-    dataset: Dataset,
-    guidance: Guidance = "cfg",
-    guidance_scale: Scale = None,
-    sampler: Sampler = None,
-    steps: Steps = None,
-    num_samples: Annotated[
-        int, typer.Option(help="Images drawn, in the training set's class frequencies.")
-    ] = 2000,
-    seed: Seed = 0,
-    weights: Weights = None,
-    evaluator_weights: Annotated[
-        str | None, typer.Option(help="The judge: name or path. [default: DATASET-evaluator]")
-    ] = None,
-    evaluator: Annotated[
-        bool, typer.Option("--evaluator", help="Measure the judge itself, on the data set's test images.")
-    ] = False,
-    card: Annotated[
-        bool,
-        typer.Option("--card", help="Run the standard evaluations and write them into the weights' card."),
-    ] = False,
-    batch_size: BatchSize = 100,
-    device: Device = "auto",
-    precision: NetworkPrecision = "float32",
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    dataset: o.Dataset,
+    guidance: o.Guidance = "cfg",
+    guidance_scale: o.Scale = None,
+    sampler: o.Sampler = None,
+    steps: o.Steps = None,
+    num_samples: o.NumSamples = 2000,
+    seed: o.Seed = 0,
+    weights: o.Weights = None,
+    evaluator_weights: o.EvaluatorWeights = None,
+    evaluator: o.Evaluator = False,
+    card: o.Card = False,
+    batch_size: o.BatchSize = 100,
+    device: o.Device = "auto",
+    precision: o.NetworkPrecision = "float32",
+    json: o.Json = False,
 ) -> None:
     """Draw images and measure them: accuracy by class, feature FID, diversity, seconds an image."""
     from lessons_lib.cli import evaluating

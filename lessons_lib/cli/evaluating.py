@@ -98,12 +98,9 @@ def run_card(judge: Judge, name: str | None, wanted: dict, batch_size: int, as_j
     """Measure the standard settings and write them into the denoiser's card."""
     name = name or f"{judge.dataset}-denoiser"
     _check(judge, name, wanted, 1, batch_size)
-    card = weights.read_card(name)
-    check_writable(weights.weights_path(name).with_suffix(".json"))
     reference = judge.reference()
-    if reference.source != judge.dataset:
-        raise data.DataError(f"A card needs the real {SOURCES[judge.dataset]}, which is not on this machine.")
-    results = []
+    _check_card(judge, name, reference.source)
+    card, results = weights.read_card(name), []
     for scale, steps, num_samples in STANDARD:
         setting = wanted | {
             "guidance": "cfg",
@@ -123,6 +120,8 @@ def run_card(judge: Judge, name: str | None, wanted: dict, batch_size: int, as_j
 def run_evaluator(judge: Judge, write: bool, as_json: bool) -> None:
     """Measure the evaluator on all test images; with `write`, into its card, and the reference beside it."""
     sets = [data.load(judge.dataset, split) for split in ("val", "test")]
+    if write:
+        _check_card(judge, judge.name, sets[0].source)
     images = data.to_signed(torch.cat([s.images for s in sets]))
     found = metrics.accuracy(judge.model, images, torch.cat([s.labels for s in sets]))
     result = {
@@ -143,6 +142,13 @@ def run_evaluator(judge: Judge, write: bool, as_json: bool) -> None:
 
 def _named(option: str, judge: Judge) -> str:
     return "" if judge.name == f"{judge.dataset}-evaluator" else f" --{option} {judge.name}"
+
+
+def _check_card(judge: Judge, name: str, source: str) -> None:
+    """Refuse before the long work a card that cannot be written, or that would quote the wrong data."""
+    check_writable(weights.weights_path(name).with_suffix(".json"))
+    if source != judge.dataset:
+        raise data.DataError(f"A card needs the real {SOURCES[judge.dataset]}, which is not on this machine.")
 
 
 def _check(judge: Judge, name: str, wanted: dict, num_samples: int, batch_size: int) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 from pathlib import Path
 
 import typer
 
-from lessons_lib import data, recipes
+from lessons_lib import recipes
 from lessons_lib.cli import PROGRAM, typed_command
 from lessons_lib.cli.common import check_dataset, check_writable, progress_bar
 from lessons_lib.training import CHECKPOINT, EpochDone, StepDone, Stopped, TrainConfig, TrainingError
@@ -35,7 +34,6 @@ def run(
     }
     for config in configs.values():
         _check_folder(config.output_dir, resume)
-    _fetch_data(dataset, configs[wanted[0]])
     for name, config in configs.items():
         reason = _train(dataset, name, config, recipes.DiffusionOptions(**options), resume)
         if reason == "interrupted":
@@ -62,17 +60,6 @@ def _check_folder(folder: Path, resume: bool) -> None:
         )
 
 
-def _fetch_data(dataset: str, config: TrainConfig) -> None:
-    """Load the data once; of several processes on a machine one downloads while the others wait."""
-    waiting = contextlib.nullcontext()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from accelerate import PartialState
-
-        waiting = PartialState(cpu=config.device == "cpu").local_main_process_first()
-    with waiting:
-        data.load(dataset, "train")
-
-
 def _train(
     dataset: str, model: str, config: TrainConfig, options: recipes.DiffusionOptions, resume: bool
 ) -> str:
@@ -81,6 +68,8 @@ def _train(
     # The bar's own estimate knows nothing of --max-seconds: the event's does.
     layout = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
     bar = progress_bar(1, f"{dataset} {model}", disable=not is_main, bar_format=layout)
+    if is_main and (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        print(f"Training {dataset} {model} with {processes} processes.")
     reason, average = "", None
     with bar:
         events = recipes.run(dataset, model, config, options, resume=resume, command=typed_command())

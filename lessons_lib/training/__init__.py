@@ -4,11 +4,11 @@
         if isinstance(event, EpochDone):
             print(event.epoch, event.val_loss)
 
-Every random number of step k comes from a generator seeded with (seed, k, process). So a run that was killed and
-resumed draws the same numbers as one that was not, and on a CPU ends with the same weights bit for bit.
+Every random number of step k comes from a generator seeded with (seed, k, process). So a run that was killed
+and resumed draws the same numbers as one that was not, and on a CPU ends with the same weights bit for bit.
 
-Read config (how to train, what is told), ingredients (loss, average, learning rate), then loop; checkpoints and
-machine hold what a laptop, a GPU and a crash need.
+Read config (how to train, what is told), ingredients (loss, average, learning rate), then loop; checkpoints
+and machine hold what a laptop, a GPU and a crash need.
 """
 
 from lessons_lib.training.checkpoints import CHECKPOINT

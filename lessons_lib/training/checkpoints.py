@@ -60,7 +60,9 @@ def load_checkpoint(folder: Path, fresh: TrainState, parts: dict[str, Any]) -> T
         content = torch.load(path, map_location="cpu", weights_only=True)
         state = TrainState(**content["state"])
     except Exception as error:
-        raise TrainingError(f"{path} is damaged: delete it to start anew ({type(error).__name__}).") from error
+        raise TrainingError(
+            f"{path} is damaged: delete it to start anew ({type(error).__name__})."
+        ) from error
     if (state.seed, state.steps_per_epoch) != (fresh.seed, fresh.steps_per_epoch):
         raise TrainingError(
             f"{path} was made with seed {state.seed} and {state.steps_per_epoch} steps an epoch, "

@@ -27,10 +27,12 @@ class TrainConfig:
         grad_clip: the gradient's norm is cut to this.
         accumulation_steps: micro-batches whose gradients are added up before a step.
         ema_decay: of the exponential moving average of the weights, which is what a training is for.
-        precision: "auto" (bfloat16 where the hardware multiplies it, else float32), "float32", "bf16", "fp16".
+        precision: "auto" (bfloat16 where the hardware multiplies it, else float32), "float32", "bf16",
+            "fp16".
         device: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda", "mps".
         checkpoint_every: steps between checkpoints.
-        max_seconds: stop by the clock; the learning rate then follows the clock too, so that it still ends at 0.
+        max_seconds: stop by the clock; the learning rate then follows the clock too, so that it still ends at
+            0.
         output_dir: where checkpoint.pt and losses.json go; None writes nothing.
     """
 
@@ -79,7 +81,7 @@ class StepDone(NamedTuple):
 
 
 class EpochDone(NamedTuple):
-    """After each epoch. The losses are means; val and test are measured with the EMA weights (None without data)."""
+    """After each epoch. The losses are means; val and test are the EMA weights' (None without data)."""
 
     epoch: int
     train_loss: float
@@ -89,7 +91,7 @@ class EpochDone(NamedTuple):
 
 
 class Stopped(NamedTuple):
-    """The last event. `reason` is "finished", "time" or "interrupted"; `ema_model` is the result, in eval mode."""
+    """The last event. `reason` is "finished", "time" or "interrupted"; `ema_model` is the result."""
 
     reason: str
     step: int

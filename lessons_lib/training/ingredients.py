@@ -22,8 +22,8 @@ def denoising_loss(
     """The simple loss: guess the noise that was mixed in (Ho et al. 2020, eq. 14).
 
     Args:
-        p_uncond: share of the labels replaced by the null label, sample by sample, in training only, so that one
-            network learns to be conditional and unconditional (Ho & Salimans 2022, alg. 1).
+        p_uncond: share of the labels replaced by the null label, sample by sample, in training only, so that
+            one network learns to be conditional and unconditional (Ho & Salimans 2022, alg. 1).
         loss: "mse" or "l1".
         num_classes: K, which is also the null label; None trains without labels.
     """
@@ -51,8 +51,8 @@ def denoising_loss(
 class EMA:
     """An exponential moving average of a model's weights.
 
-    After update n (from 0) the decay is min(decay, (1 + n) / (10 + n)): early on it forgets fast, so that the random
-    first weights do not linger.
+    After update n (from 0) the decay is min(decay, (1 + n) / (10 + n)): early on it forgets fast, so that the
+    random first weights do not linger.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -86,5 +86,7 @@ def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
 def step_generator(seed: int, step: int, process: int) -> torch.Generator:
     """A CPU generator of its own for each (seed, step, process)."""
     # Odd multipliers mix the three numbers into one 63-bit seed; neighbours share nothing.
-    mixed = (seed * 0x9E3779B97F4A7C15 + (step + 1) * 0xBF58476D1CE4E5B9 + (process + 2) * 0x94D049BB133111EB) % 2**63
+    mixed = (
+        seed * 0x9E3779B97F4A7C15 + (step + 1) * 0xBF58476D1CE4E5B9 + (process + 2) * 0x94D049BB133111EB
+    ) % 2**63
     return torch.Generator().manual_seed(mixed)

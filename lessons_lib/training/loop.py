@@ -31,12 +31,12 @@ def train(
 ) -> Iterator[Event]:
     """Train a model and yield what happens; the model itself is changed, the EMA comes with the events.
 
-    Data sets have `len` and `batch(indices [B]) -> (x_0 [B, C, H, W], y [B])`. Ctrl-C, or the notebook's stop button,
-    ends the training after the current step, writes a checkpoint and yields Stopped("interrupted").
+    Data sets have `len` and `batch(indices [B]) -> (x_0 [B, C, H, W], y [B])`. Ctrl-C, or the notebook's stop
+    button, ends the training after the current step, writes a checkpoint and yields Stopped("interrupted").
 
     Raises:
-        TrainingError: if the data set is smaller than a batch, the loss is no longer a number, or a checkpoint does
-            not fit. The last good checkpoint is kept.
+        TrainingError: if the data set is smaller than a batch, the loss is no longer a number, or a
+            checkpoint does not fit. The last good checkpoint is kept.
         WriteError: if a checkpoint cannot be written.
     """
     yield from _Trainer(model, loss_fn, train_data, config, val_data, test_data, resume).run()
@@ -59,7 +59,7 @@ class _Trainer:
             raise TrainingError(f"The batch size {config.batch_size} must be a multiple of {share}.")
         self.device = self.accelerator.device
         if not any(parameter.requires_grad for parameter in model.parameters()):
-            raise TrainingError("This model's weights are frozen: call model.requires_grad_(True) before training.")
+            raise TrainingError("This model's weights are frozen: call model.requires_grad_(True) first.")
         self.raw_model = model.to(self.device)
         self.ema = EMA(self.raw_model, config.ema_decay)
         optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
@@ -67,17 +67,24 @@ class _Trainer:
         self.state = TrainState(config.seed, self.steps_per_epoch)
         if resume:
             self._load_checkpoint(optimizer)
+        if resume and self._highest(self.state.step) != -self._highest(-self.state.step):
+            raise TrainingError(
+                "The processes found different checkpoints: all must share the folder output_dir."
+            )
         self.model, self.optimizer = self.accelerator.prepare(self.raw_model, optimizer)
-        if self.state.step == 0:  # several processes now share the first one's weights: the average starts there too
+        if (
+            self.state.step == 0
+        ):  # the processes now share the first one's weights: the average starts there too
             self.ema.model.load_state_dict(self.raw_model.state_dict())
 
-    # -- the loop ------------------------------------------------------------------------------------------------
+    # -- the loop ---------------------------------------------------------------------------------------
 
     def run(self) -> Iterator[Event]:
         try:
             with InterruptFlag() as interrupted:
                 reason = yield from self._loop(interrupted)
                 self._save_checkpoint()
+                self.accelerator.wait_for_everyone()  # or who resumes at once would find an older checkpoint
         finally:  # however it ends, the learner gets an ordinary module back
             self._unwrap_model()
         yield Stopped(reason, self.state.step, self.state.seconds, self.ema.model)
@@ -86,12 +93,14 @@ class _Trainer:
         """Steps until the end; returns the reason for it."""
         config, state = self.config, self.state
         clock = Clock(state.step, state.seconds)
-        if state.step == 0:  # a folder that cannot be written shows now, and no older run's checkpoint is left to resume
+        if state.step == 0:
+            # A folder that cannot be written shows now, and no older run's checkpoint is left to resume.
             self._save_checkpoint()
         while state.step < self.num_steps:
             progress = state.step / self.num_steps
             if config.max_seconds is not None:
-                # One clock for all processes, or their learning rates and with them their weights would drift apart.
+                # One clock for all processes, or their learning rates and with them their weights would drift
+                # apart.
                 progress = max(progress, self._highest(clock.seconds()) / config.max_seconds)
                 if progress >= 1:
                     return "time"
@@ -111,7 +120,7 @@ class _Trainer:
         return "finished"
 
     def _step(self, lr: float) -> float:
-        """One optimizer step on the batch that belongs to the step's number. Returns the mean loss over processes."""
+        """One optimizer step, on the batch of its number. Returns the mean loss over processes."""
         accelerator = self.accelerator
         self.model.train()
         for group in self.optimizer.param_groups:
@@ -123,8 +132,8 @@ class _Trainer:
             total = self._backward(self._batch_indices(), generator)
         loss = float(accelerator.reduce(total, "mean"))
         norm = float(accelerator.clip_grad_norm_(self.model.parameters(), self.config.grad_clip))
-        # An infinite gradient would spoil the weights one step before the loss shows it. (float16's scaler skips such
-        # steps by itself.)
+        # An infinite gradient would spoil the weights one step before the loss shows it. (float16's scaler
+        # skips such steps by itself.)
         if not math.isfinite(loss) or not (math.isfinite(norm) or accelerator.scaler):
             self.optimizer.zero_grad()
             raise TrainingError(self._diverged(loss))
@@ -206,7 +215,7 @@ class _Trainer:
             return value
         return float(self.accelerator.gather(torch.tensor([float(value)], device=self.device)).max())
 
-    # -- checkpoints ---------------------------------------------------------------------------------------------
+    # -- checkpoints ------------------------------------------------------------------------------------
 
     def _parts(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """What a checkpoint holds of networks and optimizer, by name."""

@@ -23,12 +23,12 @@ def resolve_precision(config: TrainConfig, device: torch.device) -> str:
 
 
 def make_accelerator(config: TrainConfig):
-    """accelerate's Accelerator for the device and precision of the config, whatever ran before in this process."""
+    """accelerate's Accelerator for the config's device and precision, whatever ran before in this process."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, PartialState
 
-    # A cell that is run again must not fail because accelerate remembers the last run's device and precision. Under
-    # `accelerate launch` the process group stands for the life of the process and is kept.
+    # A cell that is run again must not fail because accelerate remembers the last run's device and precision.
+    # Under `accelerate launch` the process group stands for the life of the process and is kept.
     if not torch.distributed.is_initialized():
         AcceleratorState._reset_state(reset_partial_state=True)
     on_cpu = config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available())
@@ -65,7 +65,8 @@ class Clock:
 
 
 class InterruptFlag:
-    """While active, the first Ctrl-C sets a flag instead of breaking off in the middle of a step; a second one breaks.
+    """While active, the first Ctrl-C sets a flag instead of breaking off in mid-step; a second one breaks
+    off.
 
     Signals reach the main thread only; elsewhere the flag never rises.
     """

@@ -1,7 +1,7 @@
 """The panels of the lessons: sliders and pictures only. The numbers come from the rest of the library.
 
-Read panel.py for the manners that all of them share, drawing.py for what they draw, then one file for each
-panel.
+Read panel.py for the manners that all of them share, drawing.py for what they draw, controls.py for their
+parts, then one file for each panel.
 """
 
 from lessons_lib.widgets.comparison import ModelComparison

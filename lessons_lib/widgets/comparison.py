@@ -11,7 +11,7 @@ import ipywidgets as w
 
 from lessons_lib import viz
 from lessons_lib.generation import GenerationRequest
-from lessons_lib.widgets.digits import card_defaults, common_controls, steps_control
+from lessons_lib.widgets.controls import card_defaults, common_controls, steps_control
 from lessons_lib.widgets.drawing import EVALUATOR, Drawing, Model, drawing_steps, still_picture
 from lessons_lib.widgets.panel import Panel, image_html
 

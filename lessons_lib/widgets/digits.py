@@ -9,11 +9,19 @@ from pathlib import Path
 
 import ipywidgets as w
 import torch
-from torch import Tensor
 
 from lessons_lib import viz
 from lessons_lib.generation import GenerationRequest
-from lessons_lib.weights import WeightsError, read_card
+from lessons_lib.widgets.controls import (
+    NARROW,
+    ROOM,
+    Picture,
+    caption,
+    card_defaults,
+    common_controls,
+    control,
+    steps_control,
+)
 from lessons_lib.widgets.drawing import (
     EVALUATOR,
     Drawing,
@@ -27,55 +35,7 @@ from lessons_lib.widgets.drawing import (
 )
 from lessons_lib.widgets.panel import Panel, image_html
 
-STEPS = (1, 2, 3, 4, 5, 8, 10, 15, 20, 25, 35, 50, 75, 100)
-LARGEST_SEED = 2**31 - 1
 START = 0.4  # the scrubber's first place: the state is still noise there, the estimate already a digit
-WIDE, NARROW = {"width": "100%", "max_width": "440px"}, {"width": "230px"}
-ROOM = {"margin": "8px 0 0 2px"}
-STYLE = {"description_width": "110px"}
-
-
-def control(kind: type, **settings) -> w.Widget:
-    """A control in the panels' common shape; the model runs when a slider is let go, not while it moves."""
-    if "continuous_update" in kind.class_trait_names():
-        settings.setdefault("continuous_update", False)
-    # Without a tooltip of its own a slider's label shows "null" when the mouse rests on it.
-    settings.setdefault("tooltip", settings["description"])
-    return kind(**{"layout": WIDE, "style": STYLE} | settings)
-
-
-def common_controls(digit: int, guidance_scale: float, seed: int) -> tuple[w.Widget, w.Widget, w.Widget]:
-    """The sliders for digit and guidance scale, and the seed."""
-    return (
-        control(w.IntSlider, value=digit, min=0, max=9, description="Target digit"),
-        control(w.FloatSlider, value=guidance_scale, min=0, max=8, step=0.25, description="Guidance scale"),
-        control(w.BoundedIntText, value=seed, min=0, max=LARGEST_SEED, description="Seed", layout=NARROW),
-    )
-
-
-def steps_control(steps: int, num_timesteps: int) -> w.SelectionSlider:
-    """The slider for the number of steps; sensible values only."""
-    options = sorted({n for n in STEPS if n <= num_timesteps} | {steps})
-    return control(w.SelectionSlider, options=options, value=steps, description="Steps")
-
-
-def caption(text: str) -> w.HTML:
-    """A small line under a picture; HTML."""
-    return w.HTML(f'<span style="font-size: 90%">{text}</span>', layout={"margin": "0"})
-
-
-class Picture(w.HTML):
-    """A square image of fixed size, so that nothing moves when its content changes."""
-
-    def __init__(self, pixels: int) -> None:
-        self.pixels = pixels
-        size = f"{pixels}px"
-        super().__init__(layout={"width": size, "height": size, "margin": "0", "flex": "0 0 auto"})
-
-    def show(self, image: Tensor, alt: str) -> None:
-        """Show the first image of [B, C, H, W]."""
-        content = viz.png_bytes(viz.to_grid(image[:1]))
-        self.value = image_html(content, alt, self.pixels, self.pixels)
 
 
 class DigitGenerator(Panel):
@@ -243,10 +203,8 @@ class DigitGenerator(Panel):
         seen = f", read as {drawing.readings[0].label} by the evaluator" if drawing.readings else ""
         title = f"Target digit {settings['digit']}, guidance scale {settings['guidance_scale']:g}{seen}"
         if self.simple:
-            # Two lines: one would be wider than the image.
-            return still_picture(
-                {"": drawing.images}, title.replace(", read", ",\nread"), size=2.2
-            ), f"{title}."
+            two_lines = title.replace(", read", ",\nread")  # one would be wider than the image
+            return still_picture({"": drawing.images}, two_lines, size=2.2), f"{title}."
         count = len(drawing.timesteps)
         places = sorted({round(i * (count - 1) / 5) for i in range(6)})
         moments = [drawing.moment(k) for k in places] + [drawing.moment(count)]
@@ -254,16 +212,3 @@ class DigitGenerator(Panel):
         rows = {"$x_t$": states, "$\\hat{x}_0$": estimates}
         titles = [f"t = {drawing.timesteps[k]}" for k in places] + ["image"]
         return still_picture(rows, title, titles), f"From noise to a digit in {count} steps. {title}."
-
-
-def card_defaults(source: str | Path | Model) -> tuple[dict, int]:
-    """Sampler and steps that suit these weights, and their T; plain ones where no card says it."""
-    plain = {"sampler": "ddim", "steps": 25}
-    if isinstance(source, tuple):
-        num_timesteps = source[1].num_timesteps
-        return plain | {"steps": min(25, num_timesteps)}, num_timesteps
-    try:
-        card = read_card(source)
-    except WeightsError:  # the first drawing will say so in the panel
-        return plain, 1000
-    return plain | card.get("defaults", {}), (card["schedule"] or {}).get("num_timesteps", 1000)

@@ -1,0 +1,75 @@
+"""The controls and pictures that the panels of digits are put together from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ipywidgets as w
+from torch import Tensor
+
+from lessons_lib import viz
+from lessons_lib.weights import WeightsError, read_card
+from lessons_lib.widgets.drawing import Model
+from lessons_lib.widgets.panel import image_html
+
+STEPS = (1, 2, 3, 4, 5, 8, 10, 15, 20, 25, 35, 50, 75, 100)
+LARGEST_SEED = 2**31 - 1
+WIDE, NARROW = {"width": "100%", "max_width": "440px"}, {"width": "230px"}
+ROOM = {"margin": "8px 0 0 2px"}
+STYLE = {"description_width": "110px"}
+
+
+def control(kind: type, **settings) -> w.Widget:
+    """A control in the panels' common shape; the model runs when a slider is let go, not while it moves."""
+    if "continuous_update" in kind.class_trait_names():
+        settings.setdefault("continuous_update", False)
+    # Without a tooltip of its own a slider's label shows "null" when the mouse rests on it.
+    settings.setdefault("tooltip", settings["description"])
+    return kind(**{"layout": WIDE, "style": STYLE} | settings)
+
+
+def common_controls(digit: int, guidance_scale: float, seed: int) -> tuple[w.Widget, w.Widget, w.Widget]:
+    """The sliders for digit and guidance scale, and the seed."""
+    return (
+        control(w.IntSlider, value=digit, min=0, max=9, description="Target digit"),
+        control(w.FloatSlider, value=guidance_scale, min=0, max=8, step=0.25, description="Guidance scale"),
+        control(w.BoundedIntText, value=seed, min=0, max=LARGEST_SEED, description="Seed", layout=NARROW),
+    )
+
+
+def steps_control(steps: int, num_timesteps: int) -> w.SelectionSlider:
+    """The slider for the number of steps; sensible values only."""
+    options = sorted({n for n in STEPS if n <= num_timesteps} | {steps})
+    return control(w.SelectionSlider, options=options, value=steps, description="Steps")
+
+
+def caption(text: str) -> w.HTML:
+    """A small line under a picture; HTML."""
+    return w.HTML(f'<span style="font-size: 90%">{text}</span>', layout={"margin": "0"})
+
+
+class Picture(w.HTML):
+    """A square image of fixed size, so that nothing moves when its content changes."""
+
+    def __init__(self, pixels: int) -> None:
+        self.pixels = pixels
+        size = f"{pixels}px"
+        super().__init__(layout={"width": size, "height": size, "margin": "0", "flex": "0 0 auto"})
+
+    def show(self, image: Tensor, alt: str) -> None:
+        """Show the first image of [B, C, H, W]."""
+        content = viz.png_bytes(viz.to_grid(image[:1]))
+        self.value = image_html(content, alt, self.pixels, self.pixels)
+
+
+def card_defaults(source: str | Path | Model) -> tuple[dict, int]:
+    """Sampler and steps that suit these weights, and their T; plain ones where no card says it."""
+    plain = {"sampler": "ddim", "steps": 25}
+    if isinstance(source, tuple):
+        num_timesteps = source[1].num_timesteps
+        return plain | {"steps": min(25, num_timesteps)}, num_timesteps
+    try:
+        card = read_card(source)
+    except WeightsError:  # the first drawing will say so in the panel
+        return plain, 1000
+    return plain | card.get("defaults", {}), (card["schedule"] or {}).get("num_timesteps", 1000)

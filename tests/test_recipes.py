@@ -1,0 +1,212 @@
+"""recipes.py: what a named training writes, and the augmentation of the evaluator's images."""
+
+import json
+import os
+import signal
+from collections import Counter
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lessons_lib import data, recipes
+from lessons_lib.classifier import Evaluator, EvaluatorConfig
+from lessons_lib.recipes import (
+    RECIPES,
+    DiffusionOptions,
+    Recipe,
+    WeightsSaved,
+    classification_loss,
+    random_affine,
+)
+from lessons_lib.training import StepDone, Stopped, TrainConfig
+from lessons_lib.unet import UNet, UNetConfig
+from lessons_lib.weights import load_pretrained
+
+CONFIG = UNetConfig(image_size=8, channel_mults=(1,))
+DENOISER = Recipe("mnist-denoiser", lambda: UNet(CONFIG), TrainConfig(), True)
+EVALUATOR = Recipe(
+    "mnist-evaluator", lambda: Evaluator(EvaluatorConfig(8, widths=(32,))), TrainConfig(), False
+)
+DIGITS = data.load("digits", "test")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """For networks this small more threads only wait for each other, above all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Twelve images of 8×8 pixels, and networks of one level."""
+    images = data.ImageSet(
+        DIGITS.images[:12, :, 6:22:2, 6:22:2], DIGITS.labels[:12], DIGITS.class_names, "digits"
+    )
+    monkeypatch.setattr(data, "load", lambda name, split: images)
+    monkeypatch.setitem(RECIPES, ("mnist", "denoiser"), DENOISER)
+    monkeypatch.setitem(RECIPES, ("mnist", "evaluator"), EVALUATOR)
+
+
+def config(folder, **changes):
+    given = {"epochs": 2, "batch_size": 4, "device": "cpu", "precision": "float32", "output_dir": folder}
+    return TrainConfig(**(given | changes))
+
+
+def run(folder, model="denoiser", options=None, **changes):
+    resume = changes.pop("resume", False)
+    options = options or DiffusionOptions(timesteps=20)
+    return list(
+        recipes.run("mnist", model, config(folder, **changes), options, resume=resume, command="train me")
+    )
+
+
+def test_a_denoiser_writes_samples_losses_weights_and_card(tmp_path):
+    events = run(tmp_path)
+    assert Counter(type(event).__name__ for event in events) == {
+        "StepDone": 6,
+        "EpochDone": 2,
+        "SamplesDrawn": 2,
+        "Stopped": 1,
+        "WeightsSaved": 1,
+    }
+    assert events[-1] == WeightsSaved(tmp_path / "mnist-denoiser.safetensors")
+    assert sorted(os.listdir(tmp_path)) == [
+        "checkpoint.pt",
+        "losses.json",
+        "mnist-denoiser.json",
+        "mnist-denoiser.safetensors",
+        "samples_epoch_001.png",
+        "samples_epoch_002.png",
+    ]
+    model, schedule, card = load_pretrained(tmp_path / "mnist-denoiser.safetensors")
+    assert model.config == CONFIG and schedule.num_timesteps == 20
+    training = card["training"]
+    assert (
+        training["command"] == "train me"
+        and training["ended"] == "finished"
+        and training["images_seen"] == 24
+    )
+    assert "scikit-learn" in training["data"] and training["settings"]["p_uncond"] == 0.1
+    assert card["defaults"] == {"guidance_scale": 2.0, "sampler": "ddim", "steps": 10}
+    ema = next(event for event in events if isinstance(event, Stopped)).ema_model
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, ema.state_dict()[name].half().float())
+
+
+def test_samples_are_drawn_from_the_same_noise_with_every_class(tmp_path, monkeypatch):
+    requests = []
+    original = recipes.generate_with
+
+    def spy(network, schedule, request):
+        requests.append(request)
+        return original(network, schedule, request)
+
+    monkeypatch.setattr(recipes, "generate_with", spy)
+    run(tmp_path, epochs=4, options=DiffusionOptions(timesteps=20, sample_every=2))
+    assert len(requests) == 2 and requests[0] == requests[1]
+    assert Counter(requests[0].labels) == {label: 4 for label in range(10)}
+
+
+def test_sample_every_0_draws_nothing(tmp_path):
+    run(tmp_path, options=DiffusionOptions(timesteps=20, sample_every=0))
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_fewer_timesteps_than_the_usual_steps_train_too(tmp_path):
+    run(tmp_path, epochs=1, options=DiffusionOptions(timesteps=4))
+    assert load_pretrained(tmp_path / "mnist-denoiser.safetensors")[2]["defaults"]["steps"] == 4
+
+
+def test_the_weights_of_every_epoch_are_kept_on_demand(tmp_path):
+    run(tmp_path, options=DiffusionOptions(timesteps=20, keep_epochs=True))
+    first, second = (load_pretrained(tmp_path / f"epoch_00{k}.safetensors")[0].state_dict() for k in (1, 2))
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_an_evaluator_draws_nothing_and_has_no_schedule(tmp_path):
+    run(tmp_path, "evaluator")
+    model, schedule, card = load_pretrained(tmp_path / "mnist-evaluator.safetensors")
+    assert isinstance(model, Evaluator) and schedule is None and card["defaults"] == {}
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_an_interrupted_recipe_keeps_its_weights_and_resumes_to_the_same_ones(tmp_path):
+    run(tmp_path / "whole")
+    events = recipes.run("mnist", "denoiser", config(tmp_path / "cut"), DiffusionOptions(timesteps=20))
+    for event in events:
+        if isinstance(event, StepDone) and event.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+    weights = tmp_path / "cut" / "mnist-denoiser.safetensors"
+    assert event == WeightsSaved(weights)
+    assert load_pretrained(weights)[2]["training"]["ended"] == "interrupted"
+    run(tmp_path / "cut", resume=True)
+    assert weights.read_bytes() == (tmp_path / "whole" / weights.name).read_bytes()
+    losses = [json.loads((tmp_path / name / "losses.json").read_text()) for name in ("whole", "cut")]
+    assert losses[0] == losses[1]
+
+
+def test_the_seed_decides_everything_and_the_callers_generator_stays_as_it_was(tmp_path):
+    contents = []
+    for k in (1, 2):
+        torch.manual_seed(k)
+        state = torch.get_rng_state()
+        run(tmp_path / str(k), epochs=1)
+        assert torch.equal(torch.get_rng_state(), state)
+        contents.append((tmp_path / str(k) / "mnist-denoiser.safetensors").read_bytes())
+    assert contents[0] == contents[1]
+
+
+def test_nonsense_is_refused_in_a_sentence(tmp_path):
+    with pytest.raises(ValueError, match="There is no recipe mnist painter: choose one of mnist denoiser"):
+        run(tmp_path, "painter")
+    with pytest.raises(ValueError, match="needs an output_dir"):
+        run(None)
+    with pytest.raises(ValueError, match="Unknown schedule 'square'"):
+        run(tmp_path, options=DiffusionOptions(schedule="square"))
+    assert os.listdir(tmp_path) == []
+
+
+# -- the evaluator's loss -------------------------------------------------------------------------------
+
+
+def test_outside_training_the_loss_is_plain_cross_entropy():
+    model = EVALUATOR.build().eval()
+    x_0, y = data.load("digits", "test").batch(torch.arange(8))
+    loss = classification_loss(model, x_0, y, torch.Generator())
+    torch.testing.assert_close(loss, F.cross_entropy(model(x_0), y))
+
+
+def test_in_training_images_are_bent_by_the_generator_and_labels_smoothed():
+    model = EVALUATOR.build().train()
+    model.head[0].p = 0.0
+    x_0, y = data.load("digits", "test").batch(torch.arange(8))
+    loss = classification_loss(model, x_0, y, torch.Generator().manual_seed(4))
+    bent = random_affine(x_0, torch.Generator().manual_seed(4))
+    torch.testing.assert_close(loss, F.cross_entropy(model(bent), y, label_smoothing=0.05))
+
+
+def test_bent_images_stay_images_on_a_black_ground():
+    x_0, _ = DIGITS.batch(torch.arange(12))
+    bent = random_affine(x_0, torch.Generator().manual_seed(0))
+    assert bent.shape == x_0.shape and bent.min() >= -1 and bent.max() <= 1.0001
+    assert (bent[:, :, 0, 0] == -1).float().mean() > 0.9
+    assert not torch.allclose(bent, x_0)
+    assert 0.6 < ((bent + 1).sum() / (x_0 + 1).sum()).item() < 1.6
+
+
+def test_digits_are_never_flipped():
+    """Trap 15: averaged over many bends, a digit still resembles itself more than its mirror images."""
+    x_0 = data.to_signed(DIGITS.images[DIGITS.labels == 2][:1])
+    bent = random_affine(x_0.repeat(300, 1, 1, 1), torch.Generator().manual_seed(0))
+
+    def likeness(other):
+        a, b = bent.flatten(1), other.flatten()
+        return F.cosine_similarity(a - a.mean(1, keepdim=True), (b - b.mean())[None], dim=1)
+
+    flipped = torch.stack([likeness(x_0.flip(dims)) for dims in ((2,), (3,))])
+    assert (likeness(x_0) > flipped).float().mean() > 0.9
+    assert likeness(x_0).mean() > flipped.mean() + 0.2
