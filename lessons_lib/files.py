@@ -15,8 +15,7 @@ class WriteError(RuntimeError):
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; what is written there replaces `path` at the end, whole or
-    never.
+    """Yields a temporary path beside `path`, which replaces `path` at the end, whole or not at all.
 
     The temporary file keeps the suffix, since image writers choose their format by it.
 

@@ -141,8 +141,7 @@ def _state(x_T: Tensor) -> Tensor:
 
 
 def _walk(schedule: NoiseSchedule, timesteps: Tensor) -> Iterator[tuple[int, float, float]]:
-    """(t, abar at t, abar at the next timestep of the list) for each step; after the last abar is 1, the
-    image.
+    """(t, abar at t, abar at the list's next timestep) for each step; after the last, abar is 1: the image.
 
     Python floats are float64, so coefficients are rounded to the state's dtype only when they meet it.
     """

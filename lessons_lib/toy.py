@@ -1,7 +1,8 @@
 """A data set small enough to solve: a mixture of Gaussians, whose noise, score and classes are known exactly.
 
-Noised to timestep t, each part N(m, s² I) becomes N(sqrt(abar) m, (abar s² + 1 - abar) I). So the perfect eps, its score
-and the perfect classifier are formulas, and every claim about samplers and guidance can be checked against them.
+Noised to timestep t, each part N(m, s² I) becomes N(sqrt(abar) m, (abar s² + 1 - abar) I). So the perfect eps,
+its score and the perfect classifier are formulas, and every claim about samplers and guidance can be checked
+against them.
 """
 
 from __future__ import annotations
@@ -41,10 +42,7 @@ class GaussianMixture:
     def score(self, schedule: NoiseSchedule, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """grad log p(x_t), or grad log p(x_t given y): [B, D]."""
         signal, variance = self._noised(schedule, x_t, t)
-        if y is None:
-            mean = self.class_probabilities(schedule, x_t, t) @ self.means
-        else:
-            mean = self.means[y]
+        mean = self.class_probabilities(schedule, x_t, t) @ self.means if y is None else self.means[y]
         return (signal * mean - x_t) / variance
 
     def eps_fn(self, schedule: NoiseSchedule, y: Tensor | None = None) -> EpsFn:

@@ -52,13 +52,15 @@ def save_png(path: str | Path, pixels: np.ndarray) -> None:
         temporary.write_bytes(png_bytes(pixels))
 
 
-def gif_bytes(frames: Sequence[np.ndarray], seconds: float = 3.0, hold: float = 1.5, shades: int = 16) -> bytes:
+def gif_bytes(
+    frames: Sequence[np.ndarray], seconds: float = 3.0, hold: float = 1.5, shades: int = 16
+) -> bytes:
     """An endless GIF.
 
     Args:
         frames: each [H, W, 3] uint8.
         seconds: for all frames but the last, which stays for `hold` seconds.
-        shades: of grey frames; noise in 16 shades takes a quarter of the bytes of noise in 256, and looks the same.
+        shades: of grey frames; noise in 16 takes a quarter of the bytes of noise in 256, and looks the same.
     """
     import imageio.v3 as iio
 
@@ -85,7 +87,7 @@ def save_gif(path: str | Path, frames: Sequence[np.ndarray], seconds: float = 3.
         temporary.write_bytes(gif_bytes(frames, seconds))
 
 
-# -- figures for the lessons ----------------------------------------------------------------------------------------
+# -- figures for the lessons -----------------------------------------------------------------------------
 
 GIF_ZOOM = 2  # shown so many times as large as stored: noise does not compress
 BLUE, ORANGE, GREEN, GREY = "#2166ac", "#d6604d", "#1b7837", "#666666"
@@ -110,7 +112,7 @@ def figure(width: float = 7.0, height: float = 2.8, columns: int = 1, **options)
 
 
 def show_figure(picture, alt: str, caption: str = "") -> None:
-    """Show a picture in a notebook, with a text for those who cannot see it and a caption that says what to see.
+    """Show a picture in a notebook, with a text for those who cannot see it and a caption on what to see.
 
     Args:
         picture: a matplotlib figure, pixels [H, W, 3] uint8, or the bytes of a PNG or GIF.
@@ -167,7 +169,8 @@ def image_row(rows: dict[str, Tensor], titles: Sequence[str] = (), size: float =
             ax.set_yticks([])
             if k < len(images):
                 pixels = to_unit(images[k].float()).permute(1, 2, 0).cpu().numpy()
-                ax.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=1)
+                pixels = pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels
+                ax.imshow(pixels, cmap="gray", vmin=0, vmax=1)
             else:
                 ax.axis("off")
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
@@ -185,7 +188,7 @@ def arrow_field(ax, points: Tensor, arrows: Tensor, color: str = BLUE, longest: 
 
 
 class LiveLoss:
-    """A loss curve that redraws itself in a notebook while a model trains; call it with each step's number and loss."""
+    """A loss curve that redraws itself while a model trains; call it with each step's number and loss."""
 
     def __init__(self, seconds: float, redraw_every: float = 1.0) -> None:
         self.seconds, self.redraw_every = seconds, redraw_every
@@ -211,7 +214,8 @@ class LiveLoss:
         smooth = np.convolve(self.losses, np.ones(window) / window, mode="valid")
         ax.plot(self.steps[window - 1 :], smooth, color=BLUE)
         ax.set(xlabel="training step", ylabel="loss", ylim=(0, min(1.1, max(self.losses) * 1.05)))
-        ax.set_title(f"{self.drawn - self.started:.0f} of {self.seconds:.0f} s, loss {smooth[-1]:.3f}", fontsize=10)
+        spent = f"{self.drawn - self.started:.0f} of {self.seconds:.0f} s"
+        ax.set_title(f"{spent}, loss {smooth[-1]:.3f}", fontsize=10)
         buffer = io.BytesIO()
         fig.savefig(buffer, format="png")
         alt = f"Loss curve of {len(self.steps)} steps, from {self.losses[0]:.2f} down to {smooth[-1]:.3f}."

@@ -99,7 +99,9 @@ def _data() -> Row:
         counts = [len(data.load("mnist", split)) for split in data.SPLITS]
     except data.DataError as error:
         return "data", "MNIST is damaged", str(error)
-    return "data", f"MNIST in {root} ({counts[0]:,} + {sum(counts[1:]):,} images)", ""
+    project = Path(__file__).resolve().parents[2]
+    shown = root.relative_to(project) if root.is_relative_to(project) else root
+    return "data", f"MNIST in {shown} ({counts[0]:,} + {sum(counts[1:]):,} images)", ""
 
 
 def _weights() -> Row:

@@ -65,8 +65,7 @@ class Clock:
 
 
 class InterruptFlag:
-    """While active, the first Ctrl-C sets a flag instead of breaking off in mid-step; a second one breaks
-    off.
+    """While active, the first Ctrl-C sets a flag instead of breaking off in mid-step; the second breaks off.
 
     Signals reach the main thread only; elsewhere the flag never rises.
     """

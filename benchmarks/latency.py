@@ -1,0 +1,94 @@
+"""How long does one digit take, with guidance the card's own sampler and steps, and is it the right digit?
+
+python -m benchmarks.latency [--repeats 50] [--num-samples 500] [--threads 2] [--json]
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+
+from benchmarks import ROOT, parser, prepare, show, summary
+
+WEIGHTS = "mnist-denoiser"
+FRESH = f"""
+import time
+started = time.perf_counter()
+from lessons_lib.generation import load_model
+load_model({WEIGHTS!r})
+print(time.perf_counter() - started)
+"""
+
+
+def seconds_to_ready(repeats: int) -> float:
+    """Median seconds of a fresh process from the import of the library to loaded weights."""
+    runs = [
+        subprocess.run([sys.executable, "-c", FRESH], cwd=ROOT, capture_output=True, text=True, check=True)
+        for _ in range(repeats)
+    ]
+    return statistics.median(float(run.stdout) for run in runs)
+
+
+def seconds_a_digit(repeats: int) -> list[float]:
+    """Seconds of each of `repeats` digits, the classes in turn, after three to warm up."""
+    from lessons_lib.generation import GenerationRequest, generate_images
+
+    times = []
+    for k in range(-3, repeats):
+        started = time.perf_counter()
+        generate_images(GenerationRequest((k % 10,), weights=WEIGHTS, seed=k + 3))
+        if k >= 0:
+            times.append(time.perf_counter() - started)
+    return times
+
+
+def read_right(num_samples: int):
+    """The share of images, drawn with the same settings, that the evaluator reads as asked."""
+    import torch
+
+    from lessons_lib import metrics
+    from lessons_lib.generation import GenerationRequest, generate_images, in_chunks, load_model
+
+    labels = [k % 10 for k in range(num_samples)]
+    request = GenerationRequest(labels, weights=WEIGHTS, seed=1)
+    images = torch.cat([generate_images(part) for part in in_chunks(request, 100)])
+    return metrics.accuracy(load_model("mnist-evaluator")[0], images, torch.tensor(labels)).overall
+
+
+def main() -> None:
+    """Measure and print."""
+    options = parser(__doc__)
+    options.add_argument("--repeats", type=int, default=50)
+    options.add_argument("--num-samples", type=int, default=500)
+    arguments = options.parse_args()
+    machine = prepare(arguments.threads)
+    ready = seconds_to_ready(5)
+
+    from lessons_lib.generation import GenerationRequest, with_defaults
+
+    used = with_defaults(GenerationRequest((0,), weights=WEIGHTS))
+    digit, share = summary(seconds_a_digit(arguments.repeats)), read_right(arguments.num_samples)
+    settings = f"cfg, w={used.guidance_scale:g}, {used.sampler}, {used.steps} steps"
+    result = {
+        "settings": settings,
+        "repeats": arguments.repeats,
+        "digit": digit,
+        "accuracy": {"value": share.value, "interval_95": share.interval, "num_samples": share.total},
+        "import_and_load_seconds": round(ready, 2),
+        "machine": machine,
+    }
+    rows = [
+        (
+            f"one digit ({settings})",
+            f"{digit['median_ms']:.0f} ms, 80% within {digit['low_ms']:.0f} to {digit['high_ms']:.0f}",
+        ),
+        ("read right", f"{share}, {share.total} samples"),
+        ("import of the library and load of the weights", f"{ready:.1f} s"),
+    ]
+    show(result, rows, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
