@@ -18,6 +18,7 @@ from lessons_lib.generation import GenerationRequest, generate_images, load_mode
 
 RESULTS = Path(__file__).resolve().parent.parent / "assets" / "results"
 STEPS = (2, 3, 5, 10, 25, 50)
+CURVES = (("ddim", 1.0), ("ddim", 2.0), ("ddpm", 2.0))
 
 
 def accuracy(num_samples: int, chunk: int = 250, **options) -> float:
@@ -48,14 +49,14 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16")
     arguments = parser.parse_args()
     rows = []
-    for sampler in ("ddim", "ddpm"):
-        for scale in (1.0, 2.0):
-            for steps in STEPS:
-                options = {"guidance_scale": scale, "sampler": sampler, "steps": steps, "seed": 2024}
-                share = accuracy(arguments.num_samples, precision=arguments.precision, **options)
-                rows.append({"sampler": sampler, "guidance_scale": scale, "steps": steps, "accuracy": share})
-                print(f"{sampler} w={scale:g} {steps:3} steps: {100 * share:.1f}%", flush=True)
-    command = f"python -m benchmarks.sampling_steps --num-samples {arguments.num_samples} --precision {arguments.precision}"
+    for sampler, scale in CURVES:
+        for steps in STEPS:
+            options = {"guidance_scale": scale, "sampler": sampler, "steps": steps, "seed": 2024}
+            share = accuracy(arguments.num_samples, precision=arguments.precision, **options)
+            rows.append({"sampler": sampler, "guidance_scale": scale, "steps": steps, "accuracy": share})
+            print(f"{sampler} w={scale:g} {steps:3} steps: {100 * share:.1f}%", flush=True)
+    options = f"--num-samples {arguments.num_samples} --precision {arguments.precision}"
+    command = f"python -m benchmarks.sampling_steps {options}"
     write_table("04_steps.csv", f"{arguments.num_samples} images a row; made by: {command}", rows)
 
 

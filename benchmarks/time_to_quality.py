@@ -2,8 +2,8 @@
 
     python -m benchmarks.time_to_quality [--minutes 10] [--num-samples 1000] [--threads 2] [--json]
 
-The clock starts before the library is imported and covers all that `train mnist --model denoiser` does but the
-grids of samples; then the evaluator reads samples at w = 2.
+The clock starts before the library is imported and covers all that `train mnist --model denoiser` does,
+except the grids of samples; then the evaluator reads samples at w = 2.
 """
 
 from __future__ import annotations

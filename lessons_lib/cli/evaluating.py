@@ -20,7 +20,7 @@ from lessons_lib.files import atomic_write
 from lessons_lib.generation import GenerationRequest, load_model, with_defaults
 
 # What every denoiser's card says: (guidance scale, DDIM steps, samples).
-STANDARD = ((1.0, 50, 10_000), (2.0, 25, 2_000), (2.0, 10, 2_000))
+STANDARD = ((1.0, 50, 2_000), (1.0, 25, 10_000), (2.0, 25, 2_000), (2.0, 10, 2_000))
 SOURCES = {"mnist": "MNIST", "digits": "scikit-learn's digits"}
 
 

@@ -70,6 +70,7 @@ def _train(
     bar = progress_bar(1, f"{dataset} {model}", disable=not is_main, bar_format=layout)
     if is_main and (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
         print(f"Training {dataset} {model} with {processes} processes.")
+    say = bar.write if is_main else lambda text: None
     reason, average = "", None
     with bar:
         events = recipes.run(dataset, model, config, options, resume=resume, command=typed_command())
@@ -79,13 +80,13 @@ def _train(
                 _show_step(bar, event, average)
             elif isinstance(event, Stopped):
                 reason = event.reason
-                bar.write(_ending(event, config)) if is_main else None
-            elif isinstance(event, EpochDone) and is_main:
-                bar.write(_epoch_line(event))
+                say(_ending(event))
+            elif isinstance(event, EpochDone):
+                say(_epoch_line(event))
             elif isinstance(event, recipes.SamplesDrawn):
-                bar.write(f"  samples: {event.path}")
+                say(f"  samples: {event.path}")
             elif isinstance(event, recipes.WeightsSaved):
-                bar.write(_how_to_use(dataset, model, event.path))
+                say(_how_to_use(dataset, model, event.path))
     return reason
 
 
@@ -107,7 +108,7 @@ def _epoch_line(event: EpochDone) -> str:
     )
 
 
-def _ending(event: Stopped, config: TrainConfig) -> str:
+def _ending(event: Stopped) -> str:
     after = f"after step {event.step}, {event.seconds / 60:.1f} minutes of training"
     if event.reason == "interrupted":
         return f"Stopped by Ctrl-C {after}. The model is kept; the same command with --resume goes on."

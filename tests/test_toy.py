@@ -1,0 +1,55 @@
+"""The mixture of Gaussians: its formulas against automatic differentiation, Bayes' rule and sampling."""
+
+import torch
+
+from lessons_lib.samplers import sample_ddim
+from lessons_lib.schedules import NoiseSchedule, q_sample, spaced_timesteps
+from lessons_lib.toy import GaussianMixture, two_clouds
+
+SCHEDULE = NoiseSchedule.linear()
+CLOUDS = GaussianMixture(torch.tensor([[-0.6, -0.3], [0.6, 0.3], [0.0, 0.9]], dtype=torch.float64), std=0.15)
+
+
+def points(count=7):
+    return torch.randn(count, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def test_score_is_the_gradient_of_the_log_density():
+    x, t = points().requires_grad_(), torch.full((7,), 250)
+    log_p = CLOUDS.log_likelihoods(SCHEDULE, x, t).logsumexp(dim=1)
+    (gradient,) = torch.autograd.grad(log_p.sum(), x)
+    torch.testing.assert_close(CLOUDS.score(SCHEDULE, x.detach(), t), gradient)
+
+
+def test_scores_obey_bayes_rule():
+    """grad log p(x | y) = grad log p(x) + grad log p(y | x): what classifier guidance rests on."""
+    x, t, y = points().requires_grad_(), torch.full((7,), 400), torch.tensor([0, 1, 2, 0, 1, 2, 0])
+    log_p_y = CLOUDS.class_probabilities(SCHEDULE, x, t).log().gather(1, y[:, None])
+    (gradient,) = torch.autograd.grad(log_p_y.sum(), x)
+    x = x.detach()
+    torch.testing.assert_close(CLOUDS.score(SCHEDULE, x, t, y), CLOUDS.score(SCHEDULE, x, t) + gradient)
+
+
+def test_perfect_noise_is_the_mean_of_the_noise_given_x_t():
+    """With one cloud of no width the noise in x_t is known: eps_fn must return it."""
+    point = GaussianMixture(torch.tensor([[0.4, -0.2]], dtype=torch.float64), std=0.0)
+    eps, t = points(), torch.full((7,), 300)
+    x_t = q_sample(SCHEDULE, point.means.expand(7, 2), t, eps)
+    torch.testing.assert_close(point.eps_fn(SCHEDULE)(x_t, t), eps)
+
+
+def test_sampling_gives_the_clouds_back():
+    clouds = two_clouds()
+    x_T = torch.randn(2000, 2, generator=torch.Generator().manual_seed(1))
+    *_, last = sample_ddim(clouds.eps_fn(SCHEDULE), SCHEDULE, x_T, spaced_timesteps(1000, 100), clip_x0=False)
+    right = last.x_t[last.x_t[:, 0] > 0]
+    assert abs(len(right) / 2000 - 0.5) < 0.04
+    torch.testing.assert_close(right.mean(dim=0), torch.tensor([0.6, 0.3]), atol=0.02, rtol=0)
+    torch.testing.assert_close(right.std(dim=0), torch.tensor([0.12, 0.12]), atol=0.02, rtol=0)
+
+
+def test_a_class_draws_its_cloud_only():
+    clouds, y = two_clouds(), torch.ones(200, dtype=torch.int64)
+    x_T = torch.randn(200, 2, generator=torch.Generator().manual_seed(2))
+    *_, last = sample_ddim(clouds.eps_fn(SCHEDULE, y), SCHEDULE, x_T, spaced_timesteps(1000, 50), clip_x0=False)
+    assert bool((last.x_t[:, 0] > 0).all())
