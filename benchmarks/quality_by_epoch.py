@@ -31,7 +31,7 @@ def main() -> None:
         row = {name: round(losses[name][i], 5) for name in ("train_loss", "val_loss", "test_loss")}
         rows.append({"epoch": epoch, **row, "accuracy": share})
         print(f"epoch {epoch:3}: val loss {row['val_loss']:.4f}, {100 * share:.1f}%", flush=True)
-    note = f"{arguments.num_samples} images a row, w=1, DDIM, 25 steps; made by: python -m benchmarks.quality_by_epoch"
+    note = f"{arguments.num_samples} images a row, w=1, DDIM, 25 steps; made by: python -m benchmarks.quality_by_epoch RUN"
     write_table("03_epochs.csv", f"{note} --num-samples {arguments.num_samples}", rows)
 
 

@@ -33,9 +33,19 @@ def to_grid(images: Tensor, columns: int = 10, scale: int = 1, gap: int = 2) -> 
     from torchvision.utils import make_grid
 
     grid = make_grid(to_unit(images.float()), nrow=columns, padding=gap, pad_value=0.6)
-    if gap:  # the frame around the whole grid says nothing
+    if gap and len(images) > 1:  # the frame around the whole grid says nothing; one image gets none
         grid = grid[:, gap:-gap, gap:-gap]
     pixels = (grid * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def to_pixels(image: Tensor, scale: int = 1) -> np.ndarray:
+    """One image [C, H, W] in [-1, 1] -> [H, W, 3] uint8, each pixel scale × scale.
+
+    Without torchvision, whose import takes longer than a panel's first picture may.
+    """
+    pixels = (to_unit(image.float()) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    pixels = pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels
     return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
 
 

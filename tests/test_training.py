@@ -3,6 +3,7 @@
 Run as a program, this file trains in children that it kills (see the test with SIGKILL).
 """
 
+import itertools
 import json
 import math
 import os
@@ -337,12 +338,15 @@ def test_the_gradient_is_clipped(tmp_path):
 # -- stopping -------------------------------------------------------------------------------------------
 
 
-def test_the_clock_stops_it_with_the_learning_rate_at_its_end():
-    events = run(epochs=100_000, max_seconds=0.6)
-    assert events[-1].reason == "time" and 0.5 < events[-1].seconds < 4
+def test_the_clock_stops_it_with_the_learning_rate_at_its_end(monkeypatch):
+    seconds = itertools.count(step=0.1)  # a clock that a busy machine cannot disturb
+    monkeypatch.setattr("lessons_lib.training.machine.time.monotonic", lambda: next(seconds))
+    events = run(epochs=100_000, max_seconds=10.0)
+    assert events[-1].reason == "time" and 9.5 < events[-1].seconds < 10.5
     rates = [event.lr for event in steps(events)]
-    assert rates[-1] < 0.3 * max(rates)
-    assert all(event.seconds_left <= 0.6 for event in steps(events))
+    assert rates[-1] < 0.01 * max(rates) and rates[len(rates) // 2] == pytest.approx(max(rates) / 2, rel=0.1)
+    assert all(event.seconds_left <= 10 for event in steps(events))
+    assert steps(events)[-1].seconds_left < 0.5
 
 
 @pytest.mark.parametrize("where", ["in a step", "between steps"])
@@ -723,7 +727,8 @@ def test_killed_at_ten_random_moments_and_resumed_equals_uninterrupted(tmp_path)
         torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in ("whole", "killed")
     )
     assert whole["state"]["step"] == killed["state"]["step"] == 72
-    assert same(whole["model"], killed["model"]) and same(whole["ema"], killed["ema"]), seed
+    assert same(whole["model"], killed["model"]), seed
+    assert same(whole["ema"]["weights"], killed["ema"]["weights"]), seed
     assert whole["state"]["losses"] == killed["state"]["losses"]
     left = sorted(os.listdir(tmp_path / "killed"))
     assert left == [CHECKPOINT, "losses.json"]  # and no temporary files

@@ -2,15 +2,18 @@
 
 import base64
 import re
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import imageio.v3 as iio
 import ipywidgets
 import pytest
 import torch
 
-from lessons_lib import weights
+from lessons_lib import viz, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig
 from lessons_lib.data import DataError
 from lessons_lib.files import WriteError
@@ -22,6 +25,7 @@ from lessons_lib.weights import WeightsError
 from lessons_lib.widgets import DigitGenerator, ModelComparison, Panel, draw_digit
 from lessons_lib.widgets.panel import PATIENCE, sentence
 
+ROOT = Path(__file__).resolve().parent.parent
 TINY = UNetConfig(
     image_size=8, in_channels=1, base_channels=32, channel_mults=(1,), attention_levels=(), num_classes=10
 )
@@ -221,6 +225,20 @@ def test_draw_digit_with_model_and_own_sampler(names, model):
 
 def test_draw_digit_without_a_card_has_defaults(model):
     assert len(draw_digit(GenerationRequest((1,)), model=model, evaluator=None).timesteps) == 25
+
+
+def test_first_picture_needs_no_slow_import(names):
+    paths = f"{str(names['weights'])!r}, evaluator={str(names['evaluator'])!r}"
+    code = "import sys\nfrom lessons_lib.widgets import DigitGenerator\n"
+    code += f"panel = DigitGenerator({paths})\npanel.wait(300)\nassert panel.drawing, panel.status.value\n"
+    code += "print({'torchvision', 'matplotlib', 'accelerate', 'sklearn'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert run.stdout.strip() == "set()", run.stdout + run.stderr
+
+
+def test_pixels_of_one_image_are_those_of_the_grid():
+    image = torch.rand(1, 1, 5, 7) * 3 - 1.5
+    assert (viz.to_pixels(image[0], scale=3) == viz.to_grid(image, scale=3)).all()
 
 
 def test_missing_evaluator_still_draws(names, tmp_path):

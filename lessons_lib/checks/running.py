@@ -109,8 +109,10 @@ def _instructions(code: CodeType) -> list[tuple[str, Any]]:
     for instruction in dis.get_instructions(code):
         local = "FAST" in instruction.opname or "DEREF" in instruction.opname
         value = instruction.arg if local else instruction.argval
-        if instruction.opname not in ("RESUME", "NOP", "EXTENDED_ARG"):
-            found.append((instruction.opname, None if instruction.opname == "RETURN_VALUE" else value))
+        # A call on a name that the same file imports is compiled in another way than in a notebook's cell.
+        name = "LOAD_ATTR" if instruction.opname == "LOAD_METHOD" else instruction.opname
+        if name not in ("RESUME", "NOP", "EXTENDED_ARG", "PUSH_NULL"):
+            found.append((name, None if name == "RETURN_VALUE" else value))
     return found
 
 

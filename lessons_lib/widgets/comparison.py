@@ -111,9 +111,11 @@ class ModelComparison(Panel):
 def _row_html(name: str, drawing: Drawing) -> str:
     """The images of a model, each above what the evaluator reads in it."""
     cells, side = [], 28 * SCALE
-    for k, image in enumerate(drawing.images.split(1)):
+    for k, image in enumerate(drawing.images):
         text = "{} ({:.0%})".format(*drawing.readings[k]) if drawing.readings else ""
-        picture = image_html(viz.png_bytes(viz.to_grid(image)), f"{name}, image {k + 1}: {text}", side, side)
+        picture = image_html(
+            viz.png_bytes(viz.to_pixels(image)), f"{name}, image {k + 1}: {text}", side, side
+        )
         cells.append(
             f'<div style="width: {side}px; text-align: center; line-height: 26px">{picture}{text}</div>'
         )

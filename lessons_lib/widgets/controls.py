@@ -58,7 +58,7 @@ class Picture(w.HTML):
 
     def show(self, image: Tensor, alt: str) -> None:
         """Show the first image of [B, C, H, W]."""
-        content = viz.png_bytes(viz.to_grid(image[:1]))
+        content = viz.png_bytes(viz.to_pixels(image[0]))
         self.value = image_html(content, alt, self.pixels, self.pixels)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -211,10 +212,14 @@ def reading_line(drawing: Drawing, request_label: int, guidance_scale: float) ->
     return f"The evaluator reads {label} ({probability:.1%}), {verdict}. {took}"
 
 
-def gif_frames(drawing: Drawing, scale: int = 5) -> list:
+def gif_frames(drawing: Drawing, scale: int = 5) -> list[np.ndarray]:
     """One frame for each moment: x_t on the left, the estimate made from it on the right."""
-    moments = [torch.cat([image[:1] for image in drawing.moment(k)]) for k in range(len(drawing.states))]
-    return viz.denoising_frames(moments, columns=2, scale=scale)
+    frames = []
+    for k in range(len(drawing.states)):
+        x_t, x_0 = (viz.to_pixels(image[0], scale) for image in drawing.moment(k))
+        gap = np.full((len(x_t), 2 * scale, 3), 153, dtype=np.uint8)
+        frames.append(np.concatenate([x_t, gap, x_0], axis=1))
+    return frames
 
 
 def fresh_path(folder: Path, stem: str, suffix: str) -> Path:
