@@ -23,7 +23,13 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16")
     arguments = parser.parse_args()
     losses = json.loads((arguments.run / "losses.json").read_text())
-    options = {"guidance_scale": 1.0, "sampler": "ddim", "steps": 25, "seed": 2024, "precision": arguments.precision}
+    options = {
+        "guidance_scale": 1.0,
+        "sampler": "ddim",
+        "steps": 25,
+        "seed": 2024,
+        "precision": arguments.precision,
+    }
     rows = []
     for i, epoch in enumerate(losses["epochs"]):
         path = arguments.run / f"epoch_{epoch:03d}.safetensors"
@@ -31,8 +37,9 @@ def main() -> None:
         row = {name: round(losses[name][i], 5) for name in ("train_loss", "val_loss", "test_loss")}
         rows.append({"epoch": epoch, **row, "accuracy": share})
         print(f"epoch {epoch:3}: val loss {row['val_loss']:.4f}, {100 * share:.1f}%", flush=True)
-    note = f"{arguments.num_samples} images a row, w=1, DDIM, 25 steps; made by: python -m benchmarks.quality_by_epoch RUN"
-    write_table("03_epochs.csv", f"{note} --num-samples {arguments.num_samples}", rows)
+    made_by = f"python -m benchmarks.quality_by_epoch RUN --num-samples {arguments.num_samples}"
+    note = f"{arguments.num_samples} images a row, w=1, DDIM, 25 steps; made by: {made_by}"
+    write_table("03_epochs.csv", note, rows)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How many steps does sampling need? Accuracy by sampler, guidance scale and steps; lesson 04 shows the table.
+"""How many steps does sampling need? Accuracy by sampler, guidance scale and steps, for lesson 04.
 
     python -m benchmarks.sampling_steps [--num-samples 1000] [--precision bf16]
 

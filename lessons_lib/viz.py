@@ -158,20 +158,23 @@ def _last_frame(gif: bytes) -> bytes:
     return iio.imwrite("<bytes>", iio.imread(gif, index=None)[-1], extension=".png")
 
 
-def image_row(rows: dict[str, Tensor], titles: Sequence[str] = (), size: float = 1.0):
+def image_row(rows: dict[str, Tensor], titles: Sequence[str] = (), size: float = 1.0, title: str = ""):
     """A figure with one row of images for each entry.
 
     Args:
         rows: name -> [N, C, H, W] in [-1, 1].
         titles: N column titles.
         size: inches for an image.
+        title: above the whole.
     """
     count = max(len(images) for images in rows.values())
     margin = 0.25 + 0.07 * max(len(name) for name in rows)  # for the names, in inches
     top = 0.1 + 0.17 * max([str(title).count("\n") + 1 for title in titles], default=0)
+    top += 0.25 if title else 0
     fig = _canvas(size * count + margin, size * len(rows) + top)
     fig.subplots_adjust(left=margin / fig.get_figwidth(), right=0.995, bottom=0.01, wspace=0.06, hspace=0.06)
     fig.subplots_adjust(top=1 - top / fig.get_figheight())
+    fig.suptitle(title, fontsize=9, y=0.99, va="top")
     axes = fig.subplots(len(rows), count, squeeze=False)
     for row, (name, images) in zip(axes, rows.items(), strict=True):
         for k, ax in enumerate(row):
@@ -248,3 +251,16 @@ def _number(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
+
+
+def add_share(ax, x: float, value: float, interval: tuple[float, float], label: str = "yours") -> None:
+    """A share in [0, 1] with its interval, as a black square in percent."""
+    below, above = 100 * (value - interval[0]), 100 * (interval[1] - value)
+    ax.errorbar([x], [100 * value], [[below], [above]], fmt="ks", capsize=4, label=label)
+
+
+def log_steps(ax, steps: Sequence[int]) -> None:
+    """A logarithmic axis with a tick at each of these numbers of steps and nowhere else."""
+    ax.set(xscale="log", xlabel="steps", xticks=list(steps))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.minorticks_off()

@@ -232,8 +232,7 @@ def still_picture(
     rows: dict[str, Tensor], title: str, columns: Sequence[str] = (), size: float = 0.85
 ) -> bytes:
     """Rows of images under a title, as a PNG for pages that no kernel stands behind."""
-    fig = viz.image_row(rows, columns, size)
-    fig.suptitle(title, fontsize=9)
+    fig = viz.image_row(rows, columns, size, title)
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", facecolor="white")
     return buffer.getvalue()
