@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 SECOND = 1000  # playwright counts milliseconds
-PATIENCE = 120 * SECOND  # for a machine that is busy with other things
+PATIENCE = 300 * SECOND  # for a machine that is busy with other things
 START = ROOT / "notebooks" / "00_start_here.ipynb"
 
 pytestmark = [
