@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "files": set(),
     "schedules": set(),
     "unet": set(),
+    "ablation": {"unet"},
     "classifier": {"unet"},
     "guidance": {"schedules"},
     "samplers": {"schedules", "guidance"},  # guidance for the name EpsFn

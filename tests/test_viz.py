@@ -9,6 +9,7 @@ import torch
 
 from lessons_lib import viz
 from lessons_lib.files import WriteError
+from lessons_lib.unet import SelfAttention, UNet, UNetConfig
 
 
 def test_grid_places_images_row_by_row():
@@ -92,3 +93,54 @@ def test_live_loss_draws_one_picture_and_updates_it(monkeypatch):
     for step in range(1, 4):
         live(step, 1.0 / step)
     assert Handle.updates == 2 and live.losses == [1.0, 0.5, 1 / 3]
+
+
+CONFIGS = (
+    UNetConfig(),
+    UNetConfig(image_size=8, channel_mults=(1,), num_classes=0),
+    UNetConfig(
+        image_size=16, in_channels=3, channel_mults=(1, 2, 2, 3), blocks_per_level=2, attention_levels=(1, 3)
+    ),
+)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_stages_have_the_shapes_of_the_real_network(config):
+    network, shapes = UNet(config).eval(), []
+
+    def note(module, inputs, output):
+        shapes.append(tuple(output.shape[1:]))
+
+    # The attention is the last of a level, also where it is an identity.
+    for module in [*(level.attention for level in (*network.down, *network.up)), network.middle2]:
+        module.register_forward_hook(note)
+    size = config.image_size
+    with torch.no_grad():
+        network(torch.zeros(1, config.in_channels, size, size), torch.tensor([3]))
+    stages = viz.unet_stages(config)
+    assert [(s.channels, s.size, s.size) for s in stages] == shapes
+    for stage, level in zip(stages, [*network.down, None, *network.up], strict=True):
+        has_attention = level is None or isinstance(level.attention, SelfAttention)
+        assert stage.attention == has_attention
+        assert stage.blocks == (2 if level is None else len(level.blocks))
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_drawing_names_every_shape(config):
+    fig = viz.draw_unet(config, "A title")
+    words = [text.get_text() for text in fig.axes[0].texts]
+    for stage in viz.unet_stages(config):
+        shape = f"{stage.channels} × {stage.size} × {stage.size}"
+        assert any(shape in word for word in words), shape
+    levels = len(config.channel_mults)
+    assert sum("skip" in word for word in words) == levels
+    assert sum(word == "halve" for word in words) == sum(word == "double" for word in words) == levels - 1
+    assert ("t and label y" in " ".join(words)) == bool(config.num_classes)
+    assert "A title" in words
+
+
+def test_boxes_of_a_drawing_do_not_overlap():
+    for config in CONFIGS:
+        boxes = [patch.get_extents() for patch in viz.draw_unet(config).axes[0].patches]
+        for i, one in enumerate(boxes):
+            assert not any(one.overlaps(other) for other in boxes[i + 1 :])

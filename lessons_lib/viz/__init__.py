@@ -1,0 +1,56 @@
+"""Figures, grids of images and GIFs. Everything here takes images in [-1, 1] and shows them in [0, 1].
+
+images.py has pixels, PNGs and GIFs; figures.py what the lessons show; architecture.py the drawing of a U-Net.
+"""
+
+from lessons_lib.viz.architecture import Stage, draw_unet, unet_stages
+from lessons_lib.viz.figures import (
+    BLUE,
+    GIF_ZOOM,
+    GREEN,
+    GREY,
+    ORANGE,
+    LiveLoss,
+    add_share,
+    arrow_field,
+    figure,
+    image_row,
+    log_steps,
+    read_table,
+    show_figure,
+)
+from lessons_lib.viz.images import (
+    denoising_frames,
+    gif_bytes,
+    png_bytes,
+    save_gif,
+    save_png,
+    to_grid,
+    to_pixels,
+)
+
+__all__ = [
+    "BLUE",
+    "GIF_ZOOM",
+    "GREEN",
+    "GREY",
+    "ORANGE",
+    "LiveLoss",
+    "Stage",
+    "add_share",
+    "arrow_field",
+    "denoising_frames",
+    "draw_unet",
+    "figure",
+    "gif_bytes",
+    "image_row",
+    "log_steps",
+    "png_bytes",
+    "read_table",
+    "save_gif",
+    "save_png",
+    "show_figure",
+    "to_grid",
+    "to_pixels",
+    "unet_stages",
+]

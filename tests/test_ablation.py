@@ -1,0 +1,89 @@
+"""Leaving parts out: the copy lacks the part and nothing else, and the original is untouched."""
+
+import copy
+
+import pytest
+import torch
+
+from lessons_lib.ablation import PARTS, without
+from lessons_lib.unet import UNet, UNetConfig
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    config = UNetConfig(
+        image_size=8, base_channels=32, channel_mults=(1, 1), attention_levels=(1,), num_classes=3
+    )
+    network = UNet(config).eval()
+    for weight in network.parameters():  # the layers that start at zero would hide every difference
+        torch.nn.init.normal_(weight, std=0.1)
+    return network
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    generator = torch.Generator().manual_seed(1)
+    return (
+        torch.randn(4, 1, 8, 8, generator=generator),
+        torch.tensor([0, 10, 500, 999]),
+        torch.tensor([0, 1, 2, 3]),
+    )
+
+
+@torch.no_grad()
+def by_hand(network, x_t, t, y, part):
+    """The forward pass with the part left out, written down."""
+    embedding, skips = network.embed(torch.zeros_like(t) if part == "time" else t, y), []
+    attend = (lambda module, h: h) if part == "attention" else (lambda module, h: module(h))
+    h = network.stem(x_t)
+    for level in network.down:
+        for block in level.blocks:
+            h = block(h, embedding)
+        h = attend(level.attention, h)
+        skips.append(h * (part != "skips"))
+        h = level.resize(h)
+    h = network.middle2(attend(network.middle_attention, network.middle1(h, embedding)), embedding)
+    for level in network.up:
+        for block in level.blocks:
+            h = block(torch.cat([h, skips.pop()], dim=1), embedding)
+        h = level.resize(attend(level.attention, h))
+    return network.conv_out(torch.nn.functional.silu(network.norm_out(h)))
+
+
+@pytest.mark.parametrize("part", [None, *PARTS])
+def test_only_that_part_is_missing(network, inputs, part):
+    left = network if part is None else without(network, part)
+    with torch.no_grad():
+        torch.testing.assert_close(left(*inputs), by_hand(network, *inputs, part))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_original_is_untouched_and_copies_keep_the_gap(network, inputs, part):
+    with torch.no_grad():
+        before = network(*inputs)
+        left = without(network, part)
+        assert not torch.allclose(left(*inputs), before, atol=1e-2)
+        torch.testing.assert_close(
+            copy.deepcopy(left)(*inputs), left(*inputs)
+        )  # as the EMA of a training does
+        torch.testing.assert_close(network(*inputs), before)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_it_can_be_trained(network, inputs, part):
+    left = without(network, part).train()
+    left(*inputs).square().mean().backward()
+    assert all(weight.grad is not None for name, weight in left.named_parameters() if "attention" not in name)
+
+
+def test_label_by_name_is_heard(network, inputs):
+    x_t, t, y = inputs
+    left = without(network, "time")
+    torch.testing.assert_close(left(x_t, t, y=y), left(x_t, t, y))
+    assert not torch.allclose(left(x_t, t, y=y), left(x_t, t))
+
+
+def test_unknown_part_is_one_sentence(network):
+    with pytest.raises(ValueError, match=r"Unknown part 'stem': choose one of attention, skips, time\."):
+        without(network, "stem")
