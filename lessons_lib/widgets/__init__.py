@@ -7,6 +7,17 @@ parts, then one file for each panel.
 from lessons_lib.widgets.comparison import ModelComparison
 from lessons_lib.widgets.digits import DigitGenerator
 from lessons_lib.widgets.drawing import Drawing, Reading, draw_digit
+from lessons_lib.widgets.features import FeatureExplorer
+from lessons_lib.widgets.noise import NoiseExplorer
 from lessons_lib.widgets.panel import Panel
 
-__all__ = ["DigitGenerator", "Drawing", "ModelComparison", "Panel", "Reading", "draw_digit"]
+__all__ = [
+    "DigitGenerator",
+    "Drawing",
+    "FeatureExplorer",
+    "ModelComparison",
+    "NoiseExplorer",
+    "Panel",
+    "Reading",
+    "draw_digit",
+]
