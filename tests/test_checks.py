@@ -1,5 +1,6 @@
 """The checks: each accepts right answers, names the classic wrong ones, and survives everything else."""
 
+import functools
 import json
 import math
 import os
@@ -10,8 +11,8 @@ import time
 import pytest
 import torch
 
-from lessons_lib import checks, samplers, schedules
-from lessons_lib.checks import judging, predictions, running, store
+from lessons_lib import checks, samplers, schedules, unet
+from lessons_lib.checks import judging, lesson01, lesson02, predictions, running, store
 from lessons_lib.schedules import q_sample
 
 EXERCISES = list(checks.EXERCISES.values())
@@ -110,9 +111,132 @@ def shown_and_clipped(x):
     return torch.clip((1 + x) / 2, 0, 1)
 
 
+def betas_by_ratio(abar):
+    return 1 - abar / torch.cat([torch.ones(1, dtype=abar.dtype), abar[:-1]])
+
+
+def betas_in_a_loop(abar):
+    betas, before = [], 1.0
+    for now in abar.tolist():
+        betas.append((before - now) / before)
+        before = now
+    return torch.tensor(betas)
+
+
+def betas_by_logarithms(abar):
+    return -torch.expm1(torch.diff(abar.log(), prepend=torch.zeros(1, dtype=abar.dtype)))
+
+
+def betas_by_pad_in_place(abar):
+    alphas = abar.clone()
+    alphas[1:] /= abar[:-1]
+    return (1 - alphas).clamp_(max=schedules.MAX_BETA)
+
+
+def more_by_ratio(x, abar, abar_next, eps):
+    ratio = abar_next / abar
+    return math.sqrt(ratio) * x + math.sqrt(1 - ratio) * eps
+
+
+def more_by_missing_variance(x, abar, abar_next, eps):
+    shrink = abar_next**0.5 / abar**0.5
+    missing = (1 - abar_next) - shrink**2 * (1 - abar)
+    return shrink * x + missing**0.5 * eps
+
+
+def more_in_place_with_tensors(x, abar, abar_next, eps):
+    a, p = torch.tensor(abar, dtype=torch.float64), torch.tensor(abar_next, dtype=torch.float64)
+    return x.mul_((p / a).sqrt()).add_(eps.mul_(((a - p) / a).sqrt()))
+
+
+def field_forwards(layers):
+    seen, jump = 1, 1
+    for kernel, stride in layers:
+        seen += (kernel - 1) * jump
+        jump *= stride
+    return seen
+
+
+def field_backwards(layers):
+    seen = 1.0
+    while layers:
+        kernel, stride = layers.pop()
+        seen = (seen - 1) * stride + kernel
+    return seen
+
+
+def field_in_tensors(layers):
+    kernels, strides = torch.tensor(layers).unbind(1)
+    jumps = torch.cat([torch.ones(1, dtype=torch.int64), strides.cumprod(0)[:-1]])
+    return ((kernels - 1) * jumps).sum() + 1
+
+
+def field_by_gradient(layers):
+    """No formula: the input pixels in a row that an output pixel's gradient reaches."""
+    size = 200
+    x = torch.ones(1, 1, size, size, dtype=torch.float64, requires_grad=True)
+    h = x
+    for kernel, stride in layers:
+        conv = torch.nn.Conv2d(1, 1, kernel, stride, bias=False, dtype=torch.float64)
+        torch.nn.init.constant_(conv.weight, 1 / kernel**2)
+        h = conv(h)
+    h[0, 0, 0, 0].backward()
+    return int((x.grad[0, 0].abs().sum(dim=0) > 0).sum())
+
+
+def heads_written_out(q, k, v, heads):
+    B, N, C = q.shape
+    q, k, v = (x.view(B, N, heads, C // heads).transpose(1, 2) for x in (q, k, v))
+    weights = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(C // heads), dim=-1)
+    return (weights @ v).transpose(1, 2).reshape(B, N, C)
+
+
+def heads_with_einsum(q, k, v, heads):
+    q, k, v = (x.unflatten(-1, (heads, -1)) for x in (q, k, v))
+    scores = torch.einsum("bihd,bjhd->bhij", q, k) * q.shape[-1] ** -0.5
+    return torch.einsum("bhij,bjhd->bihd", scores.softmax(dim=3), v).flatten(2)
+
+
+def heads_with_the_fused_kernel(q, k, v, heads):
+    q, k, v = (x.reshape(*x.shape[:2], heads, -1).permute(0, 2, 1, 3) for x in (q, k, v))
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v).permute(0, 2, 1, 3).flatten(2)
+
+
+def heads_in_a_loop(q, k, v, heads):
+    result, width = torch.empty_like(q), q.shape[2] // heads
+    for h in range(heads):
+        own = slice(h * width, (h + 1) * width)
+        scores = torch.bmm(q[..., own], k[..., own].mT) / width**0.5
+        result[..., own] = torch.bmm(scores.softmax(dim=2), v[..., own])
+    return result
+
+
+def heads_with_chunk(q, k, v, heads):
+    pieces = zip(*(x.chunk(heads, dim=-1) for x in (q, k, v)), strict=True)
+    # Scores of keys and queries, transposed: the keys are then the first of the two axes.
+    each = [((k @ q.mT) / math.sqrt(q.shape[-1])).softmax(dim=1).mT @ v for q, k, v in pieces]
+    return torch.cat(each, dim=-1)
+
+
 RIGHT = [
     ("00.1", shown_by_scale),
     ("00.1", shown_and_clipped),
+    ("01.1", betas_by_ratio),
+    ("01.1", betas_in_a_loop),
+    ("01.1", betas_by_logarithms),
+    ("01.1", betas_by_pad_in_place),
+    ("01.2", more_by_ratio),
+    ("01.2", more_by_missing_variance),
+    ("01.2", more_in_place_with_tensors),
+    ("02.1", field_forwards),
+    ("02.1", field_backwards),
+    ("02.1", field_in_tensors),
+    ("02.1", field_by_gradient),
+    ("02.2", heads_written_out),
+    ("02.2", heads_with_einsum),
+    ("02.2", heads_with_the_fused_kernel),
+    ("02.2", heads_in_a_loop),
+    ("02.2", heads_with_chunk),
     ("03.1", loss_as_in_the_lesson),
     ("03.1", loss_by_hand),
     ("03.2", losses_in_a_loop),
@@ -305,7 +429,229 @@ WRONG_SHOWN = [
     ("bytes", lambda x: 127.5 * x + 127.5),
     ("unchanged", lambda x: x),
 ]
-WRONG = {"00.1": WRONG_SHOWN, "03.1": WRONG_LOSS, "03.2": WRONG_LOSSES, "04.1": WRONG_X0, "04.2": WRONG_STEP}
+
+
+def before(abar, first=1.0):
+    return torch.cat([torch.full((1,), first, dtype=abar.dtype), abar[:-1]])
+
+
+def shifted_to(abar, *, front=(), back=()):
+    """The betas but the first, with something before or behind them."""
+    front, back = (torch.tensor(some, dtype=abar.dtype) for some in (front, back))
+    return torch.cat([front, betas_by_ratio(abar)[1:], back])
+
+
+WRONG_BETAS = [
+    ("first missing", lambda a: 1 - a[1:] / a[:-1]),
+    ("first missing", lambda a: a[1:] / a[:-1]),
+    ("first missing", lambda a: -torch.diff(a)),
+    ("wrapped", lambda a: 1 - a / a.roll(1)),
+    ("wrapped", lambda a: torch.stack([1 - a[t] / a[t - 1] for t in range(len(a))])),
+    ("first", lambda a: shifted_to(a, front=[0.0])),
+    ("first", lambda a: shifted_to(a, front=[float(a[0])])),
+    ("first", lambda a: 1 - a / before(a, first=0.0)),  # infinite there
+    ("first", lambda a: 1 - a / before(a, first=float(a[0]))),
+    ("shifted", lambda a: shifted_to(a, back=[0.0])),
+    ("shifted", lambda a: 1 - a.roll(-1) / a),
+    ("shifted", lambda a: betas_by_ratio(a).roll(1)),
+    ("reversed", lambda a: betas_by_ratio(a).flip(0)),
+    ("reversed", lambda a: shifted_to(a, front=[0.0]).flip(0)),
+    ("turned", lambda a: 1 - before(a) / a),
+    ("turned", lambda a: before(a) / a - 1),
+    ("turned", lambda a: before(a) / a),
+    ("turned", lambda a: 1 - a.roll(1) / a),
+    ("sign", lambda a: a / before(a) - 1),
+    ("alphas", lambda a: a / before(a)),
+    ("alphas", lambda a: a / before(a, first=0.0)),
+    ("alphas", lambda a: torch.exp(torch.diff(a.log(), prepend=torch.zeros(1, dtype=a.dtype)))),
+    ("difference", lambda a: before(a) - a),
+    ("difference", lambda a: torch.diff(a, prepend=torch.ones(1, dtype=a.dtype))),
+    ("difference", lambda a: before(a, first=0.0) - a),
+    ("difference", lambda a: 1 - (before(a) - a)),
+    ("cumulated", lambda a: 1 - a),
+    ("root", lambda a: (1 - a / before(a)).sqrt()),
+    ("root", lambda a: 1 - (a / before(a)).sqrt()),
+    ("root", lambda a: (a / before(a)).sqrt()),
+    ("log", lambda a: before(a).log() - a.log()),
+    ("log", lambda a: torch.diff(a.log(), prepend=torch.zeros(1, dtype=a.dtype))),
+    ("cumprod", lambda a: torch.cumprod(1 - a, dim=0)),
+    ("cumprod", lambda a: 1 - torch.cumprod(a, dim=0)),
+    ("cumprod", lambda a: torch.cumprod(a, dim=0)),
+    ("cumprod", lambda a: 1 - torch.cumprod(1 - a, dim=0)),
+]
+
+
+def wrong_more(signal="r(p / a)", noise="r(1 - p / a)", root="math", then=lambda x: x):
+    """A jump written as two factors: a and p abar and abar_next, r the square root."""
+
+    def noise_more(x, abar, abar_next, eps):
+        names = {"a": abar, "p": abar_next, "r": ROOTS[root]}
+        return then(eval(signal, names) * x + eval(noise, names) * eps)
+
+    return noise_more
+
+
+WRONG_MORE = [
+    ("clean", wrong_more("r(p)", "r(1 - p)")),
+    ("clean", wrong_more("r(p)")),
+    ("difference", wrong_more(noise="r(a - p)")),
+    ("difference", wrong_more("r(p)", "r(a - p)")),
+    ("too much", wrong_more(noise="r(1 - p)")),
+    ("old eps", wrong_more(noise="r(1 - p) - r(p / a) * r(1 - a)")),
+    ("old level", wrong_more("r(a)", "r(1 - a)")),
+    ("not shrunk", wrong_more("1")),
+    ("not shrunk", wrong_more("1", "r(a - p)")),
+    ("not shrunk", wrong_more("1", "r(1 - p)")),
+    ("root", wrong_more("p / a")),
+    ("root", wrong_more(noise="1 - p / a")),
+    ("root", wrong_more("p / a", "1 - p / a")),
+    ("root", wrong_more("p / a", "r(1 - (p / a)**2)")),
+    ("root", wrong_more(noise="a - p")),
+    ("root", wrong_more("p / a", "a - p")),
+    ("root", wrong_more("p", "1 - p")),
+    ("root", wrong_more("r(p)", "1 - p")),
+    ("root", wrong_more("p", "r(1 - p)")),
+    ("outside", wrong_more(noise="1 - r(p / a)")),
+    ("exchanged", wrong_more("r(1 - p / a)", "r(p / a)")),
+    ("exchanged", wrong_more("r(1 - p)", "r(p)")),
+    *[("turned", wrong_more("r(a / p)", "r(1 - a / p)", root=root)) for root in ROOTS],
+    *[("turned", wrong_more(noise="r(1 - a / p)", root=root)) for root in ROOTS],
+    ("turned", wrong_more("r(p)", "r(1 - a / p)")),
+    ("turned", wrong_more("1", "r(1 - a / p)")),
+    ("turned", wrong_more("r(a / p)")),
+    ("turned", wrong_more("r(a / p)", "r(a / p - 1)")),
+    ("turned", wrong_more("r(a / p)", "r(a - p)")),
+    ("noise levels", wrong_more(noise="r(1 - (1 - a) / (1 - p))")),
+    ("noise levels", wrong_more("r((1 - a) / (1 - p))", "r(1 - (1 - a) / (1 - p))")),
+    *[("noise levels", wrong_more(noise="r((1 - p) / (1 - a))", root=root)) for root in ROOTS],
+    ("sign", wrong_more(noise="-r(1 - p / a)")),
+    ("no noise", wrong_more(noise="0")),
+    ("full noise", wrong_more(noise="1")),
+    ("full noise", wrong_more("1", "1")),
+    ("clipped", wrong_more(then=lambda x: x.clamp(-1, 1))),
+    ("own noise", lambda x, a, p, eps: math.sqrt(p / a) * x + math.sqrt(1 - p / a) * torch.randn_like(x)),
+]
+
+
+def wrong_field(start=1, add="(k - 1) * jump", jump="jump * s", early=False, layers=list, then=int):
+    """A walk through the layers: k and s the layer's kernel and stride."""
+
+    def receptive_field(given):
+        seen, names = start, {"jump": 1}
+        for k, s in layers(given):
+            names |= {"k": k, "s": s}
+            now = eval(jump, names)
+            seen += eval(add, names | ({"jump": now} if early else {}))
+            names["jump"] = now
+        return then(seen)
+
+    return receptive_field
+
+
+WRONG_FIELD = [
+    ("strides", wrong_field(jump="1")),
+    ("strides", lambda layers: sum(kernel for kernel, stride in layers)),
+    ("strides", wrong_field(add="k")),
+    ("too early", wrong_field(early=True)),
+    ("too early", wrong_field(add="(k - 1) * s")),
+    ("not multiplied", wrong_field(jump="s")),
+    ("added", wrong_field(jump="jump + s")),
+    ("added", wrong_field(jump="jump + s - 1")),
+    ("added", wrong_field(jump="jump + s", add="(k - 1) * max(1, jump - 1)")),
+    ("whole", lambda layers: 1 + math.prod(s for _, s in layers) * sum(k - 1 for k, _ in layers)),
+    ("whole", lambda layers: 1 + math.prod(s for _, s in layers[:-1]) * sum(k - 1 for k, _ in layers)),
+    ("order", wrong_field(layers=reversed)),
+    (
+        "order",
+        lambda layers: functools.reduce(lambda seen, layer: (seen - 1) * layer[1] + layer[0], layers, 1),
+    ),
+    ("product", lambda layers: math.prod(kernel for kernel, stride in layers)),
+    ("k", wrong_field(add="k * jump")),
+    ("k", wrong_field(start=0, add="k * jump")),
+    ("from 0", wrong_field(start=0)),
+    ("jump", lambda layers: math.prod(stride for kernel, stride in layers)),
+    ("jump", lambda layers: math.prod(stride for kernel, stride in layers[:-1])),
+    ("last layer", wrong_field(layers=lambda layers: layers[:-1])),
+    ("radius", wrong_field(then=lambda seen: (seen - 1) / 2)),
+    ("radius", wrong_field(then=lambda seen: (seen - 1) // 2)),
+    ("radius", wrong_field(then=lambda seen: seen / 2)),
+    ("radius", wrong_field(then=lambda seen: torch.tensor(seen // 2))),
+    ("squared", wrong_field(then=lambda seen: seen**2)),
+]
+
+
+def wrong_heads(
+    split="x.view(B, N, h, C // h).transpose(1, 2)",
+    qkv="q, k, v",
+    scores="q @ k.transpose(-1, -2)",
+    scale="math.sqrt(C // h)",
+    weights="scores.softmax(-1)",
+    mixed="weights @ v",
+    merge="mixed.transpose(1, 2).reshape(B, N, C)",
+):
+    """Attention written as formulas."""
+
+    def multi_head(q, k, v, heads):
+        names = dict(zip("BNC", q.shape, strict=True)) | {"h": heads, "math": math, "torch": torch}
+        names |= dict(zip("qkv", (eval(split, names | {"x": x}) for x in (q, k, v)), strict=True))
+        names |= dict(zip("qkv", eval(qkv, names), strict=True))
+        names["scores"] = eval(scores, names) / eval(scale, names)
+        names["weights"] = eval(weights, names)
+        names["mixed"] = eval(mixed, names)
+        return eval(merge, names)
+
+    return multi_head
+
+
+SPLIT_ONLY_VIEWED = "x.view(B, h, N, C // h)"
+SPLIT_EVERY = "x.view(B, N, C // h, h).permute(0, 3, 1, 2)"
+WHOLE = {"split": "x", "merge": "mixed"}
+WRONG_HEADS = [
+    ("weights", wrong_heads(merge="weights")),
+    ("weights", wrong_heads(merge="weights.mean(1)")),
+    ("weights", wrong_heads(merge="weights.flatten(0, 1)")),
+    ("apart", wrong_heads(merge="mixed")),
+    ("apart", wrong_heads(merge="mixed.transpose(1, 2)")),
+    ("apart", wrong_heads(merge="torch.stack(mixed.unbind(1))")),
+    ("apart", wrong_heads(merge="torch.cat(mixed.unbind(1), dim=0)")),
+    ("apart", wrong_heads(merge="torch.cat(mixed.unbind(1), dim=1)")),
+    ("part", wrong_heads(merge="mixed.mean(1)")),
+    ("part", wrong_heads(merge="mixed[:, 0]")),
+    ("one head", wrong_heads(**WHOLE)),
+    ("one head", wrong_heads(**WHOLE, scale="math.sqrt(C)")),
+    ("no scale", wrong_heads(scale="1")),
+    ("all channels", wrong_heads(scale="math.sqrt(C)")),
+    ("scale root", wrong_heads(scale="C / h")),
+    ("multiplied", wrong_heads(scale="1 / math.sqrt(C // h)")),
+    ("over queries", wrong_heads(weights="scores.softmax(-2)")),
+    ("over heads", wrong_heads(weights="scores.softmax(1)")),
+    ("over batch", wrong_heads(weights="scores.softmax(0)")),
+    ("no softmax", wrong_heads(weights="scores")),
+    ("mixed", wrong_heads(split=SPLIT_ONLY_VIEWED)),
+    ("mixed", wrong_heads(split=SPLIT_ONLY_VIEWED, merge="mixed.reshape(B, N, C)")),
+    ("mixed", wrong_heads(split="x.view(B * h, N, C // h)", merge="mixed.view(B, N, C)")),
+    ("merged", wrong_heads(merge="mixed.reshape(B, N, C)")),
+    ("merged", wrong_heads(merge="torch.stack(mixed.unbind(1), dim=-1).flatten(2)")),
+    ("interleaved", wrong_heads(split=SPLIT_EVERY)),
+    ("interleaved", wrong_heads(split=SPLIT_EVERY, merge="mixed.permute(0, 2, 3, 1).reshape(B, N, C)")),
+    ("swapped", wrong_heads(qkv="k, q, v")),
+    ("swapped", wrong_heads(scores="k @ q.transpose(-1, -2)")),
+    ("transposed", wrong_heads(mixed="weights.transpose(-1, -2) @ v")),
+    ("transposed", wrong_heads(mixed="torch.einsum('bhij,bhid->bhjd', weights, v)")),
+    ("not v", wrong_heads(mixed="weights @ k")),
+    ("not v", wrong_heads(mixed="weights @ q")),
+]
+WRONG = {
+    "00.1": WRONG_SHOWN,
+    "01.1": WRONG_BETAS,
+    "01.2": WRONG_MORE,
+    "02.1": WRONG_FIELD,
+    "02.2": WRONG_HEADS,
+    "03.1": WRONG_LOSS,
+    "03.2": WRONG_LOSSES,
+    "04.1": WRONG_X0,
+    "04.2": WRONG_STEP,
+}
 PLANTED = [(number, name, function) for number, wrong in WRONG.items() for name, function in wrong]
 
 
@@ -344,6 +690,183 @@ def test_right_step_agrees_with_the_library():
         abar_prev = float(schedule.alphas_cumprod[7]) if len(timesteps) == 2 else 1.0
         mine = step_as_in_the_paper(x_T, eps, abar, abar_prev, 0.7, noise)
         torch.testing.assert_close(next(walk).x_t, mine)
+
+
+# ---- lessons 01 and 02: against the library, and whether the names can be trusted ----
+
+
+def test_right_betas_are_the_schedules():
+    for schedule in (schedules.NoiseSchedule.linear(50), schedules.NoiseSchedule.cosine(20)):
+        for function in (betas_by_ratio, betas_by_logarithms, betas_by_pad_in_place):
+            torch.testing.assert_close(function(schedule.alphas_cumprod), schedule.betas)
+
+
+def test_right_jump_from_a_clean_image_is_q_sample():
+    schedule = schedules.NoiseSchedule.cosine(20)
+    x_0, eps = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    for t in (0, 7, 19):
+        expected = q_sample(schedule, x_0, torch.full((2,), t), eps)
+        abar = float(schedule.alphas_cumprod[t])
+        torch.testing.assert_close(more_by_ratio(x_0, 1.0, abar, eps), expected)
+
+
+def test_right_jumps_add_up():
+    """Two jumps keep as much signal and leave as much noise as one."""
+    one, zero = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+    levels = (0.9, 0.5, 0.02)
+    signal = one
+    old, new = more_by_ratio(one, *levels[:2], zero), more_by_ratio(zero, *levels[:2], one)
+    signal, first = (more_by_ratio(x, *levels[1:], zero) for x in (old, new))
+    second = more_by_ratio(zero, *levels[1:], one)
+    torch.testing.assert_close(signal, more_by_ratio(one, levels[0], levels[2], zero))
+    torch.testing.assert_close(first**2 + second**2, more_by_ratio(zero, levels[0], levels[2], one) ** 2)
+
+
+def test_right_receptive_field_is_what_gradients_reach():
+    for layers in (*lesson02.STACKS, [(5, 1)] * 4, [(3, 2)] * 5):
+        assert field_forwards(list(layers)) == field_by_gradient(list(layers)), layers
+
+
+@pytest.mark.parametrize("channels, channels_per_head", [(64, 16), (32, 32)])
+def test_right_heads_agree_with_the_network(channels, channels_per_head):
+    attention = unet.SelfAttention(channels, channels_per_head)
+    torch.nn.init.eye_(attention.project.weight)
+    x = torch.randn(2, channels, 3, 5)
+    q, k, v = attention.to_qkv(attention.norm(x).flatten(2).transpose(1, 2)).chunk(3, dim=-1)
+    inside = (attention(x) - x).flatten(2).transpose(1, 2)
+    for function in (heads_written_out, heads_with_einsum, heads_in_a_loop, heads_with_chunk):
+        torch.testing.assert_close(function(q, k, v, attention.heads), inside, atol=1e-5, rtol=1e-4)
+
+
+def results_of_formulas():
+    """For each exercise what every wrong formula gives in all its cases, after what the right one gives."""
+    curves = [torch.tensor(curve, dtype=torch.float64) for curve in lesson01.CURVES]
+    earlier = [lesson01._before(curve) for curve in curves]
+    betas = [
+        (name, torch.cat([formula(a, b)[1:] for a, b in zip(curves, earlier, strict=True)]))
+        for name, formula in [("right", lambda a, b: 1 - a / b), *lesson01.WRONG_BETAS]
+    ]
+    more = [
+        (name, torch.tensor([factors(*case) for case in lesson01.CASES], dtype=torch.float64).flatten())
+        for name, factors in [("right", lesson01._right_more), *lesson01.WRONG_MORE]
+    ]
+    fields = [
+        (name, torch.tensor([float(formula(list(stack))) for stack in lesson02.STACKS]))
+        for name, formula in [("right", field_forwards), *lesson02.WRONG_FIELD]
+    ]
+    inputs = [lesson02._inputs(size) for size in lesson02.SIZES]
+    heads = [
+        (name, torch.cat([formula(*given).flatten() for given in inputs]))
+        for name, formula in [("right", heads_written_out), *lesson02.WRONG_HEADS]
+    ]
+    return {"01.1": betas, "01.2": more, "02.1": fields, "02.2": heads}
+
+
+@pytest.mark.parametrize("number", ["01.1", "01.2", "02.1", "02.2"])
+def test_wrong_formulas_can_be_told_apart(number):
+    """No two names fit the same answer, so their order does not matter; and no name fits a right one."""
+    found = results_of_formulas()[number]
+    for i, (name, one) in enumerate(found):
+        for other_name, other in found[:i]:
+            if name == other_name:
+                continue
+            apart = (one - other).abs().nan_to_num(nan=1.0).max()
+            assert apart > 0.01, (name, other_name)
+
+
+def random_cases(seed):
+    """Other cases for each exercise: curves, pairs of levels, stacks of layers, sizes."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low, high):
+        return int(torch.randint(low, high + 1, (1,), generator=generator))
+
+    share = torch.rand(2, 8, generator=generator, dtype=torch.float64) * 0.9 + 0.05
+    stacks = [[(kernel := draw(1, 6), draw(1, min(kernel, 3))) for _ in range(draw(1, 4))] for _ in range(4)]
+    heads = [draw(1, 4) for _ in range(3)]
+    return {
+        "CURVES": share.cumprod(dim=1).tolist(),
+        "CASES": [(1.0, float(share[0, 0])), *((a, a * p) for a, p in share.T.tolist())],
+        "STACKS": stacks,
+        "SIZES": [(draw(1, 3), draw(1, 6), h * draw(1, 5), h) for h in heads],
+    }
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_right_answer_is_right_in_any_case(seed, monkeypatch):
+    for name, cases in random_cases(seed).items():
+        monkeypatch.setattr(lesson01 if name in ("CURVES", "CASES") else lesson02, name, cases)
+    for number, function in RIGHT:
+        if number[:2] in ("01", "02"):
+            result = check(number, function)
+            assert result.status == "right", (function.__name__, result)
+
+
+UNNAMED = [
+    (
+        "01.1",
+        lambda a: betas_by_ratio(a) * 2,
+        "at t = 1 abar falls from 0.900 to 0.600, so beta should be 0.333",
+    ),
+    ("01.1", lambda a: betas_by_ratio(a) if len(a) == 6 else torch.full_like(a, 0.1), "numbers are off"),
+    ("01.1", lambda a: betas_by_ratio(a)[:-1], "must have shape [6], that is [T], got [5]"),
+    ("01.1", lambda a: torch.cat([a[:1], a]), "must have shape [6], that is [T], got [7]"),
+    ("01.1", lambda a: (a - 1).sqrt(), "holds NaN"),
+    ("01.1", lambda a: betas_by_ratio(a) * 1j, "complex"),
+    ("01.1", lambda a: betas_by_ratio(a).tolist(), "must return a tensor, got a list"),
+    ("01.2", wrong_more("0.5"), "x is multiplied by 0.500 and eps by 0.632, which should be 0.775 and 0.632"),
+    ("01.2", lambda x, a, p, eps: more_by_ratio(x, a, p, eps).abs(), "the first pixel should be"),
+    (
+        "01.2",
+        lambda x, a, p, eps: more_by_ratio(x, 1.0, p / a, eps) + (a < 0.4),
+        "abar = 0.3, abar_next = 1e-05",
+    ),
+    ("01.2", wrong_more(noise="r(p - a)"), "The square root of a negative number is taken"),
+    ("01.2", wrong_more(noise="r(p - a)", root="power"), "complex"),
+    ("01.2", wrong_more(noise="r(p - a)", root="torch"), "holds NaN"),
+    ("01.2", wrong_more(noise="r((a - p) / (1 - a))"), "Something is divided by 0"),
+    ("01.2", lambda x, a, p, eps: more_by_ratio(x, a, p, eps)[0], "must have shape [2, 3, 4, 5]"),
+    ("02.1", lambda layers: len(layers), "for layers = [(3, 1)] it should be 3, got 1"),
+    ("02.1", lambda layers: field_forwards(layers) + (len(layers) == 5), "[(7, 3), (1, 1), (4, 2)"),
+    ("02.1", lambda layers: 0.3, "got 0.3"),
+    ("02.1", lambda layers: "seven", "one whole number, not a value of type str"),
+    ("02.1", lambda layers: (7, 2), "one whole number, not a value of type tuple"),
+    ("02.1", lambda layers: True, "one whole number, not a value of type bool"),
+    ("02.1", lambda layers: 7j, "one whole number, not a value of type complex"),
+    ("02.1", lambda layers: torch.tensor(7j), "one whole number, not a value of type complex"),
+    ("02.1", lambda layers: torch.tensor([7]), "one whole number, got a tensor of shape [1]"),
+    ("02.1", lambda layers: math.nan, "one whole number, got nan"),
+    ("02.1", lambda layers: print(end=""), "returns nothing"),
+    ("02.2", lambda q, k, v, heads: v, "with [B, N, C] = [2, 5, 12] and heads = 3 the first one should be"),
+    (
+        "02.2",
+        lambda q, k, v, heads: heads_written_out(q, k, v, heads) if heads < 4 else v,
+        "with [B, N, C] = [2, 3, 4] and heads = 4",
+    ),
+    ("02.2", lambda q, k, v, heads: heads_written_out(q, k, v, heads).mT, "[2, 5, 12], that is [B, N, C]"),
+    ("02.2", wrong_heads(scale="0"), "holds NaN"),
+]
+
+
+@pytest.mark.parametrize("number, function, words", UNNAMED)
+def test_unnamed_wrong_answer_is_one_sentence(number, function, words):
+    result = check(number, function)
+    assert result.status == "wrong" and words in result.message, result
+    assert "\n" not in result.message and result.message[-1] in ".?"
+    assert result.message not in checks.EXERCISES[number].diagnoses.values()
+
+
+def test_root_of_a_negative_number_shows_the_learners_line():
+    def noise_more(x, abar, abar_next, eps):
+        left = math.sqrt(abar_next - abar)
+        return x + left * eps
+
+    assert checks.noise_more(noise_more).line.endswith("left = math.sqrt(abar_next - abar)")
+
+
+def test_half_written_receptive_field_is_not_started():
+    for function in (lambda layers: ... if layers else 1, lambda layers: 1 + len(layers) * ...):
+        assert checks.receptive_field(function).status == "not_started"
 
 
 # ---- everything else a function can do ----
@@ -528,7 +1051,7 @@ def test_registry_is_what_lessons_need():
         assert exercise.minutes in (5, 15) and exercise.title and len(exercise.hints) == 3
         assert callable(getattr(checks, exercise.check_name))
         assert number == exercise.number
-    for lesson in ("03", "04"):
+    for lesson in ("01", "02", "03", "04"):
         assert {one.minutes for one in EXERCISES if one.number.startswith(lesson)} == {5, 15}
 
 
@@ -603,13 +1126,13 @@ def test_yours_gives_a_right_function_only(progress_file):
 
 def test_progress_tells_what_is_done():
     checks.x0_from_score(None)
-    assert "0 of 5 exercises right, 0 of" in repr(checks.progress())
+    assert f"0 of {len(EXERCISES)} exercises right, 0 of" in repr(checks.progress())
     checks.x0_from_score(x0_of_score)
     checks.x0_from_score(nan)
     checks.ddim_step(wrong_step(sigma="0.0"))
     radio(checks.predict("04.p2")).value = "similar"
     told = repr(checks.progress())
-    assert "1 of 5 exercises right, 1 of" in told and "guessed: similar" in told
+    assert f"1 of {len(EXERCISES)} exercises right, 1 of" in told and "guessed: similar" in told
     assert "right" in next(line for line in told.splitlines() if line.startswith("04.1")), (
         "right once stays right"
     )
@@ -632,13 +1155,13 @@ def test_progress_tells_what_is_done():
 )
 def test_damaged_progress_harms_nothing(progress_file, text):
     progress_file.write_text(text, encoding="latin-1")
-    assert "0 of 5 exercises right" in repr(checks.progress())
+    assert f"0 of {len(EXERCISES)} exercises right" in repr(checks.progress())
     assert "no guess" in repr(checks.reveal("04.p2"))
     assert checks.recall("01.t", 3) == 3
     assert checks.x0_from_score(x0_of_score).status == "right"
     checks.remember("01.t", 5)
     assert checks.recall("01.t") == 5
-    assert "1 of 5 exercises right" in repr(checks.progress())
+    assert f"1 of {len(EXERCISES)} exercises right" in repr(checks.progress())
 
 
 def test_progress_that_cannot_be_written_lasts_for_the_session(tmp_path, monkeypatch):
@@ -648,7 +1171,7 @@ def test_progress_that_cannot_be_written_lasts_for_the_session(tmp_path, monkeyp
     checks.remember("01.t", 5)
     assert checks.x0_from_score(x0_of_score).status == "right"
     assert checks.recall("01.t") == 5
-    assert "1 of 5 exercises right" in repr(checks.progress())
+    assert f"1 of {len(EXERCISES)} exercises right" in repr(checks.progress())
 
 
 def test_progress_lives_in_the_project(monkeypatch):

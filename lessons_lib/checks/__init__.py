@@ -14,7 +14,7 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
-from lessons_lib.checks import judging, lesson00, lesson03, lesson04, predictions, store
+from lessons_lib.checks import judging, lesson00, lesson01, lesson02, lesson03, lesson04, predictions, store
 from lessons_lib.checks.judging import CheckResult, Exercise
 from lessons_lib.checks.predictions import PREDICTIONS, predict, reveal
 
@@ -23,13 +23,17 @@ __all__ = [
     "PREDICTIONS",
     "CheckResult",
     "Exercise",
+    "betas_of",
     "ddim_step",
     "hint",
     "loss_by_timestep",
+    "multi_head",
+    "noise_more",
     "noising_loss",
     "predict",
     "progress",
     "recall",
+    "receptive_field",
     "remember",
     "reveal",
     "to_shown",
@@ -38,7 +42,9 @@ __all__ = [
 ]
 
 EXERCISES: dict[str, Exercise] = {
-    one.number: one for one in lesson00.EXERCISES + lesson03.EXERCISES + lesson04.EXERCISES
+    one.number: one
+    for lesson in (lesson00, lesson01, lesson02, lesson03, lesson04)
+    for one in lesson.EXERCISES
 }
 _HINTS_SHOWN: dict[str, int] = {}
 
@@ -46,6 +52,26 @@ _HINTS_SHOWN: dict[str, int] = {}
 def to_shown(function: Callable | None) -> CheckResult:
     """Exercise 00.1: function(x) from [-1, 1] to [0, 1]."""
     return judging.judge(EXERCISES["00.1"], function)
+
+
+def betas_of(function: Callable | None) -> CheckResult:
+    """Exercise 01.1: function(abar) -> the betas that make this curve, [T]."""
+    return judging.judge(EXERCISES["01.1"], function)
+
+
+def noise_more(function: Callable | None) -> CheckResult:
+    """Exercise 01.2: function(x, abar, abar_next, eps) -> the image at abar_next, [B, C, H, W]."""
+    return judging.judge(EXERCISES["01.2"], function)
+
+
+def receptive_field(function: Callable | None) -> CheckResult:
+    """Exercise 02.1: function(layers) -> how many input pixels along one side an output pixel depends on."""
+    return judging.judge(EXERCISES["02.1"], function)
+
+
+def multi_head(function: Callable | None) -> CheckResult:
+    """Exercise 02.2: function(q, k, v, heads) -> attention in several heads, [B, N, C]."""
+    return judging.judge(EXERCISES["02.2"], function)
 
 
 def noising_loss(function: Callable | None) -> CheckResult:

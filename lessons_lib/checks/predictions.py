@@ -39,6 +39,42 @@ PREDICTIONS: dict[str, Question] = {
             "Nothing: the scale changes the speed only",
         ),
     ),
+    "01.p1": Question(
+        "After half of the 1000 steps of the linear schedule: how much of the picture's contrast is left?",
+        ("more than half", "about half", "about a quarter", "less than a twentieth"),
+        "about a quarter",
+        "abar is 0.08 there, and the picture is multiplied by its square root, 0.28: the betas grow, but a "
+        "product of hundreds of factors below 1 falls fast.",
+    ),
+    "01.p2": Question(
+        "T = 100 steps with the betas of T = 1000, from 0.0001 to 0.02: what is the last state x_T?",
+        ("pure noise", "a noisy picture in which the digit can be read", "the clean picture"),
+        "a noisy picture in which the digit can be read",
+        "A tenth of the factors, so the product stops at abar = 0.36: 60% of the contrast is left.",
+    ),
+    "02.p1": Question(
+        "A picture carries the noise of t = 300, and the network is told t = 50. What will it do?",
+        (
+            "the same as if told the truth: the picture shows how noisy it is",
+            "leave much of the noise in",
+            "take the digit away with the noise",
+        ),
+        "leave much of the noise in",
+        "Told t = 50 it looks for a trace of noise in a clear picture, and the estimate keeps its specks.",
+    ),
+    "02.p2": Question(
+        "You cut the skips of the trained network. What does its estimate of the clean picture look like?",
+        ("hardly changed", "a blurred digit without noise", "a digit that is still under all its noise"),
+        "a digit that is still under all its noise",
+        "The network must say the noise of every single pixel, and the 7 × 7 positions in the middle cannot "
+        "carry that: it comes through the skips.",
+    ),
+    "02.p3": Question(
+        "Train the network without one of its parts, at the same cost. Which loss hurts the drawings least?",
+        ("without skips", "without attention", "without being told t"),
+        "without attention",
+        "On such small pictures convolutions reach everywhere. It costs little, and larger pictures need it.",
+    ),
     "03.p1": Question(
         "A network that has learned nothing and answers 0 everywhere: what is its mean squared error?",
         ("0", "about 0.5", "about 1", "it depends on the image"),
