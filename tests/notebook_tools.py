@@ -1,8 +1,9 @@
 """What a lesson must have and a committed notebook must not hold, said as violations; and running notebooks.
 
 The anatomy of a lesson is told by cell tags: header, guard, recall, reveal, misconception, by-hand, picture,
-widget, measure, exercise, open-exercise, summary, further. A lesson may waive a rule of the anatomy with a
-reason, in its metadata:
+widget, measure, exercise, open-exercise, summary, further. The notebooks with the solutions have the tag
+solution. The tags nbval-ignore-output, nbval-skip and raises-exception are for tools. A lesson may waive a
+rule of the anatomy with a reason, in its metadata:
 
     {"lesson": {"number": "03", "minutes": 45, "waivers": {"widget": "its widget needs a GPU"}}}
 """
@@ -21,8 +22,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import nbformat
-from jupyter_client.kernelspec import KernelSpec
-from jupyter_client.manager import AsyncKernelManager
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +30,11 @@ sys.path.insert(0, str(ROOT))  # so that it works before the project is installe
 LIMIT_S = 60  # of a lesson, on two cores that do nothing else
 MOST_CELLS, MOST_LINES, MEDIAN_LINES, MOST_BYTES = 45, 20, 8, 1_000_000
 FREE = ("00", "playground")  # of the anatomy, not of the hygiene
+KNOWN_TAGS = {
+    *("header", "guard", "recall", "reveal", "misconception", "by-hand", "picture", "widget", "measure"),
+    *("exercise", "open-exercise", "summary", "further", "solution"),
+    *("nbval-ignore-output", "nbval-skip", "raises-exception"),
+}
 PICTURES = ("image/png", "image/gif", "image/jpeg", "image/svg+xml")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 HOMES = "|".join(("root", "work", "home", "Users", "tmp", "private/var", "content"))
@@ -60,12 +64,18 @@ def lessons() -> list[Path]:
     return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 
 
+def templates() -> list[Path]:
+    """What authors start from; they keep the rules of a lesson, and are none."""
+    return sorted(NOTEBOOKS.glob("templates/*.ipynb"))
+
+
 def all_notebooks() -> list[Path]:
-    """Lessons, playground, solutions."""
+    """Lessons, playground, solutions, templates."""
     return [
         *lessons(),
         *sorted(NOTEBOOKS.glob("playground.ipynb")),
         *sorted(NOTEBOOKS.glob("solutions/*.ipynb")),
+        *templates(),
     ]
 
 
@@ -405,6 +415,13 @@ def _nbval(nb: NotebookNode) -> Found:
             yield index, "figures, checks and widgets need the tag nbval-ignore-output"
 
 
+def _tags(nb: NotebookNode) -> Found:
+    for index, cell in enumerate(nb.cells):
+        for tag in tags(cell):
+            if tag not in KNOWN_TAGS:  # a rule that looks for it would find nothing and be silent
+                yield index, f"there is no tag {tag!r}: choose from {', '.join(sorted(KNOWN_TAGS))}"
+
+
 def _text(nb: NotebookNode) -> Found:
     for index, cell in enumerate(nb.cells):
         if cell.cell_type == "markdown":
@@ -442,6 +459,7 @@ HYGIENE: dict[str, Callable[[NotebookNode], Found]] = {
     "outputs": _outputs,
     "alt text": _alt,
     "nbval": _nbval,
+    "tags": _tags,
     "text": _text,
     "spoilers": _spoilers,
 }
@@ -476,21 +494,83 @@ def _count(index: int | None) -> int | None:
     return None if index is None else index + 1
 
 
+# ---- the chain of lessons ----
+
+
+def chain(found: dict[str, NotebookNode]) -> list[Violation]:
+    """What is wrong between lessons: neighbours that are not linked, a map or a sentence that is out of date.
+
+    Args:
+        found: file name -> notebook, of every lesson that exists, in order.
+    """
+    names = list(found)
+    violations = []
+    for name, before, after in zip(names, [None, *names], [*names[1:], None], strict=False):
+        nb = found[name]
+        for index, words, other in _neighbours(name, nb, before, after):
+            if not any(other in re.findall(r"\]\(([^)\s]+)\)", said) for said in words):
+                violations.append(
+                    Violation(name, _count(index), "chain", f"there is no link to {other} here")
+                )
+        for index, number in _said_missing(nb):
+            if any(one.startswith(f"{number}_") for one in names):
+                what = f"lesson {number} is said to be not written, and it exists"
+                violations.append(Violation(name, _count(index), "not written", what))
+    violations += [
+        Violation(start, None, "map", f"no row of the map links {name}")
+        for start in names[:1]
+        for name in names[1:]
+        if start.startswith("00") and not re.search(rf"(?m)^\|.*\]\({name}\)", _prose(found[start]))
+    ]
+    return violations
+
+
+def _neighbours(name: str, nb: NotebookNode, before: str | None, after: str | None):
+    """(index, the texts after "Next:" or "Previous:", the lesson that must be linked there)."""
+    part = r"\*\*{}:\*\*(.*?)(?=\*\*[A-Z]\w+:\*\*|\n\n|\Z)"
+    nexts, previous = (re.compile(part.format(word), re.DOTALL) for word in ("Next", "Previous"))
+    if name.startswith("00"):  # it begins with a picture, and says at its end where to go
+        if after:
+            yield None, nexts.findall(_prose(nb)), after
+        return
+    for index, cell in tagged(nb, "header") + tagged(nb, "summary"):
+        if after:
+            yield index, nexts.findall(cell.source), after
+        if before and "header" in tags(cell):
+            yield index, previous.findall(cell.source), before
+
+
+def _said_missing(nb: NotebookNode) -> Iterator[tuple[int, str]]:
+    """(index, number) of each lesson of which a sentence or a table row says that it is not written."""
+    for index, cell in enumerate(nb.cells):
+        lines = cell.source.splitlines() if cell.cell_type == "markdown" else []
+        for line in lines:
+            numbers: list[str] = []
+            for clause in [line] if line.startswith("|") else re.split(r"(?<=[.!?;])\s+", line):
+                numbers = (
+                    _lesson_numbers(clause) or numbers
+                )  # "It is not written yet" speaks of the one before
+                if "not written" in clause.lower():
+                    yield from ((index, number) for number in numbers)
+
+
+def _lesson_numbers(text: str) -> list[str]:
+    """The lessons that a text names: 01, 02 and 05 to 08."""
+    found = []
+    for first, last in re.findall(r"\b([01]\d)\b(?:\s*(?:to|–)\s*([01]\d)\b)?", text):
+        found += [f"{number:02}" for number in range(int(first), int(last or first) + 1)]
+    return found
+
+
+def _prose(nb: NotebookNode) -> str:
+    return "\n\n".join(cell.source for cell in nb.cells if cell.cell_type == "markdown")
+
+
 # ---- running ----
 
 
 class NotebookError(RuntimeError):
     """A notebook that does not run; the message is a sentence with its cell."""
-
-
-class ThisPython(AsyncKernelManager):
-    """Starts kernels with the Python that runs this, whatever environment is registered as python3."""
-
-    @property
-    def kernel_spec(self) -> KernelSpec:
-        """The command that starts the kernel; its log would mix with what we print."""
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
-        return KernelSpec(argv=command, display_name="Python 3", language="python")
 
 
 def execute(nb: NotebookNode, folder: Path, progress: Path, timeout: float = 4 * LIMIT_S) -> float:
@@ -506,6 +586,8 @@ def execute(nb: NotebookNode, folder: Path, progress: Path, timeout: float = 4 *
     """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+    from lessons_lib.cli.kernels import ThisPython
 
     environment = {**os.environ, "LESSONS_OFFLINE": "1", "LESSONS_PROGRESS": str(progress)}
     client = NotebookClient(

@@ -1,9 +1,11 @@
-"""Run notebooks and store their outputs: lessons and solutions, or those that are named.
+"""Run notebooks and store their outputs: lessons, solutions and the template, or those that are named.
 
-    python tests/refresh_notebooks.py [NAME …]      NAME: 03, 03_training, solutions/03_training, or a path
+    python tests/refresh_notebooks.py [NAME …]      NAME: 03, 03_training, solutions/03_training, template,
+                                                    or a path
 
 Each runs from its first cell, as for a fresh learner, without a network. The outputs are tidied (no widget
-views, no timestamps) and written only if every cell ran and nothing went to stderr.
+views, no timestamps) and written only if every cell ran and nothing went to stderr. Then every rule that is
+still broken is said, of a lesson or of a committed notebook. The exit status is 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import re
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import nbformat
@@ -48,7 +51,7 @@ def choose(names: list[str]) -> list[Path]:
 
 def _names_of(path: Path) -> set[str]:
     stem = tools.name_of(path).removesuffix(".ipynb")
-    number = stem.rpartition("/")[2].partition("_")[0]
+    number = "template" if stem.startswith("templates/") else stem.rpartition("/")[2].partition("_")[0]
     return {stem, f"notebooks/{stem}", number}
 
 
@@ -94,8 +97,15 @@ def _unannounced(nb: nbformat.NotebookNode) -> list[str]:
     return found
 
 
+def violations(path: Path) -> list[tools.Violation]:
+    """The rules that the notebook breaks as it lies on the disk."""
+    nb, name = tools.read(path), tools.name_of(path)
+    anatomy = [] if tools.is_free(nb, path) else tools.anatomy(name, nb)
+    return anatomy + tools.hygiene(name, nb, path.parent)
+
+
 def main(words: list[str]) -> int:
-    """Refresh what is named; goes on after a failure, and returns 1 if there was one."""
+    """Refresh what is named; goes on after a failure, and returns 1 if there was one or a rule is broken."""
     parser = argparse.ArgumentParser(
         prog="make notebooks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -105,15 +115,20 @@ def main(words: list[str]) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
-    failed = 0
+    failed, broken, begun = 0, 0, time.perf_counter()
     for path in chosen:
+        found = []
         try:
             said = "; ".join(refresh(path))
+            found = violations(path)
         except (tools.NotebookError, WriteError) as error:
             failed += 1
             said = f"FAILED: {error}; the file is as it was"
-        print(f"{tools.name_of(path):<42} {said}", flush=True)
-    return 1 if failed else 0
+        print(f"{tools.name_of(path):<42} {said}", *found, sep="\n    ", flush=True)
+        broken += len(found)
+    total = f"{time.perf_counter() - begun:6.1f} s"
+    print(f"{'total':<42} {total}; {len(chosen)} notebooks, {failed} failed, {broken} violations")
+    return 1 if failed or broken else 0
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from lessons_lib import checks
 LESSONS = {path.stem: path for path in tools.lessons()}
 ALL = {tools.name_of(path): path for path in tools.all_notebooks()}
 BOUND = {name: path for name, path in LESSONS.items() if not tools.is_free(tools.read(path), path)}
+TEMPLATES = {tools.name_of(path): path for path in tools.templates()}
 CELL_TIMEOUT_S = 300  # for a cell that hangs; the limit of the lesson is below
 
 
@@ -37,9 +38,22 @@ def complain(violations):
 # ---- what is committed ----
 
 
-@pytest.mark.parametrize("name", BOUND)
+@pytest.mark.parametrize("name", [*BOUND, *TEMPLATES])
 def test_lesson_has_its_anatomy(name):
-    complain(tools.anatomy(name, tools.read(BOUND[name])))
+    complain(tools.anatomy(name, tools.read({**BOUND, **TEMPLATES}[name])))
+
+
+def test_the_lessons_link_each_other_and_say_what_is_written():
+    complain(tools.chain({path.name: tools.read(path) for path in LESSONS.values()}))
+
+
+def test_the_template_is_no_lesson():
+    assert len(TEMPLATES) == 1 and not set(TEMPLATES.values()) & set(LESSONS.values())
+    for name, path in TEMPLATES.items():
+        nb = tools.read(path)
+        assert nb.metadata["lesson"] == {"number": "template", "minutes": 20, "waivers": {}}
+        assert not tools.is_free(nb, path), "an author copies what keeps every rule"
+        assert path.stat().st_size < 200_000, f"{name}: smaller pictures"
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -282,6 +296,10 @@ BROKEN_HYGIENE = {
         lambda nb: nb.cells[3].update(source='<img src="https://example.org/x.png">'),
     ],
     "nbval": [lambda nb: find(nb, "picture").metadata.tags.remove("nbval-ignore-output")],
+    "tags": [
+        lambda nb: nb.cells[3].metadata.tags.append("by_hand"),
+        lambda nb: find(nb, "measure").metadata.tags.append("Measure"),
+    ],
     "text": [
         lambda nb: nb.cells[3].update(source="It took TRAIN_HOURS hours."),
         lambda nb: nb.cells[8].update(source='assert "LOSS_TEXT"'),
@@ -313,6 +331,84 @@ def test_solutions_are_put_in_place_of_the_stubs():
         tools.with_solutions(lesson, new_notebook(cells=answers[:1]))
 
 
+# ---- the chain of lessons: three that are in order, and one broken link at a time ----
+
+START = """| lesson | state |
+|---|---|
+| 00 | here |
+| [03](03_loss.ipynb) | ready |
+| [04](04_loop.ipynb) | ready |
+| 05 to 08 | not written yet |
+
+**Next:** [03](03_loss.ipynb)."""
+LOSS = """# 03
+**Time:** 45 minutes. **Previous:** [00](00_start.ipynb). **Next:** [04](04_loop.ipynb).
+
+**Map:** you are here. (Lessons 01, 02 and 05 to 08 are not written yet.)"""
+LOOP = """# 04
+**Previous:** [03 Loss](03_loss.ipynb). **Next:** 05, on classifiers (not written yet)."""
+
+
+def three_lessons():
+    ends = (
+        "**Next:** [04](04_loop.ipynb).",
+        "**Next:** lesson 05. It is not written yet; [00](00_start.ipynb) has a map.",
+    )
+    lessons = {
+        "00_start.ipynb": [markdown("# 00", "header"), markdown(START)],
+        "03_loss.ipynb": [markdown(LOSS, "header"), markdown(ends[0], "summary")],
+        "04_loop.ipynb": [markdown(LOOP, "header"), markdown(ends[1], "summary")],
+    }
+    return {name: new_notebook(cells=cells) for name, cells in lessons.items()}
+
+
+def change(name, index, old, new):
+    def break_it(lessons):
+        (path,) = [one for one in lessons if one.startswith(name)]
+        cell = lessons[path].cells[index]
+        assert old in cell.source
+        cell.source = cell.source.replace(old, new)
+
+    return break_it
+
+
+def add_lesson(lessons):
+    lessons["05_new.ipynb"] = new_notebook(
+        cells=[markdown("# 05\n**Previous:** [04](04_loop.ipynb).", "header"), markdown("- one", "summary")]
+    )
+
+
+BROKEN_CHAIN = [
+    ("chain", change("00", 1, "**Next:** [03]", "Go to [03]")),
+    ("chain", change("03", 0, "**Previous:** [00](00_start.ipynb)", "**Previous:** 00")),
+    ("chain", change("03", 0, "**Next:** [04](04_loop.ipynb)", "**Next:** [00](00_start.ipynb)")),
+    ("chain", change("03", 1, "[04](04_loop.ipynb)", "04")),
+    ("map", change("00", 1, "| [04](04_loop.ipynb) |", "| 04 |")),
+    ("not written", change("00", 1, "05 to 08", "04 to 08")),
+    ("not written", change("03", 0, "Lessons 01, 02 and 05", "Lessons 01, 04 and 05")),
+    ("not written", change("04", 1, "lesson 05", "lesson 03")),
+]
+
+
+def test_the_three_lessons_are_in_order():
+    complain(tools.chain(three_lessons()))
+
+
+@pytest.mark.parametrize("rule, break_it", BROKEN_CHAIN)
+def test_a_broken_chain_is_named(rule, break_it):
+    lessons = three_lessons()
+    break_it(lessons)
+    assert [violation.rule for violation in tools.chain(lessons)] == [rule]
+
+
+def test_a_new_lesson_must_be_linked_from_everywhere():
+    lessons = three_lessons()
+    add_lesson(lessons)
+    found = [(one.notebook[:2], one.rule) for one in tools.chain(lessons)]
+    missing = [("00", "not written"), ("03", "not written"), ("04", "chain"), ("04", "chain")]
+    assert sorted(found) == sorted([*missing, *[("04", "not written")] * 2, ("00", "map")])
+
+
 # ---- refreshing ----
 
 
@@ -322,9 +418,10 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def write(folder, *sources, name="07_small"):
-    nb = new_notebook(cells=[new_code_cell(source) for source in sources])
-    nb.metadata["lesson"] = {"number": "07"}
+def write(folder, *sources, name="07_small", number="00"):
+    """A notebook with these code cells; with the number 00 the rules of a lesson do not bind it."""
+    nb = new_notebook(cells=[code(source, "nbval-ignore-output") for source in sources])
+    nb.metadata["lesson"] = {"number": number}
     nb.metadata["widgets"] = {"state": {}}
     path = folder / f"{name}.ipynb"
     nbformat.write(nb, path)
@@ -342,12 +439,13 @@ Panel()"""
 
 
 def test_refresh_stores_tidy_outputs(folder, capsys):
-    progress = (
-        'import os; print(os.environ["LESSONS_OFFLINE"], os.path.exists(os.environ["LESSONS_PROGRESS"]))'
-    )
+    env = "import os; env = lambda name: os.environ['LESSONS' + name]"
+    progress = f"{env}; print(env('_OFFLINE'), os.path.exists(env('_PROGRESS')))"
     path = write(folder, 'print("a")\nprint("b", flush=True)', WIDGET, "1 + 1", progress)
     assert refresh_notebooks.main(["07"]) == 0
-    assert "07_small.ipynb" in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2 and said[0].startswith("07_small.ipynb")
+    assert said[1].startswith("total ") and said[1].endswith(" s; 1 notebooks, 0 failed, 0 violations")
     nb = tools.read(path)
     nbformat.validate(nb)
     assert set(nb.metadata) == {"kernelspec", "language_info", "lesson"}
@@ -382,10 +480,27 @@ def test_refresh_leaves_a_failing_notebook_as_it_was(folder, capsys, source, wor
     assert path.read_bytes() == before
 
 
+def test_refresh_says_which_rules_are_broken(folder, capsys):
+    path = write(folder, "1 + 1", number="07")
+    nb = tools.read(path)
+    nb.cells += [markdown("[gone](08_gone.ipynb)", "sumary")]
+    nbformat.write(nb, path)
+    assert refresh_notebooks.main([]) == 1
+    *said, total = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("07_small.ipynb") and "FAILED" not in said[0]
+    for words in ("cell 1 [header]", "[summary]", "cell 2 [tags]: there is no tag 'sumary'", "[links]"):
+        assert any(line.startswith("    07_small.ipynb") and words in line for line in said), words
+    assert total.endswith(f"0 failed, {len(said) - 1} violations")
+    assert tools.read(path).cells[0].outputs[0].data["text/plain"] == "2", "what ran is stored all the same"
+
+
 def test_refresh_names_what_exists(folder, capsys):
     (folder / "solutions").mkdir()
+    (folder / "templates").mkdir()
     lesson, solutions = write(folder, "1"), write(folder / "solutions", "1")
-    assert refresh_notebooks.choose([]) == [lesson, solutions]
+    template = write(folder / "templates", "1", name="lesson")
+    assert refresh_notebooks.choose([]) == [lesson, solutions, template]
+    assert refresh_notebooks.choose(["template"]) == [template]
     assert refresh_notebooks.choose(["07"]) == [lesson, solutions]
     assert refresh_notebooks.choose(["07_small.ipynb"]) == [lesson]
     assert refresh_notebooks.choose(["notebooks/solutions/07_small"]) == [solutions]

@@ -1,4 +1,4 @@
-"""The command line: python -m lessons_lib train | sample | evaluate | check-machine
+"""The command line: python -m lessons_lib train | sample | evaluate | check | check-machine
 
 Here are the commands, and the one place that turns a user's error into a sentence. What a command does stands
 in the module of its name, loaded only when it runs: torch takes seconds to load, and --help should not.
@@ -122,6 +122,18 @@ def evaluate(
         evaluating.run_card(judge, weights, wanted, batch_size, json)
     else:
         evaluating.run(judge, weights, wanted, num_samples, batch_size, json)
+
+
+@app.command()
+def check(notebooks: o.Notebooks, json: o.Json = False) -> None:
+    """Check the exercises in learners' notebooks: this RUNS THE CODE in them on your machine.
+
+    Each notebook runs in a fresh Python without changing it or your progress, a cell for 60 s at most.
+    The exit status is 0 if every exercise is right, 1 if some is not, 2 if a notebook cannot be checked.
+    """
+    from lessons_lib.cli import checking
+
+    raise typer.Exit(checking.run(notebooks, json))
 
 
 @app.command()

@@ -70,3 +70,9 @@ Card = Annotated[
     bool, Option("--card", help="Run the standard evaluations and write them into the weights' card.")
 ]
 Json = Annotated[bool, Option("--json", help="Print one JSON object and nothing else.")]
+
+# -- check --
+Notebooks = Annotated[
+    list[Path],
+    Argument(help="A learner's notebook, in any folder; several are checked in turn.", metavar="NOTEBOOK"),
+]

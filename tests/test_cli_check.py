@@ -1,0 +1,204 @@
+"""The command that checks learners' notebooks, on tiny notebooks that import the checks and little else."""
+
+import json
+
+import nbformat
+import notebook_tools as tools
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from lessons_lib import checks, cli
+from lessons_lib.cli import checking
+
+SET_UP = "from lessons_lib import checks"
+RIGHT = """def x0_from_score(x_t, score, abar):
+    return (x_t + (1 - abar) * score) / abar**0.5
+
+checks.x0_from_score(x0_from_score)"""
+WRONG = RIGHT.replace("abar**0.5", "abar")
+STUB = """def ddim_step(x_t, eps, abar, abar_prev, eta, noise):
+    ...
+
+checks.ddim_step(ddim_step)"""
+ENDLESS_FUNCTION = """def to_shown(x):
+    while True:
+        x = x + 0
+
+checks.to_shown(to_shown)"""
+# The check stops a function after ten seconds; here after one.
+HURRY = """from lessons_lib.checks import running
+running.LIMIT_S = 1.0
+running.call_with_limit.__defaults__ = (1.0,)"""
+
+
+def exercise(source, number, *tags):
+    return new_code_cell(source, metadata={"tags": ["exercise", *tags], "exercise": number})
+
+
+def plain(source, *tags):
+    return new_code_cell(source, metadata={"tags": list(tags)})
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a notebook with these cells and return its path."""
+
+    def write(name, *cells, lesson=None):
+        nb = new_notebook(cells=[new_markdown_cell("# Mine"), *cells])
+        if lesson:
+            nb.metadata["lesson"] = {"number": lesson}
+        path = tmp_path / f"{name}.ipynb"
+        nbformat.write(nb, path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def check(capsys, tmp_path, monkeypatch):
+    """Check notebooks: (exit status, what --json printed or None, stdout, stderr); nothing may be changed."""
+    mine = tmp_path / "teacher.json"
+    mine.write_text('{"exercises": {}}')
+    monkeypatch.setenv("LESSONS_PROGRESS", str(mine))
+
+    def check(*words):
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+        capsys.readouterr()
+        status = cli.main(["check", *map(str, words)])
+        out, err = capsys.readouterr()
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+        return status, json.loads(out) if "--json" in words else None, out, err
+
+    return check
+
+
+def statuses(told, path):
+    return {number: one["status"] for number, one in told["notebooks"][str(path)]["exercises"].items()}
+
+
+def test_every_status_and_its_line(write, check):
+    endless = exercise(ENDLESS_FUNCTION, "00.1")
+    syntax = exercise("def noising_loss(model:\n    pass\nchecks.noising_loss(noising_loss)", "03.1")
+    silent = exercise("def loss_by_timestep(eps_fn): ...", "03.2")
+    cells = exercise(WRONG, "04.1"), exercise(STUB, "04.2"), endless, syntax, silent
+    path = write("ada", plain(SET_UP), plain(HURRY), *cells)
+    status, told, _, err = check(path, "--json")
+    assert (status, err) == (1, "")
+    found = told["notebooks"][str(path)]["exercises"]
+    assert statuses(told, path) == {
+        "00.1": "error", "03.1": "error", "03.2": "error", "04.1": "wrong", "04.2": "not started",
+    }  # fmt: skip
+    assert "was stopped" in found["00.1"]["message"] and found["00.1"]["line"].startswith("line ")
+    assert found["03.1"]["message"].startswith("The cell raises SyntaxError: ")
+    assert found["03.1"]["line"] == "line 1: def noising_loss(model:"
+    assert "must end in checks.loss_by_timestep(…)" in found["03.2"]["message"]
+    assert found["04.1"]["message"] and found["04.2"]["line"] is None
+    assert found["04.1"]["title"] == checks.EXERCISES["04.1"].title
+
+
+def test_several_notebooks_and_every_user_error(write, check, tmp_path):
+    right = write("right", plain(SET_UP), exercise(RIGHT, "04.1"))
+    empty = write("empty", plain("1 + 1"))
+    broken, other = tmp_path / "broken.ipynb", tmp_path / "other.ipynb"
+    broken.write_text('{"cells": [')
+    other.write_text('{"cells": 3}')
+    bad = [tmp_path / "missing.ipynb", broken, other, empty, tmp_path]
+    status, _, out, err = check(*bad[:3], right, *bad[3:])
+    assert status == 2, "the worst of all"
+    assert out.splitlines() == [
+        str(right),
+        "  04.1  right        From the score to the image: "
+        "The score tells where the clean image lies: this is Tweedie's formula.",
+        "1 of 1 exercises right in 1 notebook.",
+    ]
+    sentences = err.splitlines()
+    assert len(sentences) == 5
+    reasons = ("cannot be read", "no notebook", "no notebook", "no exercises", "cannot be read")
+    for path, said in zip(bad, reasons, strict=True):
+        assert any(line.startswith(str(path)) and said in line and line.endswith(".") for line in sentences)
+    status, told, _, err = check(*bad, "--json")
+    assert status == 2 and len(told["notebooks"]) == 5
+    assert all(set(one) == {"error"} for one in told["notebooks"].values())
+
+
+def test_endless_and_deadly_cells_do_not_stop_the_rest(write, check, monkeypatch):
+    monkeypatch.setattr(checking, "CELL_LIMIT_S", 3)
+    endless = plain("while True:\n    pass")
+    path = write("eve", plain(SET_UP), endless, exercise(RIGHT, "04.1"), exercise("while True: ...", "04.2"))
+    status, told, _, _ = check(path, "--json")
+    assert status == 1 and statuses(told, path) == {"04.1": "right", "04.2": "error"}
+    stopped = "did not end within 3 s and was stopped."
+    assert told["notebooks"][str(path)]["remarks"] == [f"Cell 3 {stopped}"]
+    assert told["notebooks"][str(path)]["exercises"]["04.2"]["message"] == f"The cell {stopped}"
+
+
+def test_a_cell_that_ends_python_is_left_out(write, check):
+    path = write("max", plain(SET_UP), plain("import os\nos._exit(1)"), exercise(RIGHT, "04.1"))
+    status, _, out, _ = check(path)
+    assert status == 0 and "  04.1  right" in out and "  Cell 3 ended Python" in out
+
+
+def test_a_deleted_cell_is_missing_and_lost_metadata_are_not(write, check):
+    path = write(
+        "kim", plain(SET_UP), plain(RIGHT), plain(STUB.replace("checks.ddim_step(", "(")), lesson="04"
+    )
+    status, told, _, _ = check(path, "--json")
+    assert status == 1 and statuses(told, path) == {"04.1": "right", "04.2": "missing"}
+    nothing = write("zoe", plain(SET_UP), lesson="04")
+    status, told, _, _ = check(nothing, "--json")
+    assert status == 1 and statuses(told, nothing) == {"04.1": "missing", "04.2": "missing"}
+
+
+COURSE = ["import math as guard", SET_UP, "raise SystemExit('slow')\n", "rate = 1", "from math import sqrt"]
+
+
+@pytest.fixture
+def course(monkeypatch):
+    monkeypatch.setattr(checking, "course_sources", lambda lesson: tuple(map(str.strip, COURSE)))
+
+
+def test_only_what_an_exercise_needs_runs_at_first(write, course):
+    own = [plain(source) for source in COURSE]
+    shown = [plain("import os\nboom", tag) for tag in ("widget", "reveal", "picture", "measure")]
+    guess = plain('display(checks.predict("04.p1"), checks.predict("04.p2"))')
+    mine, after = plain("x = 1"), plain("too late")
+    cells = [*own, *shown, guess, mine, exercise(STUB, "04.2"), after]
+    _, found = checking.read(write("plan", *cells))
+    jobs = checking.plan(found[:-1], {13}, checking.course_sources("04"), everything=False)
+    assert {n: job.source for n, job in jobs.items()} == {
+        2: COURSE[0], 3: SET_UP, 6: COURSE[4], 7: "import os", 8: "import os", 9: "import os",
+        10: "import os", 12: "x = 1", 13: STUB,
+    }  # fmt: skip
+    assert jobs[12].limit_s == checking.CELL_LIMIT_S < jobs[3].limit_s, "a slow machine is nobody's fault"
+    jobs = checking.plan(found[:-1], {13}, checking.course_sources("04"), everything=True)
+    assert [n for n in jobs if n < 7] == [2, 3, 4, 5, 6] and 11 not in jobs
+
+
+def test_a_missing_name_makes_the_rest_run(write, check, course):
+    uses = RIGHT.replace("return ", "return rate * ")
+    path = write("rate", *map(plain, COURSE), exercise(uses, "04.1"))
+    status, _, out, _ = check(path)
+    assert status == 0 and "  04.1  right" in out, "the course's cell that defines the name ran after all"
+
+
+def test_the_best_of_several_tries_counts(write):
+    trials = [checking.Cell(n, "checks.x0_from_score(f)") for n in (1, 2, 3)]
+    shown = nbformat.v4.new_output("stream", name="stdout", text="[right] Exercise 04.1: Well.\n")
+    stub = nbformat.v4.new_output("execute_result", {"text/plain": "[not started] Exercise 04.1: Write."})
+    ran = {1: checking.Ran([shown]), 2: checking.Ran(), 3: checking.Ran([stub])}
+    assert checking.judge("04.1", trials, ran) == checking.Outcome("right", "Well.")
+
+
+@pytest.mark.slow
+def test_a_lesson_with_its_solutions_is_right(check, tmp_path):
+    lesson, solutions = (tools.read(tools.NOTEBOOKS / f"{f}04_sampling.ipynb") for f in ("", "solutions/"))
+    path = tmp_path / "04_sampling (1).ipynb"
+    nbformat.write(tools.with_solutions(lesson, solutions), path)
+    status, _, out, err = check(path)
+    assert (status, err) == (0, "") and out.endswith("2 of 2 exercises right in 1 notebook.\n")
+
+
+def test_help_says_that_code_runs(capsys):
+    assert cli.main(["check", "--help"]) == 0
+    assert "RUNS THE CODE" in capsys.readouterr().out
+    assert cli.main(["check"]) == 2
