@@ -20,7 +20,9 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 SECOND = 1000  # playwright counts milliseconds
 PATIENCE = 300 * SECOND  # for a machine that is busy with other things
-START = ROOT / "notebooks" / "00_start_here.ipynb"
+START, NOISE, UNET = (
+    ROOT / "notebooks" / f"{name}.ipynb" for name in ("00_start_here", "01_forward_process", "02_unet")
+)
 
 pytestmark = [
     pytest.mark.browser,
@@ -226,20 +228,55 @@ def test_save_gif(opened, tmp_path):
     page.screenshot(path=tmp_path / "saved.png")
 
 
-@pytest.mark.skipif(not START.exists(), reason=f"needs {START.name}")
-def test_first_notebook(lab, page, tmp_path):
+def run_lesson(lab, page, path: Path) -> None:
+    """Open a copy of a lesson, for JupyterLab saves what it opens, and run all of it."""
     address, folder = lab
-    copy = folder / "notebooks" / START.name  # a copy: JupyterLab saves what it opens
-    copy.parent.mkdir()
-    notebook = nbformat.read(START, as_version=4)
+    copy = folder / "notebooks" / path.name
+    copy.parent.mkdir(exist_ok=True)
+    notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:  # committed outputs would look as if the cells had run
         if cell.cell_type == "code":
             cell.update(outputs=[], execution_count=None)
     nbformat.write(notebook, copy)
     for name in ("assets", "lessons_lib"):
-        (folder / name).symlink_to(ROOT / name)
-    run_all(page, address, f"notebooks/{START.name}")
+        if not (folder / name).exists():
+            (folder / name).symlink_to(ROOT / name)
+    run_all(page, address, f"notebooks/{path.name}")
+
+
+def test_first_notebook(lab, page, tmp_path):
+    run_lesson(lab, page, START)
     playwright.expect(status(page, 0)).to_contain_text("The evaluator reads", timeout=PATIENCE)
     press(page, "Target digit", "ArrowLeft")
     page.screenshot(path=tmp_path / "first.png")
+    assert errors(page) == []
+
+
+def test_slide_until_it_cannot_be_read(lab, page, tmp_path):
+    run_lesson(lab, page, NOISE)
+    playwright.expect(status(page, 0)).to_contain_text("t = 300:", timeout=PATIENCE)
+    picture = page.locator("img[alt*='under the noise of t =']").first
+    clear = picture.get_attribute("src")
+    handle = slider(page, "Timestep t")
+    for _ in range(50):  # the picture follows while the slider moves
+        handle.press("ArrowRight")
+    playwright.expect(status(page, 0)).to_contain_text("t = 350:", timeout=PATIENCE)
+    assert picture.get_attribute("src") != clear and "t = 350" in picture.get_attribute("alt")
+    page.get_by_label("Image").first.select_option("a handwritten 4")
+    playwright.expect(picture).to_have_attribute("alt", re.compile("a handwritten 4"), timeout=PATIENCE)
+    page.get_by_role("button", name="I can no longer read it").first.press("Enter")
+    playwright.expect(status(page, 0)).to_contain_text("Kept: with the linear schedule", timeout=PATIENCE)
+    page.screenshot(path=tmp_path / "noise.png")
+    assert errors(page) == []
+
+
+def test_feature_maps_by_keyboard(lab, page, tmp_path):
+    run_lesson(lab, page, UNET)
+    said = page.get_by_role("status").filter(has_text="Layer up 1")
+    playwright.expect(said).to_be_visible(timeout=PATIENCE)
+    slider(page, "Network told").press("ArrowLeft")
+    playwright.expect(said).to_contain_text("Told t = 799 in place of 300", timeout=PATIENCE)
+    page.get_by_role("button", name="Tell the truth").press("Enter")
+    playwright.expect(said).to_contain_text("moves by 0%", timeout=PATIENCE)
+    page.screenshot(path=tmp_path / "features.png")
     assert errors(page) == []
