@@ -955,6 +955,39 @@ def test_bad_result_is_one_sentence(function, status, words):
     assert "\n" not in result.message and result.message[-1] in ".?"
 
 
+def test_a_result_that_cannot_be_used_shows_the_line_that_returns_it():
+    def too_small(x_t, score, abar):
+        x_0 = x_t[:1]
+        return x_0  # here
+
+    def forgotten(x_t, score, abar):
+        x_t = x_t * abar  # the last line
+
+    def in_two_places(x_t, score, abar):
+        if abar > 0:
+            return None
+        return None
+
+    assert checks.x0_from_score(too_small).line.endswith("return x_0  # here")
+    assert checks.x0_from_score(forgotten).line.endswith("# the last line")
+    assert checks.x0_from_score(in_two_places).line is None
+    assert checks.x0_from_score(lambda x_t, score, abar: x_t + 7).line is None, (
+        "a number that is off has no line"
+    )
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda one: one.number)
+def test_every_exercise_says_bad_results_in_one_sentence(exercise):
+    def nan_like(*arguments):
+        tensors = [one for one in arguments if isinstance(one, torch.Tensor)]
+        return tensors[0] * math.nan if tensors else math.nan
+
+    for bad in (lambda *a: print(end=""), lambda *a: torch.zeros(1, 2), nan_like, lambda *a: "seven"):
+        result = check(exercise.number, bad)
+        assert result.status == "wrong" and "\n" not in result.message, result
+        assert result.message[-1] in ".?"
+
+
 def test_exception_shows_the_learners_line():
     def raises(x_t, score, abar):
         total = x_t + score

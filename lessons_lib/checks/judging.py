@@ -27,8 +27,12 @@ class Wrong(Exception):
         self.line = line
 
 
-class NotReal(Wrong):
-    """Wrong, because the result is complex, infinite or NaN."""
+class NotUsable(Wrong):
+    """Wrong, whatever the exercise: nothing, of another kind or shape. The line that returns it is shown."""
+
+
+class NotReal(NotUsable):
+    """Not usable, because the result is complex, infinite or NaN."""
 
 
 class Unfinished(Exception):
@@ -140,7 +144,8 @@ def _examined(exercise: Exercise, function: Callable) -> tuple[str, str, str | N
     try:
         return "right", running.call_with_limit(lambda: exercise.examine(function), code), None
     except Wrong as error:
-        return "wrong", str(error), error.line
+        line = running.line_of_return(code) if isinstance(error, NotUsable) else None
+        return "wrong", str(error), error.line or line
     except (Unfinished, NotImplementedError):
         return "not_started", UNFINISHED, None
     except running.TookTooLong as error:
@@ -180,12 +185,12 @@ def expect_tensor(value: Any, shape: tuple[int, ...], names: str = "") -> Tensor
     if value is ...:
         raise Unfinished
     if value is None:
-        raise Wrong("Your function returns nothing: is the `return` missing?")
+        raise NotUsable("Your function returns nothing: is the `return` missing?")
     if not isinstance(value, Tensor):
-        raise Wrong(f"Your function must return a tensor, got {_a(type(value).__name__)}.")
+        raise NotUsable(f"Your function must return a tensor, got {_a(type(value).__name__)}.")
     if tuple(value.shape) != shape:
         wanted = f"{list(shape)}{', that is ' + names if names else ''}"
-        raise Wrong(f"The result must have shape {wanted}, got {list(value.shape)}.")
+        raise NotUsable(f"The result must have shape {wanted}, got {list(value.shape)}.")
     if value.is_complex():
         raise NotReal("The result is complex: somewhere the square root of a negative number is taken.")
     value = value.detach().to("cpu", torch.float64)

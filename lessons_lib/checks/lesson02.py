@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lessons_lib.checks.judging import Exercise, Unfinished, Wrong, close, expect_tensor
+from lessons_lib.checks.judging import Exercise, NotUsable, Unfinished, Wrong, close, expect_tensor
 
 FIELD = {
     "strides": "The strides are not used: after a stride of 2 each step of a later kernel is 2 input pixels.",
@@ -128,17 +128,19 @@ def _number(value: Any) -> float:
     if value is ...:
         raise Unfinished
     if value is None:
-        raise Wrong("Your function returns nothing: is the `return` missing?")
+        raise NotUsable("Your function returns nothing: is the `return` missing?")
     if isinstance(value, Tensor) and value.ndim > 0:
-        raise Wrong(f"Your function must return one whole number, got a tensor of shape {list(value.shape)}.")
+        raise NotUsable(
+            f"Your function must return one whole number, got a tensor of shape {list(value.shape)}."
+        )
     if getattr(value, "ndim", None) == 0:  # a tensor, or a number of numpy's
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Wrong(
+        raise NotUsable(
             f"Your function must return one whole number, not a value of type {type(value).__name__}."
         )
     if not math.isfinite(value):
-        raise Wrong(f"Your function must return one whole number, got {value}.")
+        raise NotUsable(f"Your function must return one whole number, got {value}.")
     return value
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lessons_lib.checks.judging import Exercise, Unfinished, Wrong, close, expect_tensor
+from lessons_lib.checks.judging import Exercise, NotUsable, Unfinished, Wrong, close, expect_tensor
 from lessons_lib.schedules import NoiseSchedule, q_sample
 
 # So many samples and pixels that every statistic below is decided by more than six standard errors.
@@ -100,9 +100,11 @@ def _ask(function: Callable, x_0: Tensor, seed: int, global_seed: int = 0) -> Ob
         loss = function(model, _tiny_schedule(), x_0.clone(), torch.Generator().manual_seed(seed))
     if loss is ...:
         raise Unfinished
+    if loss is None:
+        raise NotUsable("Your function returns nothing: is the `return` missing?")
     if len(model.calls) != 1:
-        times = "never" if not model.calls else f"{len(model.calls)} times"
-        raise Wrong(f"The model is asked {times}: one question, model(x_t, t), is needed.")
+        times = f"asked {len(model.calls)} times" if model.calls else "never asked"
+        raise Wrong(f"The model is {times}: one question, model(x_t, t), is needed.")
     (call,) = model.calls
     if call.x_t.shape != x_0.shape:
         raise Wrong(f"x_t must have the shape of x_0, {list(x_0.shape)}, got {list(call.x_t.shape)}.")

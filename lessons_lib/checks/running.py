@@ -125,6 +125,20 @@ def line_of(error: BaseException, code: CodeType | None) -> str | None:
     return _deepest(frames, code)
 
 
+def line_of_return(code: CodeType | None) -> str | None:
+    """The line of a function's `return`, or its last line if there is none; None if there are several."""
+    if code is None:
+        return None
+    lines, line = set(), code.co_firstlineno
+    for instruction in dis.get_instructions(code):
+        line = instruction.starts_line if isinstance(instruction.starts_line, int) else line
+        # From Python 3.13 on starts_line is a bool, and the number stands in line_number.
+        line = getattr(instruction, "line_number", None) or line
+        if instruction.opname.startswith("RETURN_") and instruction.opname != "RETURN_GENERATOR":
+            lines.add(line)
+    return _deepest([(code.co_filename, lines.pop())], code) if len(lines) == 1 else None
+
+
 def _line_now(thread: threading.Thread, code: CodeType | None) -> str | None:
     frames, frame = [], sys._current_frames().get(thread.ident)
     while frame is not None:
