@@ -209,6 +209,10 @@ def _predictions(nb: NotebookNode) -> Found:
             yield index, f"prediction {number} is never revealed: add checks.reveal({number!r})"
         elif after[0] <= index or "reveal" not in tags(nb.cells[after[0]]):
             yield after[0], f"{number} must be revealed after it was asked, in a cell with the tag reveal"
+    for index, cell in tagged(nb, "reveal"):
+        folded = cell.metadata.get("jupyter", {})
+        if not (folded.get("outputs_hidden") and folded.get("source_hidden")):
+            yield index, "its metadata.jupyter must hide source and outputs: captions give the answer away"
     for index, number in revealed:
         if number not in [asked_for for _, asked_for in guesses]:
             yield index, f"{number} is revealed and never asked"

@@ -168,7 +168,7 @@ def test_look_shows_what_the_layer_holds():
     network, schedule = tiny()
     x_0 = torch.rand(1, 1, 8, 8) * 2 - 1
     found = look(network, schedule, x_0, t=30, told=5, layer="down 2")
-    t, eps = torch.tensor([30]), SampleNoise([(0, 0)])(x_0)
+    t, eps = torch.tensor([30]), SampleNoise([(5, 0)])(x_0)
     x_t = q_sample(schedule, x_0, t, eps)
     torch.testing.assert_close(found.x_t, x_t)
     with torch.no_grad():

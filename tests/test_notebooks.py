@@ -143,7 +143,13 @@ def small_lesson():
         markdown("a by-hand example", "by-hand"),
         code('checks.predict("03.p1")', free, outputs=[shown("a guess")]),
         code('checks.predict("03.p2")', free, outputs=[shown("a guess")]),
-        code('checks.reveal("03.p1"), checks.reveal("03.p2")', "reveal", free, outputs=[shown("told")]),
+        code(
+            'checks.reveal("03.p1"), checks.reveal("03.p2")',
+            "reveal",
+            free,
+            outputs=[shown("told")],
+            jupyter={"outputs_hidden": True, "source_hidden": True},
+        ),
         markdown("> **You may think** so.", "misconception"),
         code("assert 1 < 2"),
         code('viz.show_figure(fig, alt="a", caption="b")', "picture", free, outputs=[picture()]),
@@ -193,6 +199,7 @@ BROKEN_ANATOMY = {
         lambda nb: nb.cells.pop(5),
         lambda nb: nb.cells.insert(4, nb.cells.pop(6)),
         lambda nb: find(nb, "reveal").metadata.tags.clear(),
+        lambda nb: find(nb, "reveal").metadata.jupyter.update(source_hidden=False),
         lambda nb: find(nb, "reveal").update(source='checks.reveal("03.p1")'),
     ],
     "misconception": [

@@ -70,10 +70,10 @@ PREDICTIONS: dict[str, Question] = {
         "carry that: it comes through the skips.",
     ),
     "02.p3": Question(
-        "Train the network without one of its parts, at the same cost. Which loss hurts the drawings least?",
-        ("without skips", "without attention", "without being told t"),
-        "without attention",
-        "On such small pictures convolutions reach everywhere. It costs little, and larger pictures need it.",
+        "Train the network without one of its parts, equally long. Which part do its drawings miss least?",
+        ("skips", "attention", "being told t"),
+        "attention",
+        "On 28 × 28 pixels the convolutions reach everywhere without it. Larger pictures need it more.",
     ),
     "03.p1": Question(
         "A network that has learned nothing and answers 0 everywhere: what is its mean squared error?",
@@ -88,10 +88,10 @@ PREDICTIONS: dict[str, Question] = {
         "There the noise is a trace that hides in the image; near T-1 the input is almost the noise itself.",
     ),
     "04.p1": Question(
-        "The sampler has taken one step from pure noise and estimated the image x̂_0. What do you see?",
-        ("the finished digit, sharp", "a blurred average of many digits", "noise"),
-        "a blurred average of many digits",
-        "From noise alone many drawings are possible, and the best guess in squared error is their average.",
+        "The network is told 7 and sees a picture that is nearly all noise (t = 800). What is its guess x̂_0?",
+        ("a finished seven, sharp", "a blurred average of many sevens", "noise"),
+        "a blurred average of many sevens",
+        "Many sevens fit so much noise, and the best guess in squared error is their average.",
     ),
     "04.p2": Question(
         "You run DDIM (eta = 0) twice from the same x_T. The two images are …",

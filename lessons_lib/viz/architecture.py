@@ -100,6 +100,12 @@ def _draw_stage(ax, stage: Stage, place: tuple[float, float]) -> None:
         words += ", attention" if stage.attention else ""
     shape = f"{stage.channels} × {stage.size} × {stage.size}"
     _box(ax, place, f"{words}\n{shape}", GREEN if stage.attention else BLUE)
+    name = stage.side if stage.side == "middle" else f"{stage.side} {stage.level + 1}"
+    outside = -1 if stage.side == "down" else 1
+    side = place[0] + outside * (BOX_WIDTH / 2 + 0.08)
+    ax.text(
+        side, place[1], name, ha="right" if outside < 0 else "left", va="center", fontsize=7.5, color=GREY
+    )
     # The embedding of t and y comes into every residual block.
     ax.plot(place[0] - BOX_WIDTH / 2 + 0.14, place[1] + BOX_HEIGHT / 2, "o", color=ORANGE, ms=6, zorder=3)
 

@@ -55,7 +55,7 @@ def layers_of(network: nn.Module) -> dict[str, nn.Module]:
 
 @torch.no_grad()
 def look(
-    network: nn.Module, schedule: NoiseSchedule, x_0: Tensor, t: int, told: int, layer: str, seed=0
+    network: nn.Module, schedule: NoiseSchedule, x_0: Tensor, t: int, told: int, layer: str, seed: int = 5
 ) -> Look:
     """Put x_0 [1, C, H, W] under the noise of t and ask the network twice: told t, and told another timestep.
 
