@@ -1,13 +1,18 @@
-"""Networks that read images: the Evaluator, which scores what the course draws and never guides it."""
+"""Networks that read images.
+
+NoisyClassifier reads noisy images and may guide; Evaluator reads clean ones, scores what the course draws,
+and never guides.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lessons_lib.unet import Downsample, ResidualBlock
+from lessons_lib.unet import Downsample, ResidualBlock, SelfAttention, num_groups, timestep_embedding
 
 
 @dataclass(frozen=True)
@@ -62,3 +67,66 @@ class Evaluator(nn.Module):
     def probabilities(self, x_0: Tensor) -> Tensor:
         """x_0 [B, C, H, W] -> [B, K] class probabilities, float32, without gradients."""
         return torch.softmax(self(x_0).float(), dim=1)
+
+
+@dataclass(frozen=True)
+class NoisyClassifierConfig:
+    """The shape of a NoisyClassifier: the way down of a U-Net, with a head in place of the way up."""
+
+    image_size: int = 28
+    in_channels: int = 1
+    widths: tuple[int, ...] = (32, 64, 128)
+    num_classes: int = 10
+    embedding_channels: int = 128
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(self.widths))
+
+
+class NoisyClassifier(nn.Module):
+    """p(y given x_t, t): a classifier that is told how noisy its image is (Dhariwal & Nichol 2021, sec. 4).
+
+    Every block is told t by FiLM, as in the U-Net: what is a stroke at t = 100 is noise at t = 600.
+    """
+
+    def __init__(self, config: NoisyClassifierConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or NoisyClassifierConfig()
+        widths, embedding = config.widths, config.embedding_channels
+        self.time_mlp = nn.Sequential(
+            nn.Linear(2 * widths[0], embedding), nn.SiLU(), nn.Linear(embedding, embedding)
+        )
+        self.stem = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(widths[max(i - 1, 0)], width, embedding, config.dropout)
+            for i, width in enumerate(widths)
+        )
+        self.resize = nn.ModuleList(Downsample(width) for width in widths[:-1])
+        self.attention = SelfAttention(widths[-1])
+        self.last = ResidualBlock(widths[-1], widths[-1], embedding, config.dropout)
+        self.norm_out = nn.GroupNorm(num_groups(widths[-1]), widths[-1])
+        self.head = nn.Linear(widths[-1], config.num_classes)
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """x_t [B, C, H, W], t [B] int64 -> logits [B, K].
+
+        Raises:
+            ValueError: if x_t does not have the configured channels and size.
+        """
+        size, channels = self.config.image_size, self.config.in_channels
+        if x_t.shape[1:] != (channels, size, size):
+            raise ValueError(f"x_t must have shape [B, {channels}, {size}, {size}], got {list(x_t.shape)}.")
+        features = timestep_embedding(t, 2 * self.config.widths[0])
+        embedding = F.silu(self.time_mlp(features.to(self.time_mlp[0].weight.dtype)))
+        h = self.stem(x_t)
+        for i, block in enumerate(self.blocks):
+            h = block(h, embedding)
+            h = self.resize[i](h) if i < len(self.resize) else h
+        h = self.last(self.attention(h), embedding)
+        return self.head(F.silu(self.norm_out(h)).mean(dim=(2, 3)))
+
+    @torch.no_grad()
+    def probabilities(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """[B, K] class probabilities, float32, without gradients."""
+        return torch.softmax(self(x_t, t).float(), dim=1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lessons_lib import data, viz, weights
-from lessons_lib.classifier import Evaluator, EvaluatorConfig
+from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.generation import GenerationRequest, generate_with
-from lessons_lib.schedules import NoiseSchedule
+from lessons_lib.schedules import NoiseSchedule, q_sample
 from lessons_lib.training import EpochDone, Event, LossFn, Stopped, TrainConfig, denoising_loss, train
 from lessons_lib.training.machine import make_accelerator
 from lessons_lib.unet import UNet, UNetConfig
@@ -35,13 +35,19 @@ class Recipe:
         name: of the weights it makes.
         build: makes the untrained network.
         config: the defaults of its TrainConfig.
-        is_denoiser: it needs a schedule and draws sample grids; otherwise it reads clean images.
+        kind: "denoiser" (draws sample grids, too), "classifier" (of noisy images), "clean-classifier" (the
+            same network, but it sees clean images only) or "evaluator".
     """
 
     name: str
     build: Callable[[], nn.Module]
     config: TrainConfig
-    is_denoiser: bool
+    kind: str
+
+    @property
+    def needs_schedule(self) -> bool:
+        """Whether its images are noised, and its card names a schedule."""
+        return self.kind in ("denoiser", "classifier", "clean-classifier")
 
 
 @dataclass(frozen=True)
@@ -78,13 +84,28 @@ class WeightsSaved(NamedTuple):
 
 RECIPES = {
     ("mnist", "denoiser"): Recipe(
-        "mnist-denoiser", lambda: UNet(UNetConfig()), TrainConfig(epochs=20, batch_size=64, lr=1e-3), True
+        "mnist-denoiser",
+        lambda: UNet(UNetConfig()),
+        TrainConfig(epochs=20, batch_size=64, lr=1e-3),
+        "denoiser",
+    ),
+    ("mnist", "classifier"): Recipe(
+        "mnist-noisy-classifier",
+        lambda: NoisyClassifier(NoisyClassifierConfig()),
+        TrainConfig(epochs=20, batch_size=128, lr=1e-3),
+        "classifier",
+    ),
+    ("mnist", "clean-classifier"): Recipe(
+        "mnist-clean-classifier",
+        lambda: NoisyClassifier(NoisyClassifierConfig()),
+        TrainConfig(epochs=6, batch_size=128, lr=1e-3, ema_decay=0.998),
+        "clean-classifier",
     ),
     ("mnist", "evaluator"): Recipe(
         "mnist-evaluator",
         lambda: Evaluator(EvaluatorConfig()),
         TrainConfig(epochs=8, batch_size=128, lr=2e-3, ema_decay=0.998),
-        False,
+        "evaluator",
     ),
 }
 
@@ -114,14 +135,14 @@ def run(
     if config.output_dir is None:
         raise ValueError("A recipe needs an output_dir to write to.")
     recipe, options = RECIPES[dataset, model], options or DiffusionOptions()
-    schedule = NoiseSchedule.by_name(options.schedule, options.timesteps) if recipe.is_denoiser else None
+    schedule = NoiseSchedule.by_name(options.schedule, options.timesteps) if recipe.needs_schedule else None
     # Of several processes on a machine one downloads, and the others find what it brought.
     with make_accelerator(config).local_main_process_first():
         sets = {split: data.load(dataset, split) for split in data.SPLITS}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = recipe.build()
-    loss_fn = _loss(network, schedule, options)
+    loss_fn = _loss(recipe, network, schedule, options)
     is_main = os.environ.get("RANK", "0") == "0"
     for event in train(
         network, loss_fn, sets["train"], config, val_data=sets["val"], test_data=sets["test"], resume=resume
@@ -129,7 +150,7 @@ def run(
         yield event
         if not is_main:
             continue
-        if isinstance(event, EpochDone) and schedule:
+        if isinstance(event, EpochDone) and recipe.kind == "denoiser":
             yield from _after_epoch(event, schedule, options, config.output_dir)
         if isinstance(event, Stopped):
             card = _card(recipe, config, options, sets["train"], event, command)
@@ -138,10 +159,34 @@ def run(
             yield WeightsSaved(path)
 
 
-def _loss(network: nn.Module, schedule: NoiseSchedule | None, options: DiffusionOptions) -> LossFn:
-    if schedule is None:
+def _loss(
+    recipe: Recipe, network: nn.Module, schedule: NoiseSchedule | None, options: DiffusionOptions
+) -> LossFn:
+    if recipe.kind == "evaluator":
         return classification_loss
-    return denoising_loss(schedule, options.p_uncond, options.loss, network.config.num_classes or None)
+    if recipe.kind == "denoiser":
+        return denoising_loss(schedule, options.p_uncond, options.loss, network.config.num_classes or None)
+    return noisy_classification_loss(schedule, timesteps=None if recipe.kind == "classifier" else ())
+
+
+def noisy_classification_loss(schedule: NoiseSchedule, timesteps: Sequence[int] | None = None) -> LossFn:
+    """Cross-entropy of p(y given x_t, t) on noised images (Dhariwal & Nichol 2021, sec. 4).
+
+    Args:
+        timesteps: t is drawn from these; None: from all of the schedule; empty: the images stay clean, and
+            the network is told t = 0.
+    """
+    choices = torch.arange(schedule.num_timesteps) if timesteps is None else torch.tensor(timesteps).long()
+
+    def loss_fn(model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        x_0 = random_affine(x_0, generator) if model.training else x_0
+        if not len(choices):
+            return F.cross_entropy(model(x_0, torch.zeros_like(y)).float(), y)
+        drawn = torch.randint(len(choices), (len(x_0),), generator=generator)
+        t, eps = choices[drawn].to(x_0.device), torch.randn(x_0.shape, generator=generator).to(x_0.device)
+        return F.cross_entropy(model(q_sample(schedule, x_0, t, eps), t).float(), y)
+
+    return loss_fn
 
 
 def classification_loss(model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
@@ -205,7 +250,7 @@ def _card(
     command: str,
 ) -> dict:
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name != "output_dir"}
-    if recipe.is_denoiser:
+    if recipe.kind == "denoiser":
         settings |= dataclasses.asdict(options)
     defaults = {"guidance_scale": 2.0, "sampler": "ddim", "steps": min(10, options.timesteps)}
     return {
@@ -219,7 +264,7 @@ def _card(
             "hardware": hardware(),
             "seed": config.seed,
         },
-        "defaults": defaults if recipe.is_denoiser else {},
+        "defaults": defaults if recipe.kind == "denoiser" else {},
         "metrics": {},
     }
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from lessons_lib.guidance import EpsFn
-from lessons_lib.schedules import NoiseSchedule
+from lessons_lib.schedules import SPACINGS as PLAIN_SPACINGS
+from lessons_lib.schedules import NoiseSchedule, spaced_timesteps, spaced_timesteps_logsnr
 
 NoiseFn = Callable[[Tensor], Tensor]
 
@@ -132,7 +133,72 @@ def sample_ddim(
         yield Step(t, x, x_0)
 
 
-SAMPLERS = ("ddpm", "ddim")
+def sample_dpmpp_2m(
+    eps_fn: EpsFn,
+    schedule: NoiseSchedule,
+    x_T: Tensor,
+    timesteps: Tensor,
+    *,
+    clip_x0: bool = True,
+) -> Iterator[Step]:
+    """DPM-Solver++(2M) (Lu et al. 2022b, alg. 2): DDIM with a memory of one step, no noise on the way.
+
+    DDIM holds the estimate of x_0 fixed over a step. This solver continues the straight line, in log-SNR,
+    through this estimate and the last one: second order for the same one network call a step. The first step
+    has no last estimate, and the last one, which goes to the image, no finite log-SNR: both are DDIM's.
+
+    Args:
+        timesteps: as in sample_ddpm; the solver is at its best with even steps in log-SNR,
+            `spaced_timesteps_logsnr`.
+        others: as in sample_ddpm.
+
+    Raises:
+        ValueError: as in sample_ddpm.
+    """
+    x, last = _state(x_T), None  # last: (the last estimate of x_0, the last step's length in lambda)
+    for t, abar, abar_prev in _walk(schedule, timesteps):
+        with torch.no_grad():
+            _, x_0 = _estimate(eps_fn, x, t, abar, clip_x0)
+            if abar_prev == 1:
+                x = x_0
+            else:
+                h = _half_log_snr(abar_prev) - _half_log_snr(abar)
+                ahead = x_0
+                if last is not None:
+                    ahead = x_0 + h / (2 * last[1]) * (x_0 - last[0])  # 1 / (2 r), r = h_last / h
+                # The ODE's exact solution if the estimate were `ahead` all along the step.
+                kept = math.sqrt((1 - abar_prev) / (1 - abar))
+                x = kept * x - math.sqrt(abar_prev) * math.expm1(-h) * ahead
+                last = x_0, h
+        yield Step(t, x, x_0)
+
+
+def _half_log_snr(abar: float) -> float:
+    """lambda = log(sqrt(abar) / sqrt(1 - abar)), the solver's time."""
+    return 0.5 * (math.log(abar) - math.log1p(-abar))
+
+
+# Each sampler's own spacing of timesteps.
+DEFAULT_SPACING = {"ddpm": "trailing", "ddim": "trailing", "dpmpp_2m": "logsnr"}
+SAMPLERS = tuple(DEFAULT_SPACING)
+SPACINGS = (*PLAIN_SPACINGS, "logsnr")
+
+
+def timesteps_for(schedule: NoiseSchedule, num_steps: int, spacing: str) -> Tensor:
+    """The timesteps that a sampler visits, [N] int64, descending, by the name of their spacing.
+
+    Args:
+        num_steps: N, in 1 … T.
+        spacing: "trailing", "leading", "linspace" (see spaced_timesteps) or "logsnr".
+
+    Raises:
+        ValueError: if num_steps is not in 1 … T, or the spacing is unknown.
+    """
+    if spacing not in SPACINGS:
+        raise ValueError(f"Unknown spacing {spacing!r}: choose one of {', '.join(SPACINGS)}.")
+    if spacing == "logsnr":
+        return spaced_timesteps_logsnr(schedule, num_steps)
+    return spaced_timesteps(schedule.num_timesteps, num_steps, spacing)
 
 
 def _state(x_T: Tensor) -> Tensor:

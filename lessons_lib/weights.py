@@ -14,13 +14,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lessons_lib.classifier import Evaluator, EvaluatorConfig
+from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.files import atomic_write
 from lessons_lib.schedules import SCHEDULES, NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
 
 WEIGHTS_DIR = Path(__file__).resolve().parent.parent / "assets" / "weights"
-ARCHITECTURES = {"UNet": (UNet, UNetConfig), "Evaluator": (Evaluator, EvaluatorConfig)}
+ARCHITECTURES = {
+    "UNet": (UNet, UNetConfig),
+    "Evaluator": (Evaluator, EvaluatorConfig),
+    "NoisyClassifier": (NoisyClassifier, NoisyClassifierConfig),
+}
 
 
 class WeightsError(RuntimeError):
@@ -47,7 +51,7 @@ def save_pretrained(
 
     Args:
         path: of the .safetensors file; the card gets the same name with .json.
-        model: a UNet or Evaluator.
+        model: a UNet, Evaluator or NoisyClassifier.
         schedule: the one it was trained with; None for a network that never sees noise.
         card: what there is to say: training, data, metrics, defaults.
 

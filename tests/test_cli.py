@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lessons_lib import cli, data, metrics, recipes, weights
-from lessons_lib.classifier import Evaluator, EvaluatorConfig
+from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import save_pretrained
@@ -21,11 +21,12 @@ from lessons_lib.weights import save_pretrained
 ROOT = Path(__file__).resolve().parent.parent
 TINY = UNetConfig(channel_mults=(1, 1, 1), embedding_channels=16)
 TINY_EVALUATOR = EvaluatorConfig(widths=(32, 32))
+TINY_CLASSIFIER = NoisyClassifierConfig(widths=(32, 32), embedding_channels=16)
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A folder with an untrained denoiser (T = 40) and evaluator, and the evaluator's reference."""
+    """A folder with an untrained denoiser (T = 40), evaluator and classifier of noisy images."""
     folder = tmp_path_factory.mktemp("tiny")
     torch.manual_seed(0)
     model = UNet(TINY)
@@ -33,6 +34,9 @@ def tiny(tmp_path_factory):
     defaults = {"guidance_scale": 2.0, "sampler": "ddim", "steps": 3}
     save_pretrained(folder / "denoiser.safetensors", model, NoiseSchedule.linear(40), {"defaults": defaults})
     save_pretrained(folder / "evaluator.safetensors", Evaluator(TINY_EVALUATOR), None, {})
+    for name, num_timesteps in (("classifier", 40), ("other-T", 50)):
+        classifier = NoisyClassifier(NoisyClassifierConfig(widths=(32, 32), embedding_channels=16))
+        save_pretrained(folder / f"{name}.safetensors", classifier, NoiseSchedule.linear(num_timesteps), {})
     return folder
 
 
@@ -128,6 +132,23 @@ def test_unconditional_ignores_the_labels_and_says_so(sample, here):
     assert a["labels"].tolist() == [-1, -1]
 
 
+def test_a_classifier_guides_and_the_line_says_which(sample, tiny, here):
+    guide = tiny / "classifier.safetensors"
+    out = sample("--labels 3,4 --guidance classifier --guidance-scale 2.5 --out a.npz", "--classifier", guide)
+    assert f"classifier {guide}, s=2.5, ddim, 3 steps, seed 0" in out
+    out = sample("--labels 3,4 --guidance classifier-x0 --out b.npz", "--classifier", guide)
+    assert f"classifier-x0 {guide}, s=1, ddim" in out
+    assert np.load(here / "a.npz")["labels"].tolist() == [3, 4], "the classifier hears the labels"
+
+
+def test_sampler_and_spacing_are_chosen_and_said(sample, here):
+    out = sample("--labels 1 --sampler dpmpp_2m --out a.npz")
+    assert "dpmpp_2m, 3 steps, seed 0" in out, "with its own spacing"
+    out = sample("--labels 1 --sampler dpmpp_2m --spacing trailing --out b.npz")
+    assert "dpmpp_2m, 3 steps, trailing spacing, seed 0" in out
+    assert not np.array_equal(np.load(here / "a.npz")["images"], np.load(here / "b.npz")["images"])
+
+
 BAD_SAMPLES = {
     "--labels 3,x": "Unknown label 'x': choose from 0 to 9, or all.",
     "--labels 10": "Unknown label '10'",
@@ -136,8 +157,15 @@ BAD_SAMPLES = {
     "--guidance-scale abc": "'abc' is not a number",
     "--guidance-scale nan": "must be a finite number",
     "--guidance-scale inf": "must be a finite number",
-    "--guidance maybe": "Unknown guidance 'maybe': choose one of none, cfg.",
-    "--sampler euler": "Unknown sampler 'euler'",
+    "--guidance maybe": "Unknown guidance 'maybe': choose one of none, cfg, classifier, classifier-x0.",
+    "--sampler euler": "Unknown sampler 'euler': choose one of ddpm, ddim, dpmpp_2m.",
+    "--spacing karras": "Unknown spacing 'karras': choose one of trailing, leading, linspace, logsnr.",
+    "--guidance classifier --classifier nobody": "There are no weights 'nobody'",
+    "--guidance classifier --classifier {tiny}/denoiser.safetensors": "are no classifier: they cannot steer.",
+    "--guidance classifier --classifier {tiny}/evaluator.safetensors": "reads clean images only",
+    "--guidance classifier --classifier {tiny}/other-T.safetensors": "another schedule (linear, T=50; not",
+    "--guidance classifier --classifier {tiny}/classifier.safetensors --guidance-scale -1": "at least 0",
+    "--classifier {tiny}/classifier.safetensors": "The guidance 'cfg' asks no classifier",
     "--steps 0": "at least 1, got 0",
     "--steps -3": "at least 1, got -3",
     "--steps 41": "between 1 and 40 (T), got 41",
@@ -164,7 +192,7 @@ def test_bad_sample_is_one_sentence_and_writes_nothing(run, tiny, here, words):
     before = everything(here)
     # A later option wins over an earlier one.
     good = f"sample mnist --weights {tiny / 'denoiser.safetensors'} --out out.png"
-    status, out, err = run(f"{good} {words}")
+    status, out, err = run(f"{good} {words.format(tiny=tiny)}")
     assert status == 2
     assert BAD_SAMPLES[words] in err and out == ""
     assert len(err.strip().splitlines()) == 1
@@ -319,6 +347,30 @@ def test_unconditional_has_no_accuracy(evaluate, here):
     assert status == 0 and result["fid"] is None and result["diversity"] is None
 
 
+def test_guidance_by_a_classifier_is_measured_and_its_command_measures_it_again(run, evaluate, here, tiny):
+    give_reference(here)
+    guide = tiny / "classifier.safetensors"
+    status, out, err = evaluate(
+        f"--guidance classifier --classifier {guide} --sampler dpmpp_2m --spacing leading --num-samples 12 "
+        "--steps 2 --json"
+    )
+    assert status == 0, err
+    result = json.loads(out)
+    assert result["classifier_sha256"] == weights.read_card(guide)["sha256"]
+    for words in (f"--classifier {guide}", "--guidance-scale 1", "--spacing leading", "--sampler dpmpp_2m"):
+        assert words in result["command"]
+    again = json.loads(run(f"{result['command'].removeprefix('python -m lessons_lib ')} --json")[1])
+    assert {**again, "seconds_per_image": 0} == {**result, "seconds_per_image": 0}
+
+
+def test_a_judge_that_guided_is_called_circular(evaluate, here):
+    give_reference(here)
+    words = "--guidance classifier-x0 --num-samples 4 --steps 1 --json --classifier"
+    status, out, err = evaluate(f"{words} ./judge.safetensors")
+    assert status == 0 and json.loads(out)["num_samples"] == 4
+    assert "./judge.safetensors judges images that it guided: its accuracy is circular." in err
+
+
 def test_without_mnist_the_embedded_digits_are_the_reference_and_that_is_said(evaluate, here):
     status, out, err = evaluate("--num-samples 12 --json")
     assert status == 0, err
@@ -394,6 +446,8 @@ def test_bad_evaluate_is_one_sentence_before_any_work(evaluate, here):
 def tiny_recipes(here, monkeypatch):
     known = {
         ("mnist", "denoiser"): lambda: UNet(TINY),
+        ("mnist", "classifier"): lambda: NoisyClassifier(TINY_CLASSIFIER),
+        ("mnist", "clean-classifier"): lambda: NoisyClassifier(TINY_CLASSIFIER),
         ("mnist", "evaluator"): lambda: Evaluator(TINY_EVALUATOR),
     }
     small = {
@@ -444,7 +498,10 @@ def test_train_all_makes_a_folder_for_each(run, tiny_recipes):
         "train mnist --epochs 1 --batch-size 512 --sample-every 0 --output-dir both --seed 3"
     )
     assert status == 0, err
-    names = [f"both/{n}/{n}.safetensors" for n in ("mnist-denoiser", "mnist-evaluator")]
+    names = [
+        f"both/{n}/{n}.safetensors" for n in ("mnist-denoiser", "mnist-evaluator", "mnist-clean-classifier")
+    ]
+    names.append("both/mnist-classifier/mnist-noisy-classifier.safetensors")
     assert all(Path(name).exists() and name in out.replace("\\", "/") for name in names)
     assert not list(tiny_recipes.rglob("*.png"))
     assert "scikit-learn" in weights.read_card(names[0])["training"]["data"], "what it was really trained on"
@@ -468,7 +525,7 @@ def test_ctrl_c_keeps_the_model_and_says_so(run, tiny_recipes, monkeypatch):
 
 
 BAD_TRAININGS = {
-    "--model gan": "Unknown model 'gan': choose one of denoiser, evaluator, all.",
+    "--model gan": "Unknown model 'gan': choose one of denoiser, classifier, clean-classifier, evaluator, both, all.",
     "--epochs 0": "epochs must be at least 1",
     "--batch-size 0": "batch_size must be at least 1",
     "--batch-size 5000": "only 1397 training images",

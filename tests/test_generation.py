@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lessons_lib import generation
-from lessons_lib.classifier import Evaluator, EvaluatorConfig
+from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.generation import (
     GenerationRequest,
     generate,
@@ -165,11 +165,15 @@ def test_labels_may_be_tensors_and_numpy_numbers():
         ({"labels": (1.5,)}, "Labels must be whole numbers"),
         ({"labels": ("3",)}, "Labels must be whole numbers"),
         ({"labels": 3}, "Labels must be whole numbers"),
-        ({"guidance": "classifier"}, "choose one of none, cfg"),
+        ({"guidance": "magic"}, "choose one of none, cfg, classifier, classifier-x0"),
+        ({"guidance": "classifier", "guidance_scale": -1.0}, "must be at least 0, got -1.0"),
+        ({"guidance": "classifier-x0", "guidance_scale": float("inf")}, "finite number, got inf"),
+        ({"guidance": "cfg", "classifier": "mine"}, "'cfg' asks no classifier, but 'mine' was given"),
+        ({"spacing": "karras"}, "choose one of trailing, leading, linspace, logsnr"),
         ({"guidance_scale": float("nan")}, "finite number, got nan"),
         ({"guidance_scale": float("inf")}, "finite number, got inf"),
         ({"guidance_scale": "two"}, "finite number, got 'two'"),
-        ({"sampler": "euler"}, "choose one of ddpm, ddim"),
+        ({"sampler": "euler"}, "choose one of ddpm, ddim, dpmpp_2m"),
         ({"steps": 0}, "at least 1, got 0"),
         ({"steps": -3}, "at least 1, got -3"),
         ({"sample_indices": (1, 2)}, "2 sample indices for 1 labels"),
@@ -211,7 +215,221 @@ def test_an_interval_is_handed_on(denoiser):
     assert not torch.allclose(images(denoiser, guidance_scale=4.0, interval=(0, 99)), plain, atol=1e-3)
 
 
-def test_every_sampler_and_guidance_that_is_named_draws(denoiser):
+# -- steered by a classifier ----------------------------------------------------------------------------
+
+
+def make_classifier(path, schedule, card=None, **config):
+    torch.manual_seed(1)
+    shape = {"image_size": 8, "widths": (32, 32), "num_classes": 3} | config
+    if schedule is None:
+        network = Evaluator(EvaluatorConfig(**shape))
+    else:
+        network = NoisyClassifier(NoisyClassifierConfig(**shape, embedding_channels=16))
+    for parameter in network.parameters():
+        if parameter.abs().sum() == 0:
+            torch.nn.init.normal_(parameter, std=0.05)
+    save_pretrained(path, network, schedule, card or {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def guide(tmp_path_factory):
+    path = tmp_path_factory.mktemp("guide") / "guide.safetensors"
+    return make_classifier(path, NoiseSchedule.linear(100), {"defaults": {"guidance_scale": 2.5}})
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    return make_classifier(tmp_path_factory.mktemp("reader") / "reader.safetensors", None)
+
+
+def test_a_classifier_steers_the_unconditional_network(denoiser, guide, asked):
+    options = {"guidance": "classifier", "classifier": guide, "sampler": "ddim", "steps": 3}
+    steered = images(denoiser, guidance_scale=20.0, **options)
+    assert asked == [(2, None)] * 3, "the network does not hear the labels"
+    plain = images(denoiser, guidance="none", sampler="ddim", steps=3)
+    assert torch.equal(images(denoiser, guidance_scale=0.0, **options), plain)
+    assert not torch.allclose(steered, plain, atol=1e-3)
+    other = images(denoiser, (1, 0), guidance_scale=20.0, **options)
+    assert not torch.allclose(steered, other, atol=1e-3), "the classifier does hear them"
+    assert not torch.allclose(images(denoiser, guidance_scale=20.0, interval=(0, 40), **options), steered)
+
+
+@pytest.mark.parametrize("guidance", ["classifier", "classifier-x0"])
+def test_a_steered_step_is_guidance_as_the_lessons_write_it(denoiser, guide, guidance):
+    from lessons_lib.guidance import class_log_prob, unconditional, with_classifier, x0_log_prob
+    from lessons_lib.samplers import sample_ddim
+
+    network, schedule, _ = load_model(denoiser)
+    request = with_defaults(
+        GenerationRequest(
+            (0, 2), denoiser, guidance, guidance_scale=4.0, classifier=guide, sampler="ddim", steps=4
+        )
+    )
+    x_T = generation.starting_noise(network, request)[1]
+    y, classifier, base = torch.tensor([0, 2]), load_model(guide)[0], unconditional(network)
+    by_x0 = guidance == "classifier-x0"
+    log_prob = x0_log_prob(classifier, base, schedule, y) if by_x0 else class_log_prob(classifier, y)
+    eps_fn = with_classifier(base, log_prob, schedule, 4.0)
+    expected = sample_ddim(eps_fn, schedule, x_T, torch.tensor([99, 74, 49, 24]))
+    for ours, theirs in zip(generate(request), expected, strict=True):
+        assert ours.t == theirs.t and torch.equal(ours.x_t, theirs.x_t)
+
+
+def test_the_scale_of_a_classifier_comes_from_its_own_card(denoiser, guide, reader, monkeypatch, tmp_path):
+    filled = with_defaults(GenerationRequest((0,), denoiser, "classifier", classifier=guide))
+    assert filled.guidance_scale == 2.5, "not the denoiser's w of 3"
+    assert with_defaults(
+        GenerationRequest((0,), denoiser, "classifier-x0", classifier=reader)
+    ).guidance_scale == (1.0)
+    assert with_defaults(GenerationRequest((0,), denoiser)).classifier is None
+    monkeypatch.setattr(generation.drawing, "CLASSIFIER", str(guide))
+    assert with_defaults(GenerationRequest((0,), denoiser, "classifier")).classifier == str(guide)
+    mine = tmp_path / "mine.safetensors"
+    network, schedule, card = load_model(denoiser)
+    save_pretrained(mine, network, schedule, {"defaults": card["defaults"] | {"classifier": str(reader)}})
+    assert with_defaults(GenerationRequest((0,), mine, "classifier-x0")).classifier == str(reader)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpmpp_2m"])
+def test_a_steered_sample_is_the_same_in_any_batch(denoiser, guide, sampler):
+    options = {
+        "guidance": "classifier",
+        "classifier": guide,
+        "guidance_scale": 5.0,
+        "sampler": sampler,
+        "steps": 3,
+    }
+    labels = (0, 1, 2, 0, 1, 2, 0, 1)
+    alone = [images(denoiser, labels[k : k + 1], sample_indices=(k,), **options) for k in range(8)]
+    torch.testing.assert_close(images(denoiser, labels, **options), torch.cat(alone), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("guidance", ["classifier", "classifier-x0"])
+def test_bf16_runs_the_classifier_in_bfloat16_and_the_gradient_in_float32(
+    denoiser, guide, guidance, monkeypatch
+):
+    from lessons_lib.guidance import classifiers
+
+    seen, gradient = [], classifiers._gradient
+
+    def spy(log_prob_fn, x_t, t):
+        def watched(x, t):
+            found = log_prob_fn(x, t)
+            seen.append(found.dtype)
+            return found
+
+        found = gradient(watched, x_t, t)
+        seen.append(found.dtype)
+        return found
+
+    monkeypatch.setattr(classifiers, "_gradient", spy)
+    logits = []
+    hook = load_model(guide)[0].register_forward_hook(lambda *call: logits.append(call[2].dtype))
+    options = {"guidance": guidance, "classifier": guide, "sampler": "ddim", "steps": 50}
+    request = GenerationRequest((0, 1), denoiser, precision="bf16", **options)
+    fast, exact = next(generate(request)).x_t, next(generate(GenerationRequest((0, 1), denoiser, **options)))
+    hook.remove()
+    assert logits == [torch.bfloat16, torch.float32]
+    assert seen == [torch.float32] * 4 and fast.dtype == torch.float32
+    torch.testing.assert_close(fast, exact.x_t, rtol=0, atol=0.02)
+
+
+def steered(denoiser, classifier, guidance="classifier", **options):
+    return GenerationRequest((0,), denoiser, guidance, classifier=classifier, **options)
+
+
+@pytest.mark.parametrize(
+    "schedule, config, message",
+    [
+        (NoiseSchedule.cosine(100), {}, r"another schedule \(cosine, T=100; not linear, T=100\)"),
+        (NoiseSchedule.linear(50), {}, r"another schedule \(linear, T=50; not linear, T=100\)"),
+        (NoiseSchedule.linear(100), {"num_classes": 4}, "has 4 classes but the denoiser has 3"),
+        (NoiseSchedule.linear(100), {"image_size": 16}, "has 16 pixels a side but the denoiser has 8"),
+        (NoiseSchedule.linear(100), {"in_channels": 3}, "has 3 channels but the denoiser has 1"),
+    ],
+)
+def test_a_classifier_that_does_not_suit_is_refused(denoiser, tmp_path, schedule, config, message):
+    path = make_classifier(tmp_path / "other.safetensors", schedule, **config)
+    for ask in (lambda request: next(generate(request)), generation.check_request):
+        with pytest.raises(ValueError, match=message):
+            ask(steered(denoiser, path))
+    if not config:  # told t = 0 it reads estimates, which no schedule noises
+        assert generation.check_request(steered(denoiser, path, "classifier-x0")) == 3
+
+
+def test_weights_that_cannot_steer_are_refused(denoiser, reader, guide):
+    with pytest.raises(WeightsError, match="no classifier: they cannot steer"):
+        generation.check_request(steered(denoiser, denoiser))
+    with pytest.raises(WeightsError, match="reads clean images only"):
+        generation.check_request(steered(denoiser, reader))
+    with pytest.raises(WeightsError, match="There are no weights 'nobody'"):
+        generation.check_request(steered(denoiser, "nobody"))
+    with pytest.raises(WeightsError, match="no denoiser"):
+        generation.check_request(steered(guide, guide))
+    assert generation.check_request(steered(denoiser, reader, "classifier-x0")) == 3
+
+
+@pytest.mark.parametrize("interval", [(50, 100), (-1, 5), (9, 3)])
+def test_an_interval_outside_the_schedule_is_refused(denoiser, guide, interval):
+    with pytest.raises(ValueError, match="0 <= t_low <= t_high <= 99"):
+        generation.check_request(steered(denoiser, guide, interval=interval))
+
+
+def test_a_denoiser_without_labels_draws_the_classifiers(guide, tmp_path):
+    network, path = (
+        UNet(UNetConfig(image_size=8, channel_mults=(1,), num_classes=0)),
+        tmp_path / "u.safetensors",
+    )
+    save_pretrained(path, network, NoiseSchedule.linear(100), {})
+    assert generation.check_request(steered(path, guide)) == 3
+    assert images(path, (0, 2), guidance="classifier", classifier=guide, steps=2).shape == (2, 1, 8, 8)
+    with pytest.raises(ValueError, match="Unknown label 3: choose from 0 to 2"):
+        images(path, (3,), guidance="classifier", classifier=guide, steps=2)
+
+
+def test_weights_first_loaded_under_inference_mode_can_steer_later(tmp_path, denoiser):
+    path = make_classifier(tmp_path / "fresh.safetensors", NoiseSchedule.linear(100))
+    with torch.inference_mode():
+        load_model(path)
+        with pytest.raises(RuntimeError, match="inference_mode"):
+            images(denoiser, guidance="classifier", classifier=path, steps=2)
+    assert images(denoiser, guidance="classifier", classifier=path, steps=2).isfinite().all()
+
+
+# -- samplers and spacings ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options, timesteps",
+    [
+        ({"sampler": "ddim"}, [99, 74, 49, 24]),
+        ({"sampler": "ddpm", "spacing": "leading"}, [75, 50, 25, 0]),
+        ({"sampler": "ddim", "spacing": "linspace"}, [99, 66, 33, 0]),
+        ({"sampler": "dpmpp_2m", "spacing": "trailing"}, [99, 74, 49, 24]),
+    ],
+)
+def test_the_spacing_is_the_samplers_own_unless_it_is_asked_for(denoiser, options, timesteps):
+    assert [step.t for step in generate(GenerationRequest((0,), denoiser, steps=4, **options))] == timesteps
+
+
+def test_dpmpp_2m_is_spaced_by_log_snr(denoiser):
+    from lessons_lib.schedules import spaced_timesteps_logsnr
+
+    expected = spaced_timesteps_logsnr(NoiseSchedule.linear(100), 4).tolist()
+    request = with_defaults(GenerationRequest((0,), denoiser, sampler="dpmpp_2m", steps=4))
+    assert request.spacing == "logsnr"
+    assert [step.t for step in generate(request)] == expected
+    network, schedule, _ = load_model(denoiser)
+    in_hand = GenerationRequest((0,), guidance_scale=1.0, sampler="dpmpp_2m", steps=4)
+    assert [step.t for step in generate_with(network, schedule, in_hand)] == expected
+
+
+def test_every_sampler_guidance_and_spacing_that_is_named_draws(denoiser, guide):
     for sampler in generation.SAMPLERS:
         for guidance in generation.GUIDANCES:
-            assert images(denoiser, sampler=sampler, guidance=guidance, steps=2).isfinite().all()
+            classifier = guide if guidance in generation.BY_CLASSIFIER else None
+            options = {"sampler": sampler, "guidance": guidance, "classifier": classifier, "steps": 2}
+            assert images(denoiser, **options).isfinite().all()
+    for spacing in generation.SPACINGS:
+        assert images(denoiser, spacing=spacing, steps=2).isfinite().all()

@@ -24,9 +24,9 @@ from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import load_pretrained
 
 CONFIG = UNetConfig(image_size=8, channel_mults=(1,))
-DENOISER = Recipe("mnist-denoiser", lambda: UNet(CONFIG), TrainConfig(), True)
+DENOISER = Recipe("mnist-denoiser", lambda: UNet(CONFIG), TrainConfig(), "denoiser")
 EVALUATOR = Recipe(
-    "mnist-evaluator", lambda: Evaluator(EvaluatorConfig(8, widths=(32,))), TrainConfig(), False
+    "mnist-evaluator", lambda: Evaluator(EvaluatorConfig(8, widths=(32,))), TrainConfig(), "evaluator"
 )
 DIGITS = data.load("digits", "test")
 

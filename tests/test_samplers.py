@@ -5,13 +5,19 @@ import itertools
 import pytest
 import torch
 
-from lessons_lib.samplers import SampleNoise, Step, sample_ddim, sample_ddpm
+from lessons_lib.samplers import SampleNoise, Step, sample_ddim, sample_ddpm, sample_dpmpp_2m
 from lessons_lib.schedules import NoiseSchedule, predict_x0, q_sample, spaced_timesteps
 from lessons_lib.unet import UNet, UNetConfig
 
 SCHEDULE = NoiseSchedule.linear()
-SAMPLERS = [sample_ddpm, sample_ddim, lambda *a, **k: sample_ddim(*a, eta=1.0, **k)]
-each_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=["ddpm", "ddim", "ddim eta 1"])
+
+
+def dpmpp_2m(*arguments, noise_fn=None, **options):
+    return sample_dpmpp_2m(*arguments, **options)  # it takes no noise
+
+
+SAMPLERS = [sample_ddpm, sample_ddim, lambda *a, **k: sample_ddim(*a, eta=1.0, **k), dpmpp_2m]
+each_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=["ddpm", "ddim", "ddim eta 1", "dpmpp_2m"])
 
 
 def wavy(x_t, t):

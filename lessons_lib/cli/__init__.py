@@ -17,6 +17,10 @@ from lessons_lib.cli import options as o
 
 PROGRAM = "python -m lessons_lib"
 USER_ERROR = 2  # the exit status, as for a wrong option
+# Options of sample and evaluate that are fields of a GenerationRequest.
+REQUESTED = (
+    "guidance", "guidance_scale", "classifier", "sampler", "steps", "spacing", "seed", "precision"
+)  # fmt: skip
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, rich_markup_mode=None
@@ -71,8 +75,10 @@ def sample(
     num_per_label: o.NumPerLabel = 1,
     guidance: o.Guidance = "cfg",
     guidance_scale: o.Scale = None,
+    classifier: o.Classifier = None,
     sampler: o.Sampler = None,
     steps: o.Steps = None,
+    spacing: o.Spacing = None,
     seed: o.Seed = 0,
     weights: o.Weights = None,
     individual: o.Individual = None,
@@ -81,12 +87,10 @@ def sample(
     precision: o.NetworkPrecision = "float32",
 ) -> None:
     """Draw images and write them to a file."""
+    given = dict(locals())
     from lessons_lib.cli import sampling
 
-    wanted = {
-        "guidance": guidance, "guidance_scale": guidance_scale, "sampler": sampler, "steps": steps,
-        "seed": seed, "device": device, "precision": precision,
-    }  # fmt: skip
+    wanted = {name: given[name] for name in (*REQUESTED, "device")}
     sampling.run(dataset, weights, labels, num_per_label, wanted, out, individual, batch_size)
 
 
@@ -95,8 +99,10 @@ def evaluate(
     dataset: o.Dataset,
     guidance: o.Guidance = "cfg",
     guidance_scale: o.Scale = None,
+    classifier: o.Classifier = None,
     sampler: o.Sampler = None,
     steps: o.Steps = None,
+    spacing: o.Spacing = None,
     num_samples: o.NumSamples = 2000,
     seed: o.Seed = 0,
     weights: o.Weights = None,
@@ -107,16 +113,23 @@ def evaluate(
     device: o.Device = "auto",
     precision: o.NetworkPrecision = "float32",
     json: o.Json = False,
+    sweep: o.Sweep = False,
+    scales: o.Scales = None,
+    methods: o.Methods = None,
+    samplers: o.Samplers = None,
+    step_counts: o.StepCounts = None,
+    out: o.Table = None,
 ) -> None:
     """Draw images and measure them: accuracy by class, feature FID, diversity, seconds an image."""
-    from lessons_lib.cli import evaluating
+    given = dict(locals())
+    from lessons_lib.cli import evaluating, sweeping
 
+    lists = sweeping.Lists.read(given)
     judge = evaluating.Judge.load(dataset, evaluator_weights, device)
-    wanted = {
-        "guidance": guidance, "guidance_scale": guidance_scale, "sampler": sampler, "steps": steps,
-        "seed": seed, "precision": precision,
-    }  # fmt: skip
-    if evaluator:
+    wanted = {name: given[name] for name in REQUESTED}
+    if lists:
+        sweeping.run(judge, weights, wanted, lists, num_samples, batch_size)
+    elif evaluator:
         evaluating.run_evaluator(judge, card, json)
     elif card:
         evaluating.run_card(judge, weights, wanted, batch_size, json)

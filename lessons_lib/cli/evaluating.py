@@ -7,6 +7,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,7 @@ from lessons_lib.cli import PROGRAM
 from lessons_lib.cli.common import check_dataset, check_writable, resolve_device
 from lessons_lib.cli.sampling import check_settings, describe, draw
 from lessons_lib.files import atomic_write
-from lessons_lib.generation import GenerationRequest, load_model, with_defaults
+from lessons_lib.generation import DEFAULT_SPACING, GenerationRequest, load_model, with_defaults
 
 # What every denoiser's card says: (guidance scale, DDIM steps, samples).
 STANDARD = ((1.0, 50, 2_000), (1.0, 25, 10_000), (2.0, 25, 2_000), (2.0, 10, 2_000))
@@ -89,7 +90,7 @@ def run(
 ) -> None:
     """Measure one setting. `wanted` holds fields of GenerationRequest."""
     name = name or f"{judge.dataset}-denoiser"
-    _check(judge, name, wanted, num_samples, batch_size)
+    tell_if_circular(judge, [check(judge, name, wanted, num_samples, batch_size)])
     result = measure(judge, judge.reference(), name, wanted, num_samples, batch_size)
     print(json.dumps(result) if as_json else report(result))
 
@@ -97,7 +98,7 @@ def run(
 def run_card(judge: Judge, name: str | None, wanted: dict, batch_size: int, as_json: bool) -> None:
     """Measure the standard settings and write them into the denoiser's card."""
     name = name or f"{judge.dataset}-denoiser"
-    _check(judge, name, wanted, 1, batch_size)
+    check(judge, name, wanted, 1, batch_size)
     reference = judge.reference()
     _check_card(judge, name, reference.source)
     card, results = weights.read_card(name), []
@@ -151,12 +152,26 @@ def _check_card(judge: Judge, name: str, source: str) -> None:
         raise data.DataError(f"A card needs the real {SOURCES[judge.dataset]}, which is not on this machine.")
 
 
-def _check(judge: Judge, name: str, wanted: dict, num_samples: int, batch_size: int) -> None:
+def check(judge: Judge, name: str, wanted: dict, num_samples: int, batch_size: int) -> GenerationRequest:
+    """Refuse, before any work, what cannot be measured; returns the request for one sample, filled in.
+
+    Raises:
+        ValueError, WeightsError: one sentence, as check_settings; also for another number of classes.
+    """
     if num_samples < 1:
         raise ValueError(f"The number of samples must be at least 1, got {num_samples}.")
-    num_classes = check_settings(name, wanted | {"device": judge.device}, batch_size)
+    wanted = wanted | {"device": judge.device}
+    num_classes = check_settings(name, wanted, batch_size)
     if num_classes != judge.num_classes:
         raise ValueError(f"{name} has {num_classes} classes but {judge.name} knows {judge.num_classes}.")
+    return with_defaults(GenerationRequest((0,), weights=name, **wanted))
+
+
+def tell_if_circular(judge: Judge, requests: Iterable[GenerationRequest]) -> None:
+    """Say so if the judge is the classifier that guides: it then reads what it asked for itself."""
+    guides = {str(request.classifier) for request in requests if request.is_steered}
+    if any(weights.read_card(guide)["sha256"] == judge.sha256 for guide in guides):
+        print(f"{judge.name} judges images that it guided: its accuracy is circular.", file=sys.stderr)
 
 
 # -- measuring -------------------------------------------------------------------------------------
@@ -172,6 +187,9 @@ def measure(
     labels = metrics.labels_by_frequency(reference.class_counts, num_samples)
     request = GenerationRequest(labels.tolist(), weights=name, device=judge.device, **wanted)
     request = with_defaults(request)
+    steered = (
+        {"classifier_sha256": weights.read_card(request.classifier)["sha256"]} if request.is_steered else {}
+    )
     started = time.perf_counter()
     images, _ = draw(request, batch_size)
     seconds = (time.perf_counter() - started) / num_samples
@@ -179,9 +197,10 @@ def measure(
     read = labels if told else metrics.predictions(judge.model, images)
     spread = metrics.diversity(judge.model, images, read, reference.spread)
     return {
-        "command": _command(request, judge, num_samples),
+        "command": command_of(request, judge, num_samples),
         "settings": describe(request),
         "weights_sha256": weights.read_card(name)["sha256"],
+        **steered,
         "num_samples": num_samples,
         "accuracy": _accuracy_json(metrics.accuracy(judge.model, images, labels)) if told else None,
         "fid": _fid_json(judge, reference, images),
@@ -194,11 +213,16 @@ def measure(
     }
 
 
-def _command(request: GenerationRequest, judge: Judge, num_samples: int) -> str:
+def command_of(request: GenerationRequest, judge: Judge, num_samples: int) -> str:
+    """The command that measures this again; the request's defaults must be filled in."""
     words = [f"{PROGRAM} evaluate {judge.dataset} --guidance {request.guidance}"]
+    if request.is_steered:
+        words.append(f"--classifier {request.classifier}")
     if request.guidance != "none":
         words.append(f"--guidance-scale {request.guidance_scale:g}")
     words.append(f"--sampler {request.sampler} --steps {request.steps} --num-samples {num_samples}")
+    if request.spacing != DEFAULT_SPACING[request.sampler]:
+        words.append(f"--spacing {request.spacing}")
     usual = {field.name: field.default for field in dataclasses.fields(request)}
     for name in ("seed", "precision"):
         if getattr(request, name) != usual[name]:

@@ -16,8 +16,21 @@ def _number(text: str) -> float:
         raise typer.BadParameter(f"{text!r} is not a number.") from None
 
 
-CFG_OR_NONE = "cfg (classifier-free guidance), or none: the unconditional model, which ignores labels."
-W_HELP = "w of the guidance: 0 unconditional, 1 conditional, above 1 amplified. [default: the card's]"
+GUIDANCE_HELP = (
+    "cfg (classifier-free), classifier (of noisy images), classifier-x0 (of clean images, reads the "
+    "estimate), or none: the unconditional model, which ignores labels."
+)
+SCALE_HELP = (
+    "w of cfg: 0 unconditional, 1 conditional, above 1 amplified; or s of a classifier: 0 unconditional, 1 "
+    "Bayes' rule. [default: the card's]"
+)
+CLASSIFIER_HELP = (
+    "What steers with --guidance classifier or classifier-x0: name or path. [default: the denoiser's card's, "
+    "or else mnist-noisy-classifier]"
+)
+SPACING_HELP = (
+    "Of the timesteps: trailing, leading, linspace or logsnr. [default: trailing; logsnr for dpmpp_2m]"
+)
 WEIGHTS_HELP = "Name of shipped weights, or path of a .safetensors. [default: DATASET-denoiser]"
 OUT_HELP = "FILE.png (a row a label), .gif (the denoising) or .npz (images in [0, 1], labels)."
 PRECISION_HELP = "auto (bf16 where the hardware multiplies it), float32, bf16, fp16."
@@ -29,7 +42,10 @@ Device = Annotated[str, Option(help="auto (CUDA if there is one, else cpu), cpu,
 Seed = Annotated[int, Option(help="Decides all random numbers.")]
 
 # -- train --
-Model = Annotated[str, Option(help="denoiser, evaluator or all.")]
+Model = Annotated[
+    str,
+    Option(help="denoiser, classifier, clean-classifier, evaluator, both (denoiser and classifier) or all."),
+]
 Epochs = Annotated[int | None, Option(help="Passes over the images. [default: the recipe's]")]
 TrainBatchSize = Annotated[int | None, Option(help="Images a step, all processes together.")]
 LearningRate = Annotated[float | None, Option(help="Peak learning rate.", parser=_number, metavar="LR")]
@@ -48,9 +64,11 @@ MaxSeconds = Annotated[
 ]
 
 # -- sample and evaluate --
-Guidance = Annotated[str, Option(help=CFG_OR_NONE)]
-Scale = Annotated[float | None, Option(help=W_HELP, parser=_number, metavar="W")]
-Sampler = Annotated[str | None, Option(help="ddim or ddpm. [default: the card's]")]
+Guidance = Annotated[str, Option(help=GUIDANCE_HELP)]
+Scale = Annotated[float | None, Option(help=SCALE_HELP, parser=_number, metavar="W")]
+Classifier = Annotated[str | None, Option(help=CLASSIFIER_HELP)]
+Sampler = Annotated[str | None, Option(help="ddim, ddpm or dpmpp_2m. [default: the card's]")]
+Spacing = Annotated[str | None, Option(help=SPACING_HELP)]
 Steps = Annotated[int | None, Option(help="Network evaluations an image, 1 to T. [default: the card's]")]
 Weights = Annotated[str | None, Option(help=WEIGHTS_HELP)]
 BatchSize = Annotated[int, Option(help="Images drawn at once; changes speed and memory, not the noise.")]
@@ -70,6 +88,21 @@ Card = Annotated[
     bool, Option("--card", help="Run the standard evaluations and write them into the weights' card.")
 ]
 Json = Annotated[bool, Option("--json", help="Print one JSON object and nothing else.")]
+Sweep = Annotated[
+    bool, Option("--sweep", help="Measure every combination of the lists below into --out FILE.csv.")
+]
+Scales = Annotated[str | None, Option(help="Of --sweep. [default: 0,0.5,1,2,4,8]", metavar="LIST")]
+Methods = Annotated[
+    str | None,
+    Option(help="Of --sweep: cfg, classifier, classifier-x0. [default: cfg,classifier]", metavar="LIST"),
+]
+Samplers = Annotated[str | None, Option(help="Of --sweep. [default: the card's]", metavar="LIST")]
+StepCounts = Annotated[
+    str | None, Option(help="Of --sweep, such as 10,25. [default: the card's]", metavar="LIST")
+]
+Table = Annotated[
+    Path | None, Option(help="Of --sweep: FILE.csv, a row a combination; FILE.png shows it.", metavar="FILE")
+]
 
 # -- check --
 Notebooks = Annotated[

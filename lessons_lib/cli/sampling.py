@@ -10,12 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lessons_lib import viz, weights
+from lessons_lib import viz
 from lessons_lib.cli.common import check_dataset, check_writable, progress_bar, resolve_device
 from lessons_lib.data import to_unit
 from lessons_lib.files import atomic_write
-from lessons_lib.generation import GenerationRequest, generate, in_chunks, load_model, with_defaults
-from lessons_lib.schedules import spaced_timesteps
+from lessons_lib.generation import (
+    DEFAULT_SPACING,
+    GenerationRequest,
+    check_request,
+    generate,
+    in_chunks,
+    with_defaults,
+)
 
 SUFFIXES = (".png", ".gif", ".npz")
 MAX_FRAMES = 60  # of a GIF: DDPM's thousand steps would make a film of a minute
@@ -57,15 +63,11 @@ def check_settings(name: str, wanted: dict, batch_size: int) -> int:
 
     Raises:
         ValueError: for settings out of range.
-        WeightsError: if the weights cannot be loaded or are not a denoiser's.
+        WeightsError: if weights cannot be loaded, or are not a denoiser's or a classifier's.
     """
-    request = with_defaults(GenerationRequest((0,), weights=name, **wanted))
-    model, schedule, _ = load_model(name, request.device)
-    if schedule is None or not hasattr(model, "null_label"):
-        raise weights.WeightsError(f"The weights {name!r} are no denoiser: they cannot draw.")
-    spaced_timesteps(schedule.num_timesteps, request.steps)
+    request = GenerationRequest((0,), weights=name, **wanted)
     next(in_chunks(request, batch_size))
-    return model.null_label
+    return check_request(request)
 
 
 def parse_labels(text: str, num_classes: int) -> list[int]:
@@ -86,10 +88,17 @@ def parse_labels(text: str, num_classes: int) -> list[int]:
 
 def describe(request: GenerationRequest) -> str:
     """A request with its defaults filled in, in a few words."""
-    scale = (
-        "no guidance" if request.guidance == "none" else f"{request.guidance}, w={request.guidance_scale:g}"
-    )
-    return f"{request.weights}, {scale}, {request.sampler}, {request.steps} steps, seed {request.seed}"
+    words = [str(request.weights)]
+    if request.guidance == "none":
+        words.append("no guidance")
+    elif request.is_steered:
+        words += [f"{request.guidance} {request.classifier}", f"s={request.guidance_scale:g}"]
+    else:
+        words += [request.guidance, f"w={request.guidance_scale:g}"]
+    words += [request.sampler, f"{request.steps} steps"]
+    if request.spacing != DEFAULT_SPACING[request.sampler]:
+        words.append(f"{request.spacing} spacing")
+    return ", ".join([*words, f"seed {request.seed}"])
 
 
 def draw(

@@ -13,7 +13,8 @@ from lessons_lib.cli import PROGRAM, typed_command
 from lessons_lib.cli.common import check_dataset, check_writable, progress_bar
 from lessons_lib.training import CHECKPOINT, EpochDone, StepDone, Stopped, TrainConfig, TrainingError
 
-MODELS = ("denoiser", "evaluator")
+MODELS = ("denoiser", "classifier", "clean-classifier", "evaluator")
+SEVERAL = {"both": ("denoiser", "classifier"), "all": MODELS}
 
 
 def run(
@@ -26,9 +27,9 @@ def run(
         options: fields of DiffusionOptions.
     """
     check_dataset(dataset)
-    if model not in (*MODELS, "all"):
-        raise ValueError(f"Unknown model {model!r}: choose one of {', '.join(MODELS)}, all.")
-    wanted = MODELS if model == "all" else (model,)
+    if model not in (*MODELS, *SEVERAL):
+        raise ValueError(f"Unknown model {model!r}: choose one of {', '.join((*MODELS, *SEVERAL))}.")
+    wanted = SEVERAL.get(model, (model,))
     configs = {
         name: _config(dataset, name, changes, _folder(dataset, name, model, output_dir)) for name in wanted
     }
@@ -49,7 +50,7 @@ def _folder(dataset: str, model: str, asked: str, output_dir: Path | None) -> Pa
     name = f"{dataset}-{model}"
     if output_dir is None:
         return Path("runs") / name
-    return output_dir / name if asked == "all" else output_dir
+    return output_dir / name if asked in SEVERAL else output_dir
 
 
 def _check_folder(folder: Path, resume: bool) -> None:
@@ -120,4 +121,6 @@ def _how_to_use(dataset: str, model: str, path: Path) -> str:
         "denoiser": f"{PROGRAM} sample {dataset} --weights {path} --out digits.png",
         "evaluator": f"{PROGRAM} evaluate {dataset} --evaluator --evaluator-weights {path}",
     }
+    guide = f"{PROGRAM} sample {dataset} --guidance classifier --classifier {path} --out digits.png"
+    use |= {"classifier": guide, "clean-classifier": guide}
     return f"The weights are in {path}, their card beside them. To use them:\n  {use[model]}"

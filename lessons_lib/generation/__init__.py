@@ -1,0 +1,42 @@
+"""One request in, Steps out: the path of the command line, the widgets, the benchmarks and the evaluation.
+
+request.py says what can be asked for; drawing.py does it.
+"""
+
+from lessons_lib.generation.drawing import (
+    CLASSIFIER,
+    check_request,
+    generate,
+    generate_images,
+    generate_with,
+    load_model,
+    starting_noise,
+    with_defaults,
+)
+from lessons_lib.generation.request import (
+    BY_CLASSIFIER,
+    GUIDANCES,
+    PRECISIONS,
+    GenerationRequest,
+    in_chunks,
+)
+from lessons_lib.samplers import DEFAULT_SPACING, SAMPLERS, SPACINGS
+
+__all__ = [
+    "BY_CLASSIFIER",
+    "CLASSIFIER",
+    "DEFAULT_SPACING",
+    "GUIDANCES",
+    "PRECISIONS",
+    "SAMPLERS",
+    "SPACINGS",
+    "GenerationRequest",
+    "check_request",
+    "generate",
+    "generate_images",
+    "generate_with",
+    "in_chunks",
+    "load_model",
+    "starting_noise",
+    "with_defaults",
+]

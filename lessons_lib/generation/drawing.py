@@ -1,0 +1,209 @@
+"""From a request to Steps: weights, defaults, guidance, sampler."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lessons_lib import weights
+from lessons_lib.generation.request import GenerationRequest
+from lessons_lib.guidance import (
+    EpsFn,
+    class_log_prob,
+    in_bfloat16,
+    unconditional,
+    with_cfg,
+    with_classifier,
+    x0_log_prob,
+)
+from lessons_lib.samplers import (
+    DEFAULT_SPACING,
+    SampleNoise,
+    Step,
+    sample_ddim,
+    sample_ddpm,
+    sample_dpmpp_2m,
+    timesteps_for,
+)
+from lessons_lib.schedules import NoiseSchedule
+
+CLASSIFIER = "mnist-noisy-classifier"  # guides where neither the request nor the denoiser's card names one
+MUST_AGREE = {"num_classes": "classes", "image_size": "pixels a side", "in_channels": "channels"}
+
+
+def load_model(name: str | Path, device: str | None = None) -> tuple[nn.Module, NoiseSchedule, dict]:
+    """`load_pretrained`, kept in memory until the weights or their card change.
+
+    Raises:
+        WeightsError: as load_pretrained.
+    """
+    path = weights.weights_path(name)
+    files = (path, path.with_suffix(".json"))  # the card alone changes when it gets new metrics
+    stamps = tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
+    return _load_model(str(name), device or "cpu", stamps)
+
+
+@functools.lru_cache(maxsize=8)
+def _load_model(name: str, device: str, stamps: tuple[int, ...]) -> tuple[nn.Module, NoiseSchedule, dict]:
+    # Weights that were made under inference_mode could never take part in a gradient.
+    with torch.inference_mode(False):
+        return weights.load_pretrained(name, device)
+
+
+def with_defaults(request: GenerationRequest) -> GenerationRequest:
+    """The request with every None filled in from the card of its weights, or the classifier's.
+
+    Raises:
+        WeightsError: as load_pretrained.
+    """
+    defaults = load_model(request.weights, request.device)[2].get("defaults", {})
+    classifier, its_scale = None, _first(defaults.get("guidance_scale"), 2.0)
+    if request.is_steered:  # the denoiser's card has w, which is no s
+        classifier = _first(request.classifier, defaults.get("classifier"), CLASSIFIER)
+        card = load_model(classifier, request.device)[2]
+        its_scale = card.get("defaults", {}).get("guidance_scale", 1.0)
+    sampler = _first(request.sampler, defaults.get("sampler"), "ddim")
+    return dataclasses.replace(
+        request,
+        classifier=classifier,
+        guidance_scale=_first(request.guidance_scale, its_scale),
+        sampler=sampler,
+        spacing=_first(request.spacing, DEFAULT_SPACING[sampler]),
+        steps=_first(request.steps, defaults.get("steps"), 25),
+    )
+
+
+def generate(request: GenerationRequest) -> Iterator[Step]:
+    """Draw what was asked for.
+
+    Yields:
+        one Step for each network evaluation; the last one's x_t [B, C, H, W] in [-1, 1] are the images.
+
+    Raises:
+        ValueError: if a label, the number of steps, the interval or the classifier does not suit these
+            weights.
+        WeightsError: if the weights cannot be loaded, or are not a denoiser's (or classifier's).
+    """
+    request = with_defaults(request)
+    yield from generate_with(*_denoiser(request), request)
+
+
+def check_request(request: GenerationRequest) -> int:
+    """Refuse before any work what `generate` would refuse; returns K, the number of labels to choose from.
+
+    Raises:
+        ValueError, WeightsError: as `generate`.
+    """
+    request = with_defaults(request)
+    model, schedule = _denoiser(request)
+    _prepare(model, schedule, request)
+    return _num_labels(model, _suited_classifier(model, schedule, request) if request.is_steered else None)
+
+
+def generate_with(model: nn.Module, schedule: NoiseSchedule, request: GenerationRequest) -> Iterator[Step]:
+    """As `generate`, with a network in hand; guidance_scale, sampler and steps must be set."""
+    eps_fn, timesteps = _prepare(model, schedule, request)
+    noise_fn, x_T = starting_noise(model, request)
+    if request.sampler == "ddpm":
+        return sample_ddpm(eps_fn, schedule, x_T, timesteps, noise_fn=noise_fn)
+    if request.sampler == "dpmpp_2m":
+        return sample_dpmpp_2m(eps_fn, schedule, x_T, timesteps)
+    return sample_ddim(eps_fn, schedule, x_T, timesteps, eta=request.eta, noise_fn=noise_fn)
+
+
+def generate_images(request: GenerationRequest) -> Tensor:
+    """The images only: [B, C, H, W] in [-1, 1]."""
+    *_, last = generate(request)
+    return last.x_t.clamp(-1, 1)
+
+
+def starting_noise(model: nn.Module, request: GenerationRequest) -> tuple[SampleNoise, Tensor]:
+    """The noise source of a request, and the x_T [B, C, H, W] drawn from it."""
+    indices = request.sample_indices or range(len(request.labels))
+    noise_fn = SampleNoise([(request.seed, k) for k in indices])
+    config, parameter = model.config, next(model.parameters())
+    shape = (len(request.labels), config.in_channels, config.image_size, config.image_size)
+    return noise_fn, noise_fn(torch.empty(shape, device=parameter.device))
+
+
+def _denoiser(request: GenerationRequest) -> tuple[nn.Module, NoiseSchedule]:
+    model, schedule, _ = load_model(request.weights, request.device)
+    if schedule is None or not hasattr(model, "null_label"):
+        raise weights.WeightsError(f"The weights {str(request.weights)!r} are no denoiser: they cannot draw.")
+    return model, schedule
+
+
+def _prepare(model: nn.Module, schedule: NoiseSchedule, request: GenerationRequest) -> tuple[EpsFn, Tensor]:
+    """The guided network and the timesteps; every error that can be seen beforehand is raised here."""
+    spacing = request.spacing or DEFAULT_SPACING[request.sampler]
+    timesteps = timesteps_for(schedule, request.steps, spacing)
+    fast = in_bfloat16 if request.precision == "bf16" else _unchanged
+    if request.guidance == "none":
+        return fast(unconditional(model)), timesteps
+    classifier = _suited_classifier(model, schedule, request) if request.is_steered else None
+    num_labels = _num_labels(model, classifier)
+    for label in request.labels:
+        if not 0 <= label < num_labels:
+            raise ValueError(f"Unknown label {label}: choose from 0 to {num_labels - 1}.")
+    y, scale, interval = torch.tensor(request.labels), request.guidance_scale, request.interval
+    if classifier is None:
+        return fast(with_cfg(model, y, scale, interval)), timesteps
+    base = unconditional(model)
+    if request.guidance == "classifier":
+        log_prob_fn = class_log_prob(classifier, y)
+    else:
+        log_prob_fn = x0_log_prob(classifier, base, schedule, y)
+    return with_classifier(fast(base), fast(log_prob_fn), schedule, scale, interval), timesteps
+
+
+def _unchanged(function: EpsFn) -> EpsFn:
+    return function
+
+
+def _num_labels(model: nn.Module, classifier: nn.Module | None) -> int:
+    """K: the denoiser's; of one that was trained without labels, the classifier's."""
+    return model.null_label or (classifier.config.num_classes if classifier else 0)
+
+
+# -- the classifier that steers --------------------------------------------------------------------
+
+
+def _suited_classifier(model: nn.Module, schedule: NoiseSchedule, request: GenerationRequest) -> nn.Module:
+    """The classifier, if it can steer this denoiser.
+
+    Raises:
+        ValueError: one sentence, if it cannot, or if the interval leaves the schedule.
+        WeightsError: if these weights are no classifier.
+    """
+    name, where = str(request.classifier or CLASSIFIER), next(model.parameters()).device
+    classifier, its_schedule, _ = load_model(name, str(where) if where.index else where.type)
+    if hasattr(classifier, "null_label"):
+        raise weights.WeightsError(f"The weights {name!r} are no classifier: they cannot steer.")
+    if request.guidance == "classifier":
+        if its_schedule is None:
+            raise weights.WeightsError(
+                f"The classifier {name!r} reads clean images only: steer with guidance classifier-x0."
+            )
+        mine, its = (f"{each.name}, T={each.num_timesteps}" for each in (schedule, its_schedule))
+        if mine != its:
+            raise ValueError(f"The classifier {name!r} was trained on another schedule ({its}; not {mine}).")
+    for what, words in MUST_AGREE.items():
+        mine, its = getattr(model.config, what), getattr(classifier.config, what)
+        if mine != its and (what, mine) != ("num_classes", 0):  # a denoiser may have no classes at all
+            raise ValueError(f"The classifier {name!r} has {its} {words} but the denoiser has {mine}.")
+    last = schedule.num_timesteps - 1
+    if request.interval is not None and not 0 <= request.interval[0] <= request.interval[1] <= last:
+        raise ValueError(
+            f"The guidance interval must be (t_low, t_high) with 0 <= t_low <= t_high <= {last}, "
+            f"got {request.interval}."
+        )
+    return classifier
+
+
+def _first(*values):
+    return next(value for value in values if value is not None)

@@ -1,0 +1,357 @@
+"""Classifier guidance against an exact classifier; batches, grad modes, dtypes; one sentence for misuse."""
+
+import inspect
+import types
+
+import pytest
+import torch
+from torch import nn
+
+from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.guidance import (
+    attribute_log_prob,
+    class_log_prob,
+    classifiers,
+    conditional,
+    unconditional,
+    with_cfg,
+    with_classifier,
+    x0_log_prob,
+)
+from lessons_lib.samplers import sample_ddim, sample_ddpm, sample_dpmpp_2m
+from lessons_lib.schedules import NoiseSchedule, predict_x0, spaced_timesteps
+from lessons_lib.toy import GaussianMixture
+
+LINEAR = NoiseSchedule.linear()
+CLOUDS = GaussianMixture(torch.tensor([[-0.6, -0.3], [0.6, 0.3]], dtype=torch.float64), std=0.25)
+X = torch.randn(8, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+T = torch.tensor([0, 20, 100, 250, 500, 700, 900, 999])
+Y = torch.tensor([0, 1] * 4)
+
+
+def bayes(x_t, t):
+    """The exact classifier's logits."""
+    return CLOUDS.log_likelihoods(LINEAR, x_t, t)
+
+
+def guided(scale, module=classifiers, y=Y, **options):
+    base = CLOUDS.eps_fn(LINEAR)
+    return module.with_classifier(base, module.class_log_prob(bayes, y), LINEAR, scale, **options)
+
+
+class Clouds(nn.Module):
+    """The perfect network for the two clouds; label 2 is null."""
+
+    null_label = 2
+
+    def forward(self, x_t, t, y=None):
+        y = torch.full_like(t, 2) if y is None else y
+        parts = torch.stack([CLOUDS.eps_fn(LINEAR, torch.full_like(t, k))(x_t, t) for k in (0, 1)], dim=1)
+        own = parts[torch.arange(len(y)), y.clamp(max=1)]
+        return torch.where((y == 2)[:, None], CLOUDS.eps_fn(LINEAR)(x_t, t), own)
+
+
+# -- the exact answer -----------------------------------------------------------------------------------
+
+
+def assert_exact(module=classifiers):
+    expected = CLOUDS.eps_fn(LINEAR, Y)(X, T)
+    torch.testing.assert_close(guided(1.0, module)(X, T), expected, rtol=0, atol=1e-10)
+
+
+def test_at_scale_1_it_is_the_conditional_network():
+    assert_exact()
+    torch.testing.assert_close(guided(1.0)(X, T), conditional(Clouds(), Y)(X, T), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 2.0, 7.5])
+def test_at_any_scale_it_is_classifier_free_guidance(scale):
+    expected = with_cfg(Clouds(), Y, scale)(X, T)
+    torch.testing.assert_close(guided(scale)(X, T), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "right, wrong",
+    [
+        ("eps - scale * noise", "eps + scale * noise"),
+        ("scale * noise * _gradient", "scale * _gradient"),
+        ("scale * noise * _gradient", "scale * noise**2 * _gradient"),
+        ("log_probs.sum()", "log_probs.mean()"),
+        ("F.log_softmax(logits, dim=1)", "logits"),
+    ],
+    ids=["sign", "no square root", "square", "mean", "unnormalized"],
+)
+def test_the_exact_answer_catches_the_classic_mistakes(right, wrong):
+    source = inspect.getsource(classifiers)
+    assert source.count(right) == 1
+    mutant = types.ModuleType("mutant")
+    exec(compile(source.replace(right, wrong), "mutant", "exec"), mutant.__dict__)
+    with pytest.raises(AssertionError):
+        assert_exact(mutant)
+
+
+def test_a_batch_of_8_is_8_singles():
+    singles = [guided(3.0, y=Y[k : k + 1])(X[k : k + 1], T[k : k + 1]) for k in range(8)]
+    torch.testing.assert_close(guided(3.0)(X, T), torch.cat(singles), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("sampler", [sample_ddpm, sample_ddim, sample_dpmpp_2m])
+def test_every_sampler_draws_the_class_that_the_classifier_asks_for(sampler):
+    x_T = torch.randn(400, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    y = torch.arange(400) % 2
+    *_, last = sampler(guided(1.0, y=y), LINEAR, x_T, spaced_timesteps(1000, 50), clip_x0=False)
+    nearest = torch.cdist(last.x_t, CLOUDS.means).argmin(dim=1)
+    assert (nearest == y).float().mean() > 0.98  # the clouds overlap a little
+    for k in (0, 1):
+        torch.testing.assert_close(last.x_t[y == k].mean(dim=0), CLOUDS.means[k], rtol=0, atol=0.06)
+
+
+# -- the interval ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("interval", [(20, 500), (0, 0), (999, 2000), (0, 999)])
+def test_the_interval_is_inclusive_and_masked_per_sample(interval):
+    inside = ((interval[0] <= T) & (interval[1] >= T))[:, None]
+    expected = torch.where(inside, guided(4.0)(X, T), CLOUDS.eps_fn(LINEAR)(X, T))
+    torch.testing.assert_close(guided(4.0, interval=interval)(X, T), expected, rtol=0, atol=1e-12)
+
+
+def test_where_no_sample_lies_inside_the_classifier_is_not_asked():
+    asked = []
+
+    def log_prob_fn(x_t, t):
+        asked.append(t.tolist())
+        return class_log_prob(bayes, Y[: len(x_t)])(x_t, t)
+
+    base = CLOUDS.eps_fn(LINEAR)
+    eps_fn = with_classifier(base, log_prob_fn, LINEAR, 2.0, interval=(300, 600))
+    assert torch.equal(eps_fn(X[:4], T[:4]), base(X[:4], T[:4])) and asked == []
+    list(sample_ddim(eps_fn, LINEAR, X, torch.tensor([900, 600, 450, 300, 299, 0])))
+    assert [ts[0] for ts in asked] == [600, 450, 300]
+
+
+def test_scale_0_gives_the_eps_fn_back():
+    base = CLOUDS.eps_fn(LINEAR)
+    assert with_classifier(base, class_log_prob(bayes, Y), LINEAR, 0.0) is base
+
+
+# -- grad mode, graph, dtype ----------------------------------------------------------------------------
+
+
+def test_it_works_under_no_grad_and_changes_no_grad_mode():
+    expected = guided(2.0)(X, T)
+    assert torch.is_grad_enabled()
+    with torch.no_grad():
+        assert torch.equal(guided(2.0)(X, T), expected)
+        assert not torch.is_grad_enabled()
+    inside = []
+
+    def log_prob_fn(x_t, t):
+        inside.append(torch.is_grad_enabled())
+        return class_log_prob(bayes, Y)(x_t, t)
+
+    for _ in sample_ddim(
+        with_classifier(CLOUDS.eps_fn(LINEAR), log_prob_fn, LINEAR, 1.0), LINEAR, X, torch.tensor([900, 20])
+    ):
+        assert torch.is_grad_enabled()
+    assert inside == [True, True]
+
+
+def test_the_grad_mode_is_restored_after_an_error():
+    def broken(x_t, t):
+        raise KeyError("mine")
+
+    with torch.no_grad():
+        with pytest.raises(KeyError):
+            with_classifier(CLOUDS.eps_fn(LINEAR), broken, LINEAR, 1.0)(X, T)
+        assert not torch.is_grad_enabled()
+
+
+def test_an_eps_fn_that_needs_grad_mode_off_gets_it():
+    def strict(x_t, t):
+        assert not torch.is_grad_enabled()
+        return CLOUDS.eps_fn(LINEAR)(x_t, t)
+
+    with_classifier(strict, class_log_prob(bayes, Y), LINEAR, 1.0)(X, T)
+
+
+def test_no_graph_is_left_behind():
+    x = X.clone().requires_grad_()
+    network, classifier = Clouds(), torch.nn.Linear(2, 2).double().eval()
+    eps = with_classifier(
+        unconditional(network), class_log_prob(lambda x, t: classifier(x), Y), LINEAR, 2.0, (0, 999)
+    )(x, T)
+    assert not eps.requires_grad and x.grad is None
+    assert all(parameter.grad is None for parameter in classifier.parameters())
+
+
+def test_inference_mode_is_refused_in_a_sentence():
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"needs a gradient: use torch\.no_grad"):
+        guided(1.0)(X, T)
+    with torch.inference_mode():
+        made_there = X * 1
+    assert torch.equal(guided(1.0)(made_there, T), guided(1.0)(X, T)), "a tensor from there is welcome"
+
+
+def tiny_classifier(**config):
+    torch.manual_seed(0)
+    shape = {"image_size": 8, "widths": (32, 32), "num_classes": 3, "embedding_channels": 16} | config
+    return NoisyClassifier(NoisyClassifierConfig(**shape)).eval()
+
+
+def pixels(batch=4, dtype=torch.float32):
+    return torch.randn(batch, 1, 8, 8, generator=torch.Generator().manual_seed(5)).to(dtype)
+
+
+@pytest.mark.parametrize("x_dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("weights", [torch.float32, torch.float64])
+def test_it_keeps_the_dtype_and_shape_of_x(x_dtype, weights):
+    classifier, x, seen = tiny_classifier().to(weights), pixels(dtype=x_dtype), []
+
+    def watched(x_t, t):
+        found = class_log_prob(classifier, torch.tensor([0, 1, 2, 0]))(x_t, t)
+        seen.append(found.dtype)
+        return found
+
+    eps = with_classifier(lambda x, t: x / 2, watched, LINEAR, 2.0)(x, torch.tensor([3, 30, 300, 900]))
+    assert eps.dtype == x_dtype and eps.shape == x.shape and eps.isfinite().all()
+    assert seen == [weights], "log_softmax in float32, or float64 if the classifier works in it"
+
+
+def test_a_half_precision_classifier_has_its_log_softmax_in_float32():
+    classifier = tiny_classifier().to(torch.bfloat16)
+    found = class_log_prob(classifier, torch.tensor([0, 1, 2, 0]))(pixels(), torch.tensor([3, 30, 300, 900]))
+    assert found.dtype == torch.float32
+
+
+# -- attributes and estimates ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [True, False, 1, 0, torch.tensor([1, 0, 1, 1]), torch.tensor([True] * 4)])
+def test_an_attribute_is_wanted_or_not(value):
+    classifier, t = tiny_classifier().double(), torch.tensor([3, 30, 300, 900])
+    yes = classifier(pixels(dtype=torch.float64), t)[:, 1].sigmoid()
+    wanted = torch.as_tensor(value).expand(4).bool()
+    found = attribute_log_prob(classifier, 1, value)(pixels(dtype=torch.float64), t)
+    torch.testing.assert_close(found, torch.where(wanted, yes, 1 - yes).log(), rtol=0, atol=1e-12)
+
+
+def test_a_sure_attribute_still_has_a_finite_log_and_a_gradient():
+    x = torch.zeros(2, 1, requires_grad=True)
+    found = attribute_log_prob(lambda x, t: x + torch.tensor([[200.0], [-200.0]]), 0, False)(
+        x, torch.zeros(2)
+    )
+    assert found.isfinite().all() and torch.equal(found[0], torch.tensor(-200.0))
+    found.sum().backward()
+    torch.testing.assert_close(x.grad, torch.tensor([[-1.0], [0.0]]))
+
+
+def test_an_estimates_gradient_goes_through_the_network():
+    """A linear network and a linear classifier: the chain rule is one line."""
+    weight = torch.tensor([[1.0, -2.0], [0.5, 3.0]], dtype=torch.float64)
+
+    def eps_fn(x_t, t):
+        return 0.3 * x_t
+
+    log_prob_fn = x0_log_prob(lambda x_0: x_0 @ weight, eps_fn, LINEAR, Y)
+    x = X.clone().requires_grad_()
+    (found,) = torch.autograd.grad(log_prob_fn(x, T).sum(), x)
+    signal, noise = LINEAR.signal_and_noise(T, X)
+    x_0 = predict_x0(LINEAR, X, T, eps_fn(X, T))
+    logits = x_0 @ weight
+    by_logits = torch.nn.functional.one_hot(Y, 2) - logits.softmax(dim=1)
+    torch.testing.assert_close(found, (by_logits @ weight.T) * (1 - 0.3 * noise) / signal)
+    assert x_0.abs().max() > 1, "or a clipped estimate would look the same"
+    torch.testing.assert_close(log_prob_fn(X, T), logits.log_softmax(1).gather(1, Y[:, None])[:, 0])
+
+
+def test_a_classifier_of_clean_images_may_take_x_alone_or_be_told_t_0():
+    evaluator = Evaluator(EvaluatorConfig(image_size=8, widths=(32, 32), num_classes=3)).eval()
+    noisy, told = tiny_classifier(), []
+    noisy.register_forward_pre_hook(lambda _, inputs: told.append(inputs[1].tolist()))
+    t, y = torch.tensor([3, 30, 300, 900]), torch.tensor([0, 1, 2, 0])
+    for classifier in (evaluator, noisy, lambda x_0: evaluator(x_0), lambda x, t: noisy(x, t)):
+        found = with_classifier(
+            lambda x, t: x / 2, x0_log_prob(classifier, lambda x, t: x / 2, LINEAR, y), LINEAR, 1.0
+        )(pixels(), t)
+        assert found.shape == (4, 1, 8, 8) and not torch.equal(found, pixels() / 2)
+    assert told == [[0, 0, 0, 0]] * 2
+
+
+def test_a_steered_network_without_gradients_in_its_weights_still_steers():
+    network = tiny_classifier().requires_grad_(False)
+    log_prob_fn = class_log_prob(network, torch.tensor([0, 1, 2, 0]))
+    t = torch.tensor([3, 30, 300, 900])
+    eps = with_classifier(lambda x, t: x / 2, log_prob_fn, LINEAR, 5.0)(pixels(), t)
+    assert not torch.equal(eps, pixels() / 2)
+
+
+# -- misuse ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [-1.0, float("nan"), float("inf")])
+def test_the_scale_must_be_finite_and_not_negative(scale):
+    with pytest.raises(ValueError, match="must be finite and at least 0"):
+        guided(scale)
+
+
+def test_an_empty_interval_is_refused_at_once():
+    with pytest.raises(ValueError, match="0 <= t_low <= t_high"):
+        guided(1.0, interval=(9, 3))
+
+
+def makers(classifier, y):
+    return [
+        lambda: class_log_prob(classifier, y),
+        lambda: x0_log_prob(classifier, lambda x, t: x / 2, LINEAR, y),
+        lambda: attribute_log_prob(classifier, 0, y),
+    ]
+
+
+@pytest.mark.parametrize("k", [0, 1, 2])
+def test_a_classifier_in_training_mode_is_refused(k):
+    y, t = torch.tensor([0, 1, 1, 0]), torch.tensor([3, 30, 300, 900])
+    with pytest.raises(ValueError, match=r"training mode, where dropout makes noise: call its eval\(\)"):
+        makers(tiny_classifier().train(), y)[k]()
+    classifier = tiny_classifier()
+    log_prob_fn = makers(classifier, y)[k]()
+    classifier.train()
+    with pytest.raises(ValueError, match="training mode"):
+        log_prob_fn(pixels(), t)
+
+
+@pytest.mark.parametrize("k", [0, 1, 2])
+def test_one_label_a_sample_is_needed(k):
+    log_prob_fn = makers(tiny_classifier(), torch.tensor([0, 1, 1]))[k]()
+    with pytest.raises(ValueError, match="3 labels for 4 samples"):
+        log_prob_fn(pixels(), torch.tensor([3, 30, 300, 900]))
+
+
+@pytest.mark.parametrize("k", [0, 1])
+@pytest.mark.parametrize("wrong", [3, -1])
+def test_labels_that_the_classifier_does_not_know_are_refused(k, wrong):
+    log_prob_fn = makers(tiny_classifier(), torch.tensor([0, 1, wrong, 2]))[k]()
+    with pytest.raises(ValueError, match="must be from 0 to 2"):
+        log_prob_fn(pixels(), torch.tensor([3, 30, 300, 900]))
+
+
+def test_attributes_and_values_that_do_not_exist_are_refused():
+    with pytest.raises(ValueError, match="choose from 0 to 2"):
+        attribute_log_prob(tiny_classifier(), 3, True)(pixels(), torch.tensor([3, 30, 300, 900]))
+    for wrong in (-1, 2, torch.tensor([1, -1])):
+        with pytest.raises(ValueError, match="must be True or False"):
+            attribute_log_prob(tiny_classifier(), 0, wrong)
+
+
+@pytest.mark.parametrize(
+    "log_prob_fn, message",
+    [
+        (lambda x, t: class_log_prob(bayes, Y)(x, t).mean(), r"one number a sample, \[8\], got \[\]"),
+        (lambda x, t: bayes(x, t).log_softmax(1), r"one number a sample, \[8\], got \[8, 2\]"),
+        (lambda x, t: class_log_prob(bayes, Y)(x.detach(), t), "no gradient in x_t"),
+        (lambda x, t: torch.ones(8, requires_grad=True), "no gradient in x_t"),
+    ],
+)
+def test_a_log_prob_fn_that_gives_no_gradient_a_sample_is_refused(log_prob_fn, message):
+    with pytest.raises(ValueError, match=message):
+        with_classifier(CLOUDS.eps_fn(LINEAR), log_prob_fn, LINEAR, 1.0)(X, T)

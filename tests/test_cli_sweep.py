@@ -1,0 +1,210 @@
+"""evaluate --sweep: a row a combination, written at once; what is there is not measured again."""
+
+import csv
+import io
+
+import imageio.v3 as iio
+import pytest
+import torch
+
+from lessons_lib import cli, data, weights
+from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.cli import evaluating, sweeping
+from lessons_lib.schedules import NoiseSchedule
+from lessons_lib.unet import UNet, UNetConfig
+from lessons_lib.weights import save_pretrained
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working folder with tiny weights, on a machine without MNIST and without a network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data, "_data_roots", lambda: [tmp_path / "nowhere"])
+    torch.manual_seed(0)
+    model = UNet(UNetConfig(channel_mults=(1, 1, 1), embedding_channels=16))
+    torch.nn.init.normal_(model.conv_out.weight, std=0.1)
+    defaults = {"guidance_scale": 2.0, "sampler": "ddim", "steps": 2}
+    save_pretrained("denoiser.safetensors", model, NoiseSchedule.linear(40), {"defaults": defaults})
+    save_pretrained("judge.safetensors", Evaluator(EvaluatorConfig(widths=(32, 32))), None, {})
+    save_guide()
+    model, _, card = weights.load_pretrained("./judge.safetensors")
+    digits = data.load("digits", "train").subset(torch.arange(240))
+    evaluating.metrics.measure_reference(
+        model, data.to_signed(digits.images), digits.labels, 10, extractor=card["sha256"], source="mnist"
+    ).save("judge-reference.npz")
+    return tmp_path
+
+
+def save_guide():
+    guide = NoisyClassifier(NoisyClassifierConfig(widths=(32, 32), embedding_channels=16))
+    save_pretrained("guide.safetensors", guide, NoiseSchedule.linear(40), {})
+
+
+@pytest.fixture
+def sweep(capsys, here):
+    """Run a sweep over the tiny weights; returns (exit status, stdout, stderr)."""
+
+    def sweep(words, names="--classifier ./guide.safetensors"):
+        capsys.readouterr()
+        fixed = "--weights ./denoiser.safetensors --evaluator-weights ./judge.safetensors --num-samples 12"
+        status = cli.main(f"evaluate mnist --sweep {fixed} {names} {words}".split())
+        return status, *capsys.readouterr()
+
+    return sweep
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """The settings that were measured, (guidance, scale, sampler, steps)."""
+    settings, measure = [], sweeping.measure
+
+    def counting(judge, reference, name, wanted, *more):
+        settings.append(tuple(wanted[k] for k in ("guidance", "guidance_scale", "sampler", "steps")))
+        return measure(judge, reference, name, wanted, *more)
+
+    monkeypatch.setattr(sweeping, "measure", counting)
+    return settings
+
+
+def rows_of(path="sweep.csv"):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_one_row_a_combination_and_a_picture(sweep, measured, capsys):
+    status, out, err = sweep("--scales 0,2.5 --samplers ddim,dpmpp_2m --step-counts 1,2 --out sweep.csv")
+    assert status == 0, err
+    rows = rows_of()
+    assert tuple(rows[0]) == sweeping.COLUMNS and len(rows) == 16 == len(measured)
+    first, last = rows[0], rows[-1]
+    assert (first["method"], first["classifier"], first["guidance_scale"]) == ("cfg", "", "0.0")
+    assert (last["method"], last["classifier"]) == ("classifier", "./guide.safetensors")
+    assert (last["sampler"], last["spacing"], last["steps"]) == ("dpmpp_2m", "logsnr", "2")
+    for row in rows:
+        assert float(row["accuracy_low"]) <= float(row["accuracy"]) <= float(row["accuracy_high"])
+        assert min(float(row[name]) for name in ("fid", "fid_floor", "diversity", "seconds_per_image")) > 0
+        assert (row["num_samples"], row["seed"]) == ("12", "0")
+    assert iio.imread("sweep.png").shape[2] >= 3
+    assert "16 of 16: ./denoiser.safetensors, classifier ./guide.safetensors, s=2.5, dpmpp_2m" in out
+
+    assert cli.main(last["command"].split()[3:]) == 0, "each row says how to measure it again"
+    assert f"read right    {100 * float(last['accuracy']):.1f}%" in capsys.readouterr().out
+
+
+def test_the_same_command_again_measures_nothing_and_another_only_what_is_new(sweep, measured, here):
+    words = "--methods cfg --scales 1,2 --out sweep.csv"
+    assert sweep(words, "")[0] == 0
+    before = (here / "sweep.csv").read_bytes()
+    (here / "sweep.png").unlink()
+    status, out, _ = sweep(words, "")
+    assert status == 0 and "2 of 2 combinations are in sweep.csv already." in out and len(measured) == 2
+    assert (here / "sweep.csv").read_bytes() == before and (here / "sweep.png").exists()
+    assert sweep("--methods cfg --scales 2,3,1.0,3 --out sweep.csv", "")[0] == 0
+    assert measured == [("cfg", scale, None, None) for scale in (1.0, 2.0, 3.0)]
+    assert [row["guidance_scale"] for row in rows_of()] == ["1.0", "2.0", "3.0"]
+    assert {(row["sampler"], row["steps"]) for row in rows_of()} == {("ddim", "2")}, "the card's"
+
+
+def test_a_stopped_sweep_loses_nothing(sweep, measured, monkeypatch):
+    counting = sweeping.measure
+
+    def stops(*arguments):
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        return counting(*arguments)
+
+    words = "--methods cfg --scales 0,1,2,3 --out sweep.csv"
+    with monkeypatch.context() as patch:
+        patch.setattr(sweeping, "measure", stops)
+        status, out, _ = sweep(words, "")
+    assert status == 130
+    assert "Stopped by Ctrl-C: 2 rows are in sweep.csv, and the same command goes on." in out
+    assert [row["guidance_scale"] for row in rows_of()] == ["0.0", "1.0"]
+    assert sweep(words, "")[0] == 0 and len(measured) == 4
+    assert [row["guidance_scale"] for row in rows_of()] == ["0.0", "1.0", "2.0", "3.0"]
+
+
+def test_rows_of_weights_that_changed_are_measured_again(sweep, measured):
+    words = "--methods cfg,classifier --scales 1 --out sweep.csv"
+    assert sweep(words)[0] == 0
+    old = rows_of()
+    save_guide()
+    status, out, _ = sweep(words)
+    assert status == 0 and "1 of 2 combinations" in out and len(measured) == 3
+    assert rows_of()[0] == old[0]
+    assert rows_of()[1]["command"] == old[1]["command"]
+    assert rows_of()[1]["weights_sha256"] != old[1]["weights_sha256"]
+
+
+BAD_SWEEPS = {
+    "": "needs --out with a name that ends in .csv, got nothing.",
+    "--out sweep.png": "got 'sweep.png'.",
+    "--out sweep.csv --scales 0,x": "'x' in --scales is not a number.",
+    "--out sweep.csv --scales 0,,1": "'' in --scales is not a number.",
+    "--out sweep.csv --scales inf": "must be a finite number, got inf.",
+    "--out sweep.csv --scales 1,-1": "must be at least 0, got -1.0.",
+    "--out sweep.csv --methods none": "Unknown method 'none': choose from cfg, classifier, classifier-x0.",
+    "--out sweep.csv --samplers euler": "Unknown sampler 'euler'",
+    "--out sweep.csv --step-counts 2.5": "'2.5' in --step-counts is not a whole number.",
+    "--out sweep.csv --step-counts 2,41": "between 1 and 40 (T), got 41.",
+    "--out sweep.csv --num-samples 0": "at least 1, got 0.",
+    "--out sweep.csv --guidance-scale 2": "A sweep takes --scales, not --guidance-scale.",
+    "--out sweep.csv --guidance classifier": "A sweep takes --methods, not --guidance.",
+    "--out sweep.csv --steps 2": "A sweep takes --step-counts, not --steps.",
+    "--out sweep.csv --json": "--sweep and --json do not go together.",
+    "--out sweep.csv --methods cfg": "--classifier steers nothing here",
+    "--out sweep.csv --classifier ./judge.safetensors": "reads clean images only",
+    "--out other.csv": "other.csv is no table of a sweep: name another --out, or delete it.",
+    "--out judge-reference.npz.csv": "is no table of a sweep",
+    "--out folder.csv": "it is a folder",
+}
+
+
+@pytest.mark.parametrize("words", BAD_SWEEPS)
+def test_bad_sweep_is_one_sentence_before_any_work(sweep, measured, here, words):
+    (here / "other.csv").write_text("steps,accuracy\n1,2\n")
+    (here / "judge-reference.npz.csv").write_bytes((here / "judge-reference.npz").read_bytes())
+    (here / "folder.csv").mkdir()
+    before = sorted(path.name for path in here.iterdir())
+    status, out, err = sweep(words)
+    assert status == 2 and out == "" and len(err.strip().splitlines()) == 1
+    assert BAD_SWEEPS[words] in err
+    assert sorted(path.name for path in here.iterdir()) == before and measured == []
+
+
+@pytest.mark.parametrize(
+    "words", ["--scales 1", "--methods cfg", "--samplers ddim", "--step-counts 1", "--out x.csv"]
+)
+def test_lists_need_a_sweep(capsys, here, words):
+    assert cli.main(f"evaluate mnist {words}".split()) == 2
+    assert f"{words.split()[0]} belongs to a sweep: add --sweep." in capsys.readouterr().err
+
+
+def fake_rows(**changes):
+    usual = {name: "" for name in sweeping.COLUMNS} | {
+        "method": "cfg", "guidance_scale": "1", "sampler": "ddim", "spacing": "trailing", "steps": "10",
+        "num_samples": "100", "seed": "0", "accuracy": "0.9", "accuracy_low": "0.8", "accuracy_high": "0.95",
+        "fid": "0.5", "fid_floor": "0.04", "diversity": "0.9", "weights_sha256": "a b",
+    }  # fmt: skip
+    return usual | changes
+
+
+def test_a_line_is_named_by_what_tells_it_from_the_others():
+    by_steps = [fake_rows(steps=n, guidance_scale=s) for n in ("10", "25") for s in ("2", "1", "10")]
+    found = sweeping.curves(by_steps)
+    assert list(found) == ["cfg, 10 steps", "cfg, 25 steps"]
+    assert [row["guidance_scale"] for row in found["cfg, 10 steps"]] == ["1", "2", "10"]
+    steered = {"method": "classifier", "weights_sha256": "a g b"}
+    two = [fake_rows(), fake_rows(**steered, classifier="mine")]
+    assert list(sweeping.curves(two)) == ["cfg", "classifier"]
+    three = [*two, fake_rows(**steered | {"weights_sha256": "a h b"}, classifier="yours")]
+    assert list(sweeping.curves(three)) == ["cfg", "classifier, mine", "classifier, yours"]
+    assert list(sweeping.curves([fake_rows(), fake_rows(seed="1")])) == ["cfg, seed 0", "cfg, seed 1"]
+    solvers = [fake_rows(), fake_rows(sampler="dpmpp_2m", spacing="logsnr")]
+    assert list(sweeping.curves(solvers)) == ["cfg, ddim", "cfg, dpmpp_2m"]
+
+
+def test_the_picture_stands_gaps():
+    fig = sweeping.draw([fake_rows(), fake_rows(guidance_scale="2", fid="", fid_floor="", diversity="")])
+    fig.savefig(io.BytesIO())
+    assert [ax.get_ylabel() for ax in fig.axes] == ["read right, percent", "feature FID", "diversity"]

@@ -1,0 +1,153 @@
+"""sample_dpmpp_2m: its order on data whose ODE is solved exactly, and diffusers' solver of the same paper."""
+
+import itertools
+
+import pytest
+import torch
+from diffusers import DPMSolverMultistepScheduler
+
+from lessons_lib.samplers import (
+    DEFAULT_SPACING,
+    SAMPLERS,
+    SPACINGS,
+    sample_ddim,
+    sample_dpmpp_2m,
+    timesteps_for,
+)
+from lessons_lib.schedules import NoiseSchedule, spaced_timesteps, spaced_timesteps_logsnr
+
+LINEAR = NoiseSchedule.linear()
+MEAN, STD = 0.4, 0.3
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def gaussian_eps(schedule):
+    """The exact E[eps given x_t] for data N(MEAN, STD²)."""
+
+    def eps_fn(x_t, t):
+        abar = schedule.alphas_cumprod[t].view(-1, 1, 1, 1)
+        return (1 - abar).sqrt() * (x_t - abar.sqrt() * MEAN) / (abar * STD**2 + 1 - abar)
+
+    return eps_fn
+
+
+def exact_state(schedule, x_T, t):
+    """Where the probability-flow ODE that starts at x_T is at timestep t."""
+    spread = [(STD**2 + (1 - abar) / abar).sqrt() for abar in schedule.alphas_cumprod[[t, -1]]]
+    abar, abar_T = schedule.alphas_cumprod[[t, -1]]
+    return abar.sqrt() * (MEAN + (x_T / abar_T.sqrt() - MEAN) * spread[0] / spread[1])
+
+
+def errors(sampler, name="linear", counts=(20, 40, 80)):
+    """The largest error of the state at the last timestep, before the step to the image."""
+    schedule, x_T = NoiseSchedule.by_name(name, 50_000), normal(4, 1, 2, 2)
+    found = []
+    for count in counts:
+        ts = spaced_timesteps_logsnr(schedule, count)
+        *_, state, _ = sampler(gaussian_eps(schedule), schedule, x_T, ts, clip_x0=False)
+        found.append((state.x_t - exact_state(schedule, x_T, int(ts[-1]))).abs().max().item())
+    return found
+
+
+# Not cosine: its noisiest timesteps lie so far apart in log-SNR that no list of them is even.
+@pytest.mark.parametrize("name", ["linear", "sigmoid"])
+def test_it_converges_at_second_order(name):
+    found = errors(sample_dpmpp_2m, name)
+    for coarse, fine in itertools.pairwise(found):
+        assert 3.4 < coarse / fine < 4.6  # half the step, a quarter of the error
+    assert found[-1] < 2e-3
+
+
+def test_ddim_on_the_same_timesteps_converges_at_first_order_only():
+    found = errors(sample_ddim)
+    for coarse, fine in itertools.pairwise(found):
+        assert 1.7 < coarse / fine < 2.4
+    assert errors(sample_dpmpp_2m)[-1] < found[-1] / 5
+
+
+# -- diffusers ------------------------------------------------------------------------------------------
+
+
+def wavy(x_t, t):
+    """An EpsFn that is no straight line in x or t, and keeps the estimates near the images' size."""
+    abar = LINEAR.alphas_cumprod[t].view(-1, 1, 1, 1)
+    return (x_t - abar.sqrt() * 0.8 * torch.sin(3 * x_t + t.view(-1, 1, 1, 1) / 300)) / (1 - abar).sqrt()
+
+
+def theirs(x_T, timesteps):
+    scheduler = DPMSolverMultistepScheduler(
+        1000, algorithm_type="dpmsolver++", solver_order=2, solver_type="midpoint", final_sigmas_type="zero"
+    )
+    scheduler.set_timesteps(timesteps=timesteps.tolist())
+    abars = torch.cat([LINEAR.alphas_cumprod[timesteps], torch.ones(1).double()])
+    scheduler.sigmas = ((1 - abars) / abars).sqrt()  # theirs are float32
+    x = x_T
+    for t in scheduler.timesteps:
+        x = scheduler.step(wavy(x, t.repeat(len(x))), t, x).prev_sample
+        yield x
+
+
+@pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace", "logsnr"])
+@pytest.mark.parametrize("steps", [2, 3, 10, 25])
+def test_it_agrees_with_diffusers(spacing, steps):
+    x_T, ts = normal(2, 1, 3, 3), timesteps_for(LINEAR, steps, spacing)
+    ours = sample_dpmpp_2m(wavy, LINEAR, x_T, ts, clip_x0=False)
+    for step, x in zip(ours, theirs(x_T, ts), strict=True):
+        torch.testing.assert_close(step.x_t, x, rtol=0, atol=1e-5)
+
+
+def test_an_uneven_list_is_solved_with_its_own_steps():
+    x_T, ts = normal(2, 1, 3, 3), torch.tensor([990, 900, 400, 390, 20])
+    ours = sample_dpmpp_2m(wavy, LINEAR, x_T, ts, clip_x0=False)
+    for step, x in zip(ours, theirs(x_T, ts), strict=True):
+        torch.testing.assert_close(step.x_t, x, rtol=0, atol=1e-5)
+
+
+# -- its ends, and what it is made of -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_one_step_is_ddims_and_so_is_the_first_of_many(clip):
+    x_T = normal(2, 1, 3, 3)
+    for ts in (torch.tensor([999]), torch.tensor([999, 500, 20])):
+        ours, ddim = (
+            next(sampler(wavy, LINEAR, x_T, ts, clip_x0=clip)) for sampler in (sample_dpmpp_2m, sample_ddim)
+        )
+        torch.testing.assert_close(ours.x_t, ddim.x_t, rtol=0, atol=1e-12)
+        assert torch.equal(ours.x_0, ddim.x_0)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_it_ends_at_the_last_estimate(steps):
+    *_, last = sample_dpmpp_2m(wavy, LINEAR, 3 * normal(2, 1, 3, 3), spaced_timesteps_logsnr(LINEAR, steps))
+    assert torch.equal(last.x_t, last.x_0) and last.x_t.abs().max() <= 1
+
+
+def test_the_second_step_uses_the_first_estimate():
+    x_T, ts = normal(2, 1, 3, 3), torch.tensor([999, 500, 20])
+    _, second, _ = sample_dpmpp_2m(wavy, LINEAR, x_T, ts, clip_x0=False)
+    first, _, _ = sample_dpmpp_2m(wavy, LINEAR, x_T, ts, clip_x0=False)
+    alone = next(sample_ddim(wavy, LINEAR, first.x_t, ts[1:], clip_x0=False))
+    assert torch.equal(second.x_0, alone.x_0)
+    assert (second.x_t - alone.x_t).abs().max() > 1e-3
+
+
+def test_coefficients_are_float64_until_they_meet_the_state():
+    ts = spaced_timesteps(1000, 200)  # short steps: 1 - exp(-h) loses digits in float32
+    *_, exact = sample_dpmpp_2m(wavy, LINEAR, normal(2, 1, 3, 3), ts)
+    *_, single = sample_dpmpp_2m(lambda x, t: wavy(x, t).float(), LINEAR, normal(2, 1, 3, 3).float(), ts)
+    assert single.x_t.dtype == torch.float32
+    torch.testing.assert_close(single.x_t.double(), exact.x_t, rtol=0, atol=1e-4)
+
+
+def test_samplers_have_names_and_a_spacing_each():
+    assert SAMPLERS == ("ddpm", "ddim", "dpmpp_2m") == tuple(DEFAULT_SPACING)
+    assert SPACINGS == ("trailing", "leading", "linspace", "logsnr")
+    assert set(DEFAULT_SPACING.values()) <= set(SPACINGS)
+    assert torch.equal(timesteps_for(LINEAR, 7, "logsnr"), spaced_timesteps_logsnr(LINEAR, 7))
+    assert torch.equal(timesteps_for(LINEAR, 7, "leading"), spaced_timesteps(1000, 7, "leading"))
+    with pytest.raises(ValueError, match="choose one of trailing, leading, linspace, logsnr"):
+        timesteps_for(LINEAR, 7, "karras")
