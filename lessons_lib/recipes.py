@@ -179,9 +179,10 @@ def noisy_classification_loss(schedule: NoiseSchedule, timesteps: Sequence[int] 
     choices = torch.arange(schedule.num_timesteps) if timesteps is None else torch.tensor(timesteps).long()
 
     def loss_fn(model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        x_0 = random_affine(x_0, generator) if model.training else x_0
         if not len(choices):
+            x_0 = random_affine(x_0, generator) if model.training else x_0
             return F.cross_entropy(model(x_0, torch.zeros_like(y)).float(), y)
+        # Not bent: under noise no picture comes twice anyway.
         drawn = torch.randint(len(choices), (len(x_0),), generator=generator)
         t, eps = choices[drawn].to(x_0.device), torch.randn(x_0.shape, generator=generator).to(x_0.device)
         return F.cross_entropy(model(q_sample(schedule, x_0, t, eps), t).float(), y)

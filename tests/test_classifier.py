@@ -1,10 +1,11 @@
-"""classifier.py: the Evaluator, which reads clean images and only judges."""
+"""classifier.py: the Evaluator, which reads clean images and only judges; the classifier that is told t."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from lessons_lib.classifier import Evaluator, EvaluatorConfig
+from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.unet import ResidualBlock
 
 SMALL = EvaluatorConfig(image_size=8, in_channels=3, widths=(32, 64), num_classes=5)
 
@@ -57,3 +58,44 @@ def test_it_learns_a_tiny_batch():
         loss.backward()
         optimizer.step()
     assert (network.eval()(x_0).argmax(1) == y).all()
+
+
+# ---- the noise-aware classifier ----
+
+NOISY = NoisyClassifierConfig(image_size=8, in_channels=3, widths=(32, 64), num_classes=5)
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    torch.manual_seed(0)
+    model = NoisyClassifier(NOISY).eval()
+    for weight in model.parameters():  # layers that start at zero would hide what t does
+        torch.nn.init.normal_(weight, std=0.1)
+    return model
+
+
+def test_every_block_is_told_t(noisy):
+    blocks = [module for module in noisy.modules() if isinstance(module, ResidualBlock)]
+    assert len(blocks) == 3 and all(block.film is not None for block in blocks)
+    x_t = torch.randn(2, 3, 8, 8)
+    logits = noisy(x_t, torch.tensor([10, 10]))
+    assert logits.shape == (2, 5)
+    assert not torch.allclose(logits, noisy(x_t, torch.tensor([700, 700])), atol=1e-3)
+    torch.testing.assert_close(noisy(x_t, torch.tensor([700, 10]))[1], logits[1], rtol=1e-4, atol=1e-4)
+
+
+def test_its_gradient_reaches_every_pixel(noisy):
+    x_t = torch.randn(2, 3, 8, 8, requires_grad=True)
+    noisy(x_t, torch.tensor([10, 500])).log_softmax(1)[:, 1].sum().backward()
+    assert (x_t.grad != 0).all()
+
+
+def test_its_probabilities_add_up_and_carry_no_graph(noisy):
+    probabilities = noisy.probabilities(torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 500, 999]))
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(4))
+    assert not probabilities.requires_grad
+
+
+def test_wrong_pictures_are_one_sentence(noisy):
+    with pytest.raises(ValueError, match=r"x_t must have shape \[B, 3, 8, 8\], got \[2, 1, 8, 8\]"):
+        noisy(torch.zeros(2, 1, 8, 8), torch.tensor([1, 2]))

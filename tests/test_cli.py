@@ -525,7 +525,7 @@ def test_ctrl_c_keeps_the_model_and_says_so(run, tiny_recipes, monkeypatch):
 
 
 BAD_TRAININGS = {
-    "--model gan": "Unknown model 'gan': choose one of denoiser, classifier, clean-classifier, evaluator, both, all.",
+    "--model gan": "choose one of denoiser, classifier, clean-classifier, evaluator, both, all.",
     "--epochs 0": "epochs must be at least 1",
     "--batch-size 0": "batch_size must be at least 1",
     "--batch-size 5000": "only 1397 training images",

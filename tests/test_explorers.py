@@ -10,7 +10,7 @@ from lessons_lib import data
 from lessons_lib.samplers import SampleNoise
 from lessons_lib.schedules import NoiseSchedule, predict_x0, q_sample
 from lessons_lib.unet import UNet, UNetConfig
-from lessons_lib.widgets import FeatureExplorer, NoiseExplorer
+from lessons_lib.widgets import FeatureExplorer, NoiseExplorer, NoiseReader
 from lessons_lib.widgets.features import layers_of, look
 from lessons_lib.widgets.noise import curve_svg, noised
 
@@ -151,6 +151,43 @@ def test_noised_says_how_long_it_took():
     found = noised(seven, NoiseSchedule.linear(), 0, 0)
     assert 0 <= found.milliseconds < 1000 and found.line.endswith("without a loop.")
     assert "ᾱ = 0.9999." in found.line and "9,999." in found.line, "ratios above 100 are whole numbers"
+
+
+# ---- readers ----
+
+
+def reader(label):
+    """Is sure of one label, a little less so at larger t."""
+
+    def read(x_t, t):
+        logits = torch.zeros(len(x_t), 10)
+        logits[:, label] = 5 - float(t[0]) / 500
+        return logits.softmax(1)
+
+    return read
+
+
+def test_readers_say_what_they_read_at_this_timestep():
+    panel = done(NoiseReader({"clean": reader(3), "noise-aware": reader(7)}, t=100))
+    sure = panel.probabilities["noise-aware"][7]
+    assert re.fullmatch(r"t = 100: clean reads 3 \(\d\d%\); noise-aware reads 7 \(\d\d%\)\.", text_of(panel))
+    assert (
+        panel.charts["clean"].value.count("<rect") == 10
+        and 'aria-label="clean: 3 with' in panel.charts["clean"].value
+    )
+    panel.t.value = 900
+    assert done(panel).probabilities["noise-aware"][7] < sure
+    content, alt = panel.still()
+    assert content.startswith(b"\x89PNG") and "noise-aware reads 7" in alt
+
+
+def test_a_reader_that_fails_is_a_sentence():
+    def broken(x_t, t):
+        raise ValueError("The reader is asleep.")
+
+    assert text_of(done(NoiseReader({"one": broken}))) == "The reader is asleep."
+    with pytest.raises(ValueError, match="At least one reader"):
+        NoiseReader({})
 
 
 # ---- features ----

@@ -10,15 +10,17 @@ import torch
 import torch.nn.functional as F
 
 from lessons_lib import data, recipes
-from lessons_lib.classifier import Evaluator, EvaluatorConfig
+from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.recipes import (
     RECIPES,
     DiffusionOptions,
     Recipe,
     WeightsSaved,
     classification_loss,
+    noisy_classification_loss,
     random_affine,
 )
+from lessons_lib.schedules import NoiseSchedule, q_sample
 from lessons_lib.training import StepDone, Stopped, TrainConfig
 from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import load_pretrained
@@ -28,6 +30,12 @@ DENOISER = Recipe("mnist-denoiser", lambda: UNet(CONFIG), TrainConfig(), "denois
 EVALUATOR = Recipe(
     "mnist-evaluator", lambda: Evaluator(EvaluatorConfig(8, widths=(32,))), TrainConfig(), "evaluator"
 )
+CLASSIFIERS = {
+    kind: Recipe(
+        f"mnist-{kind}", lambda: NoisyClassifier(NoisyClassifierConfig(8, widths=(32,))), TrainConfig(), kind
+    )
+    for kind in ("classifier", "clean-classifier")
+}
 DIGITS = data.load("digits", "test")
 
 
@@ -49,6 +57,8 @@ def small(monkeypatch):
     monkeypatch.setattr(data, "load", lambda name, split: images)
     monkeypatch.setitem(RECIPES, ("mnist", "denoiser"), DENOISER)
     monkeypatch.setitem(RECIPES, ("mnist", "evaluator"), EVALUATOR)
+    for kind, recipe in CLASSIFIERS.items():
+        monkeypatch.setitem(RECIPES, ("mnist", kind), recipe)
 
 
 def config(folder, **changes):
@@ -210,3 +220,51 @@ def test_digits_are_never_flipped():
     flipped = torch.stack([likeness(x_0.flip(dims)) for dims in ((2,), (3,))])
     assert (likeness(x_0) > flipped).float().mean() > 0.9
     assert likeness(x_0).mean() > flipped.mean() + 0.2
+
+
+# ---- the classifier of noisy images ----
+
+
+class Spy(torch.nn.Module):
+    """Answers 0 and keeps what it was asked."""
+
+    def forward(self, x_t, t):
+        self.asked = x_t, t
+        return torch.zeros(len(x_t), 10)
+
+
+def test_noisy_loss_notes_the_timestep_of_each_picture():
+    schedule, model = NoiseSchedule.linear(50), Spy().train()
+    x_0, y = torch.rand(64, 1, 8, 8) * 2 - 1, torch.arange(64) % 10
+    loss = noisy_classification_loss(schedule)(model, x_0, y, torch.Generator().manual_seed(3))
+    x_t, t = model.asked
+    generator = torch.Generator().manual_seed(3)
+    drawn = torch.randint(50, (64,), generator=generator)
+    eps = torch.randn(x_0.shape, generator=generator)
+    assert torch.equal(t, drawn) and len(t.unique()) > 20
+    torch.testing.assert_close(x_t, q_sample(schedule, x_0, t, eps))
+    assert float(loss) == pytest.approx(float(torch.tensor(10.0).log()))
+
+
+def test_noisy_loss_at_chosen_timesteps_only():
+    model = Spy().eval()
+    loss_fn = noisy_classification_loss(NoiseSchedule.linear(50), timesteps=[7, 40])
+    loss_fn(
+        model, torch.zeros(32, 1, 8, 8), torch.zeros(32, dtype=torch.int64), torch.Generator().manual_seed(0)
+    )
+    assert set(model.asked[1].tolist()) == {7, 40}
+
+
+def test_clean_loss_shows_clean_pictures_and_says_t_is_0():
+    model, x_0 = Spy().eval(), torch.rand(8, 1, 8, 8) * 2 - 1
+    loss_fn = noisy_classification_loss(NoiseSchedule.linear(50), timesteps=())
+    loss_fn(model, x_0, torch.arange(8), torch.Generator().manual_seed(0))
+    assert torch.equal(model.asked[0], x_0) and not model.asked[1].any()
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_a_classifier_draws_nothing_and_keeps_its_schedule(tmp_path, kind):
+    run(tmp_path, kind)
+    model, schedule, _ = load_pretrained(tmp_path / f"mnist-{kind}.safetensors")
+    assert isinstance(model, NoisyClassifier) and schedule.num_timesteps == 20
+    assert not list(tmp_path.glob("*.png"))

@@ -10,6 +10,7 @@ from lessons_lib.widgets.drawing import Drawing, Reading, draw_digit
 from lessons_lib.widgets.features import FeatureExplorer
 from lessons_lib.widgets.noise import NoiseExplorer
 from lessons_lib.widgets.panel import Panel
+from lessons_lib.widgets.reading import NoiseReader
 
 __all__ = [
     "DigitGenerator",
@@ -17,6 +18,7 @@ __all__ = [
     "FeatureExplorer",
     "ModelComparison",
     "NoiseExplorer",
+    "NoiseReader",
     "Panel",
     "Reading",
     "draw_digit",
