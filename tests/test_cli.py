@@ -683,3 +683,30 @@ def test_shipped_evaluator_reads_mnist():
     test = data.load("mnist", "test").subset(torch.arange(1000))
     found = metrics.accuracy(evaluator, data.to_signed(test.images), test.labels)
     assert found.overall.value >= 0.985
+
+
+# ---- evaluate --by-timestep ----
+
+
+def test_reading_by_timestep(run, here, tiny):
+    path = tiny / "classifier.safetensors"
+    status, out, err = run("evaluate mnist --by-timestep --json --classifier", path)
+    assert status == 0, err
+    rows = json.loads(out)["by_timestep"]
+    assert len(rows) >= 10 and rows[0]["t"] == 0 and rows[-1]["t"] == 39
+    snr = NoiseSchedule.linear(40).snr
+    quarter = max(t for t in range(40) if snr[t] >= 0.25)
+    assert quarter in [row["t"] for row in rows], "the timestep at which signal-to-noise is 1 to 4"
+    assert all(row["accuracy"]["total"] == 400 for row in rows), "val and test of the embedded digits"
+    status, out, _ = run("evaluate mnist --by-timestep --classifier", path)
+    assert status == 0 and "t =   39" in out and len(out.strip().splitlines()) == len(rows) + 1
+
+
+def test_reading_is_refused_in_one_sentence(run, here, tiny):
+    for name, words in (("evaluator", "no classifier of noisy images"), ("none", "There are no weights")):
+        status, out, err = run("evaluate mnist --by-timestep --classifier", tiny / f"{name}.safetensors")
+        assert status == 2 and not out and words in err and len(err.strip().splitlines()) == 1
+    before = (tiny / "classifier.json").read_bytes()
+    status, _, err = run("evaluate mnist --by-timestep --card --classifier", tiny / "classifier.safetensors")
+    assert status == 2 and "needs the real MNIST" in err
+    assert (tiny / "classifier.json").read_bytes() == before

@@ -113,6 +113,7 @@ def evaluate(
     device: o.Device = "auto",
     precision: o.NetworkPrecision = "float32",
     json: o.Json = False,
+    by_timestep: o.ByTimestep = False,
     sweep: o.Sweep = False,
     scales: o.Scales = None,
     methods: o.Methods = None,
@@ -122,7 +123,11 @@ def evaluate(
 ) -> None:
     """Draw images and measure them: accuracy by class, feature FID, diversity, seconds an image."""
     given = dict(locals())
-    from lessons_lib.cli import evaluating, sweeping
+    from lessons_lib.cli import evaluating, reading, sweeping
+
+    if by_timestep:
+        reading.run(dataset, classifier, device, card, json)
+        return
 
     lists = sweeping.Lists.read(given)
     judge = evaluating.Judge.load(dataset, evaluator_weights, device)

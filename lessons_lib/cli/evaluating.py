@@ -232,15 +232,16 @@ def command_of(request: GenerationRequest, judge: Judge, num_samples: int) -> st
     return " ".join(words) + _named("evaluator-weights", judge)
 
 
-def _share_json(share: metrics.Share) -> dict:
+def share_json(share: metrics.Share) -> dict:
+    """A share with its interval, for JSON."""
     low, high = share.interval
     rounded = {"value": round(share.value, 5), "interval_95": [round(low, 5), round(high, 5)]}
     return rounded | {"right": share.successes, "total": share.total}
 
 
 def _accuracy_json(found: metrics.Accuracy) -> dict:
-    by_class = {str(label): _share_json(share) for label, share in found.by_class.items()}
-    return _share_json(found.overall) | {"by_class": by_class}
+    by_class = {str(label): share_json(share) for label, share in found.by_class.items()}
+    return share_json(found.overall) | {"by_class": by_class}
 
 
 def _fid_json(judge: Judge, reference: metrics.Reference, images: torch.Tensor) -> dict | None:

@@ -87,6 +87,9 @@ Evaluator = Annotated[bool, Option("--evaluator", help="Measure the judge itself
 Card = Annotated[
     bool, Option("--card", help="Run the standard evaluations and write them into the weights' card.")
 ]
+ByTimestep = Annotated[
+    bool, Option("--by-timestep", help="Measure how well --classifier reads under noise, for each t.")
+]
 Json = Annotated[bool, Option("--json", help="Print one JSON object and nothing else.")]
 Sweep = Annotated[
     bool, Option("--sweep", help="Measure every combination of the lists below into --out FILE.csv.")
