@@ -122,24 +122,27 @@ def evaluate(
     out: o.Table = None,
 ) -> None:
     """Draw images and measure them: accuracy by class, feature FID, diversity, seconds an image."""
-    given = dict(locals())
+    _evaluate(dict(locals()))
+
+
+def _evaluate(given: dict) -> None:
+    """Choose the form of the command by its switches."""
     from lessons_lib.cli import evaluating, reading, sweeping
 
-    if by_timestep:
-        reading.run(dataset, classifier, device, card, json)
-        return
-
+    dataset, device, card, json = (given[name] for name in ("dataset", "device", "card", "json"))
+    if given["by_timestep"]:
+        return reading.run(dataset, given["classifier"], device, card, json)
     lists = sweeping.Lists.read(given)
-    judge = evaluating.Judge.load(dataset, evaluator_weights, device)
+    judge = evaluating.Judge.load(dataset, given["evaluator_weights"], device)
     wanted = {name: given[name] for name in REQUESTED}
+    weights, num_samples, batch_size = (given[name] for name in ("weights", "num_samples", "batch_size"))
     if lists:
-        sweeping.run(judge, weights, wanted, lists, num_samples, batch_size)
-    elif evaluator:
-        evaluating.run_evaluator(judge, card, json)
-    elif card:
-        evaluating.run_card(judge, weights, wanted, batch_size, json)
-    else:
-        evaluating.run(judge, weights, wanted, num_samples, batch_size, json)
+        return sweeping.run(judge, weights, wanted, lists, num_samples, batch_size)
+    if given["evaluator"]:
+        return evaluating.run_evaluator(judge, card, json)
+    if card:
+        return evaluating.run_card(judge, weights, wanted, batch_size, json)
+    return evaluating.run(judge, weights, wanted, num_samples, batch_size, json)
 
 
 @app.command()
