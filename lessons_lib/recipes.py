@@ -92,13 +92,13 @@ RECIPES = {
     ("mnist", "classifier"): Recipe(
         "mnist-noisy-classifier",
         lambda: NoisyClassifier(NoisyClassifierConfig()),
-        TrainConfig(epochs=20, batch_size=128, lr=1e-3),
+        TrainConfig(epochs=10, batch_size=128, lr=2e-3),
         "classifier",
     ),
     ("mnist", "clean-classifier"): Recipe(
         "mnist-clean-classifier",
         lambda: NoisyClassifier(NoisyClassifierConfig()),
-        TrainConfig(epochs=6, batch_size=128, lr=1e-3, ema_decay=0.998),
+        TrainConfig(epochs=2, batch_size=128, lr=2e-3, ema_decay=0.998),
         "clean-classifier",
     ),
     ("mnist", "evaluator"): Recipe(

@@ -1,5 +1,6 @@
 """The checks: each accepts right answers, names the classic wrong ones, and survives everything else."""
 
+import contextlib
 import functools
 import json
 import math
@@ -10,9 +11,10 @@ import time
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from lessons_lib import checks, samplers, schedules, unet
-from lessons_lib.checks import judging, lesson01, lesson02, predictions, running, store
+from lessons_lib import checks, guidance, samplers, schedules, unet
+from lessons_lib.checks import judging, lesson01, lesson02, lesson05, predictions, running, store
 from lessons_lib.schedules import q_sample
 
 EXERCISES = list(checks.EXERCISES.values())
@@ -218,6 +220,90 @@ def heads_with_chunk(q, k, v, heads):
     return torch.cat(each, dim=-1)
 
 
+def yes_or_no_by_sign(logit, value):
+    return F.logsigmoid(torch.where(value == 1, logit, -logit))
+
+
+def yes_or_no_by_softplus(logit, value):
+    return -F.softplus((1 - 2 * value) * logit)
+
+
+def yes_or_no_by_cross_entropy(logit, value):
+    return -F.binary_cross_entropy_with_logits(logit, value.to(logit), reduction="none")
+
+
+def yes_or_no_by_two_classes(logit, value):
+    both = torch.stack([torch.zeros_like(logit), logit], dim=1)
+    return both.double().log_softmax(dim=1)[torch.arange(len(value)), value]
+
+
+def yes_or_no_in_a_loop(logit, value):
+    pairs = zip(logit, value, strict=True)
+    return torch.stack([F.logsigmoid(one if yes else -one) for one, yes in pairs])
+
+
+def yes_or_no_by_bernoulli(logit, value):
+    return torch.distributions.Bernoulli(logits=logit).log_prob(value.float())
+
+
+def yes_or_no_by_weights(logit, value):
+    return value * F.logsigmoid(logit) + (1 - value) * F.logsigmoid(-logit)
+
+
+def gradient_as_in_the_lesson(classifier, x_t, t, y):
+    with torch.enable_grad():
+        x = x_t.detach().requires_grad_()
+        log_p = classifier(x, t).log_softmax(dim=1)
+        return torch.autograd.grad(log_p[torch.arange(len(y)), y].sum(), x)[0]
+
+
+def gradient_by_backward(classifier, x_t, t, y):
+    x = x_t.clone()
+    with torch.enable_grad():
+        x.requires_grad = True
+        loss = F.cross_entropy(classifier(x, t), y, reduction="sum")
+    loss.backward()
+    return -x.grad
+
+
+def gradient_a_sample_at_a_time(classifier, x_t, t, y):
+    found = torch.zeros_like(x_t)
+    for i in range(len(y)):
+        with torch.enable_grad():
+            x = x_t[i : i + 1].clone().double().requires_grad_(True)
+            log_p = F.log_softmax(classifier(x, t[i : i + 1]), dim=-1)[0, y[i]]
+            (found[i : i + 1],) = torch.autograd.grad(log_p, x)
+    return found
+
+
+def gradient_of_an_expectation(classifier, x_t, t, y):
+    """By hand: the gradient of the logit of y less the classes' mean of it."""
+    rows = torch.autograd.functional.jacobian(lambda x: classifier(x, t).sum(dim=0), x_t)
+    p = classifier(x_t, t).softmax(dim=1)
+    return rows[y, torch.arange(len(y))] - torch.einsum("bk,kbchw->bchw", p, rows)
+
+
+def gradient_with_vmap(classifier, x_t, t, y):
+    def log_p(x, t, y):
+        return classifier(x[None], t[None])[0].log_softmax(dim=0).gather(0, y[None])[0]
+
+    return torch.func.vmap(torch.func.grad(log_p))(x_t, t, y)
+
+
+@torch.enable_grad()
+def gradient_with_the_library(classifier, x_t, t, y):
+    x = x_t.detach().clone().requires_grad_()
+    guidance.class_log_prob(classifier, y)(x, t).sum().backward()
+    return x.grad
+
+
+@torch.enable_grad()
+def gradient_with_ones(classifier, x_t, t, y):
+    x = x_t.clone().requires_grad_()
+    log_p = -F.cross_entropy(classifier(x, t), y, reduction="none")
+    return torch.autograd.grad(log_p, x, grad_outputs=torch.ones_like(log_p))[0]
+
+
 RIGHT = [
     ("00.1", shown_by_scale),
     ("00.1", shown_and_clipped),
@@ -246,6 +332,18 @@ RIGHT = [
     ("04.1", x0_by_way_of_eps),
     ("04.2", step_as_in_the_paper),
     ("04.2", step_with_tensors),
+    ("05.1", yes_or_no_by_sign),
+    ("05.1", yes_or_no_by_softplus),
+    ("05.1", yes_or_no_by_cross_entropy),
+    ("05.1", yes_or_no_by_two_classes),
+    ("05.1", yes_or_no_in_a_loop),
+    ("05.1", yes_or_no_by_bernoulli),
+    ("05.1", yes_or_no_by_weights),
+    ("05.2", gradient_as_in_the_lesson),
+    ("05.2", gradient_by_backward),
+    ("05.2", gradient_a_sample_at_a_time),
+    ("05.2", gradient_of_an_expectation),
+    ("05.2", gradient_with_the_library),
 ]
 
 
@@ -641,6 +739,194 @@ WRONG_HEADS = [
     ("not v", wrong_heads(mixed="weights @ k")),
     ("not v", wrong_heads(mixed="weights @ q")),
 ]
+
+
+def wrong_yes_or_no(formula):
+    """A formula: z and v the logit and the value, p the probability of 1, q that of the value."""
+
+    def attribute_log_prob(logit, value):
+        p, ls, one = torch.sigmoid(logit), F.logsigmoid, value == 1
+        names = {"z": logit, "v": value, "p": p, "ls": ls, "one": one, "F": F, "torch": torch}
+        return eval(formula, names | {"q": torch.where(one, p, 1 - p)})
+
+    return attribute_log_prob
+
+
+WRONG_LOG_PROB = [
+    (name, wrong_yes_or_no(formula))
+    for name, formula in [
+        ("unstable", "q.log()"),
+        ("unstable", "torch.log(p) * v + torch.log(1 - p) * (1 - v)"),
+        ("unstable", "torch.where(one, p.log(), torch.log1p(-p))"),
+        ("unstable", "-torch.log(1 + torch.exp((1 - 2 * v) * z))"),
+        ("unstable", "torch.where(one, z.double(), -z.double()).sigmoid().log()"),
+        ("unstable", "torch.where(one, ls(z), torch.log(1 - p))"),
+        ("unstable", "torch.where(one, z, 0) - torch.log(1 + z.exp())"),
+        ("flat", "torch.log(q + 1e-8)"),
+        ("flat", "torch.log(q + 1e-5)"),
+        ("flat", "torch.log(q + 1e-3)"),
+        ("flat", "torch.where(one, torch.log(p + 1e-12), ls(-z))"),
+        ("flat", "q.clamp(min=1e-12).log()"),
+        ("flat", "-F.binary_cross_entropy(p, v.float(), reduction='none')"),
+        ("flat", "q.log().nan_to_num()"),
+        ("flat", "torch.distributions.Bernoulli(probs=p).log_prob(v.float())"),
+        ("flat", "ls(torch.where(one, z, -z).clamp(-50, 50))"),
+        ("no log", "q"),
+        ("no log", "p"),
+        ("no log", "p * v + (1 - p) * (1 - v)"),
+        ("value", "ls(z)"),
+        ("value", "p.log()"),
+        ("value", "-F.softplus(z)"),
+        ("turned", "ls(torch.where(v == 0, z, -z))"),
+        ("turned", "ls((1 - 2 * v) * z)"),
+        ("loss", "-ls(torch.where(one, z, -z))"),
+        ("loss", "F.binary_cross_entropy_with_logits(z, v.float(), reduction='none')"),
+        ("loss", "F.softplus(torch.where(one, -z, z))"),
+        ("half", "v * ls(z)"),
+        ("half", "(1 - v) * ls(-z)"),
+        ("complement", "torch.where(one, ls(z), 1 - ls(z))"),
+        ("complement", "torch.where(one, ls(z), -ls(z))"),
+        ("factor", "ls(v * z)"),
+        ("twice", "ls(torch.where(one, p, -p))"),
+        ("twice", "-F.binary_cross_entropy_with_logits(p, v.float(), reduction='none')"),
+        ("twice", "ls(torch.where(one, z, -z).sigmoid())"),
+        ("over batch", "z.log_softmax(dim=0)"),
+        ("over batch", "torch.where(one, z, -z).log_softmax(dim=0)"),
+        ("over batch", "z.softmax(0).log()"),
+        ("over batch", "torch.where(one, z, -z).softmax(0)"),
+        ("logits", "z"),
+        ("logits", "torch.where(one, z, -z)"),
+        ("base", "torch.log2(q)"),
+        ("base", "torch.log10(q)"),
+        ("one number", "ls(torch.where(one, z, -z)).sum()"),
+        ("one number", "ls(torch.where(one, z, -z)).mean(dim=0, keepdim=True)"),
+        ("one number", "F.binary_cross_entropy_with_logits(z, v.float())"),
+        ("both", "torch.stack([ls(-z), ls(z)], dim=1)"),
+        ("both", "torch.stack([ls(-z), ls(z)])"),
+    ]
+]
+
+ALL_OF_IT = (
+    "with torch.enable_grad():",
+    "    x = x_t.detach().clone().requires_grad_()",
+    "    logits = classifier(x, t)",
+    "    log_p = F.log_softmax(logits, dim=1)",
+    "    chosen = log_p.gather(1, y[:, None])",
+    "    total = chosen.sum()",
+    "    g = torch.autograd.grad(total, x)[0]",
+    "return g",
+)
+
+
+def wrong_gradient(*lines):
+    """The right function with each given line in the place of the one that sets the same name."""
+    names = [line.split()[0] for line in ALL_OF_IT]
+    body = list(ALL_OF_IT)
+    for line in lines:
+        place = names.index(line.split()[0])
+        body[place] = body[place][: len(body[place]) - len(body[place].lstrip())] + line
+    space = {"torch": torch, "F": F, "contextlib": contextlib}
+    exec("def class_gradient(classifier, x_t, t, y):\n    " + "\n    ".join(body), space)
+    return space["class_gradient"]
+
+
+def gradient_in_place(classifier, x_t, t, y):
+    with torch.enable_grad():
+        x_t.requires_grad_()
+        classifier(x_t, t).log_softmax(dim=1).gather(1, y[:, None]).sum().backward()
+    return x_t.grad
+
+
+def gradient_with_grad_left_on(classifier, x_t, t, y):
+    torch.set_grad_enabled(True)
+    x = x_t.detach().requires_grad_()
+    return torch.autograd.grad(classifier(x, t).log_softmax(dim=1).gather(1, y[:, None]).sum(), x)[0]
+
+
+def gradient_of_log_p_outside(classifier, x_t, t, y):
+    x = x_t.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = classifier(x, t)
+    return torch.autograd.grad(logits.log_softmax(dim=1).gather(1, y[:, None]).sum(), x)[0]
+
+
+def gradient_of_another_copy(classifier, x_t, t, y):
+    with torch.enable_grad():
+        x, other = x_t.clone().requires_grad_(), x_t.clone().requires_grad_()
+        return torch.autograd.grad(classifier(x, t).log_softmax(dim=1).gather(1, y[:, None]).sum(), other)[0]
+
+
+LOSS = "total = F.cross_entropy(logits, y{})"
+WRONG_GRADIENT = [
+    (name, function if callable(function) else wrong_gradient(*function))
+    for name, function in [
+        ("no_grad", ("with contextlib.nullcontext():",)),
+        ("no_grad", ("with contextlib.nullcontext():", "x = x_t.requires_grad_()")),
+        ("no_grad", ("with contextlib.nullcontext():", "total = chosen")),
+        ("no_grad", ("with contextlib.nullcontext():", "g = total.backward() or x.grad")),
+        ("no_grad", ("with torch.no_grad():",)),
+        ("no_grad", gradient_of_log_p_outside),
+        ("no path", ("x = x_t.clone()",)),
+        ("no path", ("with contextlib.nullcontext():", "x = x_t")),
+        ("no path", ("logits = classifier(x, t).detach()",)),
+        ("no path", gradient_of_another_copy),
+        ("not summed", ("total = chosen",)),
+        ("not summed", ("total = chosen", "g = total.backward() or x.grad")),
+        ("tuple", ("g = torch.autograd.grad(total, x)",)),
+        ("log p", ("return chosen[:, 0]",)),
+        ("log p", ("return chosen",)),
+        ("log p", ("return log_p",)),
+        ("log p", ("return total",)),
+        ("mean", ("total = chosen.mean()",)),
+        ("mean", (LOSS.format("").replace("F", "-F"),)),
+        ("mean", ("g = torch.autograd.grad(total, x)[0] / len(y)",)),
+        ("probability", ("log_p = logits.softmax(dim=1)",)),
+        ("probability", ("log_p = logits.softmax(dim=1)", "total = chosen.mean()")),
+        ("logit", ("log_p = logits",)),
+        ("logit", ("log_p = -logits", "total = chosen.mean()")),
+        ("label", ("chosen = log_p.max(dim=1).values",)),
+        ("label", ("chosen = log_p.gather(1, logits.argmax(dim=1)[:, None])",)),
+        ("label", ("total = logits.max(dim=1).values.sum()",)),
+        ("label", ("total = logits.softmax(dim=1).max(dim=1).values.sum()",)),
+        ("label", ("chosen = log_p[:, y[0]]",)),
+        ("all labels", ("chosen = log_p[:, y]",)),
+        ("all labels", ("chosen = log_p[:, y]", "total = chosen.mean()")),
+        ("all classes", ("total = log_p.sum()",)),
+        ("all classes", ("total = log_p.mean()",)),
+        ("all classes", ("total = logits.sum()",)),
+        ("all classes", ("total = logits.mean()",)),
+        ("zero", ("total = logits.softmax(dim=1).sum()",)),
+        ("zero", ("return torch.zeros_like(g)",)),
+        ("sign", (LOSS.format(", reduction='sum'"),)),
+        ("sign", (LOSS.format(""),)),
+        ("sign", ("return -g",)),
+        ("axis", ("log_p = F.log_softmax(logits, dim=0)",)),
+        ("axis", ("log_p = F.softmax(logits, dim=0)",)),
+        ("twice", ("logits = classifier(x, t).softmax(dim=1)",)),
+        ("twice", ("total = -F.cross_entropy(logits.softmax(dim=1), y)",)),
+        ("sigmoid", ("log_p = F.logsigmoid(logits)",)),
+        (
+            "sigmoid",
+            ("total = -F.multilabel_soft_margin_loss(logits, F.one_hot(y, 6), reduction='sum') * 6",),
+        ),
+        ("norm", ("return g / g.norm()",)),
+        ("norm", ("return g / (g.flatten(1).norm(dim=1)[:, None, None, None] + 1e-8)",)),
+        ("norm", ("return F.normalize(g, dim=1)",)),
+        ("norm", ("return F.normalize(g.flatten(1)).view_as(g)",)),
+        ("norm", ("return g / g.abs().max()",)),
+        ("norm", ("return g / g.abs().amax(dim=(1, 2, 3), keepdim=True)",)),
+        ("t", ("logits = classifier(x, torch.zeros_like(t))",)),
+        ("t", ("logits = classifier(x, t - 1)",)),
+        ("t", ("logits = classifier(x, t / 1000)",)),
+        ("t", ("logits = classifier(x, t[:1].expand(len(t)))",)),
+        ("t", ("logits = classifier(x, y)",)),
+        ("copy", gradient_in_place),
+        ("copy", ("x = x_t.requires_grad_()",)),
+        ("copy", ("return x_t.copy_(g)",)),
+        ("graph", ("g = torch.autograd.grad(total, x, create_graph=True)[0]",)),
+        ("left on", gradient_with_grad_left_on),
+    ]
+]
 WRONG = {
     "00.1": WRONG_SHOWN,
     "01.1": WRONG_BETAS,
@@ -651,6 +937,8 @@ WRONG = {
     "03.2": WRONG_LOSSES,
     "04.1": WRONG_X0,
     "04.2": WRONG_STEP,
+    "05.1": WRONG_LOG_PROB,
+    "05.2": WRONG_GRADIENT,
 }
 PLANTED = [(number, name, function) for number, wrong in WRONG.items() for name, function in wrong]
 
@@ -692,7 +980,18 @@ def test_right_step_agrees_with_the_library():
         torch.testing.assert_close(next(walk).x_t, mine)
 
 
-# ---- lessons 01 and 02: against the library, and whether the names can be trusted ----
+@pytest.mark.parametrize("function", [gradient_with_vmap, gradient_with_ones])
+def test_right_gradient_of_what_torch_imports_late_is_accepted(function):
+    torch.func.grad(torch.sum)(torch.zeros(2))  # its first use imports for longer than a check may last
+    result = checks.class_gradient(function)
+    assert result.status == "right", result
+
+
+def test_template_of_the_wrong_gradients_is_otherwise_right():
+    assert checks.class_gradient(wrong_gradient()).status == "right"
+
+
+# ---- lessons 01, 02 and 05: against the library, and whether the names can be trusted ----
 
 
 def test_right_betas_are_the_schedules():
@@ -738,6 +1037,40 @@ def test_right_heads_agree_with_the_network(channels, channels_per_head):
         torch.testing.assert_close(function(q, k, v, attention.heads), inside, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("value", [0, 1])
+def test_right_yes_or_no_is_what_guides(value):
+    logit = torch.tensor([-1000.0, -3.0, 0.0, 0.5, 200.0])
+    log_prob_fn = guidance.attribute_log_prob(lambda x_t, t: logit[:, None], 0, bool(value))
+    expected = log_prob_fn(torch.zeros(5, 1, 1, 1), torch.zeros(5, dtype=torch.int64))
+    for number, function in RIGHT:
+        if number == "05.1":
+            mine = function(logit.clone(), torch.full((5,), value)).float()
+            torch.testing.assert_close(mine, expected, msg=function.__name__)
+
+
+def test_right_gradient_is_what_guides():
+    schedule, classifier = schedules.NoiseSchedule.cosine(1000), lesson05.Classifier().eval()
+    x_t, t, y = lesson05._inputs(lesson05.CASES[0])
+    log_prob_fn = guidance.class_log_prob(classifier, y)
+    guided = guidance.with_classifier(lambda x, t: torch.zeros_like(x), log_prob_fn, schedule, 1.0)
+    noise = (1 - schedule.alphas_cumprod[t]).sqrt().float().view(-1, 1, 1, 1)
+    torch.testing.assert_close(guided(x_t, t), -noise * gradient_as_in_the_lesson(classifier, x_t, t, y))
+
+
+def test_right_gradient_is_the_slope():
+    """log p, followed a little way along the gradient, grows by its squared length."""
+    classifier = lesson05.Classifier().double()
+    x_t, t, y = lesson05._inputs(lesson05.CASES[1])
+    x_t, rows = x_t.double(), torch.arange(len(y))
+    gradient = gradient_as_in_the_lesson(classifier, x_t, t, y)
+    before, after = (
+        classifier(x_t + step * gradient, t).log_softmax(dim=1)[rows, y] for step in (-1e-4, 1e-4)
+    )
+    torch.testing.assert_close(
+        (after - before) / 2e-4, gradient.flatten(1).pow(2).sum(dim=1), rtol=1e-5, atol=0
+    )
+
+
 def results_of_formulas():
     """For each exercise what every wrong formula gives in all its cases, after what the right one gives."""
     curves = [torch.tensor(curve, dtype=torch.float64) for curve in lesson01.CURVES]
@@ -759,10 +1092,26 @@ def results_of_formulas():
         (name, torch.cat([formula(*given).flatten() for given in inputs]))
         for name, formula in [("right", heads_written_out), *lesson02.WRONG_HEADS]
     ]
-    return {"01.1": betas, "01.2": more, "02.1": fields, "02.2": heads}
+    ordinary = lesson05._batch(lesson05.ORDINARY)
+    log_probs = [
+        (name, formula(*ordinary))
+        for name, formula in [("right", yes_or_no_by_sign), *lesson05.WRONG_LOG_PROB]
+    ]
+    right = [lesson05._gradient(lesson05._right_objective, case) for case in lesson05.CASES]
+    gradients = [
+        (name, torch.stack(found)) for name, found in [("right", right), *lesson05._wrong_gradients()]
+    ]
+    return {
+        "01.1": betas,
+        "01.2": more,
+        "02.1": fields,
+        "02.2": heads,
+        "05.1": log_probs,
+        "05.2": gradients,
+    }
 
 
-@pytest.mark.parametrize("number", ["01.1", "01.2", "02.1", "02.2"])
+@pytest.mark.parametrize("number", ["01.1", "01.2", "02.1", "02.2", "05.1", "05.2"])
 def test_wrong_formulas_can_be_told_apart(number):
     """No two names fit the same answer, so their order does not matter; and no name fits a right one."""
     found = results_of_formulas()[number]
@@ -845,6 +1194,31 @@ UNNAMED = [
     ),
     ("02.2", lambda q, k, v, heads: heads_written_out(q, k, v, heads).mT, "[2, 5, 12], that is [B, N, C]"),
     ("02.2", wrong_heads(scale="0"), "holds NaN"),
+    ("05.1", lambda z, v: yes_or_no_by_sign(z, v) * 3, "for logit = -2.5 and value = 1 it should be -2.579"),
+    (
+        "05.1",
+        lambda z, v: yes_or_no_by_sign(z, v) - (z > 500).float(),
+        "for logit = 1000 and value = 1 it should be 0.000, got -1.000",
+    ),
+    ("05.1", lambda z, v: yes_or_no_by_sign(z, v) + 0.01, "should be -2.579, got -2.569"),
+    ("05.1", lambda z, v: yes_or_no_by_sign(z, v)[:, None].expand(-1, 7), "[7], that is [B], got [7, 7]"),
+    ("05.1", lambda z, v: (z - 10).log(), "holds NaN"),
+    ("05.1", lambda z, v: yes_or_no_by_sign(z, v).tolist(), "must return a tensor, got a list"),
+    ("05.2", wrong_gradient("return 2 * g"), "with t = [40, 310, 820] and y = [4, 1, 5] one pixel should be"),
+    (
+        "05.2",
+        lambda classifier, x_t, t, y: (
+            gradient_as_in_the_lesson(classifier, x_t, t, y) * (1 + (t == 990).view(-1, 1, 1, 1))
+        ),
+        "with t = [990, 500, 120] and y = [0, 3, 2]",
+    ),
+    ("05.2", wrong_gradient("return g.sum(dim=0)"), "must have shape [3, 2, 4, 5], that is [B, C, H, W]"),
+    ("05.2", wrong_gradient("return g / 0"), "infinite"),
+    ("05.2", wrong_gradient("return print(end='')"), "or a .grad is None"),
+    ("05.2", lambda classifier, x_t, t, y: x_t, "The classifier is never asked"),
+    ("05.2", wrong_gradient("logits = classifier(t, x)"), "x_t of shape [B, C, H, W]"),
+    ("05.2", wrong_gradient("logits = classifier(x, t[0])"), "t of shape [B]"),
+    ("05.2", wrong_gradient("logits = classifier(x, 7)"), "t of shape [B]"),
 ]
 
 
@@ -862,6 +1236,38 @@ def test_root_of_a_negative_number_shows_the_learners_line():
         return x + left * eps
 
     assert checks.noise_more(noise_more).line.endswith("left = math.sqrt(abar_next - abar)")
+
+
+def test_missing_grad_mode_shows_the_learners_line():
+    def class_gradient(classifier, x_t, t, y):
+        x = x_t.detach().requires_grad_()
+        total = classifier(x, t).log_softmax(dim=1).gather(1, y[:, None]).sum()
+        return torch.autograd.grad(total, x)[0]  # here
+
+    result = checks.class_gradient(class_gradient)
+    assert "torch.no_grad()" in result.message and result.line.endswith("total, x)[0]  # here")
+
+
+def test_grad_mode_of_the_notebook_does_not_matter():
+    for mode in (torch.no_grad, torch.enable_grad):
+        with mode():
+            assert checks.class_gradient(gradient_with_grad_left_on).status == "wrong"
+            assert checks.class_gradient(wrong_gradient()).status == "right"
+            assert torch.is_grad_enabled() == (mode is torch.enable_grad)
+
+
+@pytest.mark.parametrize(
+    "line, error",
+    [
+        ("logits = classifier(x)", "TypeError"),
+        ("chosen = log_p[y]", "IndexError"),
+        ("total = chosen.reshape(7)", "RuntimeError"),
+        ("g = torch.autograd.grad(total, x)[1]", "IndexError"),
+    ],
+)
+def test_other_errors_of_a_gradient_are_told_as_they_are(line, error):
+    result = checks.class_gradient(wrong_gradient(line))
+    assert result.status == "error" and f"raised {error}" in result.message
 
 
 def test_half_written_receptive_field_is_not_started():
@@ -1084,7 +1490,7 @@ def test_registry_is_what_lessons_need():
         assert exercise.minutes in (5, 15) and exercise.title and len(exercise.hints) == 3
         assert callable(getattr(checks, exercise.check_name))
         assert number == exercise.number
-    for lesson in ("01", "02", "03", "04"):
+    for lesson in ("01", "02", "03", "04", "05"):
         assert {one.minutes for one in EXERCISES if one.number.startswith(lesson)} == {5, 15}
 
 

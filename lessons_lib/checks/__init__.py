@@ -14,7 +14,17 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
-from lessons_lib.checks import judging, lesson00, lesson01, lesson02, lesson03, lesson04, predictions, store
+from lessons_lib.checks import (
+    judging,
+    lesson00,
+    lesson01,
+    lesson02,
+    lesson03,
+    lesson04,
+    lesson05,
+    predictions,
+    store,
+)
 from lessons_lib.checks.judging import CheckResult, Exercise
 from lessons_lib.checks.predictions import PREDICTIONS, predict, reveal
 
@@ -23,7 +33,9 @@ __all__ = [
     "PREDICTIONS",
     "CheckResult",
     "Exercise",
+    "attribute_log_prob",
     "betas_of",
+    "class_gradient",
     "ddim_step",
     "hint",
     "loss_by_timestep",
@@ -43,7 +55,7 @@ __all__ = [
 
 EXERCISES: dict[str, Exercise] = {
     one.number: one
-    for lesson in (lesson00, lesson01, lesson02, lesson03, lesson04)
+    for lesson in (lesson00, lesson01, lesson02, lesson03, lesson04, lesson05)
     for one in lesson.EXERCISES
 }
 _HINTS_SHOWN: dict[str, int] = {}
@@ -92,6 +104,17 @@ def x0_from_score(function: Callable | None) -> CheckResult:
 def ddim_step(function: Callable | None) -> CheckResult:
     """Exercise 04.2: function(x_t, eps, abar, abar_prev, eta, noise) -> x_prev [B, C, H, W]."""
     return judging.judge(EXERCISES["04.2"], function)
+
+
+def attribute_log_prob(function: Callable | None) -> CheckResult:
+    """Exercise 05.1: function(logit, value) -> log p(attribute = value), [B]."""
+    return judging.judge(EXERCISES["05.1"], function)
+
+
+def class_gradient(function: Callable | None) -> CheckResult:
+    """Exercise 05.2: function(classifier, x_t, t, y) -> the gradient of log p(y given x_t), [B, C, H, W]."""
+    lesson05.warm_up(function)
+    return judging.judge(EXERCISES["05.2"], function)
 
 
 def yours(number: str, function: Callable | None) -> Callable | None:

@@ -105,6 +105,18 @@ PREDICTIONS: dict[str, Question] = {
         "two different drawings",
         "Each step replaces part of the old noise by new, and after many steps little of x_T is left.",
     ),
+    "05.p1": Question(
+        "A classifier reads 99% of clean digits. At t = 300 the eye still reads most. The classifier reads …",
+        ("about 95%", "about 75%", "less than half"),
+        "less than half",
+        "It has never seen noise, and takes it for strokes.",
+    ),
+    "05.p2": Question(
+        "A drawing goes from t = 999 down to 0. When is it decided which digit it will be?",
+        ("at once, above t = 900", "between t = 600 and 300", "late, below t = 200"),
+        "between t = 600 and 300",
+        "Large shapes come first, and they settle which digit it is, while the eye sees nothing but noise.",
+    ),
 }
 
 
