@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks import ROOT, prepare
 from benchmarks.sampling_steps import write_table
-from lessons_lib import data
+from lessons_lib import data, metrics
 from lessons_lib.ablation import without
 from lessons_lib.files import atomic_write
 from lessons_lib.generation import GenerationRequest, generate_with, in_chunks, load_model
@@ -85,12 +85,11 @@ def read_right(network: nn.Module, schedule: NoiseSchedule, num_samples: int) ->
     evaluator, _, _ = load_model("mnist-evaluator")
     labels = tuple(k % 10 for k in range(num_samples))
     options = {"guidance_scale": 1.0, "sampler": "ddim", "steps": 25, "seed": 2024, "precision": "bf16"}
-    right = 0
+    images = []
     for part in in_chunks(GenerationRequest(labels, **options), 100):
         *_, last = generate_with(network, schedule, part)
-        guesses = evaluator.probabilities(last.x_t.clamp(-1, 1)).argmax(1)
-        right += int((guesses == torch.tensor(part.labels)).sum())
-    return right / num_samples
+        images.append(last.x_t.clamp(-1, 1))
+    return metrics.accuracy(evaluator, torch.cat(images), torch.tensor(labels)).overall.value
 
 
 def measured(variant: str, seed: int, images: int, num_samples: int) -> dict:

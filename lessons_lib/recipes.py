@@ -47,7 +47,7 @@ class Recipe:
     @property
     def needs_schedule(self) -> bool:
         """Whether its images are noised, and its card names a schedule."""
-        return self.kind in ("denoiser", "classifier", "clean-classifier")
+        return self.kind != "evaluator"
 
 
 @dataclass(frozen=True)

@@ -706,6 +706,8 @@ def test_reading_is_refused_in_one_sentence(run, here, tiny):
     for name, words in (("evaluator", "no classifier of noisy images"), ("none", "There are no weights")):
         status, out, err = run("evaluate mnist --by-timestep --classifier", tiny / f"{name}.safetensors")
         assert status == 2 and not out and words in err and len(err.strip().splitlines()) == 1
+    status, _, err = run("evaluate mnist --by-timestep --sweep --classifier", tiny / "classifier.safetensors")
+    assert status == 2 and "--by-timestep and --sweep do not go together." in err
     before = (tiny / "classifier.json").read_bytes()
     status, _, err = run("evaluate mnist --by-timestep --card --classifier", tiny / "classifier.safetensors")
     assert status == 2 and "needs the real MNIST" in err

@@ -5,6 +5,7 @@ import time
 
 import pytest
 import torch
+from panel_tools import done, one_core, text_of  # noqa: F401  (a fixture for every test here)
 
 from lessons_lib import data
 from lessons_lib.samplers import SampleNoise
@@ -13,24 +14,6 @@ from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.widgets import FeatureExplorer, NoiseExplorer, NoiseReader
 from lessons_lib.widgets.features import layers_of, look
 from lessons_lib.widgets.noise import curve_svg, noised
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_core():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def done(panel):
-    assert panel.wait(300), "the panel is still at work"
-    return panel
-
-
-def text_of(panel):
-    return re.sub("<[^>]*>", "", panel.status.value)
-
 
 # ---- noise ----
 

@@ -12,6 +12,7 @@ import imageio.v3 as iio
 import ipywidgets
 import pytest
 import torch
+from panel_tools import done, one_core, text_of  # noqa: F401  (a fixture for every test here)
 
 from lessons_lib import viz, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig
@@ -29,15 +30,6 @@ ROOT = Path(__file__).resolve().parent.parent
 TINY = UNetConfig(
     image_size=8, in_channels=1, base_channels=32, channel_mults=(1,), attention_levels=(), num_classes=10
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_core():
-    """Networks this tiny gain nothing from threads, which wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +53,6 @@ def names(folder):
 def model(names):
     """(network, schedule), as a learner who has just trained one holds it."""
     return weights.load_pretrained(names["weights"])[:2]
-
-
-def done(panel):
-    assert panel.wait(300), "the panel is still at work"
-    return panel
-
-
-def text_of(panel):
-    return re.sub("<[^>]*>", "", panel.status.value)
 
 
 class SlowPanel(Panel):

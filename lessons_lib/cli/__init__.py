@@ -131,6 +131,9 @@ def _evaluate(given: dict) -> None:
 
     dataset, device, card, json = (given[name] for name in ("dataset", "device", "card", "json"))
     if given["by_timestep"]:
+        for flag in ("sweep", "evaluator"):
+            if given[flag]:
+                raise ValueError(f"--by-timestep and --{flag} do not go together.")
         return reading.run(dataset, given["classifier"], device, card, json)
     lists = sweeping.Lists.read(given)
     judge = evaluating.Judge.load(dataset, given["evaluator_weights"], device)
