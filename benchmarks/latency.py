@@ -1,6 +1,8 @@
-"""How long does one digit take, with guidance the card's own sampler and steps, and is it the right digit?
+"""How long does one digit take, is it the right digit, and what does each way of guidance cost?
 
-python -m benchmarks.latency [--repeats 50] [--num-samples 500] [--threads 2] [--json]
+    python -m benchmarks.latency [--repeats 50] [--num-samples 500] [--threads 2] [--json]
+
+draws one digit at a time with the card's own sampler and steps.
 """
 
 from __future__ import annotations
@@ -44,6 +46,34 @@ def seconds_a_digit(repeats: int) -> list[float]:
     return times
 
 
+# Each way of guidance, as fields of a request; the first is what the others are held against.
+WAYS = {
+    "unguided": {"guidance": "none"},
+    "classifier-free guidance": {"guidance": "cfg"},
+    "classifier guidance": {"guidance": "classifier"},
+    "guidance by the estimate": {"guidance": "classifier-x0", "classifier": "mnist-clean-classifier"},
+}
+
+
+def cost_of_guidance(repeats: int) -> dict[str, dict]:
+    """Median milliseconds of a digit each way, and how many times an unguided one's that is.
+
+    The ways take turns, so a slow moment of the machine hits all of them.
+    """
+    from lessons_lib.generation import GenerationRequest, generate_images
+
+    times: dict[str, list[float]] = {way: [] for way in WAYS}
+    for k in range(-2, repeats):
+        for way, fields in WAYS.items():
+            started = time.perf_counter()
+            generate_images(GenerationRequest((k % 10,), weights=WEIGHTS, seed=k + 2, **fields))
+            if k >= 0:
+                times[way].append(time.perf_counter() - started)
+    found = {way: summary(mine) for way, mine in times.items()}
+    base = found["unguided"]["median_ms"]
+    return {way: mine | {"times_unguided": round(mine["median_ms"] / base, 2)} for way, mine in found.items()}
+
+
 def read_right(num_samples: int):
     """The share of images, drawn with the same settings, that the evaluator reads as asked."""
     import torch
@@ -70,12 +100,14 @@ def main() -> None:
 
     used = with_defaults(GenerationRequest((0,), weights=WEIGHTS))
     digit, share = summary(seconds_a_digit(arguments.repeats)), read_right(arguments.num_samples)
+    costs = cost_of_guidance(arguments.repeats)
     settings = f"cfg, w={used.guidance_scale:g}, {used.sampler}, {used.steps} steps"
     result = {
         "settings": settings,
         "repeats": arguments.repeats,
         "digit": digit,
         "accuracy": {"value": share.value, "interval_95": share.interval, "num_samples": share.total},
+        "guidance": costs,
         "import_and_load_seconds": round(ready, 2),
         "machine": machine,
     }
@@ -83,6 +115,10 @@ def main() -> None:
         (
             f"one digit ({settings})",
             f"{digit['median_ms']:.0f} ms, 80% within {digit['low_ms']:.0f} to {digit['high_ms']:.0f}",
+        ),
+        *(
+            (f"one digit, {way}", f"{cost['median_ms']:.0f} ms, {cost['times_unguided']:.2f} × unguided")
+            for way, cost in costs.items()
         ),
         ("read right", f"{share}, {share.total} samples"),
         ("import of the library and load of the weights", f"{ready:.1f} s"),

@@ -253,7 +253,10 @@ def _card(
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name != "output_dir"}
     if recipe.kind == "denoiser":
         settings |= dataclasses.asdict(options)
-    defaults = {"guidance_scale": 2.0, "sampler": "ddim", "steps": min(10, options.timesteps)}
+    defaults = {
+        "denoiser": {"guidance_scale": 2.0, "sampler": "ddim", "steps": min(10, options.timesteps)},
+        "classifier": {"guidance_scale": 4.0, "spacing": "logsnr"},
+    }
     return {
         "training": {
             "command": command,
@@ -265,7 +268,7 @@ def _card(
             "hardware": hardware(),
             "seed": config.seed,
         },
-        "defaults": defaults if recipe.kind == "denoiser" else {},
+        "defaults": defaults.get(recipe.kind, {}),
         "metrics": {},
     }
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import json
 import math
 import os
@@ -9,12 +10,26 @@ import re
 import threading
 import time
 
+import planted_06
+import planted_07
+import planted_10
 import pytest
 import torch
 import torch.nn.functional as F
 
-from lessons_lib import checks, guidance, samplers, schedules, unet
-from lessons_lib.checks import judging, lesson01, lesson02, lesson05, predictions, running, store
+from lessons_lib import checks, guidance, samplers, schedules, toy, unet
+from lessons_lib.checks import (
+    judging,
+    lesson01,
+    lesson02,
+    lesson05,
+    lesson06,
+    lesson07,
+    lesson10,
+    predictions,
+    running,
+    store,
+)
 from lessons_lib.schedules import q_sample
 
 EXERCISES = list(checks.EXERCISES.values())
@@ -344,6 +359,9 @@ RIGHT = [
     ("05.2", gradient_a_sample_at_a_time),
     ("05.2", gradient_of_an_expectation),
     ("05.2", gradient_with_the_library),
+    *planted_06.RIGHT,
+    *planted_07.RIGHT,
+    *planted_10.RIGHT,
 ]
 
 
@@ -939,6 +957,9 @@ WRONG = {
     "04.2": WRONG_STEP,
     "05.1": WRONG_LOG_PROB,
     "05.2": WRONG_GRADIENT,
+    **planted_06.WRONG,
+    **planted_07.WRONG,
+    **planted_10.WRONG,
 }
 PLANTED = [(number, name, function) for number, wrong in WRONG.items() for name, function in wrong]
 
@@ -1071,6 +1092,188 @@ def test_right_gradient_is_the_slope():
     )
 
 
+RIGHT_PULLS = [function for number, function in planted_06.RIGHT if number == "06.1"]
+RIGHT_ANY = [function for number, function in planted_06.RIGHT if number == "06.2"]
+
+
+@pytest.mark.parametrize("function", RIGHT_PULLS)
+def test_right_pull_is_what_guidance_does(function):
+    schedule, classifier, s = schedules.NoiseSchedule.cosine(1000), lesson05.Classifier().eval(), 3.5
+    for case in lesson05.CASES:
+        x_t, t, y = lesson05._inputs(case)
+        eps_fn = lambda x, t: torch.sin(3 * x)  # noqa: E731
+        log_prob_fn = guidance.class_log_prob(classifier, y)
+        guided = guidance.with_classifier(eps_fn, log_prob_fn, schedule, s)(x_t, t)
+        before, after = (schedules.predict_x0(schedule, x_t, t, eps) for eps in (eps_fn(x_t, t), guided))
+        gradient = gradient_as_in_the_lesson(classifier, x_t, t, y)
+        for i in range(len(t)):
+            abar, one = float(schedule.alphas_cumprod[t[i]]), slice(i, i + 1)
+            mine = function(before[one].clone(), gradient[one].clone(), abar, s).float()
+            torch.testing.assert_close(mine, after[one], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("function", RIGHT_ANY)
+def test_right_one_of_one_is_what_guides(function):
+    """With one wanted class a row it is class_log_prob, and so is its gradient."""
+    classifier, (x_t, t, y) = lesson05.Classifier().eval(), lesson05._inputs(lesson05.CASES[0])
+    x, wanted = x_t.clone().requires_grad_(), F.one_hot(y, lesson05.CLASSES).bool()
+    mine, expected = function(classifier(x, t), wanted), guidance.class_log_prob(classifier, y)(x, t)
+    torch.testing.assert_close(mine.float(), expected)
+    mine, expected = (torch.autograd.grad(one.sum(), x)[0] for one in (mine, expected))
+    torch.testing.assert_close(mine, expected)
+
+
+def test_right_one_of_several_guides():
+    """It goes where a classifier of two classes goes, which knows only wanted and not wanted."""
+    schedule, classifier = schedules.NoiseSchedule.cosine(1000), lesson05.Classifier().eval()
+    x_t, t, y = lesson05._inputs(lesson05.CASES[1])
+    wanted = torch.zeros(len(y), lesson05.CLASSES, dtype=torch.bool)
+    wanted[:, 1::2] = True
+
+    def of_two(x_t, t):
+        logits = classifier(x_t, t)
+        return torch.stack([logits[:, 0::2].logsumexp(dim=1), logits[:, 1::2].logsumexp(dim=1)], dim=1)
+
+    pairs = (
+        lambda x_t, t: planted_06.any_by_mask(classifier(x_t, t), wanted),
+        guidance.class_log_prob(of_two, torch.ones(len(y), dtype=torch.int64)),
+    )
+    zero = torch.zeros_like
+    mine, expected = (
+        guidance.with_classifier(lambda x, t: zero(x), one, schedule, 2.0)(x_t, t) for one in pairs
+    )
+    torch.testing.assert_close(mine, expected)
+
+
+def test_mask_that_is_subtracted_shows_the_learners_line():
+    def any_of(logits, wanted):
+        others = 1 - wanted  # here
+        return (logits.log_softmax(dim=1) - 1e9 * others).logsumexp(dim=1)
+
+    result = checks.any_of(any_of)
+    assert result.status == "wrong" and "~wanted" in result.message
+    assert result.line.endswith("others = 1 - wanted  # here")
+
+
+def test_gradient_that_is_overwritten_is_found_without_a_gradient_in_the_notebook():
+    for mode in (torch.no_grad, torch.enable_grad):
+        with mode():
+            assert checks.any_of(planted_06.any_overwritten).status == "wrong"
+            assert checks.any_of(planted_06.any_by_mask).status == "right"
+
+
+def test_what_a_mask_cannot_do_is_an_error_and_not_a_stub():
+    def any_of(logits, wanted):
+        return wanted.softmax(dim=1)  # here
+
+    def not_written(logits, wanted):
+        raise NotImplementedError
+
+    result = checks.any_of(any_of)
+    assert result.status == "error" and "not implemented for 'Bool'" in result.message
+    assert result.line.endswith("return wanted.softmax(dim=1)  # here")
+    assert checks.any_of(not_written).status == "not_started"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_right_guidance_is_right_in_any_case(seed, monkeypatch):
+    for name, cases in planted_06.random_cases(seed).items():
+        monkeypatch.setattr(lesson06, name, cases)
+    for number, function in planted_06.RIGHT:
+        result = check(number, function)
+        assert result.status == "right", (function.__name__, result)
+
+
+def answers(number):
+    """The right answers to an exercise of lesson 07 or 10."""
+    found = [function for one, function in (*planted_07.RIGHT, *planted_10.RIGHT) if one == number]
+    return pytest.mark.parametrize("function", found)
+
+
+@answers("07.1")
+def test_right_scale_of_07_is_cfg(function):
+    network, (x_t, t, y, _, _) = lesson07.Network(), lesson07._inputs(lesson07.CASES[0])
+    for a, b, w in ((1.0, 4.0, 7.5), (0.0, 3.0, 2.0), (5.0, 2.0, 0.0)):
+        eps_a, eps_b, eps_w = (guidance.with_cfg(network, y, scale)(x_t, t) for scale in (a, b, w))
+        torch.testing.assert_close(function(eps_a, a, eps_b, b, w).float(), eps_w, rtol=1e-4, atol=1e-4)
+
+
+@answers("07.2")
+def test_right_away_of_07_from_the_null_label_is_cfg(function):
+    network = lesson07.Network()
+    for case in lesson07.CASES:
+        x_t, t, y, _, w = lesson07._inputs(case)
+        mine = function(network, x_t, t, y, torch.full_like(y, network.null_label), w)
+        torch.testing.assert_close(mine, guidance.with_cfg(network, y, w)(x_t, t))
+
+
+@answers("10.2")
+def test_right_step_of_10_is_of_second_order(function):
+    """On Gaussian data, against the ODE's exact end point; one slope alone is of first order."""
+    mean, std, T = 0.4, 0.3, 20_000
+    schedule = schedules.NoiseSchedule.linear(T)
+    cloud = toy.GaussianMixture(torch.full((1, 3), mean, dtype=torch.float64), std)
+    eps_fn, abars = cloud.eps_fn(schedule), schedule.alphas_cumprod
+    x_T = torch.randn(5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def error(step, count):
+        levels = torch.linspace(-4.6, 4.6, count + 1, dtype=torch.float64).sigmoid()  # even in log-SNR
+        ts, x = torch.searchsorted(-abars, -levels).tolist(), x_T
+        for t, t_next in itertools.pairwise(ts):
+            batch = torch.full((5,), t), torch.full((5,), t_next)
+            x = step(eps_fn, x, *batch, float(abars[t]), float(abars[t_next]))
+        begin, end = ((1 - abars[t]) / abars[t] for t in (ts[0], ts[-1]))  # sigma²
+        shrink = ((std**2 + end) / (std**2 + begin)).sqrt()
+        exact = mean + (x_T / abars[ts[0]].sqrt() - mean) * shrink
+        return float((x / abars[ts[-1]].sqrt() - exact).abs().max())
+
+    counts = [40, 60, 100, 150]
+    order = planted_10.order_by_fit(counts, [error(function, count) for count in counts])
+    assert abs(order - 2) < 0.15
+    order = planted_10.order_by_fit(counts, [error(planted_10.only_ddim, count) for count in counts])
+    assert abs(order - 1) < 0.15
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_right_answer_to_07_and_10_is_right_in_any_case(seed, monkeypatch):
+    for planted, lesson in ((planted_07, lesson07), (planted_10, lesson10)):
+        for name, cases in planted.random_cases(seed).items():
+            monkeypatch.setattr(lesson, name, cases)
+        for number, function in planted.RIGHT:
+            result = check(number, function)
+            assert result.status == "right", (function.__name__, result)
+
+
+@pytest.mark.parametrize("line, words", planted_07.REFUSED)
+def test_refusal_of_the_network_of_07_shows_the_learners_line(line, words):
+    space = {"torch": torch}
+    exec(f"def away_from(model, x_t, t, y, y_not, w):\n    eps = {line}\n    return eps", space)
+    result = checks.away_from(space["away_from"])
+    assert result.status == "error" and words in result.message and result.line.startswith("line 2")
+
+
+@pytest.mark.parametrize("line, words", planted_10.REFUSED)
+def test_refusal_of_the_network_of_10_shows_the_learners_line(line, words):
+    result = checks.heun_step(planted_10.wrong_heun(line))
+    assert result.status == "error" and words in result.message and result.line.startswith("line 8")
+
+
+def test_too_few_timesteps_show_the_learners_line():
+    def away_from(model, x_t, t, y, y_not, w):
+        labels = torch.cat([y_not, y])
+        return model(torch.cat([x_t, x_t]), t, labels)  # here
+
+    result = checks.away_from(away_from)
+    assert result.message == lesson07.AWAY["t"] and result.line.endswith("t, labels)  # here")
+
+
+def test_templates_of_the_wrong_answers_to_07_and_10_are_otherwise_right():
+    right = planted_07.wrong_scale("A + s * d"), planted_07.wrong_away(), planted_10.wrong_heun()
+    for name, function in zip(("at_scale", "away_from", "heun_step"), right, strict=True):
+        assert getattr(checks, name)(function).status == "right"
+    assert checks.order_of(planted_10.wrong_order("-fit(n, l)[0]")).status == "right"
+
+
 def results_of_formulas():
     """For each exercise what every wrong formula gives in all its cases, after what the right one gives."""
     curves = [torch.tensor(curve, dtype=torch.float64) for curve in lesson01.CURVES]
@@ -1108,10 +1311,16 @@ def results_of_formulas():
         "02.2": heads,
         "05.1": log_probs,
         "05.2": gradients,
+        **planted_06.results_of_formulas(),
+        **planted_07.results_of_formulas(),
+        **planted_10.results_of_formulas(),
     }
 
 
-@pytest.mark.parametrize("number", ["01.1", "01.2", "02.1", "02.2", "05.1", "05.2"])
+FORMULAS = [f"{lesson}.{k}" for lesson in ("01", "02", "05", "06", "07", "10") for k in (1, 2)]
+
+
+@pytest.mark.parametrize("number", FORMULAS)
 def test_wrong_formulas_can_be_told_apart(number):
     """No two names fit the same answer, so their order does not matter; and no name fits a right one."""
     found = results_of_formulas()[number]
@@ -1219,6 +1428,9 @@ UNNAMED = [
     ("05.2", wrong_gradient("logits = classifier(t, x)"), "x_t of shape [B, C, H, W]"),
     ("05.2", wrong_gradient("logits = classifier(x, t[0])"), "t of shape [B]"),
     ("05.2", wrong_gradient("logits = classifier(x, 7)"), "t of shape [B]"),
+    *planted_06.UNNAMED,
+    *planted_07.UNNAMED,
+    *planted_10.UNNAMED,
 ]
 
 
@@ -1490,7 +1702,7 @@ def test_registry_is_what_lessons_need():
         assert exercise.minutes in (5, 15) and exercise.title and len(exercise.hints) == 3
         assert callable(getattr(checks, exercise.check_name))
         assert number == exercise.number
-    for lesson in ("01", "02", "03", "04", "05"):
+    for lesson in ("01", "02", "03", "04", "05", "06", "07", "10"):
         assert {one.minutes for one in EXERCISES if one.number.startswith(lesson)} == {5, 15}
 
 

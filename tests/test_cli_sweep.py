@@ -7,7 +7,7 @@ import imageio.v3 as iio
 import pytest
 import torch
 
-from lessons_lib import cli, data, weights
+from lessons_lib import cli, data, viz, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.cli import evaluating, sweeping
 from lessons_lib.schedules import NoiseSchedule
@@ -83,7 +83,8 @@ def test_one_row_a_combination_and_a_picture(sweep, measured, capsys):
     for row in rows:
         assert float(row["accuracy_low"]) <= float(row["accuracy"]) <= float(row["accuracy_high"])
         assert min(float(row[name]) for name in ("fid", "fid_floor", "diversity", "seconds_per_image")) > 0
-        assert (row["num_samples"], row["seed"]) == ("12", "0")
+        assert (row["num_samples"], row["seed"], row["interval"]) == ("12", "0", "")
+        assert 0 <= int(row["cells_right"]) <= int(row["cells"]) == 100
     assert iio.imread("sweep.png").shape[2] >= 3
     assert "16 of 16: ./denoiser.safetensors, classifier ./guide.safetensors, s=2.5, dpmpp_2m" in out
 
@@ -100,9 +101,37 @@ def test_the_same_command_again_measures_nothing_and_another_only_what_is_new(sw
     assert status == 0 and "2 of 2 combinations are in sweep.csv already." in out and len(measured) == 2
     assert (here / "sweep.csv").read_bytes() == before and (here / "sweep.png").exists()
     assert sweep("--methods cfg --scales 2,3,1.0,3 --out sweep.csv", "")[0] == 0
-    assert measured == [("cfg", scale, None, None) for scale in (1.0, 2.0, 3.0)]
+    assert measured == [("cfg", scale, "ddim", None) for scale in (1.0, 2.0, 3.0)]
     assert [row["guidance_scale"] for row in rows_of()] == ["1.0", "2.0", "3.0"]
     assert {(row["sampler"], row["steps"]) for row in rows_of()} == {("ddim", "2")}, "the card's"
+
+
+def test_an_interval_is_a_line_of_its_own(sweep, measured):
+    assert sweep("--methods cfg --scales 3 --out sweep.csv", "")[0] == 0
+    assert sweep("--methods cfg --scales 3 --interval 10,20 --out sweep.csv", "")[0] == 0
+    rows = rows_of()
+    assert [row["interval"] for row in rows] == ["", "10-20"]
+    assert "--interval 10,20 " in rows[1]["command"] and "--interval" not in rows[0]["command"]
+    assert list(sweeping.curves(rows)) == ["cfg", "cfg, t 10-20"]
+
+
+def test_cells_share_their_noise(here, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        evaluating, "draw", lambda request, size: asked.append(request) or (torch.zeros(100, 1, 28, 28), [])
+    )
+    judge = evaluating.Judge.load("mnist", "./judge.safetensors", "cpu")
+    share = evaluating.cells_right(judge, "./denoiser.safetensors", {"guidance_scale": 1.0}, 100)
+    assert share.total == 100 and share.successes == 10, "the judge reads one digit in every empty image"
+    assert asked[0].labels == tuple(range(10)) * 10
+    assert asked[0].sample_indices == tuple(n for n in range(10) for _ in range(10))
+
+
+def test_methods_are_compared_at_the_same_timesteps(sweep, here):
+    card = weights.read_card("./guide.safetensors")
+    weights.write_card("./guide.safetensors", card | {"defaults": {"spacing": "logsnr"}})
+    assert sweep("--scales 2 --out sweep.csv")[0] == 0
+    assert [row["spacing"] for row in rows_of()] == ["trailing", "trailing"]
 
 
 def test_a_stopped_sweep_loses_nothing(sweep, measured, monkeypatch):
@@ -154,6 +183,9 @@ BAD_SWEEPS = {
     "--out sweep.csv --json": "--sweep and --json do not go together.",
     "--out sweep.csv --methods cfg": "--classifier steers nothing here",
     "--out sweep.csv --classifier ./judge.safetensors": "reads clean images only",
+    "--out sweep.csv --interval 5": "'5' is not two timesteps such as 200,800.",
+    "--out sweep.csv --interval 20,5": "with 0 <= t_low <= t_high <= 39, got (20, 5).",
+    "--out sweep.csv --interval 0,40": "with 0 <= t_low <= t_high <= 39, got (0, 40).",
     "--out other.csv": "other.csv is no table of a sweep: name another --out, or delete it.",
     "--out judge-reference.npz.csv": "is no table of a sweep",
     "--out folder.csv": "it is a folder",
@@ -205,6 +237,7 @@ def test_a_line_is_named_by_what_tells_it_from_the_others():
 
 
 def test_the_picture_stands_gaps():
-    fig = sweeping.draw([fake_rows(), fake_rows(guidance_scale="2", fid="", fid_floor="", diversity="")])
+    rows = [fake_rows(), fake_rows(guidance_scale="2", fid="", fid_floor="", diversity="")]
+    fig, _ = viz.sweep_figure(sweeping.curves(rows))
     fig.savefig(io.BytesIO())
-    assert [ax.get_ylabel() for ax in fig.axes] == ["read right, percent", "feature FID", "diversity"]
+    assert [ax.get_ylabel() for ax in fig.axes] == ["read right (%)", "feature FID", "diversity"]

@@ -20,6 +20,16 @@ def test_grid_places_images_row_by_row():
     assert grid[0, 0, 0] == 0 and grid[0, -1, 0] == 128 and grid[-1, 0, 0] == 255
 
 
+def test_marked_images_get_a_frame_and_nothing_else_changes():
+    images = torch.rand(3, 1, 6, 5) * 2 - 1
+    plain, framed = (viz.to_grid(images, 3, marked=m) for m in (None, torch.tensor([False, True, False])))
+    expected = np.zeros(plain.shape[:2], dtype=bool)
+    expected[0:6, 7:12] = True
+    expected[1:5, 8:11] = False
+    assert ((plain != framed).any(axis=2) == expected).all()
+    assert framed[0, 7].tolist() == [214, 96, 77]
+
+
 def test_grid_keeps_colour_and_clips():
     red = torch.tensor([5.0, -5.0, -1.0]).view(1, 3, 1, 1).expand(1, 3, 2, 2)
     assert viz.to_grid(red, gap=0)[0, 0].tolist() == [255, 0, 0]

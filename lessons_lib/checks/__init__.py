@@ -22,6 +22,9 @@ from lessons_lib.checks import (
     lesson03,
     lesson04,
     lesson05,
+    lesson06,
+    lesson07,
+    lesson10,
     predictions,
     store,
 )
@@ -33,17 +36,23 @@ __all__ = [
     "PREDICTIONS",
     "CheckResult",
     "Exercise",
+    "any_of",
+    "at_scale",
     "attribute_log_prob",
+    "away_from",
     "betas_of",
     "class_gradient",
     "ddim_step",
+    "heun_step",
     "hint",
     "loss_by_timestep",
     "multi_head",
     "noise_more",
     "noising_loss",
+    "order_of",
     "predict",
     "progress",
+    "pulled_estimate",
     "recall",
     "receptive_field",
     "remember",
@@ -55,7 +64,7 @@ __all__ = [
 
 EXERCISES: dict[str, Exercise] = {
     one.number: one
-    for lesson in (lesson00, lesson01, lesson02, lesson03, lesson04, lesson05)
+    for lesson in (lesson00, lesson01, lesson02, lesson03, lesson04, lesson05, lesson06, lesson07, lesson10)
     for one in lesson.EXERCISES
 }
 _HINTS_SHOWN: dict[str, int] = {}
@@ -115,6 +124,36 @@ def class_gradient(function: Callable | None) -> CheckResult:
     """Exercise 05.2: function(classifier, x_t, t, y) -> the gradient of log p(y given x_t), [B, C, H, W]."""
     lesson05.warm_up(function)
     return judging.judge(EXERCISES["05.2"], function)
+
+
+def pulled_estimate(function: Callable | None) -> CheckResult:
+    """Exercise 06.1: function(x_0, gradient, abar, s) -> the estimate after guidance, [B, C, H, W]."""
+    return judging.judge(EXERCISES["06.1"], function)
+
+
+def any_of(function: Callable | None) -> CheckResult:
+    """Exercise 06.2: function(logits, wanted) -> log p(y is one of the wanted), [B]."""
+    return judging.judge(EXERCISES["06.2"], function)
+
+
+def at_scale(function: Callable | None) -> CheckResult:
+    """Exercise 07.1: function(eps_a, a, eps_b, b, w) -> the guided prediction at scale w, [B, C, H, W]."""
+    return judging.judge(EXERCISES["07.1"], function)
+
+
+def away_from(function: Callable | None) -> CheckResult:
+    """Exercise 07.2: function(model, x_t, t, y, y_not, w) -> eps guided from y_not to y, [B, C, H, W]."""
+    return judging.judge(EXERCISES["07.2"], function)
+
+
+def order_of(function: Callable | None) -> CheckResult:
+    """Exercise 10.1: function(steps, errors) -> p, where the errors fall as steps**-p."""
+    return judging.judge(EXERCISES["10.1"], function)
+
+
+def heun_step(function: Callable | None) -> CheckResult:
+    """Exercise 10.2: function(eps_fn, x_t, t, t_next, abar, abar_next) -> x_next, [B, C, H, W]."""
+    return judging.judge(EXERCISES["10.2"], function)
 
 
 def yours(number: str, function: Callable | None) -> Callable | None:

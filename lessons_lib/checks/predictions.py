@@ -38,6 +38,9 @@ PREDICTIONS: dict[str, Question] = {
             "They become more varied",
             "Nothing: the scale changes the speed only",
         ),
+        "They become clearer at first, then all alike and harsh",
+        "Up to a scale of about 2 more of them are read right; from there on variety falls, and the distance "
+        "to real images grows.",
     ),
     "01.p1": Question(
         "After half of the 1000 steps of the linear schedule: how much of the picture's contrast is left?",
@@ -116,6 +119,51 @@ PREDICTIONS: dict[str, Question] = {
         ("at once, above t = 900", "between t = 600 and 300", "late, below t = 200"),
         "between t = 600 and 300",
         "Large shapes come first, and they settle which digit it is, while the eye sees nothing but noise.",
+    ),
+    "06.p1": Question(
+        "The clean classifier reads 99% of clean digits. It guides all 100 cells, at its best scale. How "
+        "many does the evaluator read as the digit that was asked for?",
+        ("more than 90", "70 to 90", "fewer than 70"),
+        "fewer than 70",
+        "A guide that takes noise for strokes pushes towards strokes that are none.",
+    ),
+    "06.p2": Question(
+        "You turn s up, from 0.5 to 12, with the noise-aware guide. What happens to the feature FID, the "
+        "distance to real images?",
+        ("it falls all the way", "it falls, then rises", "it rises all the way"),
+        "it falls, then rises",
+        "At first the wish is hardly heard and many drawings are no clear digit; too strong a wish makes all "
+        "drawings of a digit alike.",
+    ),
+    "07.p1": Question(
+        "Told the digit and told nothing: at which timesteps do the network's two answers differ most?",
+        ("near pure noise, above t = 800", "in the middle, between 600 and 400", "near the end, below 200"),
+        "in the middle, between 600 and 400",
+        "In pure noise a label changes little in the noise that is seen; near the end the image itself shows "
+        "which digit it is.",
+    ),
+    "07.p2": Question(
+        "You guide between t = 600 and 200 only, at the same w. Compared with guiding all the way …",
+        (
+            "far fewer are read right",
+            "nearly as many are read right, and the images are nearer to real ones",
+            "nothing changes",
+        ),
+        "nearly as many are read right, and the images are nearer to real ones",
+        "Outside the interval the label adds little, and a push that adds little to the wish still costs "
+        "variety.",
+    ),
+    "10.p1": Question(
+        "You double the number of steps, and DDIM's error halves. The error of the solver with a memory …",
+        ("halves, too", "falls to a quarter", "falls to a tenth"),
+        "falls to a quarter",
+        "Its error goes with the square of the step's length: it is of second order.",
+    ),
+    "10.p2": Question(
+        "Ten calls of the network each. Whose images are nearest to real ones?",
+        ("DDPM's", "DDIM's", "DPM-Solver++'s"),
+        "DPM-Solver++'s",
+        "Ten of its steps follow the curve about as closely as thirty of DDIM's.",
     ),
 }
 

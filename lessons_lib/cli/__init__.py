@@ -19,7 +19,7 @@ PROGRAM = "python -m lessons_lib"
 USER_ERROR = 2  # the exit status, as for a wrong option
 # Options of sample and evaluate that are fields of a GenerationRequest.
 REQUESTED = (
-    "guidance", "guidance_scale", "classifier", "sampler", "steps", "spacing", "seed", "precision"
+    "guidance", "guidance_scale", "classifier", "interval", "sampler", "steps", "spacing", "seed", "precision"
 )  # fmt: skip
 
 app = typer.Typer(
@@ -76,6 +76,7 @@ def sample(
     guidance: o.Guidance = "cfg",
     guidance_scale: o.Scale = None,
     classifier: o.Classifier = None,
+    interval: o.Interval = None,
     sampler: o.Sampler = None,
     steps: o.Steps = None,
     spacing: o.Spacing = None,
@@ -100,6 +101,7 @@ def evaluate(
     guidance: o.Guidance = "cfg",
     guidance_scale: o.Scale = None,
     classifier: o.Classifier = None,
+    interval: o.Interval = None,
     sampler: o.Sampler = None,
     steps: o.Steps = None,
     spacing: o.Spacing = None,

@@ -22,6 +22,7 @@ from lessons_lib.generation import DEFAULT_SPACING, GenerationRequest, load_mode
 
 # What every denoiser's card says: (guidance scale, DDIM steps, samples).
 STANDARD = ((1.0, 50, 2_000), (1.0, 25, 10_000), (2.0, 25, 2_000), (2.0, 10, 2_000))
+NOISES = 10  # rows of the grid of cells
 SOURCES = {"mnist": "MNIST", "digits": "scikit-learn's digits"}
 
 
@@ -213,6 +214,20 @@ def measure(
     }
 
 
+def cells_right(judge: Judge, name: str, wanted: dict, batch_size: int) -> metrics.Share:
+    """NOISES noises, each pushed towards every class: how many of these cells are read as asked.
+
+    The lessons' grid: with ten classes it has 100 cells, and a row of it differs in the label alone.
+    """
+    labels = torch.arange(judge.num_classes).repeat(NOISES)
+    noises = torch.arange(NOISES).repeat_interleave(judge.num_classes)
+    request = GenerationRequest(
+        labels.tolist(), weights=name, device=judge.device, sample_indices=tuple(noises.tolist()), **wanted
+    )
+    images, _ = draw(with_defaults(request), batch_size)
+    return metrics.accuracy(judge.model, images, labels).overall
+
+
 def command_of(request: GenerationRequest, judge: Judge, num_samples: int) -> str:
     """The command that measures this again; the request's defaults must be filled in."""
     words = [f"{PROGRAM} evaluate {judge.dataset} --guidance {request.guidance}"]
@@ -220,6 +235,8 @@ def command_of(request: GenerationRequest, judge: Judge, num_samples: int) -> st
         words.append(f"--classifier {request.classifier}")
     if request.guidance != "none":
         words.append(f"--guidance-scale {request.guidance_scale:g}")
+    if request.interval:
+        words.append("--interval {},{}".format(*request.interval))
     words.append(f"--sampler {request.sampler} --steps {request.steps} --num-samples {num_samples}")
     if request.spacing != DEFAULT_SPACING[request.sampler]:
         words.append(f"--spacing {request.spacing}")

@@ -16,6 +16,14 @@ def _number(text: str) -> float:
         raise typer.BadParameter(f"{text!r} is not a number.") from None
 
 
+def _timesteps(text: str) -> tuple[int, int]:
+    try:
+        low, high = (int(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not two timesteps such as 200,800.") from None
+    return low, high
+
+
 GUIDANCE_HELP = (
     "cfg (classifier-free), classifier (of noisy images), classifier-x0 (of clean images, reads the "
     "estimate), or none: the unconditional model, which ignores labels."
@@ -30,6 +38,9 @@ CLASSIFIER_HELP = (
 )
 SPACING_HELP = (
     "Of the timesteps: trailing, leading, linspace or logsnr. [default: trailing; logsnr for dpmpp_2m]"
+)
+INTERVAL_HELP = (
+    "The scale holds at these timesteps only, both included; outside them w is 1, or s is 0. [default: all]"
 )
 WEIGHTS_HELP = "Name of shipped weights, or path of a .safetensors. [default: DATASET-denoiser]"
 OUT_HELP = "FILE.png (a row a label), .gif (the denoising) or .npz (images in [0, 1], labels)."
@@ -67,6 +78,7 @@ MaxSeconds = Annotated[
 Guidance = Annotated[str, Option(help=GUIDANCE_HELP)]
 Scale = Annotated[float | None, Option(help=SCALE_HELP, parser=_number, metavar="W")]
 Classifier = Annotated[str | None, Option(help=CLASSIFIER_HELP)]
+Interval = Annotated[str | None, Option(help=INTERVAL_HELP, parser=_timesteps, metavar="LOW,HIGH")]
 Sampler = Annotated[str | None, Option(help="ddim, ddpm or dpmpp_2m. [default: the card's]")]
 Spacing = Annotated[str | None, Option(help=SPACING_HELP)]
 Steps = Annotated[int | None, Option(help="Network evaluations an image, 1 to T. [default: the card's]")]

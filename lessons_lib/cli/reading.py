@@ -38,7 +38,8 @@ def run(dataset: str, name: str | None, device: str, write: bool, as_json: bool)
     if write and source != dataset:
         raise data.DataError(f"A card needs the real {SOURCES[dataset]}, which is not on this machine.")
     images = data.to_signed(torch.cat([one.images for one in sets]))
-    found = by_timestep(model, schedule, images, torch.cat([one.labels for one in sets]), device)
+    labels = torch.cat([one.labels for one in sets])
+    found = read_at(model, schedule, images, labels, timesteps(schedule), device)
     named = "" if name == f"{dataset}-noisy-classifier" else f" --classifier {name}"
     result = {
         "command": f"{PROGRAM} evaluate {dataset} --by-timestep{named}",
@@ -61,11 +62,16 @@ def timesteps(schedule: NoiseSchedule) -> list[int]:
 
 
 @torch.no_grad()
-def by_timestep(
-    model: NoisyClassifier, schedule: NoiseSchedule, images: torch.Tensor, labels: torch.Tensor, device: str
+def read_at(
+    model: NoisyClassifier,
+    schedule: NoiseSchedule,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    at: list[int],
+    device: str = "cpu",
 ) -> dict[int, metrics.Share]:
-    """The share of images [N, C, H, W] read as their label at each timestep; image k's noise is (0, k)'s."""
-    right = dict.fromkeys(timesteps(schedule), 0)
+    """The share of images [N, C, H, W] read as their label at each t; image k's noise is that of (0, k)."""
+    right = dict.fromkeys(at, 0)
     for start in range(0, len(images), BATCH):
         x_0, y = images[start : start + BATCH], labels[start : start + BATCH]
         eps = SampleNoise([(0, start + k) for k in range(len(y))])(x_0)

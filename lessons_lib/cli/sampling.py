@@ -96,6 +96,8 @@ def describe(request: GenerationRequest) -> str:
     else:
         words += [request.guidance, f"w={request.guidance_scale:g}"]
     words += [request.sampler, f"{request.steps} steps"]
+    if request.interval:
+        words.append("t from {} to {}".format(*request.interval))
     if request.spacing != DEFAULT_SPACING[request.sampler]:
         words.append(f"{request.spacing} spacing")
     return ", ".join([*words, f"seed {request.seed}"])

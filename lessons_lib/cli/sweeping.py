@@ -8,28 +8,29 @@ from __future__ import annotations
 
 import csv
 import itertools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import typer
 
-from lessons_lib import viz, weights
+from lessons_lib import metrics, viz, weights
 from lessons_lib.cli.common import check_writable
-from lessons_lib.cli.evaluating import Judge, check, command_of, measure, tell_if_circular
+from lessons_lib.cli.evaluating import Judge, cells_right, check, command_of, measure, tell_if_circular
 from lessons_lib.files import atomic_write
-from lessons_lib.generation import BY_CLASSIFIER, SAMPLERS, GenerationRequest
+from lessons_lib.generation import BY_CLASSIFIER, SAMPLERS, GenerationRequest, with_defaults
 
 METHODS = ("cfg", *BY_CLASSIFIER)
 SCALES = "0,0.5,1,2,4,8"
 COLUMNS = (
-    "method", "classifier", "guidance_scale", "sampler", "spacing", "steps", "num_samples", "seed",
-    "accuracy", "accuracy_low", "accuracy_high", "fid", "fid_floor", "diversity", "seconds_per_image",
-    "command",
+    "method", "classifier", "guidance_scale", "interval", "sampler", "spacing", "steps",
+    "num_samples", "seed", "accuracy", "accuracy_low", "accuracy_high", "cells_right", "cells",
+    "fid", "fid_floor", "diversity", "seconds_per_image", "command",
     "weights_sha256",  # of denoiser, classifier and judge, shortened: a row of other weights is an old one
 )  # fmt: skip
-ONE_LINE = ("method", "classifier", "sampler", "spacing", "steps", "num_samples", "seed", "weights_sha256")
+ONE_LINE = (
+    "method", "classifier", "interval", "sampler", "spacing", "steps", "num_samples", "seed", "weights_sha256"
+)  # fmt: skip
 # Options for one setting and what a sweep takes in their place.
 IN_PLACE_OF = {
     "guidance": "methods", "guidance_scale": "scales", "sampler": "samplers", "steps": "step_counts"
@@ -89,7 +90,10 @@ def run(
     if wanted["classifier"] and not set(lists.methods) & set(BY_CLASSIFIER):
         raise ValueError("--classifier steers nothing here: add classifier or classifier-x0 to --methods.")
     rows, plan = read_rows(lists.out), {}
+    usual = with_defaults(GenerationRequest((0,), weights=name)).sampler
     for setting in lists.settings(wanted):
+        # Named, or a classifier's own spacing would come with it, and the methods could not be compared.
+        setting["sampler"] = setting["sampler"] or usual
         request = check(judge, name, setting, num_samples, batch_size)
         plan[command_of(request, judge, num_samples), _shas(request, judge)] = request, setting
     tell_if_circular(judge, [request for request, _ in plan.values()])
@@ -101,14 +105,15 @@ def run(
     try:
         for count, (key, (request, setting)) in enumerate(left.items(), start=1):
             result = measure(judge, reference, name, setting, num_samples, batch_size)
-            rows = [row for row in rows if row["command"] != key[0]] + [_row(request, result, *key)]
+            cells = cells_right(judge, name, setting, batch_size)
+            rows = [row for row in rows if row["command"] != key[0]] + [_row(request, result, cells, *key)]
             write_rows(lists.out, rows)
             print(f"{count} of {len(left)}: {_told(result)}", flush=True)
     except KeyboardInterrupt:
         print(f"Stopped by Ctrl-C: {len(rows)} rows are in {lists.out}, and the same command goes on.")
         raise typer.Exit(130) from None
     with atomic_write(picture) as temporary:
-        draw(rows).savefig(temporary, facecolor="white")
+        viz.sweep_figure(curves(rows))[0].savefig(temporary, facecolor="white")
     print(f"The table is {lists.out}, its picture {picture}.")
 
 
@@ -191,14 +196,19 @@ def write_rows(path: Path, rows: list[dict]) -> None:
         writer.writerows(rows)
 
 
-def _row(request: GenerationRequest, result: dict, command: str, shas: str) -> dict[str, str]:
+def _row(
+    request: GenerationRequest, result: dict, cells: metrics.Share, command: str, shas: str
+) -> dict[str, str]:
     accuracy, fid = result["accuracy"], result["fid"] or {}
     low, high = accuracy["interval_95"]
     row = {
         "method": request.guidance, "classifier": request.classifier,
-        "guidance_scale": request.guidance_scale, "sampler": request.sampler, "spacing": request.spacing,
+        "guidance_scale": request.guidance_scale,
+        "interval": "{}-{}".format(*request.interval) if request.interval else None,
+        "sampler": request.sampler, "spacing": request.spacing,
         "steps": request.steps, "num_samples": result["num_samples"], "seed": request.seed,
         "accuracy": accuracy["value"], "accuracy_low": low, "accuracy_high": high,
+        "cells_right": cells.successes, "cells": cells.total,
         "fid": fid.get("value"), "fid_floor": fid.get("floor"), "diversity": result["diversity"],
         "seconds_per_image": result["seconds_per_image"], "command": command, "weights_sha256": shas,
     }  # fmt: skip
@@ -230,7 +240,7 @@ def curves(rows: list[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
     for name in ONE_LINE[1:]:  # it tells something if it differs between rows that are alike so far
         if len({_of(row, [*telling, name]) for row in rows}) > len({_of(row, telling) for row in rows}):
             telling.append(name)
-    shown = {"steps": "{} steps", "num_samples": "{} samples", "seed": "seed {}"}
+    shown = {"interval": "t {}", "steps": "{} steps", "num_samples": "{} samples", "seed": "seed {}"}
     found: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         label = ", ".join(shown.get(name, "{}").format(row[name]) for name in telling if row[name])
@@ -244,26 +254,3 @@ def _of(row: dict[str, str], names: list[str]) -> tuple[str, ...]:
 
 def _scale_of(row: dict[str, str]) -> float:
     return float(row["guidance_scale"])
-
-
-def draw(rows: list[dict[str, str]]):
-    """Accuracy, feature FID and diversity against the scale: a matplotlib figure."""
-    fig, axes = viz.figure(11, 3.4, columns=3)
-    for label, mine in curves(rows).items():
-        scales = [_scale_of(row) for row in mine]
-        for ax, (column, factor) in zip(axes, (("accuracy", 100), ("fid", 1), ("diversity", 1)), strict=True):
-            ax.plot(scales, _column(mine, column, factor), marker="o", markersize=3, label=label)
-        low, high = (_column(mine, f"accuracy_{end}", 100) for end in ("low", "high"))
-        axes[0].fill_between(scales, low, high, alpha=0.15)
-    for floor in {row["fid_floor"] for row in rows if row["fid_floor"]}:
-        axes[1].axhline(float(floor), color=viz.GREY, linestyle=":", label="real images")
-    for ax, what in zip(axes, ("read right, percent", "feature FID", "diversity"), strict=True):
-        ax.set(xlabel="guidance scale", ylabel=what)
-    axes[1].set_yscale("log")
-    axes[2].axhline(1, color=viz.GREY, linestyle=":")
-    fig.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
-    return fig
-
-
-def _column(rows: list[dict[str, str]], name: str, factor: float = 1) -> list[float]:
-    return [factor * float(row[name]) if row[name] else math.nan for row in rows]

@@ -58,22 +58,26 @@ def _load_model(name: str, device: str, stamps: tuple[int, ...]) -> tuple[nn.Mod
 def with_defaults(request: GenerationRequest) -> GenerationRequest:
     """The request with every None filled in from the card of its weights, or the classifier's.
 
+    Of a classifier come its scale and, where no sampler is asked for, the spacing of the timesteps.
+
     Raises:
         WeightsError: as load_pretrained.
     """
     defaults = load_model(request.weights, request.device)[2].get("defaults", {})
-    classifier, its_scale = None, _first(defaults.get("guidance_scale"), 2.0)
+    classifier, its_scale, spacing = None, _first(defaults.get("guidance_scale"), 2.0), None
     if request.is_steered:  # the denoiser's card has w, which is no s
         classifier = _first(request.classifier, defaults.get("classifier"), CLASSIFIER)
-        card = load_model(classifier, request.device)[2]
-        its_scale = card.get("defaults", {}).get("guidance_scale", 1.0)
+        its_defaults = load_model(classifier, request.device)[2].get("defaults", {})
+        its_scale = its_defaults.get("guidance_scale", 1.0)
+        if request.sampler is None and request.guidance == "classifier":  # as it was measured, as a whole
+            spacing = its_defaults.get("spacing")
     sampler = _first(request.sampler, defaults.get("sampler"), "ddim")
     return dataclasses.replace(
         request,
         classifier=classifier,
         guidance_scale=_first(request.guidance_scale, its_scale),
         sampler=sampler,
-        spacing=_first(request.spacing, DEFAULT_SPACING[sampler]),
+        spacing=_first(request.spacing, spacing, DEFAULT_SPACING[sampler]),
         steps=_first(request.steps, defaults.get("steps"), 25),
     )
 
@@ -142,6 +146,7 @@ def _prepare(model: nn.Module, schedule: NoiseSchedule, request: GenerationReque
     """The guided network and the timesteps; every error that can be seen beforehand is raised here."""
     spacing = request.spacing or DEFAULT_SPACING[request.sampler]
     timesteps = timesteps_for(schedule, request.steps, spacing)
+    _check_interval(schedule, request)
     fast = in_bfloat16 if request.precision == "bf16" else _unchanged
     if request.guidance == "none":
         return fast(unconditional(model)), timesteps
@@ -161,6 +166,15 @@ def _prepare(model: nn.Module, schedule: NoiseSchedule, request: GenerationReque
     return with_classifier(fast(base), fast(log_prob_fn), schedule, scale, interval), timesteps
 
 
+def _check_interval(schedule: NoiseSchedule, request: GenerationRequest) -> None:
+    last = schedule.num_timesteps - 1
+    if request.interval is not None and not 0 <= request.interval[0] <= request.interval[1] <= last:
+        raise ValueError(
+            f"The guidance interval must be (t_low, t_high) with 0 <= t_low <= t_high <= {last}, "
+            f"got {request.interval}."
+        )
+
+
 def _unchanged(function: EpsFn) -> EpsFn:
     return function
 
@@ -177,7 +191,7 @@ def _suited_classifier(model: nn.Module, schedule: NoiseSchedule, request: Gener
     """The classifier, if it can steer this denoiser.
 
     Raises:
-        ValueError: one sentence, if it cannot, or if the interval leaves the schedule.
+        ValueError: one sentence, if it cannot.
         WeightsError: if these weights are no classifier.
     """
     name, where = str(request.classifier or CLASSIFIER), next(model.parameters()).device
@@ -196,12 +210,6 @@ def _suited_classifier(model: nn.Module, schedule: NoiseSchedule, request: Gener
         mine, its = getattr(model.config, what), getattr(classifier.config, what)
         if mine != its and (what, mine) != ("num_classes", 0):  # a denoiser may have no classes at all
             raise ValueError(f"The classifier {name!r} has {its} {words} but the denoiser has {mine}.")
-    last = schedule.num_timesteps - 1
-    if request.interval is not None and not 0 <= request.interval[0] <= request.interval[1] <= last:
-        raise ValueError(
-            f"The guidance interval must be (t_low, t_high) with 0 <= t_low <= t_high <= {last}, "
-            f"got {request.interval}."
-        )
     return classifier
 
 

@@ -18,6 +18,7 @@ from lessons_lib.viz.figures import (
     log_steps,
     read_table,
     show_figure,
+    sweep_figure,
 )
 from lessons_lib.viz.images import (
     denoising_frames,
@@ -50,6 +51,7 @@ __all__ = [
     "save_gif",
     "save_png",
     "show_figure",
+    "sweep_figure",
     "to_grid",
     "to_pixels",
     "unet_stages",

@@ -6,6 +6,7 @@ import base64
 import csv
 import html
 import io
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,7 +87,8 @@ def image_row(rows: dict[str, Tensor], titles: Sequence[str] = (), size: float =
         title: above the whole.
     """
     count = max(len(images) for images in rows.values())
-    margin = 0.25 + 0.07 * max(len(name) for name in rows)  # for the names, in inches
+    longest = max(len(line) for name in rows for line in name.split("\n"))
+    margin = 0.25 + 0.07 * longest  # for the names, in inches
     top = 0.1 + 0.17 * max([str(title).count("\n") + 1 for title in titles], default=0)
     top += 0.25 if title else 0
     fig = canvas(size * count + margin, size * len(rows) + top)
@@ -175,6 +177,37 @@ def add_share(ax, x: float, value: float, interval: tuple[float, float], label: 
     """A share in [0, 1] with its interval, as a black square in percent."""
     below, above = 100 * (value - interval[0]), 100 * (interval[1] - value)
     ax.errorbar([x], [100 * value], [[below], [above]], fmt="ks", capsize=4, label=label)
+
+
+def sweep_figure(lines: dict[str, Sequence[dict]], xlabel: str = "guidance scale", height: float = 3.0):
+    """Accuracy with its interval, feature FID and diversity against the guidance scale: (figure, axes).
+
+    Args:
+        lines: name -> rows of a sweep's table, texts or numbers, in the order of their scales.
+    """
+    fig, axes = figure(9.6, height, columns=3)
+    for name, rows in lines.items():
+        scales = _column(rows, "guidance_scale")
+        for ax, (column, factor) in zip(axes, (("accuracy", 100), ("fid", 1), ("diversity", 1)), strict=True):
+            ax.plot(scales, factor * _column(rows, column), "o-", ms=3.5, label=name)
+        axes[0].fill_between(
+            scales, *(100 * _column(rows, f"accuracy_{end}") for end in ("low", "high")), alpha=0.15
+        )
+    for floor in {str(row["fid_floor"]) for rows in lines.values() for row in rows if row["fid_floor"] != ""}:
+        axes[1].axhline(float(floor), color=GREY, linestyle=":", lw=1, label="real images")
+    axes[1].set_yscale("log")
+    axes[2].axhline(1, color=GREY, linestyle=":", lw=1)
+    ticks = [0, 1, 2, 4, 8, 16, 32, 64]
+    for ax, what in zip(axes, ("read right (%)", "feature FID", "diversity"), strict=True):
+        ax.set(xlabel=xlabel, ylabel=what, xscale="symlog", xticks=ticks)
+        ax.minorticks_off()
+        ax.xaxis.set_major_formatter("{x:g}")
+    fig.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    return fig, axes
+
+
+def _column(rows: Sequence[dict], name: str) -> np.ndarray:
+    return np.array([math.nan if row[name] == "" else float(row[name]) for row in rows])
 
 
 def log_steps(ax, steps: Sequence[int]) -> None:

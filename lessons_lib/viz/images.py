@@ -13,8 +13,12 @@ from torch import Tensor
 from lessons_lib.data import to_unit
 from lessons_lib.files import atomic_write
 
+MARK = (214, 96, 77)  # orange, as in the figures
 
-def to_grid(images: Tensor, columns: int = 10, scale: int = 1, gap: int = 2) -> np.ndarray:
+
+def to_grid(
+    images: Tensor, columns: int = 10, scale: int = 1, gap: int = 2, marked: Tensor | None = None
+) -> np.ndarray:
     """Tile images into one picture.
 
     Args:
@@ -22,17 +26,30 @@ def to_grid(images: Tensor, columns: int = 10, scale: int = 1, gap: int = 2) -> 
         columns: images in a row.
         scale: each pixel becomes scale × scale.
         gap: grey pixels between images, before scaling.
+        marked: [N] bool, the images that get an orange frame on their outermost pixels.
 
     Returns:
         [rows, columns, 3] uint8.
     """
     from torchvision.utils import make_grid
 
-    grid = make_grid(to_unit(images.float()), nrow=columns, padding=gap, pad_value=0.6)
+    shown = to_unit(images.float())
+    if marked is not None:
+        shown = _framed(shown, marked)
+    grid = make_grid(shown, nrow=columns, padding=gap, pad_value=0.6)
     if gap and len(images) > 1:  # the frame around the whole grid says nothing; one image gets none
         grid = grid[:, gap:-gap, gap:-gap]
     pixels = (grid * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def _framed(images: Tensor, marked: Tensor) -> Tensor:
+    """[N, C, H, W] in [0, 1] -> [N, 3, H, W] with a frame around the marked ones."""
+    height, width = images.shape[2:]
+    edge = torch.ones(height, width, dtype=torch.bool)
+    edge[1:-1, 1:-1] = False
+    colour = torch.tensor(MARK).view(3, 1, 1) / 255
+    return torch.where(edge & marked.view(-1, 1, 1, 1), colour, images.expand(-1, 3, -1, -1))
 
 
 def to_pixels(image: Tensor, scale: int = 1) -> np.ndarray:

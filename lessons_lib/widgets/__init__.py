@@ -10,16 +10,22 @@ from lessons_lib.widgets.drawing import Drawing, Reading, draw_digit
 from lessons_lib.widgets.features import FeatureExplorer
 from lessons_lib.widgets.noise import NoiseExplorer
 from lessons_lib.widgets.panel import Panel
+from lessons_lib.widgets.pull import GradientOverlay
+from lessons_lib.widgets.race import SamplerRace
 from lessons_lib.widgets.reading import NoiseReader
+from lessons_lib.widgets.steering import MethodComparison
 
 __all__ = [
     "DigitGenerator",
     "Drawing",
     "FeatureExplorer",
+    "GradientOverlay",
+    "MethodComparison",
     "ModelComparison",
     "NoiseExplorer",
     "NoiseReader",
     "Panel",
     "Reading",
+    "SamplerRace",
     "draw_digit",
 ]

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import ipywidgets as w
 
-from lessons_lib import viz
 from lessons_lib.generation import GenerationRequest
 from lessons_lib.widgets.controls import card_defaults, common_controls, steps_control
 from lessons_lib.widgets.drawing import EVALUATOR, Drawing, Model, drawing_steps, still_picture
-from lessons_lib.widgets.panel import Panel, image_html
-
-SCALE = 4  # screen pixels for each pixel
+from lessons_lib.widgets.panel import Panel
+from lessons_lib.widgets.rows import SIDE, labels_read, reading_texts, row_html, share_of
 
 
 class ModelComparison(Panel):
@@ -51,7 +49,7 @@ class ModelComparison(Panel):
         self._drawn: dict = {}
         self.digit, self.guidance_scale, self.seed = common_controls(digit, guidance_scale, seed)
         self.steps = steps_control(steps, min(card_defaults(source)[1] for source in self.models.values()))
-        self._rows = {name: w.HTML(layout={"height": f"{28 * SCALE + 30}px"}) for name in self.models}
+        self._rows = {name: w.HTML(layout={"height": f"{SIDE + 30}px"}) for name in self.models}
         rows = [self._named_row(name, row) for name, row in self._rows.items()]
         controls = (self.digit, self.guidance_scale, self.steps, self.seed)
         self.children = (*controls, *rows, self.progress, self.status)
@@ -79,20 +77,13 @@ class ModelComparison(Panel):
             place = {} if model else {"weights": source}
             request = GenerationRequest(labels, **place, sampler="ddim", **named)
             steps = drawing_steps(request, model, evaluator=self.evaluator)
-            drawings[name] = yield from self._shares(steps, len(drawings))
+            drawings[name] = yield from share_of(steps, len(drawings), len(self.models))
         return settings, drawings
-
-    def _shares(self, steps: Generator[float, None, Drawing], done: int) -> Generator[float, None, Drawing]:
-        while True:
-            try:
-                yield (done + next(steps)) / len(self.models)
-            except StopIteration as end:
-                return end.value
 
     def _show(self, result: tuple[dict, dict[str, Drawing]]) -> None:
         self._drawn, self.drawings = result
         for name, drawing in self.drawings.items():
-            self._rows[name].value = _row_html(name, drawing)
+            self._rows[name].value = row_html(name, drawing.images, reading_texts(drawing))
         took = ", ".join(f"{name} in {d.milliseconds:.0f} ms" for name, d in self.drawings.items())
         read = all(d.readings for d in self.drawings.values())
         missing = "" if read else "There is no evaluator to read them. "
@@ -103,24 +94,6 @@ class ModelComparison(Panel):
             return None
         digit, scale = self._drawn["digit"], self._drawn["guidance_scale"]
         title = f"Target digit {digit}, guidance scale {scale:g}, the same noise in each row"
-        seen = "; ".join(f"{name}: read as {_labels(drawing)}" for name, drawing in self.drawings.items())
+        seen = "; ".join(f"{name}: read as {labels_read(drawing)}" for name, drawing in self.drawings.items())
         rows = {name: drawing.images for name, drawing in self.drawings.items()}
         return still_picture(rows, title, size=1.1), f"{title}. {seen}."
-
-
-def _row_html(name: str, drawing: Drawing) -> str:
-    """The images of a model, each above what the evaluator reads in it."""
-    cells, side = [], 28 * SCALE
-    for k, image in enumerate(drawing.images):
-        text = "{} ({:.0%})".format(*drawing.readings[k]) if drawing.readings else ""
-        picture = image_html(
-            viz.png_bytes(viz.to_pixels(image)), f"{name}, image {k + 1}: {text}", side, side
-        )
-        cells.append(
-            f'<div style="width: {side}px; text-align: center; line-height: 26px">{picture}{text}</div>'
-        )
-    return f'<div style="display: flex; gap: 8px">{"".join(cells)}</div>'
-
-
-def _labels(drawing: Drawing) -> str:
-    return ", ".join(str(reading.label) for reading in drawing.readings) or "nothing: no evaluator"

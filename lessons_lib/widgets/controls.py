@@ -28,11 +28,14 @@ def control(kind: type, **settings) -> w.Widget:
     return kind(**{"layout": WIDE, "style": STYLE} | settings)
 
 
-def common_controls(digit: int, guidance_scale: float, seed: int) -> tuple[w.Widget, w.Widget, w.Widget]:
+def common_controls(
+    digit: int, guidance_scale: float, seed: int, max_scale: float = 8, scale_step: float = 0.25
+) -> tuple[w.Widget, w.Widget, w.Widget]:
     """The sliders for digit and guidance scale, and the seed."""
+    scale = {"value": guidance_scale, "min": 0, "max": max_scale, "step": scale_step}
     return (
         control(w.IntSlider, value=digit, min=0, max=9, description="Target digit"),
-        control(w.FloatSlider, value=guidance_scale, min=0, max=8, step=0.25, description="Guidance scale"),
+        control(w.FloatSlider, **scale, description="Guidance scale"),
         control(w.BoundedIntText, value=seed, min=0, max=LARGEST_SEED, description="Seed", layout=NARROW),
     )
 

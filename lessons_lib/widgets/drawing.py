@@ -106,8 +106,7 @@ def drawing_steps(
         steps = generate(request) if model is None else generate_with(network, schedule, request)
     states, estimates, timesteps = [], [], []
     for step in steps:
-        if not torch.isfinite(step.x_t).all():
-            raise ValueError(f"After the step at t = {step.t} the image holds values that are not numbers.")
+        check_finite(step)
         states.append(step.x_t)
         estimates.append(step.x_0)
         timesteps.append(int(step.t))
@@ -116,6 +115,12 @@ def drawing_steps(
     states.insert(0, starting_noise(network, request)[1])
     images = states[-1].clamp(-1, 1)
     return Drawing(images, states, estimates, timesteps, read(images, evaluator), milliseconds)
+
+
+def check_finite(step: Step) -> None:
+    """Raise ValueError if the state after this step holds values that are not numbers."""
+    if not torch.isfinite(step.x_t).all():
+        raise ValueError(f"After the step at t = {step.t} the image holds values that are not numbers.")
 
 
 def read(images: Tensor, evaluator: str | Path | None = EVALUATOR) -> tuple[Reading, ...]:
@@ -139,12 +144,23 @@ def _without_card(request: GenerationRequest) -> GenerationRequest:
 def _steps_of(
     sampler_fn: SamplerFn, network: nn.Module, schedule: NoiseSchedule, request: GenerationRequest
 ) -> Iterator[Step]:
-    """The learner's own Steps, checked; every error becomes one sentence with the learner's line."""
+    """The learner's own Steps for a request; every error becomes one sentence with the learner's line."""
     if not all(0 <= label < network.null_label for label in request.labels):
         raise ValueError(f"Unknown label: choose from 0 to {network.null_label - 1}.")
     eps_fn = with_cfg(network, torch.tensor(request.labels), request.guidance_scale, request.interval)
     timesteps = spaced_timesteps(schedule.num_timesteps, request.steps)
     x_T = starting_noise(network, request)[1]
+    yield from checked_steps(sampler_fn, eps_fn, schedule, x_T, timesteps)
+
+
+def checked_steps(
+    sampler_fn: SamplerFn, eps_fn: EpsFn, schedule: NoiseSchedule, x_T: Tensor, timesteps: Tensor
+) -> Iterator[Step]:
+    """The Steps of a learner's sampler from a copy of x_T, each checked and copied.
+
+    Raises:
+        ValueError: one sentence, with the learner's line if the sampler failed.
+    """
     count = 0
     try:
         steps = sampler_fn(eps_fn, schedule, x_T.clone(), timesteps)
