@@ -280,3 +280,34 @@ def test_feature_maps_by_keyboard(lab, page, tmp_path):
     playwright.expect(said).to_contain_text("moves by 0%", timeout=PATIENCE)
     page.screenshot(path=tmp_path / "features.png")
     assert errors(page) == []
+
+
+STEERING = (
+    "from lessons_lib import widgets\n"
+    'ways = {"noise-aware": {"guidance": "classifier"}, "classifier-free": {"guidance": "cfg"}}\n'
+    'widgets.MethodComparison(ways, digit=6, samples=3, spacing="logsnr", interval=True)',
+    "widgets.GradientOverlay(digit=3)",
+    "widgets.SamplerRace(digit=8, guidance_scale=1.0)",
+)
+
+
+def test_steering_panels_by_keyboard(lab, page, tmp_path):
+    address, folder = lab
+    write_notebook(folder / "steering.ipynb", STEERING)
+    run_all(page, address, "steering.ipynb")
+    playwright.expect(page.locator("[role=status]")).to_have_count(3, timeout=PATIENCE)
+    playwright.expect(page.get_by_text(re.compile("of 3 read as 6")).first).to_be_visible(timeout=PATIENCE)
+    press(page, "Guidance scale", "ArrowRight")
+    slider(page, "Replay").press("ArrowLeft")
+    playwright.expect(page.get_by_text(re.compile(r"step \d+ of 10: the estimate")).first).to_be_visible()
+    page.screenshot(path=tmp_path / "comparison.png")
+    page.get_by_label("classifier-free").first.press("Space")
+    playwright.expect(page.locator("b", has_text="classifier-free")).not_to_be_visible(timeout=PATIENCE)
+    step = page.locator(".widget-inline-hbox").filter(has_text=re.compile(r"^Step\d"))
+    step.locator(".noUi-handle").press("End")
+    playwright.expect(page.get_by_text("t = 0: the clean classifier")).to_be_visible(timeout=PATIENCE)
+    page.screenshot(path=tmp_path / "pull.png")
+    page.get_by_role("button", name="Race").scroll_into_view_if_needed()
+    playwright.expect(page.get_by_text("1st:").first).to_be_visible(timeout=PATIENCE)
+    page.screenshot(path=tmp_path / "race.png")
+    assert errors(page) == []

@@ -39,8 +39,8 @@ PREDICTIONS: dict[str, Question] = {
             "Nothing: the scale changes the speed only",
         ),
         "They become clearer at first, then all alike and harsh",
-        "Up to a scale of about 2 more of them are read right; from there on variety falls, and the distance "
-        "to real images grows.",
+        "Up to a scale of about 2 more of them are read right. Their variety falls from the start, and soon "
+        "the distance to real images grows.",
     ),
     "01.p1": Question(
         "After half of the 1000 steps of the linear schedule: how much of the picture's contrast is left?",

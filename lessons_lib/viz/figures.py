@@ -6,6 +6,7 @@ import base64
 import csv
 import html
 import io
+import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -186,19 +187,23 @@ def sweep_figure(lines: dict[str, Sequence[dict]], xlabel: str = "guidance scale
         lines: name -> rows of a sweep's table, texts or numbers, in the order of their scales.
     """
     fig, axes = figure(9.6, height, columns=3)
-    for name, rows in lines.items():
+    shown = (("accuracy", "read right (%)", 100), ("fid", "feature FID", 1), ("diversity", "diversity", 1))
+    for (name, rows), colour in zip(
+        lines.items(), itertools.cycle((BLUE, ORANGE, GREEN, GREY)), strict=False
+    ):
         scales = _column(rows, "guidance_scale")
-        for ax, (column, factor) in zip(axes, (("accuracy", 100), ("fid", 1), ("diversity", 1)), strict=True):
-            ax.plot(scales, factor * _column(rows, column), "o-", ms=3.5, label=name)
-        axes[0].fill_between(
-            scales, *(100 * _column(rows, f"accuracy_{end}") for end in ("low", "high")), alpha=0.15
-        )
-    for floor in {str(row["fid_floor"]) for rows in lines.values() for row in rows if row["fid_floor"] != ""}:
+        for ax, (column, _, factor) in zip(axes, shown, strict=True):
+            ax.plot(scales, factor * _column(rows, column), "o-", ms=3.5, color=colour, label=name)
+        ends = (100 * _column(rows, f"accuracy_{end}") for end in ("low", "high"))
+        axes[0].fill_between(scales, *ends, color=colour, alpha=0.15)
+    every = [row for rows in lines.values() for row in rows]
+    for floor in {str(row["fid_floor"]) for row in every if row["fid_floor"] != ""}:
         axes[1].axhline(float(floor), color=GREY, linestyle=":", lw=1, label="real images")
     axes[1].set_yscale("log")
     axes[2].axhline(1, color=GREY, linestyle=":", lw=1)
-    ticks = [0, 1, 2, 4, 8, 16, 32, 64]
-    for ax, what in zip(axes, ("read right (%)", "feature FID", "diversity"), strict=True):
+    largest = max(float(row["guidance_scale"]) for row in every)
+    ticks = [0, *(2**k for k in range(20) if 2**k <= largest)]
+    for ax, (_, what, _) in zip(axes, shown, strict=True):
         ax.set(xlabel=xlabel, ylabel=what, xscale="symlog", xticks=ticks)
         ax.minorticks_off()
         ax.xaxis.set_major_formatter("{x:g}")
