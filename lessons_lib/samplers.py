@@ -173,6 +173,32 @@ def sample_dpmpp_2m(
         yield Step(t, x, x_0)
 
 
+def ddim_invert(eps_fn: EpsFn, schedule: NoiseSchedule, x_0: Tensor, timesteps: Tensor) -> Iterator[Step]:
+    """DDIM with eta = 0, walked backwards: from an image to the x_T that sample_ddim would draw it from.
+
+    Song et al. 2021, sec. 5.4; Dhariwal & Nichol 2021, app. F. A step up to t needs the noise in x_t, which
+    is not known yet: the network is told t and shown the state one step below. That is the only error, and
+    it falls as the steps become more. Nothing is clipped: what a clip takes away, no decoding gives back.
+
+    Args:
+        eps_fn: as a rule told the image's own label, at w = 1.
+        x_0: [B, C, H, W] images in [-1, 1].
+        timesteps: the sampler's own list, [N] int64, strictly descending; it may start below T-1.
+
+    Yields:
+        N Steps with t ascending; the last one's x_t is the state at timesteps[0].
+
+    Raises:
+        ValueError: as in sample_ddpm.
+    """
+    x = _state(x_0)
+    for t, abar, abar_below in reversed(list(_walk(schedule, timesteps))):
+        with torch.no_grad():
+            eps, x_0 = _estimate(eps_fn, x, t, abar_below, clip_x0=False)  # t's name, the state below it
+            x = math.sqrt(abar) * x_0 + math.sqrt(1 - abar) * eps
+        yield Step(t, x, x_0)
+
+
 def _half_log_snr(abar: float) -> float:
     """lambda = log(sqrt(abar) / sqrt(1 - abar)), the solver's time."""
     return 0.5 * (math.log(abar) - math.log1p(-abar))

@@ -21,10 +21,11 @@ MAY_IMPORT = {
     "samplers": {"schedules", "guidance"},  # guidance for the name EpsFn
     "toy": {"schedules", "guidance"},
     "data": set(),
+    "pictures": {"data"},  # for to_signed and DataError
     "viz": {"data"},  # for to_unit, so that there is one conversion only
     "weights": {"schedules", "unet", "classifier"},
-    "generation": {"schedules", "guidance", "samplers", "weights"},
     "counterfactuals": {"schedules", "guidance", "samplers"},
+    "generation": {"schedules", "guidance", "samplers", "counterfactuals", "weights"},
     "training": {"schedules"},
     "metrics": set(),
 }

@@ -410,7 +410,7 @@ EXERCISES = (
             "that it is one of them? And how is that written with log-probabilities?",
             "p(any) = Σ p_k over the wanted k, so log p(any) = log Σ exp(log p_k), where p comes from a "
             "softmax over all K classes. exp(-inf) = 0 takes a class out of a sum.",
-            "log_p = F.____(logits, dim=1) … return log_p.____(____, -math.inf).____(dim=1)",
+            "log_p = logits.____(dim=1) … return log_p.____(____, -math.inf).____(dim=1)",
         ),
         examine=examine_any_of,
         diagnoses=ANY_OF,

@@ -463,7 +463,7 @@ EXERCISES = (
         hints=(
             "On paper with logarithms on both axes, what does error = C · N**-p look like, and where is p?",
             "log error = log C - p log N: a straight line, and C drops out of a difference of two points.",
-            "return ____ * np.polyfit(np.log(____), np.log(____), 1)[____]",
+            "return math.log(errors[0] / ____) / math.log(____ / ____)",
         ),
         examine=examine_order,
         diagnoses=ORDER,

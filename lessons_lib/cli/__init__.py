@@ -1,4 +1,4 @@
-"""The command line: python -m lessons_lib train | sample | evaluate | check | check-machine
+"""The command line: python -m lessons_lib train | sample | evaluate | counterfactual | check | check-machine
 
 Here are the commands, and the one place that turns a user's error into a sentence. What a command does stands
 in the module of its name, loaded only when it runs: torch takes seconds to load, and --help should not.
@@ -148,6 +148,40 @@ def _evaluate(given: dict) -> None:
     if card:
         return evaluating.run_card(judge, weights, wanted, batch_size, json)
     return evaluating.run(judge, weights, wanted, num_samples, batch_size, json)
+
+
+@app.command("counterfactual")  # its module has this name already
+def draw_counterfactual(
+    dataset: o.Dataset,
+    image: o.Image = None,
+    index: o.Index = None,
+    source_class: o.SourceClass = None,
+    target_class: o.TargetClass = "all",
+    method: o.Method = "ddim",
+    guidance: o.DecodingGuidance = "cfg",
+    guidance_scale: o.Scale = None,
+    classifier: o.Classifier = None,
+    depth: o.Depth = None,
+    steps: o.DecodingSteps = 25,
+    seed: o.Seed = 0,
+    weights: o.Weights = None,
+    evaluator_weights: o.EvaluatorWeights = None,
+    out: o.Row = None,
+    output_dir: o.Folder = None,
+    device: o.Device = "auto",
+    precision: o.NetworkPrecision = "float32",
+    json: o.Json = False,
+) -> None:
+    """Draw what an image would look like, had its label been another one, and measure it."""
+    given = dict(locals())
+    from lessons_lib.cli import counterfactual as command
+
+    picture = command.Picture(dataset, image, index, source_class)
+    names = ("method", "guidance", "guidance_scale", "classifier", "depth", "steps", "seed", "precision")
+    wanted = {name: given[name] for name in (*names, "weights")}
+    command.run(
+        picture, target_class, wanted, command.Outputs(out, output_dir, json), evaluator_weights, device
+    )
 
 
 @app.command()

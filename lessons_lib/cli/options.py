@@ -119,6 +119,39 @@ Table = Annotated[
     Path | None, Option(help="Of --sweep: FILE.csv, a row a combination; FILE.png shows it.", metavar="FILE")
 ]
 
+# -- counterfactual --
+Image = Annotated[Path | None, Option(help="A picture of a digit, of any size and colour.", metavar="FILE")]
+Index = Annotated[int | None, Option(help="The N-th test image instead, from 0.", metavar="N")]
+SourceClass = Annotated[
+    str | None,
+    Option(help="What the image is. [default: the test image's label, or what is read in --image]"),
+]
+TargetClass = Annotated[str, Option(help="What it should have been: labels such as 3 or 3,8; or all.")]
+Method = Annotated[
+    str,
+    Option(
+        help="ddim (inversion), ddpm (edit-friendly inversion), sdedit or same-noise (ignores the image)."
+    ),
+]
+DecodingGuidance = Annotated[
+    str, Option(help="cfg (classifier-free), or classifier (of noisy images, on the unconditional model).")
+]
+Depth = Annotated[
+    int | None, Option(help="The timestep that the image is taken back to. [default: T-1]", metavar="T0")
+]
+DecodingSteps = Annotated[int, Option(help="Of the whole way from T-1; those up to --depth are taken.")]
+Row = Annotated[
+    Path | None,
+    Option(
+        help="FILE.png (source, counterfactuals, what changed), .gif (the way) or .npz (images in [0, 1], "
+        "labels: the targets; source).",
+        metavar="FILE",
+    ),
+]
+Folder = Annotated[
+    Path | None, Option(help="A folder that gets all three, and the measures as JSON.", metavar="DIR")
+]
+
 # -- check --
 Notebooks = Annotated[
     list[Path],

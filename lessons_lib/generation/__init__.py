@@ -1,8 +1,18 @@
 """One request in, Steps out: the path of the command line, the widgets, the benchmarks and the evaluation.
 
-request.py says what can be asked for; drawing.py does it.
+request.py says what can be asked for; drawing.py does it. counterfactual.py asks and does the same for images
+that are there already.
 """
 
+from lessons_lib.generation.counterfactual import (
+    COUNTERFACTUAL_GUIDANCES,
+    CounterfactualRequest,
+    check_counterfactual,
+    counterfactual_defaults,
+    counterfactual_images,
+    counterfactuals,
+    in_batches,
+)
 from lessons_lib.generation.drawing import (
     CLASSIFIER,
     check_request,
@@ -25,16 +35,23 @@ from lessons_lib.samplers import DEFAULT_SPACING, SAMPLERS, SPACINGS
 __all__ = [
     "BY_CLASSIFIER",
     "CLASSIFIER",
+    "COUNTERFACTUAL_GUIDANCES",
     "DEFAULT_SPACING",
     "GUIDANCES",
     "PRECISIONS",
     "SAMPLERS",
     "SPACINGS",
+    "CounterfactualRequest",
     "GenerationRequest",
+    "check_counterfactual",
     "check_request",
+    "counterfactual_defaults",
+    "counterfactual_images",
+    "counterfactuals",
     "generate",
     "generate_images",
     "generate_with",
+    "in_batches",
     "in_chunks",
     "load_model",
     "starting_noise",

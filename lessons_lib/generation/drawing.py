@@ -94,7 +94,7 @@ def generate(request: GenerationRequest) -> Iterator[Step]:
         WeightsError: if the weights cannot be loaded, or are not a denoiser's (or classifier's).
     """
     request = with_defaults(request)
-    yield from generate_with(*_denoiser(request), request)
+    yield from generate_with(*denoiser(request), request)
 
 
 def check_request(request: GenerationRequest) -> int:
@@ -104,14 +104,14 @@ def check_request(request: GenerationRequest) -> int:
         ValueError, WeightsError: as `generate`.
     """
     request = with_defaults(request)
-    model, schedule = _denoiser(request)
-    _prepare(model, schedule, request)
+    model, schedule = denoiser(request)
+    prepare(model, schedule, request)
     return _num_labels(model, _suited_classifier(model, schedule, request) if request.is_steered else None)
 
 
 def generate_with(model: nn.Module, schedule: NoiseSchedule, request: GenerationRequest) -> Iterator[Step]:
     """As `generate`, with a network in hand; guidance_scale, sampler and steps must be set."""
-    eps_fn, timesteps = _prepare(model, schedule, request)
+    eps_fn, timesteps = prepare(model, schedule, request)
     noise_fn, x_T = starting_noise(model, request)
     if request.sampler == "ddpm":
         return sample_ddpm(eps_fn, schedule, x_T, timesteps, noise_fn=noise_fn)
@@ -135,14 +135,15 @@ def starting_noise(model: nn.Module, request: GenerationRequest) -> tuple[Sample
     return noise_fn, noise_fn(torch.empty(shape, device=parameter.device))
 
 
-def _denoiser(request: GenerationRequest) -> tuple[nn.Module, NoiseSchedule]:
+def denoiser(request: GenerationRequest) -> tuple[nn.Module, NoiseSchedule]:
+    """The network that draws, and its schedule; WeightsError if these weights cannot draw."""
     model, schedule, _ = load_model(request.weights, request.device)
     if schedule is None or not hasattr(model, "null_label"):
         raise weights.WeightsError(f"The weights {str(request.weights)!r} are no denoiser: they cannot draw.")
     return model, schedule
 
 
-def _prepare(model: nn.Module, schedule: NoiseSchedule, request: GenerationRequest) -> tuple[EpsFn, Tensor]:
+def prepare(model: nn.Module, schedule: NoiseSchedule, request: GenerationRequest) -> tuple[EpsFn, Tensor]:
     """The guided network and the timesteps; every error that can be seen beforehand is raised here."""
     spacing = request.spacing or DEFAULT_SPACING[request.sampler]
     timesteps = timesteps_for(schedule, request.steps, spacing)

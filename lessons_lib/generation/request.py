@@ -70,8 +70,8 @@ class GenerationRequest:
         self._check_names()
         if self.guidance_scale is not None and not _is_finite(self.guidance_scale):
             raise ValueError(f"The guidance scale must be a finite number, got {self.guidance_scale!r}.")
-        if self.is_steered and self.guidance_scale is not None and self.guidance_scale < 0:
-            raise ValueError(f"The scale of a classifier must be at least 0, got {self.guidance_scale!r}.")
+        if self.guidance_scale is not None and self.guidance_scale < 0:
+            raise ValueError(f"The guidance scale must be at least 0, got {self.guidance_scale!r}.")
         if self.classifier is not None and not self.is_steered:
             raise ValueError(
                 f"The guidance {self.guidance!r} asks no classifier, but {str(self.classifier)!r} was given."

@@ -1,9 +1,11 @@
 """Figures, grids of images and GIFs. Everything here takes images in [-1, 1] and shows them in [0, 1].
 
-images.py has pixels, PNGs and GIFs; figures.py what the lessons show; architecture.py the drawing of a U-Net.
+images.py has pixels, PNGs and GIFs; figures.py what the lessons show; architecture.py the drawing of a U-Net;
+differences.py an image beside what became of it.
 """
 
 from lessons_lib.viz.architecture import Stage, draw_unet, unet_stages
+from lessons_lib.viz.differences import changes_grid, difference_maps
 from lessons_lib.viz.figures import (
     BLUE,
     GIF_ZOOM,
@@ -40,7 +42,9 @@ __all__ = [
     "Stage",
     "add_share",
     "arrow_field",
+    "changes_grid",
     "denoising_frames",
+    "difference_maps",
     "draw_unet",
     "figure",
     "gif_bytes",

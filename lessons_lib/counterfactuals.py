@@ -1,0 +1,295 @@
+"""Counterfactuals: what would this very image look like, had its label been another one?
+
+Pearl's three steps (2009, sec. 7.1): abduction finds the noise that this image came from, action sets the
+label, prediction draws again with that noise. Where both labels share the noise, what the label does not
+decide (the slant, the thickness of the stroke) can stay.
+
+`abduct` is the first step, `predict` the last; the action is the EpsFn that predict is given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lessons_lib.guidance import EpsFn
+from lessons_lib.samplers import NoiseFn, Step, ddim_invert, sample_ddim, sample_ddpm
+from lessons_lib.schedules import NoiseSchedule, q_sample
+
+METHODS = ("ddim", "ddpm", "sdedit", "same-noise")
+
+
+class Abducted(NamedTuple):
+    """What is left of an image when its label is taken away.
+
+    x: [B, C, H, W], the state at timesteps[0].
+    timesteps: [M] int64, strictly descending, those that prediction walks.
+    noises: None, or [M, B, C, H, W], what DDPM adds in each step: standard deviations of that step, and in
+        the last step, which has none, the pixels that the estimate lacks of the image.
+    """
+
+    x: Tensor
+    timesteps: Tensor
+    noises: Tensor | None = None
+
+    def repeated(self, times: int) -> Abducted:
+        """Each of the B samples `times` times in a row, for as many targets of one image."""
+        noises = None if self.noises is None else self.noises.repeat_interleave(times, dim=1)
+        return Abducted(self.x.repeat_interleave(times, dim=0), self.timesteps, noises)
+
+
+# -- the same noise for every label ---------------------------------------------------------------
+
+
+def same_noise_grid(
+    guide: Callable[[Tensor], EpsFn],
+    schedule: NoiseSchedule,
+    x_T: Tensor,
+    num_classes: int,
+    timesteps: Tensor,
+    sample: Callable[..., Iterator[Step]] = sample_ddim,
+) -> Tensor:
+    """Every noise drawn as every class, in one batch.
+
+    Args:
+        guide: labels y [B] int64 -> EpsFn, such as `lambda y: with_cfg(model, y, 2.0)`.
+        x_T: [N, C, H, W] standard normal noise.
+        num_classes: K.
+        timesteps: [M] int64, strictly descending.
+        sample: a sampler that adds no noise on the way, or one whose noise_fn is already set.
+
+    Returns:
+        [N, K, C, H, W] in [-1, 1]: row n comes from noise n, column k was asked for class k.
+
+    Raises:
+        ValueError: as in the sampler.
+    """
+    y = torch.arange(num_classes).repeat(len(x_T))
+    *_, last = sample(guide(y), schedule, x_T.repeat_interleave(num_classes, dim=0), timesteps)
+    return last.x_t.unflatten(0, (len(x_T), num_classes))
+
+
+# -- abduction -------------------------------------------------------------------------------------
+
+
+def in_8_bits(images: Tensor) -> Tensor:
+    """Images in [-1, 1], rounded to the 256 values of a file's pixels; dtype and shape are kept.
+
+    Every intervention starts here: a result that keeps more than its pixels brings its own noise along, and
+    looks perfectly reversible.
+    """
+    return ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+
+
+def to_depth(timesteps: Tensor, t_0: int) -> Tensor:
+    """The timesteps up to the depth t_0: how far back an image is taken, and so how little of it is kept.
+
+    Args:
+        timesteps: [N] int64, strictly descending, from T-1.
+        t_0: timesteps above it are left out.
+
+    Returns:
+        [M] int64, M >= 1.
+
+    Raises:
+        ValueError: if t_0 is not in 0 … T-1, or no timestep is left.
+    """
+    top, lowest = int(timesteps[0]), int(timesteps[-1])
+    if not 0 <= t_0 <= top:
+        raise ValueError(f"The depth must be between 0 and {top}, got {t_0}.")
+    if t_0 < lowest:
+        raise ValueError(
+            f"No timestep is left at depth {t_0}: the lowest of these {len(timesteps)} steps is {lowest}."
+        )
+    return timesteps[timesteps <= t_0]
+
+
+def abduct_ddim(eps_fn: EpsFn, schedule: NoiseSchedule, x_0: Tensor, timesteps: Tensor) -> Abducted:
+    """DDIM inversion (Song et al. 2021, sec. 5.4): the one state from which eta = 0 draws this image.
+
+    Args:
+        eps_fn: told the image's own label at w = 1, `conditional(model, y)`. A larger w would follow another
+            path back than the one that the image lies on.
+        x_0: [B, C, H, W] images in [-1, 1].
+        timesteps: the list that prediction will walk, [M] int64, strictly descending.
+
+    Raises:
+        ValueError: as in ddim_invert.
+    """
+    *_, last = ddim_invert(eps_fn, schedule, x_0, timesteps)
+    return Abducted(last.x_t, timesteps)
+
+
+def abduct_ddpm(
+    eps_fn: EpsFn,
+    schedule: NoiseSchedule,
+    x_0: Tensor,
+    timesteps: Tensor,
+    noise_fn: NoiseFn | None = None,
+    *,
+    clip_x0: bool = True,
+) -> Abducted:
+    """Edit-friendly inversion (Huberman-Spiegelglas et al. 2024, alg. 1): a noise for each step of DDPM.
+
+    Every x_t gets noise of its own, independent of its neighbours'. The noise of a step is then whatever
+    leads from x_t to the x_t of the next timestep: larger than DDPM's own, so that it holds more of the
+    image. Predicting with the same eps_fn and clip_x0 gives the image back, to rounding.
+
+    Args:
+        noise_fn: standard normal noise like x_0, once a timestep; torch.randn_like if not given.
+        clip_x0: as predict will be told. DDIM's rule, never to clip here, is not needed: what is clipped is
+            in the step's noise.
+        others: as in abduct_ddim.
+
+    Raises:
+        ValueError: as in sample_ddpm.
+    """
+    noise_fn = noise_fn or torch.randn_like
+    states = [q_sample(schedule, x_0, _all(x_0, t), noise_fn(x_0)) for t in timesteps.tolist()]
+    noises = []
+    for k, x in enumerate(states):
+        pair = timesteps[k : k + 2]
+        # One step of the sampler with no noise gives the posterior's mean.
+        mean = next(sample_ddpm(eps_fn, schedule, x, pair, noise_fn=torch.zeros_like, clip_x0=clip_x0)).x_t
+        if len(pair) == 2:
+            noises.append((states[k + 1] - mean) / _sigma(schedule, *pair.tolist()))
+        else:
+            noises.append(x_0 - mean)
+    return Abducted(states[0], timesteps, torch.stack(noises))
+
+
+def abduct_sdedit(
+    schedule: NoiseSchedule, x_0: Tensor, timesteps: Tensor, noise_fn: NoiseFn | None = None
+) -> Abducted:
+    """SDEdit (Meng et al. 2022): plain noise on the image at timesteps[0]. The baseline: no abduction at all.
+
+    Only what shines through the noise is kept; at the top, where nothing does, this is the same-noise draw.
+
+    Args:
+        noise_fn: standard normal noise like x_0; torch.randn_like if not given.
+        others: as in abduct_ddim.
+    """
+    noise_fn = noise_fn or torch.randn_like
+    return Abducted(q_sample(schedule, x_0, _all(x_0, int(timesteps[0])), noise_fn(x_0)), timesteps)
+
+
+def abduct(
+    method: str,
+    eps_fn: EpsFn,
+    schedule: NoiseSchedule,
+    x_0: Tensor,
+    timesteps: Tensor,
+    noise_fn: NoiseFn | None = None,
+    *,
+    clip_x0: bool = True,
+) -> Abducted:
+    """Abduction by the name of its method.
+
+    Args:
+        method: one of METHODS; "same-noise" is fresh noise and knows nothing of the image but its shape.
+        eps_fn: not asked by "sdedit" and "same-noise".
+        timesteps: cut by `to_depth`; of "same-noise" whole, since it is noise only at the top.
+        clip_x0: as predict will be told; "ddpm" alone needs to know.
+        others: as in abduct_ddim and abduct_ddpm.
+
+    Raises:
+        ValueError: for an unknown method, and as in the sampler.
+    """
+    check_method(method)
+    if method == "ddim":
+        return abduct_ddim(eps_fn, schedule, x_0, timesteps)
+    if method == "ddpm":
+        return abduct_ddpm(eps_fn, schedule, x_0, timesteps, noise_fn, clip_x0=clip_x0)
+    if method == "sdedit":
+        return abduct_sdedit(schedule, x_0, timesteps, noise_fn)
+    return Abducted((noise_fn or torch.randn_like)(x_0), timesteps)
+
+
+# -- prediction ------------------------------------------------------------------------------------
+
+
+def predict(
+    eps_fn: EpsFn, schedule: NoiseSchedule, abducted: Abducted, *, clip_x0: bool = True
+) -> Iterator[Step]:
+    """Draw again from what was abducted: DDIM with eta = 0, or DDPM with the stored noises.
+
+    Args:
+        eps_fn: told the target's label: the action.
+        clip_x0: clip every estimate of x_0 to [-1, 1].
+
+    Yields:
+        one Step for each of abducted.timesteps; the last one's x_t [B, C, H, W] is the counterfactual.
+
+    Raises:
+        ValueError: as in the sampler.
+    """
+    x, timesteps, noises = abducted
+    if noises is None:
+        yield from sample_ddim(eps_fn, schedule, x, timesteps, clip_x0=clip_x0)
+        return
+    stored = iter(noises)
+    steps = sample_ddpm(eps_fn, schedule, x, timesteps, noise_fn=lambda _: next(stored), clip_x0=clip_x0)
+    for step in steps:
+        # The sampler's last step adds nothing; the image that was abducted had something left.
+        is_last = step.t == int(timesteps[-1])
+        yield step._replace(x_t=step.x_t + noises[-1]) if is_last else step
+
+
+def counterfactual(
+    method: str,
+    source_eps: EpsFn,
+    target_eps: EpsFn,
+    schedule: NoiseSchedule,
+    x_0: Tensor,
+    timesteps: Tensor,
+    noise_fn: NoiseFn | None = None,
+    *,
+    targets_each: int = 1,
+    clip_x0: bool = True,
+) -> Iterator[Step]:
+    """Abduction, action, prediction.
+
+    Args:
+        method: one of METHODS.
+        source_eps: told the images' own labels, at w = 1, for B samples.
+        target_eps: told the targets, with whatever guidance, for B * targets_each samples.
+        x_0: [B, C, H, W] images in [-1, 1], from 8-bit pixels (`in_8_bits`).
+        timesteps: [M] int64, strictly descending, cut by `to_depth`.
+        noise_fn: of every method but "ddim"; torch.randn_like if not given.
+        targets_each: how many counterfactuals each image gets, all from one abduction: the first image's
+            come first.
+        clip_x0: clip the estimates while decoding.
+
+    Yields:
+        the Steps of the prediction; abduction is done before the first one comes.
+
+    Raises:
+        ValueError: for an unknown method, at once; as in the sampler, with the first Step.
+    """
+    check_method(method)
+
+    def steps() -> Iterator[Step]:
+        found = abduct(method, source_eps, schedule, x_0, timesteps, noise_fn, clip_x0=clip_x0)
+        yield from predict(target_eps, schedule, found.repeated(targets_each), clip_x0=clip_x0)
+
+    return steps()
+
+
+def check_method(method: str) -> None:
+    """Raise ValueError for an unknown method."""
+    if method not in METHODS:
+        raise ValueError(f"Unknown method {method!r}: choose one of {', '.join(METHODS)}.")
+
+
+def _all(x: Tensor, t: int) -> Tensor:
+    return torch.full((len(x),), t, dtype=torch.int64, device=x.device)
+
+
+def _sigma(schedule: NoiseSchedule, t: int, t_prev: int) -> float:
+    """The standard deviation of DDPM's step from t to t_prev (Ho et al. 2020, eq. 7)."""
+    abar, abar_prev = (float(schedule.alphas_cumprod[k]) for k in (t, t_prev))
+    return math.sqrt((1 - abar / abar_prev) * (1 - abar_prev) / (1 - abar))

@@ -1,0 +1,206 @@
+"""A user's own picture becomes a digit as MNIST's are: drawn, scanned or photographed, any size, any colours.
+
+MNIST was made so (LeCun et al. 1998): the strokes' bounding box is scaled to fit 20×20 pixels, its aspect
+kept, and placed in 28×28 with the centre of mass in the middle; strokes bright, background black.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lessons_lib.data import DataError, to_signed
+
+MAX_SIDE = 4096
+# No EPS among them: Pillow would hand it to another program.
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+SIZE, BOX = 28, 20
+# The middle pixel to which MNIST's centres of mass are moved: over its test images they are 14.0 ± 0.3.
+MIDDLE = 14
+_WORK = 512  # larger pictures are shrunk first: only 20 pixels are left in the end
+_GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
+_FAINTEST = 0.04  # of full contrast, 10 of 255 grey levels: less is the paper
+
+
+def load_digit(path: str | os.PathLike) -> Tensor:
+    """A picture file as a digit, [1, 1, 28, 28] in [-1, 1]; of an animation the first picture.
+
+    Raises:
+        DataError: one sentence, if there is no such file, or it is no picture that can be read.
+        ValueError: one sentence, if the picture is larger than 4,096 pixels on a side, or empty.
+    """
+    from PIL import Image, ImageOps
+
+    path = Path(path)
+    if path.is_dir():
+        raise DataError(f"{path} is a folder: name a picture file.")
+    if not path.is_file():
+        raise DataError(f"There is no picture {path}.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
+            with Image.open(path, formats=FORMATS) as image:
+                _check_size(*image.size)  # known from the header: nothing is decoded yet
+                image = ImageOps.exif_transpose(image)  # telephones store which way is up
+                return as_digit(_pixels(image))
+    except Image.DecompressionBombError:
+        raise ValueError(_too_large("it")) from None
+    except PermissionError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+    except Image.UnidentifiedImageError:
+        raise DataError(f"{path} is no picture of a known kind: use {', '.join(FORMATS)}.") from None
+    except (OSError, SyntaxError, EOFError, struct.error):  # Pillow's words for a broken file
+        raise DataError(f"The picture {path} is damaged or cut short.") from None
+
+
+def as_digit(pixels: np.ndarray) -> Tensor:
+    """Pixels as a digit, [1, 1, 28, 28] in [-1, 1].
+
+    Args:
+        pixels: [H, W] grey, [H, W, 3] colour or [H, W, 4] with transparency. Bytes, or numbers of any range;
+            transparency in [0, 1] if they are no whole numbers.
+
+    Raises:
+        ValueError: one sentence, for another shape, a side above 4,096, numbers that are not finite, or a
+            picture without strokes.
+    """
+    pixels = np.asarray(pixels)
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)) or 0 in pixels.shape:
+        raise ValueError(f"A picture must be [H, W], [H, W, 3] or [H, W, 4], got {list(pixels.shape)}.")
+    _check_size(pixels.shape[1], pixels.shape[0])
+    if pixels.dtype.kind not in "biuf" or not np.isfinite(pixels).all():
+        raise ValueError("A picture must hold finite numbers.")
+    ink = _ink(_on_background(*_split(pixels)))
+    return to_signed(torch.from_numpy(_place(_shrink_to_box(_crop(ink)))))[None, None]
+
+
+def _check_size(width: int, height: int) -> None:
+    if max(width, height) > MAX_SIDE:
+        raise ValueError(_too_large(f"it is {width:,} × {height:,}"))
+
+
+def _too_large(found: str) -> str:
+    return f"The picture is too large: at most {MAX_SIDE:,} pixels on a side are allowed, and {found}."
+
+
+def _pixels(image) -> np.ndarray:
+    """A Pillow image of any mode -> [H, W], [H, W, 3] or [H, W, 4]."""
+    if image.mode.startswith(("I", "F")):  # 16 bits or floats: "RGB" would cut them off at 255
+        return np.asarray(image)
+    image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    image.thumbnail((2 * _WORK, 2 * _WORK))  # as bytes, not yet as floats: a photograph needs 16 times less
+    return np.asarray(image)
+
+
+def _split(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Colour [H, W, 1 or 3] float32 with full contrast about 1, and opacity [H, W] in [0, 1] or None."""
+    full = {"bool": 1, "uint8": 255, "uint16": 65535}.get(pixels.dtype.name)
+    if full is None:
+        largest = float(np.abs(pixels).max())
+        full = 1 if largest <= 1 else 255 if largest <= 255 else largest
+    scaled = np.atleast_3d(pixels.astype(np.float32) / full)
+    return scaled[..., :3], scaled[..., 3].clip(0, 1) if scaled.shape[2] == 4 else None
+
+
+def _border(image: np.ndarray) -> np.ndarray:
+    """The pixels along the four edges, [P, …]: a ring of a fiftieth of the shorter side."""
+    ring = np.ones(image.shape[:2], dtype=bool)
+    w = max(1, min(ring.shape) // 50)
+    ring[w:-w, w:-w] = False
+    return image[ring]
+
+
+def _on_background(colour: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
+    """Fill what is transparent: like the border, or, if the border is transparent, unlike the strokes."""
+    if alpha is None or alpha.min() == 1:
+        return colour
+    if alpha.max() < _FAINTEST:
+        raise _empty()
+    edge = _border(alpha)
+    if np.median(edge) >= 0.5:
+        paper = np.median(_border(colour)[edge >= 0.5], axis=0)
+    else:
+        grey = (colour @ _GREY * alpha).sum() / alpha.sum()
+        paper = 0.0 if grey > 0.5 else 1.0
+    alpha = alpha[..., None]
+    return colour * alpha + paper * (1 - alpha)
+
+
+def _ink(colour: np.ndarray) -> np.ndarray:
+    """Colour [H, W, C] -> [H, W] in [0, 1], 0 for the background and 1 for strokes, whatever their colours.
+
+    The background is the border's median. Ink is how far a pixel goes from there towards the strokes' colour,
+    so that dark on light, light on dark and yellow on white are all the same. Contrast is stretched between
+    the paper's noise and the strokes' median.
+    """
+    colour = _shrunk(colour)
+    offset = colour - np.median(_border(colour), axis=0)
+    length = np.abs(offset).max(axis=2)
+    peak = max(float(np.quantile(length, 0.999)), float(length.max()) / 2)
+    if peak < _FAINTEST:
+        raise _empty()
+    towards = offset[length > peak / 2].mean(axis=0)
+    ink = offset @ (towards / max(float(np.linalg.norm(towards)), 1e-6))
+    edge = _border(ink)
+    noise = 3 * 1.4826 * float(np.median(np.abs(edge - np.median(edge))))  # three standard deviations
+    strokes = ink[ink > float(ink.max()) / 2]
+    full = float(np.median(strokes)) if strokes.size else 0.0
+    if full - noise < _FAINTEST:
+        raise _empty()
+    return ((ink - noise) / (full - noise)).clip(0, 1)
+
+
+def _empty() -> ValueError:
+    return ValueError("The picture is empty: it has one colour and no strokes.")
+
+
+def _shrunk(colour: np.ndarray) -> np.ndarray:
+    factor = math.ceil(max(colour.shape[:2]) / _WORK)
+    if factor == 1:
+        return colour
+    x = torch.from_numpy(np.ascontiguousarray(colour)).permute(2, 0, 1)
+    return torch.nn.functional.avg_pool2d(x, factor, ceil_mode=True).permute(1, 2, 0).numpy()
+
+
+def _crop(ink: np.ndarray) -> np.ndarray:
+    """The strokes' bounding box."""
+    solid = np.where(ink > 0.25, ink, 0)
+    return ink[_extent(solid.sum(axis=1)), _extent(solid.sum(axis=0))]
+
+
+def _extent(mass: np.ndarray) -> slice:
+    """Where a row of sums begins and ends; specks with less than 1/500 of it at an end do not count."""
+    first, last = np.searchsorted(mass.cumsum() / mass.sum(), (0.002, 0.998))
+    return slice(first, last + 1)
+
+
+def _shrink_to_box(ink: np.ndarray) -> np.ndarray:
+    """[h, w] with the longer side 20, antialiased, its brightest pixel 1."""
+    from PIL import Image
+
+    scale = BOX / max(ink.shape)
+    height, width = (max(1, round(side * scale)) for side in ink.shape)
+    small = Image.fromarray(ink.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
+    found = np.asarray(small).clip(0, None)
+    return (found / found.max()).clip(0, 1)
+
+
+def _place(digit: np.ndarray) -> np.ndarray:
+    """[h, w] in [0, 1] -> bytes [28, 28] with the centre of mass at the middle, as far as the digit fits."""
+    height, width = digit.shape
+    top, left = _offset(digit.sum(axis=1)), _offset(digit.sum(axis=0))
+    image = np.zeros((SIZE, SIZE), dtype=np.uint8)
+    image[top : top + height, left : left + width] = (digit * 255).round()
+    return image
+
+
+def _offset(mass: np.ndarray) -> int:
+    centre = float(mass @ np.arange(len(mass)) / mass.sum())
+    return int(np.clip(round(MIDDLE - centre), 0, SIZE - len(mass)))

@@ -1,0 +1,408 @@
+"""counterfactuals.py: abduction gives the image back; another label moves it, and keeps its noise."""
+
+import dataclasses
+import itertools
+
+import pytest
+import torch
+
+from lessons_lib import counterfactuals as cf
+from lessons_lib import metrics
+from lessons_lib.classifier import NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.generation import (
+    CounterfactualRequest,
+    check_counterfactual,
+    counterfactual_defaults,
+    counterfactual_images,
+    counterfactuals,
+)
+from lessons_lib.guidance import with_cfg
+from lessons_lib.samplers import SampleNoise, ddim_invert, sample_ddim
+from lessons_lib.schedules import NoiseSchedule, spaced_timesteps
+from lessons_lib.toy import GaussianMixture
+from lessons_lib.unet import UNet, UNetConfig
+from lessons_lib.weights import WeightsError, save_pretrained
+
+SCHEDULE = NoiseSchedule.linear()
+CLOUDS = GaussianMixture(torch.tensor([[-0.6, -0.3], [0.6, 0.3]], dtype=torch.float64), std=0.12)
+SOURCE = torch.zeros(8, dtype=torch.int64)
+TARGET = 1 - SOURCE
+
+
+def cloud(y):
+    """The exact EpsFn of class y."""
+    return CLOUDS.eps_fn(SCHEDULE, y)
+
+
+def points():
+    """Eight points of the first cloud."""
+    noise = torch.randn(8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return CLOUDS.means[0] + CLOUDS.std * noise
+
+
+def noise(batch=8):
+    return SampleNoise([(7, k) for k in range(batch)])
+
+
+def last(steps):
+    *_, step = steps
+    return step.x_t
+
+
+def moved(method, steps, target, **options):
+    ts = spaced_timesteps(1000, steps)
+    return last(
+        cf.counterfactual(
+            method, cloud(SOURCE), cloud(target), SCHEDULE, points(), ts, noise(), clip_x0=False, **options
+        )
+    )
+
+
+# -- DDIM inversion --------------------------------------------------------------------------------
+
+
+def errors(target, expected):
+    return [float((moved("ddim", steps, target) - expected).abs().max()) for steps in (20, 40, 80, 160, 320)]
+
+
+def test_inversion_and_decoding_come_back_and_more_steps_come_closer():
+    found = errors(SOURCE, points())
+    assert all(after < 0.7 * before for before, after in itertools.pairwise(found)), found
+    assert found[-1] < 0.02
+
+
+def test_a_counterfactual_is_the_same_point_of_the_other_cloud():
+    """Of equal widths: x - m_a + m_b, exact for infinitely many steps, and first order before."""
+    found = errors(TARGET, points() - CLOUDS.means[0] + CLOUDS.means[1])
+    assert all(after < 0.7 * before for before, after in itertools.pairwise(found)), found
+    assert found[-1] < 0.02
+
+
+def test_inversion_undoes_the_samplers_step_but_for_the_network():
+    """With an eps that does not depend on x there is nothing left to err: the same list, reversed."""
+
+    def fixed(x_t, t):
+        return torch.full_like(x_t, 0.3) * (1 + t.view(-1, 1) / 1000)
+
+    ts = torch.tensor([700, 333, 20])
+    steps = list(ddim_invert(fixed, SCHEDULE, points(), ts))
+    assert [step.t for step in steps] == [20, 333, 700]
+    back = last(sample_ddim(fixed, SCHEDULE, steps[-1].x_t, ts, clip_x0=False))
+    torch.testing.assert_close(back, points(), rtol=0, atol=1e-12)
+
+
+def test_inversion_never_clips():
+    far = 5 + points()
+    found = cf.abduct_ddim(lambda x, t: torch.zeros_like(x), SCHEDULE, far, torch.tensor([999, 400]))
+    torch.testing.assert_close(found.x, far * SCHEDULE.alphas_cumprod[999].sqrt())
+
+
+def test_inversion_asks_at_the_timestep_that_it_moves_to_and_leaves_the_grad_mode_alone():
+    asked = []
+
+    def eps_fn(x_t, t):
+        asked.append((t.tolist(), torch.is_grad_enabled()))
+        return 0.1 * x_t
+
+    for step in ddim_invert(eps_fn, SCHEDULE, points()[:2].requires_grad_(), torch.tensor([500, 9])):
+        assert torch.is_grad_enabled() and not step.x_t.requires_grad
+    assert asked == [([9, 9], False), ([500, 500], False)]
+    assert step.x_t.dtype == torch.float64
+    with pytest.raises(ValueError, match="timesteps must"):
+        next(ddim_invert(eps_fn, SCHEDULE, points(), torch.tensor([3, 5])))
+
+
+# -- the other methods -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("ts", [[999, 700, 300, 20], [400, 100], [60]])
+def test_edit_friendly_inversion_gives_the_input_back(ts, clip):
+    def wrong(x_t, t):  # exactness owes nothing to a good network
+        return torch.sin(3 * x_t) + t.view(-1, 1) / 1000
+
+    abducted = cf.abduct_ddpm(wrong, SCHEDULE, points(), torch.tensor(ts), noise(), clip_x0=clip)
+    assert abducted.noises.shape == (len(ts), 8, 2)
+    steps = list(cf.predict(wrong, SCHEDULE, abducted, clip_x0=clip))
+    assert [step.t for step in steps] == ts
+    torch.testing.assert_close(steps[-1].x_t, points(), rtol=0, atol=1e-10)
+
+
+def test_edit_friendly_noise_is_drawn_anew_for_each_timestep():
+    ts = spaced_timesteps(1000, 20)
+    x_0 = CLOUDS.means[0].expand(4000, 2)
+    drawn = torch.Generator().manual_seed(0)
+    states = []
+
+    def noise_fn(x):
+        states.append(torch.randn(x.shape, dtype=x.dtype, generator=drawn))
+        return states[-1]
+
+    abducted = cf.abduct_ddpm(cloud(torch.zeros(4000).long()), SCHEDULE, x_0, ts, noise_fn)
+    assert len(states) == 20
+    # DDPM's own noise has deviation 1; independent states leave more to bridge (the paper's sec. 3).
+    assert abducted.noises[5:-1].std() > 1.2
+
+
+@pytest.mark.parametrize("method", cf.METHODS)
+def test_every_method_reaches_the_target_cloud(method):
+    found = moved(method, 100, TARGET)
+    assert ((found - CLOUDS.means[1]).norm(dim=1) < 0.6).all()
+
+
+def test_what_each_method_keeps():
+    """How far the result is from the same point of the other cloud: little if the noise was abducted."""
+    same = points() - CLOUDS.means[0] + CLOUDS.means[1]
+    far = {method: float((moved(method, 100, TARGET) - same).norm(dim=1).mean()) for method in cf.METHODS}
+    assert far["ddim"] < 0.05 and far["ddpm"] < 1e-4, far
+    assert far["sdedit"] > 0.1 and far["same-noise"] > 0.1, far
+
+
+def test_same_noise_ignores_the_image_and_sdedit_does_not_abduct():
+    ts = spaced_timesteps(1000, 5)
+    a, b = (cf.abduct("same-noise", None, SCHEDULE, x, ts, noise()).x for x in (points(), 0 * points()))
+    assert torch.equal(a, b)
+    plain = cf.abduct("sdedit", None, SCHEDULE, points(), ts[2:], noise())
+    abar = SCHEDULE.alphas_cumprod[ts[2]]
+    torch.testing.assert_close(plain.x, abar.sqrt() * points() + (1 - abar).sqrt() * noise()(points()))
+    assert plain.noises is None
+
+
+@pytest.mark.parametrize("method", cf.METHODS)
+def test_a_batch_of_8_equals_8_singles(method):
+    ts, whole = spaced_timesteps(1000, 6), moved(method, 6, TARGET)
+    for k in range(8):
+        one = last(
+            cf.counterfactual(
+                method, cloud(SOURCE[:1]), cloud(TARGET[:1]), SCHEDULE, points()[k : k + 1], ts,
+                SampleNoise([(7, k)]), clip_x0=False,
+            )
+        )  # fmt: skip
+        torch.testing.assert_close(one[0], whole[k], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", cf.METHODS)
+def test_one_abduction_serves_several_targets(method):
+    both = torch.tensor([0, 1]).repeat(8)
+    found = moved(method, 6, both, targets_each=2).unflatten(0, (8, 2))
+    torch.testing.assert_close(found[:, 0], moved(method, 6, SOURCE), rtol=0, atol=1e-12)
+    torch.testing.assert_close(found[:, 1], moved(method, 6, TARGET), rtol=0, atol=1e-12)
+
+
+def test_an_unknown_method_is_refused_at_once():
+    with pytest.raises(ValueError, match="Unknown method 'magic': choose one of ddim, ddpm, sdedit, same-n"):
+        cf.counterfactual("magic", None, None, SCHEDULE, points(), torch.tensor([3]))
+
+
+# -- depth, pixels, grids --------------------------------------------------------------------------
+
+
+def test_depth_leaves_out_what_lies_above_and_keeps_more_of_the_image():
+    ts = spaced_timesteps(1000, 25)
+    assert cf.to_depth(ts, 999).tolist() == ts.tolist()
+    assert cf.to_depth(ts, 119).tolist() == [119, 79, 39]
+    assert cf.to_depth(ts, 118).tolist() == [79, 39]
+    ways = [cf.to_depth(ts, depth) for depth in (999, 500, 250, 100)]
+    far = [
+        float(
+            (
+                last(cf.counterfactual("ddim", cloud(SOURCE), cloud(TARGET), SCHEDULE, points(), way))
+                - points()
+            )
+            .abs()
+            .mean()
+        )
+        for way in ways
+    ]
+    assert far == sorted(far, reverse=True) and far[-1] < 0.8 * far[0]
+
+
+@pytest.mark.parametrize(
+    "t_0, words",
+    [
+        (-1, "The depth must be between 0 and 999, got -1."),
+        (1000, "The depth must be between 0 and 999, got 1000."),
+        (38, "No timestep is left at depth 38: the lowest of these 25 steps is 39."),
+    ],
+)
+def test_a_depth_out_of_range_is_refused(t_0, words):
+    with pytest.raises(ValueError) as caught:
+        cf.to_depth(spaced_timesteps(1000, 25), t_0)
+    assert str(caught.value) == words
+
+
+def test_8_bit_pixels_stay_and_others_are_rounded():
+    pixels = torch.arange(256, dtype=torch.float32) / 127.5 - 1
+    torch.testing.assert_close(cf.in_8_bits(pixels), pixels, rtol=0, atol=1e-6)
+    x = torch.rand(1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 3 - 1.5
+    rounded = cf.in_8_bits(x)
+    assert rounded.dtype == torch.float64 and len(rounded.unique()) <= 256
+    assert (rounded - x.clamp(-1, 1)).abs().max() <= 1 / 255 + 1e-9
+    torch.testing.assert_close(cf.in_8_bits(rounded), rounded)
+
+
+def test_a_row_of_the_grid_shares_its_noise():
+    x_T = torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    asked = []
+
+    def guide(y):
+        asked.append(y.tolist())
+        return cloud(y)
+
+    ts = spaced_timesteps(1000, 100)
+    grid = cf.same_noise_grid(guide, SCHEDULE, x_T, 2, ts)
+    assert grid.shape == (3, 2, 2) and asked == [[0, 1] * 3], "one batch"
+    # Clouds of one width: the same noise lands on the same point of each.
+    residuals = grid - CLOUDS.means
+    torch.testing.assert_close(residuals[:, 0], residuals[:, 1], rtol=0, atol=0.01)
+    alone = cf.same_noise_grid(guide, SCHEDULE, x_T[1:2], 2, ts)
+    torch.testing.assert_close(alone[0], grid[1], rtol=0, atol=1e-12)
+
+
+# -- by request ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A folder with an untrained denoiser of 8×8 images and 3 classes, one without, and a classifier."""
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    for name, num_classes in (("denoiser", 3), ("unlabelled", 0)):
+        network = UNet(UNetConfig(image_size=8, channel_mults=(1, 2), num_classes=num_classes))
+        for parameter in network.parameters():
+            if parameter.abs().sum() == 0:  # a fresh network predicts zero, whatever it is asked
+                torch.nn.init.normal_(parameter, std=0.05)
+        card = {"defaults": {"guidance_scale": 3.0, "sampler": "ddpm", "steps": 4}}
+        save_pretrained(folder / f"{name}.safetensors", network, NoiseSchedule.linear(100), card)
+    config = NoisyClassifierConfig(image_size=8, widths=(32, 32), embedding_channels=16, num_classes=3)
+    classifier = NoisyClassifier(config)
+    save_pretrained(folder / "classifier.safetensors", classifier, NoiseSchedule.linear(100), {})
+    return folder
+
+
+def request(tiny, sources=(0, 1), targets=(1, 2), **options):
+    options = {"weights": tiny / "denoiser.safetensors", "steps": 4} | options
+    return CounterfactualRequest(sources, targets, **options)
+
+
+def images(count=2):
+    return torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.mark.parametrize("method", cf.METHODS)
+def test_a_request_is_the_library_by_hand(tiny, method):
+    from lessons_lib.generation import load_model
+
+    asked = request(tiny, method=method, guidance_scale=2.0, seed=5)
+    steps = list(counterfactuals(asked, images()))
+    model, schedule, _ = load_model(tiny / "denoiser.safetensors")
+    ts = spaced_timesteps(100, 4)
+    assert [step.t for step in steps] == ts.tolist()
+    by_hand = cf.counterfactual(
+        method, with_cfg(model, torch.tensor([0, 1]), 1.0), with_cfg(model, torch.tensor([1, 2]), 2.0),
+        schedule, cf.in_8_bits(images()), ts, SampleNoise([(5, 0), (5, 1)]),
+    )  # fmt: skip
+    torch.testing.assert_close(steps[-1].x_t, last(by_hand), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", cf.METHODS)
+def test_batches_do_not_change_the_result(tiny, method):
+    asked = request(tiny, (0, 1, 2), (1, 2, 0, 2, 0, 1), method=method)
+    whole = counterfactual_images(asked, images(3))
+    assert whole.shape == (6, 1, 8, 8) and whole.abs().max() <= 1
+    # From x_T back to x_0 rounding grows by 1 / sqrt(abar_T), 150 here, and nothing clips it on the way up.
+    torch.testing.assert_close(counterfactual_images(asked, images(3), 2), whole, rtol=0, atol=2e-3)
+    torch.testing.assert_close(counterfactual_images(asked, images(3), 1), whole, rtol=0, atol=2e-3)
+
+
+def test_interventions_start_from_8_bits(tiny):
+    asked = request(tiny)
+    hidden = images() + 1e-4 * torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    same = cf.in_8_bits(hidden) == cf.in_8_bits(images())
+    hidden = torch.where(same, hidden, images())  # a message below the pixels
+    a, b = (counterfactual_images(asked, x) for x in (hidden, images()))
+    assert torch.equal(a, b)
+
+
+def test_a_depth_takes_fewer_steps(tiny):
+    steps = list(counterfactuals(request(tiny, depth=60), images()))
+    assert [step.t for step in steps] == [49, 24]
+
+
+def test_a_classifier_decodes_and_a_model_without_labels_inverts_without(tiny):
+    for name in ("denoiser", "unlabelled"):
+        asked = request(
+            tiny, weights=tiny / f"{name}.safetensors", guidance="classifier", guidance_scale=1.5,
+            classifier=tiny / "classifier.safetensors",
+        )  # fmt: skip
+        assert counterfactual_images(asked, images()).isfinite().all()
+        assert check_counterfactual(asked) == 3
+
+
+def test_defaults_are_the_cards(tiny):
+    filled = counterfactual_defaults(request(tiny))
+    assert (filled.guidance_scale, filled.depth, filled.steps) == (3.0, 99, 4)
+    assert counterfactual_defaults(filled) == filled
+    assert counterfactual_defaults(request(tiny, method="same-noise")).depth is None
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"method": "magic"}, "Unknown method 'magic'"),
+        ({"guidance": "none"}, "Unknown guidance 'none': choose one of cfg, classifier."),
+        ({"guidance": "classifier-x0"}, "Unknown guidance 'classifier-x0'"),
+        ({"sources": ()}, "At least one label is needed."),
+        ({"targets": ()}, "At least one label is needed."),
+        ({"targets": (1, "x")}, "Labels must be whole numbers"),
+        ({"targets": (1, 2, 0)}, "There are 3 targets for 2 sources: as many for each are needed."),
+        ({"sample_indices": (1,)}, "There are 1 sample indices for 2 sources."),
+        ({"depth": -1}, "The depth must be at least 0, got -1."),
+        ({"depth": 0.5}, "The depth must be a whole number, got 0.5."),
+        ({"depth": 5, "method": "same-noise"}, "takes no depth"),
+        ({"guidance_scale": float("nan")}, "must be a finite number"),
+        ({"guidance": "classifier", "guidance_scale": -1.0}, "must be at least 0"),
+        ({"classifier": "x"}, "asks no classifier"),
+        ({"steps": 0}, "at least 1, got 0"),
+        ({"precision": "fp4"}, "Unknown precision"),
+    ],
+)
+def test_bad_requests_are_one_sentence(tiny, wrong, words):
+    with pytest.raises(ValueError) as caught:
+        request(tiny, **wrong)
+    assert words in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"targets": (3, 0)}, "Unknown label 3: choose from 0 to 2."),
+        ({"sources": (0, 3)}, "Unknown label 3: choose from 0 to 2."),
+        ({"depth": 100}, "The depth must be between 0 and 99, got 100."),
+        ({"depth": 3}, "No timestep is left at depth 3"),
+        ({"steps": 101}, "between 1 and 100 (T), got 101"),
+    ],
+)
+def test_what_these_weights_cannot_do_is_refused_beforehand(tiny, wrong, words):
+    asked = request(tiny, **wrong)
+    for refuse in (lambda: check_counterfactual(asked), lambda: next(counterfactuals(asked, images()))):
+        with pytest.raises(ValueError) as caught:
+            refuse()
+        assert words in str(caught.value)
+
+
+def test_images_and_weights_that_do_not_suit(tiny):
+    with pytest.raises(ValueError, match=r"must have shape \[2, 1, 8, 8\], got \[1, 1, 8, 8\]"):
+        next(counterfactuals(request(tiny), images(1)))
+    with pytest.raises(ValueError, match="1 images for 2 sources"):
+        counterfactual_images(request(tiny), images(1))
+    with pytest.raises(ValueError, match="batch size must be at least 1"):
+        counterfactual_images(request(tiny), images(), 0)
+    with pytest.raises(WeightsError, match="are no denoiser"):
+        check_counterfactual(request(tiny, weights=tiny / "classifier.safetensors"))
+    assert dataclasses.replace(request(tiny), seed=3).targets_each == 1
+
+
+def test_eight_bits_are_those_of_the_measures():
+    images = torch.linspace(-1, 1, 1001).view(1, 1, 7, 143)
+    assert torch.equal(cf.in_8_bits(images), metrics.to_8bit(images))

@@ -1,0 +1,231 @@
+"""pictures.py: however a digit is drawn, scanned or coloured, it becomes one that an MNIST network reads."""
+
+import functools
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lessons_lib import data, pictures
+from lessons_lib.generation import load_model
+
+NUM = 50
+WHITE = (255, 255, 255)
+
+
+@functools.cache
+def digits():
+    found = data.load("digits", "test")
+    return found.images[:NUM, 0].numpy(), found.labels[:NUM]
+
+
+def canvas(digit):
+    """A digit [28, 28] enlarged in a picture of 200 × 150."""
+    large = Image.fromarray(digit).resize((150, 150), Image.Resampling.BICUBIC)
+    return np.pad(np.asarray(large), ((0, 0), (10, 40)))
+
+
+def coloured(picture, ink, paper):
+    share = picture[..., None] / 255
+    return (np.array(ink) * share + np.array(paper) * (1 - share)).astype(np.uint8)
+
+
+def scanned(picture):
+    """Dark on paper-white, turned by 8 degrees, noisy, and darker towards one side."""
+    turned = Image.fromarray(255 - picture).rotate(8, fillcolor=255, expand=True)
+    pixels = 20 + 0.85 * np.asarray(turned).astype(float) + np.linspace(0, 15, turned.width)
+    return (pixels + np.random.default_rng(0).normal(0, 12, pixels.shape)).clip(0, 255).astype(np.uint8)
+
+
+def transparent(picture, ink):
+    """Strokes of one colour on nothing, as a canvas in a browser hands them over."""
+    return np.dstack([np.broadcast_to(np.uint8(ink), (*picture.shape, 3)), picture])
+
+
+def opaque(picture):
+    return np.dstack([coloured(picture, (0, 0, 0), WHITE), np.full(picture.shape, 255, np.uint8)])
+
+
+DRAWN = {
+    "as it is": lambda x: x,
+    "light on dark": canvas,
+    "dark on light": lambda x: 255 - canvas(x),
+    "0 to 1": lambda x: canvas(x) / 255,
+    "-1 to 1": lambda x: canvas(x) / 127.5 - 1,
+    "16 bits": lambda x: canvas(x).astype(np.uint16) * 257,
+    "faint": lambda x: (200 - canvas(x) * 0.2).astype(np.uint8),
+    "yellow on white": lambda x: coloured(canvas(x), (255, 230, 0), WHITE),
+    "red on blue": lambda x: coloured(canvas(x), (220, 30, 30), (30, 60, 200)),
+    "scanned": lambda x: scanned(canvas(x)),
+    "black on nothing": lambda x: transparent(canvas(x), (0, 0, 0)),
+    "white on nothing": lambda x: transparent(canvas(x), WHITE),
+    "opaque": lambda x: opaque(canvas(x)),
+    "small in a corner of a large picture": lambda x: np.pad(canvas(x), ((40, 700), (900, 60))),
+}
+
+
+def centre_of_mass(digit):
+    mass, at = (digit[0, 0] + 1) / 2, torch.arange(28.0)
+    return float(mass.sum(1) @ at / mass.sum()), float(mass.sum(0) @ at / mass.sum())
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_the_evaluator_reads_what_was_drawn(name):
+    images, labels = digits()
+    found = torch.cat([pictures.as_digit(DRAWN[name](image)) for image in images])
+    assert found.shape == (NUM, 1, 28, 28) and found.dtype == torch.float32
+    assert found.min() == -1 and found.max() == 1
+    read = load_model("mnist-evaluator")[0].probabilities(found).argmax(dim=1)
+    assert (read == labels).float().mean() >= 0.9
+    for digit in found:
+        # Half a pixel, and what rounding to bytes moves.
+        assert centre_of_mass(digit[None]) == pytest.approx((14, 14), abs=0.51)
+
+
+def test_the_longer_side_is_20_pixels_and_the_aspect_is_kept():
+    tall = np.zeros((300, 200))
+    tall[50:250, 90:130] = 1  # 200 × 40
+    found = pictures.as_digit(tall)[0, 0] > 0
+    assert (int(found.any(1).sum()), int(found.any(0).sum())) == (20, 4)
+    found = pictures.as_digit(tall.T)[0, 0] > 0
+    assert (int(found.any(1).sum()), int(found.any(0).sum())) == (4, 20)
+
+
+def test_a_lopsided_digit_is_not_cut():
+    corner = np.zeros((200, 200))
+    corner[20:180, 20:30] = corner[170:180, 20:180] = 1
+    corner[100:180, 20:100] = 1  # nearly all the mass at one corner
+    found = pictures.as_digit(corner)[0, 0] > 0
+    assert (int(found.any(1).sum()), int(found.any(0).sum())) == (20, 20)
+
+
+@pytest.mark.mnist
+def test_mnist_itself_hardly_changes():
+    found = data.load("mnist", "test")
+    images = [pictures.as_digit(image[0].numpy()) for image in found.images[:NUM]]
+    error = (torch.cat(images) - data.to_signed(found.images[:NUM])).abs().mean() / 2
+    assert error < 0.01
+
+
+# ---- files ----
+
+
+@pytest.mark.parametrize("name", ["d.png", "d.jpg", "d.gif", "d.bmp", "d.webp", "d.tiff", "no_suffix"])
+def test_files_of_many_kinds(tmp_path, name):
+    picture, path = 255 - canvas(digits()[0][0]), tmp_path / name
+    Image.fromarray(picture).save(path, **({} if "." in name else {"format": "png"}))
+    assert (pictures.load_digit(path) - pictures.as_digit(picture)).abs().mean() < 0.02
+    assert torch.equal(pictures.load_digit(str(path)), pictures.load_digit(path))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "CMYK", "I;16", "F"])
+def test_modes(tmp_path, mode):
+    image = Image.fromarray(255 - canvas(digits()[0][0]))
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+    path = tmp_path / ("d.tiff" if mode in ("CMYK", "F", "I;16") else "d.png")
+    image.convert(mode).save(path)
+    expected = pictures.as_digit(canvas(digits()[0][0]))
+    # One bit holds no soft edges.
+    assert (pictures.load_digit(path) - expected).abs().mean() < (0.1 if mode == "1" else 0.05)
+
+
+def test_a_palette_with_a_transparent_colour(tmp_path):
+    picture = canvas(digits()[0][0])
+    image = Image.fromarray((picture > 127).astype(np.uint8), mode=None).convert("P")
+    image.putpalette([0, 0, 0, 10, 10, 10])  # dark strokes; the background is dark too, but transparent
+    image.save(tmp_path / "d.gif", transparency=0)
+    assert (pictures.load_digit(tmp_path / "d.gif") - pictures.as_digit(picture)).abs().mean() < 0.1
+
+
+def test_a_photograph_is_turned_as_its_camera_says(tmp_path):
+    picture = Image.fromarray(255 - canvas(digits()[0][0]))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
+    picture.rotate(90, expand=True).save(tmp_path / "d.png", exif=exif)
+    assert torch.equal(pictures.load_digit(tmp_path / "d.png"), pictures.as_digit(np.asarray(picture)))
+
+
+def test_the_largest_picture_allowed(tmp_path):
+    large = Image.fromarray(255 - digits()[0][0]).resize((4096, 4096))
+    large.save(tmp_path / "d.png")
+    read = load_model("mnist-evaluator")[0].probabilities(pictures.load_digit(tmp_path / "d.png")).argmax()
+    assert read == digits()[1][0]
+
+
+# ---- what cannot be read ----
+
+
+def png_header(width, height):
+    """The first bytes of a PNG file of any size; there are no pixels behind them."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    empty = b"IDAT" + zlib.compress(b"")
+    chunks = [
+        struct.pack(">I", len(x) - 4) + x + struct.pack(">I", zlib.crc32(x)) for x in (body, empty, b"IEND")
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("size", [(10_000, 10_000), (4097, 1), (1, 5000), (100_000, 100_000)])
+def test_a_large_picture_is_refused_before_it_is_decoded(tmp_path, size, recwarn):
+    path = tmp_path / "large.png"
+    path.write_bytes(png_header(*size))
+    with pytest.raises(ValueError, match="too large: at most 4,096 pixels on a side"):
+        pictures.load_digit(path)
+    assert not recwarn.list
+
+
+def test_bad_files_are_one_sentence(tmp_path):
+    with pytest.raises(data.DataError, match="is a folder"):
+        pictures.load_digit(tmp_path)
+    with pytest.raises(data.DataError, match="There is no picture"):
+        pictures.load_digit(tmp_path / "missing.png")
+    path = tmp_path / "d.png"
+    Image.fromarray(canvas(digits()[0][0])).save(path)
+    content = path.read_bytes()
+    for broken in (b"", b"no picture", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", content[:5]):
+        path.write_bytes(broken)
+        with pytest.raises(data.DataError, match=r"d\.png is no picture of a known kind"):
+            pictures.load_digit(path)
+    for broken in (content[:200], content[:60] + bytes(50) + content[110:], png_header(50, 50)):
+        path.write_bytes(broken)
+        with pytest.raises(data.DataError, match=r"d\.png is damaged"):
+            pictures.load_digit(path)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.zeros((50, 50)),
+        np.full((9, 7, 3), 255, np.uint8),
+        np.zeros((20, 20, 4), np.uint8),
+        np.dstack([np.full((20, 20, 3), 90, np.uint8), np.full((20, 20), 255, np.uint8)]),
+        np.zeros((1, 1)),
+        np.random.default_rng(0).normal(0.5, 0.1, (200, 150)),
+        np.random.default_rng(0).integers(250, 255, (200, 150, 3)).astype(np.uint8),
+    ],
+    ids=["black", "white", "transparent", "opaque", "one pixel", "noise", "paper"],
+)
+def test_an_empty_picture_is_one_sentence(tmp_path, pixels):
+    with pytest.raises(ValueError, match=r"^The picture is empty: it has one colour and no strokes\.$"):
+        pictures.as_digit(pixels)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "sentence"),
+    [
+        (np.zeros((0, 5)), r"got \[0, 5\]"),
+        (np.zeros(5), r"got \[5\]"),
+        (np.zeros((5, 5, 2)), r"got \[5, 5, 2\]"),
+        (np.zeros((2, 5, 5, 3)), r"must be \[H, W\]"),
+        (np.zeros((2, 5000)), "it is 5,000 × 2"),
+        (np.full((5, 5), np.nan), "finite"),
+        (np.full((5, 5), "x"), "finite"),
+    ],
+)
+def test_other_arrays_are_refused(pixels, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        pictures.as_digit(pixels)
