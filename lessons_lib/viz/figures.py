@@ -202,11 +202,13 @@ def sweep_figure(lines: dict[str, Sequence[dict]], xlabel: str = "guidance scale
     axes[1].set_yscale("log")
     axes[2].axhline(1, color=GREY, linestyle=":", lw=1)
     largest = max(float(row["guidance_scale"]) for row in every)
-    ticks = [0, *(2**k for k in range(20) if 2**k <= largest)]
+    powers = [2**k for k in range(20) if 2**k <= largest]
+    ticks = [0, *(powers if len(powers) < 6 else powers[::2])]
     for ax, (_, what, _) in zip(axes, shown, strict=True):
-        ax.set(xlabel=xlabel, ylabel=what, xscale="symlog", xticks=ticks)
+        ax.set(xlabel=xlabel, ylabel=what, xscale="symlog", xticks=ticks, xlim=(-0.15, 1.15 * largest))
         ax.minorticks_off()
         ax.xaxis.set_major_formatter("{x:g}")
+    axes[0].set_ylim(min(axes[0].get_ylim()[0], 95), 101)
     fig.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return fig, axes
 
