@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import ipywidgets as w
@@ -38,6 +39,13 @@ def common_controls(
         control(w.FloatSlider, **scale, description="Guidance scale"),
         control(w.BoundedIntText, value=seed, min=0, max=LARGEST_SEED, description="Seed", layout=NARROW),
     )
+
+
+def new_seed_button(seed: w.Widget) -> w.Button:
+    """A button that sets another seed."""
+    button = w.Button(description="New seed", tooltip="Other noise", layout={"width": "100px"})
+    button.on_click(lambda _: setattr(seed, "value", random.randint(0, 9999)))
+    return button
 
 
 def steps_control(steps: int, num_timesteps: int) -> w.SelectionSlider:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import random
 from collections.abc import Generator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from lessons_lib.widgets.controls import (
     card_defaults,
     common_controls,
     control,
+    new_seed_button,
     steps_control,
 )
 from lessons_lib.widgets.drawing import (
@@ -77,7 +77,6 @@ class DigitGenerator(Panel):
         self.children = self._arranged()
         for each in (self.digit, self.guidance_scale, self.sampler, self.steps, self.seed):
             each.observe(self._redraw, "value")
-        self.new_seed.on_click(lambda _: setattr(self.seed, "value", random.randint(0, 9999)))
         self.scrubber.observe(self._show_moment, "value")
         self.save.on_click(self._save)
         self._redraw()
@@ -95,7 +94,7 @@ class DigitGenerator(Panel):
             w.Dropdown, options=samplers, value=sampler, description="Sampler", layout=NARROW
         )
         self.steps = steps_control(steps or defaults["steps"], num_timesteps)
-        self.new_seed = w.Button(description="New seed", tooltip="Other noise", layout={"width": "100px"})
+        self.new_seed = new_seed_button(self.seed)
         self.save = w.Button(
             description="Save GIF", tooltip="Write the way from noise to digit into this folder"
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import html
-import random
 from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from torch import Tensor
 from lessons_lib.generation import GenerationRequest, load_model
 from lessons_lib.guidance import LogProbFn, class_log_prob, unconditional, with_classifier
 from lessons_lib.schedules import NoiseSchedule, predict_x0
-from lessons_lib.widgets.controls import ROOM, Picture, caption, common_controls, control
+from lessons_lib.widgets.controls import ROOM, Picture, caption, common_controls, control, new_seed_button
 from lessons_lib.widgets.drawing import EVALUATOR, Drawing, drawing_steps, still_picture
 from lessons_lib.widgets.panel import Panel
 from lessons_lib.widgets.rows import labels_read, share_of
@@ -164,8 +163,7 @@ class GradientOverlay(Panel):
         self.digit, self.guidance_scale, self.seed = common_controls(
             digit, guidance_scale, seed, max(8, guidance_scale)
         )
-        self.new_seed = w.Button(description="New seed", tooltip="Other noise", layout={"width": "100px"})
-        self.new_seed.on_click(lambda _: setattr(self.seed, "value", random.randint(0, 9999)))
+        self.new_seed = new_seed_button(self.seed)
         # No network runs here, so the pictures may follow the slider while it moves.
         self.scrubber = control(
             w.IntSlider, value=1, min=1, max=max(2, steps), description="Step", continuous_update=True

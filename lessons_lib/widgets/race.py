@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import html
-import random
 import time
 from collections.abc import Generator, Mapping
 from pathlib import Path
@@ -14,7 +13,16 @@ import ipywidgets as w
 import torch
 
 from lessons_lib.generation import GenerationRequest
-from lessons_lib.widgets.controls import STEPS, STYLE, WIDE, Picture, card_defaults, common_controls, control
+from lessons_lib.widgets.controls import (
+    STEPS,
+    STYLE,
+    WIDE,
+    Picture,
+    card_defaults,
+    common_controls,
+    control,
+    new_seed_button,
+)
 from lessons_lib.widgets.drawing import EVALUATOR, SamplerFn, read, still_picture
 from lessons_lib.widgets.lanes import YOURS, Runner, lane_words, rounds, runner_for, summary, times
 from lessons_lib.widgets.panel import TEXT, Panel
@@ -67,8 +75,7 @@ class SamplerRace(Panel):
         self.runners: dict[str, Runner] = {}
         self._raced, self._warm = {}, False
         self.digit, self.guidance_scale, self.seed = common_controls(digit, guidance_scale, seed)
-        self.new_seed = w.Button(description="New seed", tooltip="Other noise", layout={"width": "100px"})
-        self.new_seed.on_click(lambda _: setattr(self.seed, "value", random.randint(0, 9999)))
+        self.new_seed = new_seed_button(self.seed)
         self.again = w.Button(
             description="Race", tooltip="Run it once more", button_style="primary", layout={"width": "100px"}
         )

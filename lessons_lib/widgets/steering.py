@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import html
-import random
 from collections.abc import Generator, Mapping
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from lessons_lib.widgets.controls import (
     card_defaults,
     common_controls,
     control,
+    new_seed_button,
     steps_control,
 )
 from lessons_lib.widgets.drawing import EVALUATOR, Drawing, drawing_steps, fresh_path, still_picture
@@ -98,7 +98,7 @@ class MethodComparison(Panel):
             w.Dropdown, options=SAMPLER_NAMES, value=sampler, description="Sampler", layout={"width": "290px"}
         )
         self.steps = steps_control(steps, num_timesteps)
-        self.new_seed = w.Button(description="New seed", tooltip="Other noise", layout={"width": "100px"})
+        self.new_seed = new_seed_button(self.seed)
         self.interval = None
         if interval:
             last = num_timesteps - 1
@@ -156,7 +156,6 @@ class MethodComparison(Panel):
             tick.observe(self._tick, "value")
         for each in (self.scrubber, self.view):
             each.observe(self._show_moment, "value")
-        self.new_seed.on_click(lambda _: setattr(self.seed, "value", random.randint(0, 9999)))
         self.save.on_click(self._save)
 
     # -- drawing -----------------------------------------------------------------------------------
