@@ -36,6 +36,7 @@ LONGEST_VENV_ON_WINDOWS = 95  # Windows stops at 259 characters; the longest pat
 NOTEBOOK_LIMIT_S = 60
 FIRST_NOTEBOOK = "notebooks/00_start_here.ipynb"
 PLAYGROUND = "notebooks/playground.ipynb"
+PLAYGROUND_PAGE = "assets/playground"  # settings and template for voila
 REFRESH = "tests/refresh_notebooks.py"
 
 # What a failed step prints, and the cause that it stands for.
@@ -220,7 +221,11 @@ def check(venv, words):
 
 
 def playground(venv, words):
-    return start_file(PLAYGROUND, venv, "-m", "voila", PLAYGROUND, *words)
+    page = ROOT / PLAYGROUND_PAGE
+    paths = (str(page), os.environ.get("JUPYTER_PATH"))
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, paths))
+    settings = f"--Voila.config_file_paths={page}"
+    return start_file(PLAYGROUND, venv, "-m", "voila", PLAYGROUND, settings, *words)
 
 
 def notebooks(venv, words):

@@ -6,6 +6,7 @@ and never guides.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -17,16 +18,63 @@ from lessons_lib.unet import Downsample, ResidualBlock, SelfAttention, num_group
 
 @dataclass(frozen=True)
 class EvaluatorConfig:
-    """The shape of an Evaluator; the last width is the number of features."""
+    """The shape of an Evaluator; the last width is the number of features.
+
+    Args:
+        body: "blocks" (the U-Net's residual blocks, for digits) or "resnet9" (batch normalization and
+            max-pooling, for objects in colour).
+    """
 
     image_size: int = 28
     in_channels: int = 1
     widths: tuple[int, ...] = (32, 64, 128)
     num_classes: int = 10
     dropout: float = 0.2
+    body: str = "blocks"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
+        if self.body not in BODIES:
+            raise ValueError(f"Unknown body {self.body!r}: choose one of {', '.join(BODIES)}.")
+
+
+def _blocks(config: EvaluatorConfig) -> list[nn.Module]:
+    layers: list[nn.Module] = [nn.Conv2d(config.in_channels, config.widths[0], 3, padding=1)]
+    for i, width in enumerate(config.widths):
+        if i > 0:
+            layers.append(Downsample(config.widths[i - 1]))
+        layers.append(ResidualBlock(config.widths[max(i - 1, 0)], width, embedding_channels=0))
+    return [*layers, nn.SiLU()]
+
+
+class ConvNorm(nn.Sequential):
+    """A 3×3 convolution, max-pooling if asked for, batch normalization, ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, pool: bool = False) -> None:
+        convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        rest = [nn.BatchNorm2d(out_channels), nn.ReLU()]
+        super().__init__(convolution, *([nn.MaxPool2d(2)] if pool else []), *rest)
+
+
+class Shortcut(nn.Sequential):
+    """x + the layers' answer to x."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        return x + super().forward(x)
+
+
+def _resnet9(config: EvaluatorConfig) -> list[nn.Module]:
+    """After Page 2018, "How to train your ResNet": most work is done where the image is small already."""
+    widths = config.widths
+    layers: list[nn.Module] = [ConvNorm(config.in_channels, widths[0])]
+    for narrow, wide in itertools.pairwise(widths):
+        layers.append(ConvNorm(narrow, wide, pool=True))
+        layers.append(Shortcut(ConvNorm(wide, wide), ConvNorm(wide, wide)))
+    return layers
+
+
+BODIES = {"blocks": _blocks, "resnet9": _resnet9}
 
 
 class Evaluator(nn.Module):
@@ -38,12 +86,7 @@ class Evaluator(nn.Module):
     def __init__(self, config: EvaluatorConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or EvaluatorConfig()
-        layers: list[nn.Module] = [nn.Conv2d(config.in_channels, config.widths[0], 3, padding=1)]
-        for i, width in enumerate(config.widths):
-            if i > 0:
-                layers.append(Downsample(config.widths[i - 1]))
-            layers.append(ResidualBlock(config.widths[max(i - 1, 0)], width, embedding_channels=0))
-        self.body = nn.Sequential(*layers, nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.body = nn.Sequential(*BODIES[config.body](config), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Sequential(
             nn.Dropout(config.dropout), nn.Linear(config.widths[-1], config.num_classes)
         )

@@ -1,4 +1,4 @@
-"""What every test file relies on: no network, and the tests that need the real MNIST skipped without it."""
+"""What every test file relies on: no network, and the tests that need real data skipped without it."""
 
 import os
 from pathlib import Path
@@ -21,10 +21,21 @@ def mnist_folder() -> Path | None:
     return None
 
 
+def cifar10_folder() -> Path | None:
+    """The folder with CIFAR-10 in one of its layouts, looked for where the library looks."""
+    for folder in (os.environ.get("LESSONS_DATA"), ROOT / "data"):
+        if folder and any(Path(folder, name).is_dir() for name in ("cifar10", "cifar-10-batches-py")):
+            return Path(folder)
+    return None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if mnist_folder() is not None:
-        return
-    reason = "needs the real MNIST in $LESSONS_DATA or data/"
-    for item in items:
-        if item.get_closest_marker("mnist"):
-            item.add_marker(pytest.mark.skip(reason=reason))
+    missing = {
+        "mnist": ("MNIST", mnist_folder() is None),
+        "cifar10": ("CIFAR-10", cifar10_folder() is None),
+    }
+    for marker, (name, is_missing) in missing.items():
+        skip = pytest.mark.skip(reason=f"needs the real {name} in $LESSONS_DATA or data/")
+        for item in items:
+            if is_missing and item.get_closest_marker(marker):
+                item.add_marker(skip)

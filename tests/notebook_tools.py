@@ -27,7 +27,7 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 sys.path.insert(0, str(ROOT))  # so that it works before the project is installed, too
-LIMIT_S = 60  # of a lesson, on two cores that do nothing else
+LIMIT_S = 60  # of a lesson, on two cores that do nothing else; its metadata may name another, limit_s
 MOST_CELLS, MOST_LINES, MEDIAN_LINES, MOST_BYTES = 45, 20, 8, 1_000_000
 FREE = ("00", "playground")  # of the anatomy, not of the hygiene
 KNOWN_TAGS = {
@@ -576,6 +576,11 @@ def _prose(nb: NotebookNode) -> str:
 
 class NotebookError(RuntimeError):
     """A notebook that does not run; the message is a sentence with its cell."""
+
+
+def limit_of(nb: NotebookNode) -> float:
+    """The seconds that this notebook may take."""
+    return nb.metadata.get("lesson", {}).get("limit_s", LIMIT_S)
 
 
 def execute(nb: NotebookNode, folder: Path, progress: Path, timeout: float = 4 * LIMIT_S) -> float:

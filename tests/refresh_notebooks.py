@@ -67,8 +67,8 @@ def refresh(path: Path) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         seconds = tools.execute(nb, path.parent, Path(folder, "progress.json"))
     remarks = [f"{seconds:6.1f} s"]
-    if seconds > tools.LIMIT_S:
-        remarks.append(f"over the limit of {tools.LIMIT_S} s")
+    if seconds > tools.limit_of(nb):
+        remarks.append(f"over the limit of {tools.limit_of(nb)} s")
     remarks += _unannounced(nb)
     _refuse_stderr(nb)
     tools.tidy(nb)

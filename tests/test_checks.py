@@ -12,12 +12,14 @@ import time
 
 import planted_06
 import planted_07
+import planted_08
+import planted_09
 import planted_10
 import pytest
 import torch
 import torch.nn.functional as F
 
-from lessons_lib import checks, guidance, samplers, schedules, toy, unet
+from lessons_lib import checks, counterfactuals, guidance, metrics, samplers, schedules, toy, unet
 from lessons_lib.checks import (
     judging,
     lesson01,
@@ -25,6 +27,8 @@ from lessons_lib.checks import (
     lesson05,
     lesson06,
     lesson07,
+    lesson08,
+    lesson09,
     lesson10,
     predictions,
     running,
@@ -361,6 +365,8 @@ RIGHT = [
     ("05.2", gradient_with_the_library),
     *planted_06.RIGHT,
     *planted_07.RIGHT,
+    *planted_08.RIGHT,
+    *planted_09.RIGHT,
     *planted_10.RIGHT,
 ]
 
@@ -959,6 +965,8 @@ WRONG = {
     "05.2": WRONG_GRADIENT,
     **planted_06.WRONG,
     **planted_07.WRONG,
+    **planted_08.WRONG,
+    **planted_09.WRONG,
     **planted_10.WRONG,
 }
 PLANTED = [(number, name, function) for number, wrong in WRONG.items() for name, function in wrong]
@@ -1185,8 +1193,9 @@ def test_right_guidance_is_right_in_any_case(seed, monkeypatch):
 
 
 def answers(number):
-    """The right answers to an exercise of lesson 07 or 10."""
-    found = [function for one, function in (*planted_07.RIGHT, *planted_10.RIGHT) if one == number]
+    """The right answers to an exercise of lessons 07 to 10."""
+    planted = (planted_07, planted_08, planted_09, planted_10)
+    found = [function for lesson in planted for one, function in lesson.RIGHT if one == number]
     return pytest.mark.parametrize("function", found)
 
 
@@ -1205,6 +1214,67 @@ def test_right_away_of_07_from_the_null_label_is_cfg(function):
         x_t, t, y, _, w = lesson07._inputs(case)
         mine = function(network, x_t, t, y, torch.full_like(y, network.null_label), w)
         torch.testing.assert_close(mine, guidance.with_cfg(network, y, w)(x_t, t))
+
+
+@answers("08.1")
+def test_right_inputs_of_08_make_the_librarys_grid(function):
+    asked, schedule = [], schedules.NoiseSchedule.cosine(20)
+
+    def guide(y):
+        return lambda x, t: asked.append((x.clone(), y)) or torch.sin(x + y.view(-1, 1, 1, 1))
+
+    x_T = torch.randn(3, 2, 4, 5, generator=torch.Generator().manual_seed(1))
+    counterfactuals.same_noise_grid(guide, schedule, x_T, 4, torch.tensor([19, 7]))
+    x, y = function(x_T, 4)
+    assert torch.equal(x.float(), asked[0][0]) and torch.equal(y, asked[0][1])
+
+
+@answers("08.2")
+def test_right_step_of_08_is_the_inversions(function):
+    schedule, timesteps = schedules.NoiseSchedule.cosine(50), torch.tensor([41, 26, 9])
+    x = x_0 = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    abar = 1.0
+
+    def eps_fn(x, t):
+        return torch.sin(2 * x + t.view(-1, 1, 1, 1))
+
+    for step in samplers.ddim_invert(eps_fn, schedule, x_0, timesteps):
+        abar_to = float(schedule.alphas_cumprod[step.t])
+        x, abar = function(eps_fn, x, step.t, abar, abar_to), abar_to
+        torch.testing.assert_close(x, step.x_t)
+
+
+class Tint(torch.nn.Linear):
+    """An evaluator too simple to be good: reversibility wants one."""
+
+    def forward(self, x):
+        return super().forward(x.flatten(1))
+
+
+@answers("09.1")
+def test_right_error_of_09_is_the_metrics(function):
+    x_0, source, target = lesson09._originals(lesson09.LABELS[0])
+    found = metrics.reversibility(lesson09.Intervention(), Tint(60, 3), x_0, source, target)
+    mine = function(lesson09.Intervention(), x_0, source, target)
+    assert float(mine.mean()) == pytest.approx(float(found.error), abs=1e-3)
+
+
+@answers("09.2")
+def test_right_inversion_of_09_is_undone_by_the_sampler(function):
+    """On Gaussian data: where the planted one drifts, what is right comes back, the better the more steps."""
+    schedule = schedules.NoiseSchedule.linear(2000)
+    means = torch.full((1, 3), 1.5, dtype=torch.float64)  # beyond 1, as the estimates are then
+    eps_fn = toy.GaussianMixture(means, 0.5).eps_fn(schedule)
+    x_0 = torch.tensor([[0.9, -0.9, 0.3], [1.0, -1.0, 0.0]], dtype=torch.float64)
+
+    def drift(invert, count):
+        timesteps = schedules.spaced_timesteps(2000, count)
+        x_T = invert(eps_fn, schedule, x_0, timesteps)
+        *_, last = samplers.sample_ddim(eps_fn, schedule, x_T, timesteps, clip_x0=False)
+        return float((last.x_t - x_0).abs().max())
+
+    assert drift(function, 400) < drift(function, 100) / 3 < 0.05
+    assert drift(lesson09.invert, 400) > 1
 
 
 @answers("10.2")
@@ -1235,8 +1305,9 @@ def test_right_step_of_10_is_of_second_order(function):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_right_answer_to_07_and_10_is_right_in_any_case(seed, monkeypatch):
-    for planted, lesson in ((planted_07, lesson07), (planted_10, lesson10)):
+def test_right_answer_to_07_to_10_is_right_in_any_case(seed, monkeypatch):
+    both = (planted_07, lesson07), (planted_08, lesson08), (planted_09, lesson09), (planted_10, lesson10)
+    for planted, lesson in both:
         for name, cases in planted.random_cases(seed).items():
             monkeypatch.setattr(lesson, name, cases)
         for number, function in planted.RIGHT:
@@ -1250,6 +1321,53 @@ def test_refusal_of_the_network_of_07_shows_the_learners_line(line, words):
     exec(f"def away_from(model, x_t, t, y, y_not, w):\n    eps = {line}\n    return eps", space)
     result = checks.away_from(space["away_from"])
     assert result.status == "error" and words in result.message and result.line.startswith("line 2")
+
+
+@pytest.mark.parametrize("line, words", planted_08.REFUSED)
+def test_refusal_of_the_network_of_08_shows_the_learners_line(line, words):
+    result = checks.inverse_step(planted_08.wrong_inverse(line))
+    assert result.status == "error" and words in result.message and result.line.startswith("line 4")
+
+
+@pytest.mark.parametrize("name, function, words", planted_09.REFUSED)
+def test_refusal_of_what_09_hands_in_shows_the_learners_line(name, function, words):
+    result = getattr(checks, name)(function)
+    assert result.status == "error" and words in result.message and result.line.startswith("line ")
+
+
+def test_timestep_of_08_that_is_no_batch_shows_the_learners_line():
+    def inverse_step(eps_fn, x, t_to, abar, abar_to):
+        return eps_fn(x, t_to)  # here
+
+    result = checks.inverse_step(inverse_step)
+    assert result.message == lesson08.INVERSE["t"] and result.line.endswith("t_to)  # here")
+
+
+@pytest.mark.parametrize("number, name", [("08.1", "repeat"), ("09.2", "unit")])
+def test_planted_bugs_of_08_and_09_are_not_started_until_touched(number, name):
+    bug = checks.EXERCISES[number]
+    with pytest.raises(judging.Wrong) as wrong:
+        bug.examine(bug.planted)
+    assert str(wrong.value) == bug.diagnoses[name]
+
+    def grid_inputs(noise, classes):
+        """In a notebook, with other names."""
+        images = noise.repeat(classes, 1, 1, 1)
+        labels = torch.arange(classes).repeat(len(noise))
+        return images, labels
+
+    def invert(eps_fn, schedule, x_0, timesteps):
+        abar = schedule.alphas_cumprod
+        x, abar_now = x_0, 1.0
+        for t in timesteps.flip(0).tolist():  # a comment
+            eps = eps_fn(x, torch.full((len(x),), t))
+            estimate = ((x - math.sqrt(1 - abar_now) * eps) / math.sqrt(abar_now)).clamp(0, 1)
+            abar_now = float(abar[t])
+            x = math.sqrt(abar_now) * estimate + math.sqrt(1 - abar_now) * eps
+        return x
+
+    result = check(number, {"08.1": grid_inputs, "09.2": invert}[number])
+    assert result.status == "not_started" and "as it was given" in result.message
 
 
 @pytest.mark.parametrize("line, words", planted_10.REFUSED)
@@ -1272,6 +1390,14 @@ def test_templates_of_the_wrong_answers_to_07_and_10_are_otherwise_right():
     for name, function in zip(("at_scale", "away_from", "heun_step"), right, strict=True):
         assert getattr(checks, name)(function).status == "right"
     assert checks.order_of(planted_10.wrong_order("-fit(n, l)[0]")).status == "right"
+
+
+def test_templates_of_the_wrong_answers_to_08_and_09_are_otherwise_right():
+    right = planted_08.wrong_grid(), planted_08.wrong_inverse()
+    right += planted_09.wrong_error(), planted_09.wrong_invert()
+    names = ("grid_inputs", "inverse_step", "there_and_back", "invert")
+    for name, function in zip(names, right, strict=True):
+        assert getattr(checks, name)(function).status == "right"
 
 
 def results_of_formulas():
@@ -1313,11 +1439,13 @@ def results_of_formulas():
         "05.2": gradients,
         **planted_06.results_of_formulas(),
         **planted_07.results_of_formulas(),
+        **planted_08.results_of_formulas(),
+        **planted_09.results_of_formulas(),
         **planted_10.results_of_formulas(),
     }
 
 
-FORMULAS = [f"{lesson}.{k}" for lesson in ("01", "02", "05", "06", "07", "10") for k in (1, 2)]
+FORMULAS = [f"{lesson}.{k}" for lesson in ("01", "02", "05", "06", "07", "08", "09", "10") for k in (1, 2)]
 
 
 @pytest.mark.parametrize("number", FORMULAS)
@@ -1430,6 +1558,8 @@ UNNAMED = [
     ("05.2", wrong_gradient("logits = classifier(x, 7)"), "t of shape [B]"),
     *planted_06.UNNAMED,
     *planted_07.UNNAMED,
+    *planted_08.UNNAMED,
+    *planted_09.UNNAMED,
     *planted_10.UNNAMED,
 ]
 
@@ -1702,7 +1832,7 @@ def test_registry_is_what_lessons_need():
         assert exercise.minutes in (5, 15) and exercise.title and len(exercise.hints) == 3
         assert callable(getattr(checks, exercise.check_name))
         assert number == exercise.number
-    for lesson in ("01", "02", "03", "04", "05", "06", "07", "10"):
+    for lesson in ("01", "02", "03", "04", "05", "06", "07", "08", "09", "10"):
         assert {one.minutes for one in EXERCISES if one.number.startswith(lesson)} == {5, 15}
 
 

@@ -199,14 +199,100 @@ def test_bad_sample_is_one_sentence_and_writes_nothing(run, tiny, here, words):
     assert everything(here) == before
 
 
-@pytest.mark.parametrize(
-    "command", ["sample cifar10 --out x.png", "train cifar10", "evaluate cifar10", "sample"]
-)
+@pytest.mark.parametrize("command", ["sample cats --out x.png", "train cats", "evaluate cats", "sample"])
 def test_unknown_data_set(run, here, command):
     status, out, err = run(command)
     assert status == 2 and out == "" and len(err.strip().splitlines()) == 1
-    assert "Unknown data set 'cifar10': choose mnist." in err or command == "sample"
+    assert "Unknown data set 'cats': choose mnist or cifar10." in err or command == "sample"
     assert everything(here) == []
+
+
+# ---- CIFAR-10 ----
+
+
+@pytest.fixture(scope="module")
+def colour(tmp_path_factory):
+    """A folder with an untrained denoiser and evaluator of colour images of 8×8 pixels."""
+    folder = tmp_path_factory.mktemp("colour")
+    unet = UNet(UNetConfig(image_size=8, in_channels=3, channel_mults=(1,), embedding_channels=16))
+    save_pretrained(
+        folder / "denoiser.safetensors",
+        unet,
+        NoiseSchedule.cosine(40),
+        {"defaults": {"guidance_scale": 2.0, "sampler": "ddim", "steps": 3}},
+    )
+    judge = Evaluator(EvaluatorConfig(8, 3, widths=(8, 16), body="resnet9"))
+    save_pretrained(folder / "evaluator.safetensors", judge, None, {})
+    return folder
+
+
+def test_labels_are_names_or_numbers(run, colour, here):
+    words = f"sample cifar10 --weights {colour}/denoiser.safetensors --out x.npz --labels"
+    status, _, err = run(words, "cat, dog,3")
+    assert status == 0, err
+    found = np.load(here / "x.npz")
+    assert found["labels"].tolist() == [3, 5, 3] and found["images"].shape == (3, 3, 8, 8)
+    # The same noise index by index: only the label and its place decide.
+    run(words.replace("x.npz", "y.npz"), "3,5,cat")
+    assert np.array_equal(np.load(here / "y.npz")["images"], found["images"])
+
+
+def test_an_unknown_class_lists_the_names(run, colour, here):
+    words = f"sample cifar10 --weights {colour}/denoiser.safetensors --out x.png --labels"
+    for label in ("cow", "10", "Cat", ""):
+        status, out, err = run(words, f"cat,{label}")
+        assert status == 2 and out == "" and everything(here) == []
+        names = ", ".join(data.CLASS_NAMES["cifar10"])
+        assert sentence(err) == f"Unknown label {label!r}: choose {names}; or a number from 0 to 9, or all."
+
+
+def test_a_cards_own_class_names_count_and_a_name_before_a_number():
+    from lessons_lib.cli import sampling
+
+    names = ("7", "8", "ape")
+    assert sampling.parse_labels("7,ape,0,1", 3, names) == [0, 2, 0, 1]
+    assert sampling.parse_labels("all", 3, names) == [0, 1, 2]
+    with pytest.raises(ValueError, match="choose 7, 8, ape; or a number from 0 to 2, or all"):
+        sampling.parse_labels("cat", 3, names)
+
+
+def test_cifar10_that_is_nowhere_is_one_sentence(run, colour, here):
+    evaluator = f"--evaluator-weights {colour}/evaluator.safetensors"
+    for command in ("train cifar10 --model denoiser", f"evaluate cifar10 --evaluator {evaluator}"):
+        status, out, err = run(command)
+        assert status == 2 and out == "" and everything(here) == []
+        assert "CIFAR-10 is not here and cannot be downloaded" in sentence(err)
+
+
+def test_evaluate_measures_colour_images_against_its_own_45_000(run, colour, here, monkeypatch):
+    pixels = torch.randint(256, (600, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    images = data.ImageSet(pixels, torch.arange(600) % 10, data.CLASS_NAMES["cifar10"], "cifar10")
+    monkeypatch.setattr(data, "load", lambda name, split: images)
+    judge = f"--evaluator-weights {colour}/evaluator.safetensors --json"
+    status, out, err = run(
+        f"evaluate cifar10 --weights {colour}/denoiser.safetensors --num-samples 20 --steps 2 {judge}"
+    )
+    assert status == 0, err
+    found = json.loads(out)
+    assert found["accuracy"]["total"] == 20 and found["fid"]["reference"] == "500 training images of CIFAR-10"
+    status, out, err = run(f"evaluate cifar10 --evaluator {judge}")
+    assert json.loads(out)["images"] == "600 test images of CIFAR-10"  # validation images are no test images
+
+
+def test_cifar10_has_a_denoiser_and_an_evaluator(run, here):
+    status, _, err = run("train cifar10 --model classifier")
+    assert status == 2
+    assert sentence(err) == "Unknown model 'classifier': choose one of denoiser, evaluator, all."
+    assert everything(here) == []
+
+
+def test_a_schedule_that_is_not_named_is_the_recipes():
+    from lessons_lib.cli import training
+
+    asked = {"schedule": None, "timesteps": 500}
+    schedules = [training._options(name, "denoiser", asked).schedule for name in ("mnist", "cifar10")]
+    assert schedules == ["linear", "cosine"]
+    assert training._options("cifar10", "denoiser", asked | {"schedule": "sigmoid"}).schedule == "sigmoid"
 
 
 def spoil_bytes(path):
@@ -490,7 +576,7 @@ def test_train_then_resume_then_sample(run, tiny_recipes):
     (hint,) = [line.strip() for line in out.splitlines() if " sample mnist " in line]
     status, _, err = run(hint.removeprefix("python -m lessons_lib "))
     assert status == 0, err
-    assert (tiny_recipes / "digits.png").exists()
+    assert (tiny_recipes / "mnist.png").exists()
 
 
 def test_train_all_makes_a_folder_for_each(run, tiny_recipes):

@@ -1,15 +1,20 @@
-"""data.py: where MNIST is looked for, what happens without it, and that a broken file is named."""
+"""data/: where MNIST and CIFAR-10 are looked for, what happens without, and that a broken file is named."""
 
 import errno
+import hashlib
 import math
 import os
+import pickle
 import struct
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lessons_lib import data
+from lessons_lib.data import cifar10
 
 FILES = {
     "train-images-idx3-ubyte": (60_000, 28, 28),
@@ -228,3 +233,203 @@ def test_the_real_mnist():
     # The file begins 7 2 1 0 4 1 4 9: even places are validation, odd ones test.
     assert data.load("mnist", "val").labels[:4].tolist() == [7, 1, 4, 4]
     assert test.labels[:4].tolist() == [2, 0, 1, 9]
+
+
+# -- CIFAR-10 -------------------------------------------------------------------------------------------
+
+COUNTS = {"train": 5, "test": 2}  # images of each class in the fakes; the last one of five is for validation
+
+
+def fake_pixels(part, label, index):
+    """One colour a picture, so that it can be recognized."""
+    return (20 * label + index, 100 if part == "train" else 200, 250 - 10 * index)
+
+
+@pytest.fixture
+def small_cifar10(empty_machine, monkeypatch):
+    monkeypatch.setattr(cifar10, "PER_CLASS", COUNTS)
+    monkeypatch.setattr(cifar10, "VAL_PER_CLASS", 1)
+    return empty_machine
+
+
+@pytest.fixture
+def cifar10_folder(small_cifar10):
+    for part, count in COUNTS.items():
+        for label, name in enumerate(cifar10.CLASS_NAMES):
+            folder = small_cifar10 / "cifar10" / part / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                Image.new("RGB", (32, 32), fake_pixels(part, label, index)).save(folder / f"{index:04}.png")
+    return small_cifar10 / "cifar10"
+
+
+@pytest.fixture
+def cifar10_batches(small_cifar10, monkeypatch):
+    """torchvision's layout, the classes in turn, with checksums to match."""
+    folder = small_cifar10 / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+
+    def write(name, content):
+        raw = pickle.dumps(content)
+        (folder / name).write_bytes(raw)
+        return [name, hashlib.md5(raw).hexdigest()]
+
+    def batch(part, indices):
+        rows, labels = [], []
+        for index in indices:
+            for label in range(10):
+                rows.append(np.repeat(np.array(fake_pixels(part, label, index), dtype=np.uint8), 1024))
+                labels.append(label)
+        return {"data": np.stack(rows), "labels": labels}
+
+    train = [write("data_batch_1", batch("train", range(3))), write("data_batch_2", batch("train", (3, 4)))]
+    meta = write("batches.meta", {"label_names": list(cifar10.CLASS_NAMES)})
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.train_list", train)
+    monkeypatch.setattr(
+        "torchvision.datasets.CIFAR10.test_list", [write("test_batch", batch("test", (0, 1)))]
+    )
+    monkeypatch.setattr(
+        "torchvision.datasets.CIFAR10.meta", {"filename": meta[0], "key": "label_names", "md5": meta[1]}
+    )
+    return folder
+
+
+def check_fakes():
+    """The splits hold what they should; returns them."""
+    sets = {split: data.load("cifar10", split) for split in data.SPLITS}
+    indices = {"train": {0, 1, 2, 3}, "val": {4}, "test": {0, 1}}
+    for split, images in sets.items():
+        assert images.images.shape[1:] == (3, 32, 32) and images.images.dtype == torch.uint8
+        assert images.class_names[3] == "cat" and images.source == "cifar10"
+        part = "test" if split == "test" else "train"
+        wanted = {(label, *fake_pixels(part, label, i)) for label in range(10) for i in indices[split]}
+        corners = images.images[:, :, 0, 0].tolist()
+        found = [(label, *pixel) for label, pixel in zip(images.labels.tolist(), corners, strict=True)]
+        assert len(found) == len(wanted) and set(found) == wanted
+        assert (images.images == images.images[:, :, :1, :1]).all()
+    return sets
+
+
+def test_an_image_folder_of_cifar10(cifar10_folder, capsys):
+    first = check_fakes()
+    assert capsys.readouterr().err.count("Decoding") == 2  # once for training and once for test images
+    assert first["train"].note == "" and len(data.test_images("cifar10")) == 20
+    again = check_fakes()
+    for split in data.SPLITS:
+        assert torch.equal(first[split].images, again[split].images)
+
+
+def test_decoded_pictures_are_kept_and_made_anew_when_they_do_not_fit(cifar10_folder, monkeypatch):
+    data.load("cifar10", "train")
+    kept = cifar10_folder / "decoded" / "train.npy"
+    whole = kept.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(cifar10, "_decode", lambda path: pytest.fail("decoded again"))
+        data.load("cifar10", "val")
+    for content in (whole[:-100], b"", b"PK nonsense"):
+        kept.write_bytes(content)
+        check_fakes()
+        assert kept.read_bytes() == whole
+    np.save(kept, np.zeros((2, 3, 32, 32), dtype=np.uint8))
+    check_fakes()
+    # A picture that was replaced makes its folder younger than what was kept.
+    later = kept.stat().st_mtime_ns + 10**9
+    Image.new("RGB", (32, 32), (9, 9, 9)).save(cifar10_folder / "train/cat/0000.png")
+    os.utime(cifar10_folder / "train/cat", ns=(later, later))
+    assert (data.load("cifar10", "train").images == 9).all(dim=3).all(dim=2).all(dim=1).sum() == 1
+
+
+def test_a_folder_that_cannot_be_written_is_read_all_the_same(cifar10_folder):
+    (cifar10_folder / "decoded").write_text("a file in the way")
+    check_fakes()
+
+
+def test_jpeg_is_said_to_be_lossy(cifar10_folder):
+    for path in [*cifar10_folder.rglob("*.png")]:
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
+    assert "slightly lossy" in data.load("cifar10", "val").note
+
+
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (lambda f: (f / "train/cat/0001.png").unlink(), "cat has 4 pictures where 5 are expected"),
+        (lambda f: (f / "test/dog/x.png").write_bytes(b""), "dog has 3 pictures where 2 are expected"),
+        (lambda f: (f / "train/frog").rename(f / "train/toad"), "frog has 0 pictures where 5 are expected"),
+        (lambda f: (f / "train/ship/0002.png").write_bytes(b"<!DOCTYPE"), "0002.png is no picture or is cut"),
+        (lambda f: os.truncate(f / "train/ship/0003.png", 60), "0003.png is no picture or is cut short"),
+        (
+            lambda f: Image.new("RGB", (40, 32)).save(f / "train/ship/0000.png"),
+            "0000.png has 40×32 pixels where 32×32",
+        ),
+    ],
+)
+def test_what_is_wrong_in_the_folder_is_named(cifar10_folder, spoil, words):
+    spoil(cifar10_folder)
+    with pytest.raises(data.DataError, match=words):
+        [data.load("cifar10", split) for split in data.SPLITS]
+
+
+def test_grey_and_palette_pictures_become_colour(cifar10_folder):
+    for mode, name in (("L", "0000"), ("P", "0001"), ("RGBA", "0002")):
+        Image.new(mode, (32, 32)).save(cifar10_folder / f"train/cat/{name}.png")
+    assert data.load("cifar10", "train").images.shape == (40, 3, 32, 32)
+
+
+def test_torchvisions_layout_gives_the_same_splits_in_the_same_order(cifar10_batches, cifar10_folder):
+    found = check_fakes()
+    cifar10_folder.rename(cifar10_folder.with_name("away"))
+    other = check_fakes()
+    for split in data.SPLITS:
+        assert torch.equal(found[split].images, other[split].images)
+        assert torch.equal(found[split].labels, other[split].labels)
+
+
+@pytest.mark.parametrize("name", ["data_batch_2", "test_batch", "batches.meta"])
+def test_a_batch_that_is_not_the_original_is_named_and_never_unpickled(cifar10_batches, name, monkeypatch):
+    with open(cifar10_batches / name, "ab") as file:
+        file.write(b"x")
+    monkeypatch.setattr("pickle.load", lambda *a, **k: pytest.fail("unpickled"))
+    with pytest.raises(data.DataError, match=f"{name} is missing or damaged"):
+        data.load("cifar10", "val")
+    (cifar10_batches / name).unlink()
+    with pytest.raises(data.DataError, match=f"{name} is missing or damaged"):
+        data.load("cifar10", "val")
+
+
+def test_without_cifar10_and_network_a_sentence_says_how_to_get_it(empty_machine, monkeypatch):
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", lambda *a, **k: pytest.fail("asked the network"))
+    with pytest.raises(data.DataError, match=r"not here .* go online .* cifar-10-batches-py into .*mine\."):
+        data.load("cifar10", "train")
+
+
+def test_a_download_of_cifar10_that_fails_says_so(empty_machine, monkeypatch):
+    def fetch(root):
+        raise URLError("name resolution")
+
+    monkeypatch.delenv("LESSONS_OFFLINE")
+    monkeypatch.setattr(cifar10, "download", fetch)
+    with pytest.raises(data.DataError, match="cannot be downloaded"):
+        data.load("cifar10", "train")
+
+
+def test_a_download_replaces_a_damaged_batch(cifar10_batches, monkeypatch):
+    original = (cifar10_batches / "test_batch").read_bytes()
+    (cifar10_batches / "test_batch").write_bytes(original[:50])
+    monkeypatch.delenv("LESSONS_OFFLINE")
+    monkeypatch.setattr(
+        cifar10, "download", lambda root: (cifar10_batches / "test_batch").write_bytes(original)
+    )
+    check_fakes()
+
+
+@pytest.mark.cifar10
+def test_the_real_cifar10():
+    train, val, test = (data.load("cifar10", split) for split in data.SPLITS)
+    assert (len(train), len(val), len(test)) == (45_000, 5_000, 10_000)
+    for images, count in ((train, 4500), (val, 500), (test, 1000)):
+        assert images.labels.bincount().tolist() == [count] * 10
+        assert images.labels[:100].unique().numel() == 10  # shuffled: a few are a fair mix
+    mean = train.images.float().mean(dim=(0, 2, 3)) / 255
+    torch.testing.assert_close(mean, torch.tensor([0.4914, 0.4822, 0.4465]), atol=2e-3, rtol=0)

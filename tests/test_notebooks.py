@@ -100,9 +100,9 @@ def test_lesson_runs_with_its_solutions(name, tmp_path):
     seconds = tools.execute(solved, tools.NOTEBOOKS, progress, timeout=CELL_TIMEOUT_S)
     used = processor_seconds() - before
     print(f"{name} with its solutions: {seconds:.1f} s, of the processor {used:.1f} s")
-    # A lesson has LIMIT_S on two free cores. Tests share them, so half the processor's time counts.
+    # A lesson has its limit on two free cores. Tests share them, so half the processor's time counts.
     busy = used / 2 if used else seconds / 4
-    assert min(seconds, busy) < tools.LIMIT_S, f"{name} took {seconds:.0f} s"
+    assert min(seconds, busy) < tools.limit_of(solved), f"{name} took {seconds:.0f} s"
     done = json.loads(progress.read_text(encoding="utf-8"))["exercises"]
     assert {number: one["status"] for number, one in done.items()} == dict.fromkeys(
         tools.exercises_of(solved), "right"

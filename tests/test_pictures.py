@@ -11,6 +11,9 @@ from PIL import Image
 
 from lessons_lib import data, pictures
 from lessons_lib.generation import load_model
+from lessons_lib.guidance import conditional
+from lessons_lib.samplers import ddim_invert, sample_ddim
+from lessons_lib.schedules import spaced_timesteps
 
 NUM = 50
 WHITE = (255, 255, 255)
@@ -229,3 +232,31 @@ def test_an_empty_picture_is_one_sentence(tmp_path, pixels):
 def test_other_arrays_are_refused(pixels, sentence):
     with pytest.raises(ValueError, match=sentence):
         pictures.as_digit(pixels)
+
+
+def lost_by_inversion(images, labels):
+    """How far DDIM inversion and its way back leave images from themselves, in [0, 1] pixels."""
+    denoiser, schedule, _ = load_model("mnist-denoiser")
+    eps_fn, timesteps = conditional(denoiser, labels), spaced_timesteps(schedule.num_timesteps, 10)
+    *_, noise = ddim_invert(eps_fn, schedule, images, timesteps)
+    *_, back = sample_ddim(eps_fn, schedule, noise.x_t, timesteps)
+    return float((back.x_t - images).abs().mean() / 2)
+
+
+def test_sharpened_digits_are_the_same_digits_and_come_back_from_their_noise():
+    found = data.load("digits", "test")
+    images, labels = found.batch(torch.arange(12))
+    hard = pictures.sharpened(images)
+    assert hard.shape == images.shape and hard.min() == -1 and hard.max() == 1
+    # At the edges only a few pixels are neither ink nor paper.
+    assert ((hard.abs() < 0.8).float().mean() < 0.1) and ((images.abs() < 0.8).float().mean() > 0.1)
+    evaluator, _, _ = load_model("mnist-evaluator")
+    assert (evaluator.probabilities(hard).argmax(1) == labels).sum() >= 10
+    assert lost_by_inversion(hard, labels) < lost_by_inversion(images, labels) / 2
+
+
+def test_one_of_each_has_every_class_in_order():
+    images, labels = pictures.one_of_each(2)
+    assert images.shape == (20, 1, 28, 28) and labels.tolist() == [k for k in range(10) for _ in range(2)]
+    again, _ = pictures.one_of_each()
+    assert torch.equal(again, images[::2])

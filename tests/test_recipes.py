@@ -1,10 +1,12 @@
 """recipes.py: what a named training writes, and the augmentation of the evaluator's images."""
 
+import dataclasses
 import json
 import os
 import signal
 from collections import Counter
 
+import imageio.v3 as imageio
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,9 +18,12 @@ from lessons_lib.recipes import (
     DiffusionOptions,
     Recipe,
     WeightsSaved,
-    classification_loss,
+    augmented,
+    cross_entropy_loss,
     noisy_classification_loss,
     random_affine,
+    random_crop_and_flip,
+    random_flip,
 )
 from lessons_lib.schedules import NoiseSchedule, q_sample
 from lessons_lib.training import StepDone, Stopped, TrainConfig
@@ -37,6 +42,7 @@ CLASSIFIERS = {
     for kind in ("classifier", "clean-classifier")
 }
 DIGITS = data.load("digits", "test")
+REAL_RECIPES = dict(RECIPES)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -180,13 +186,113 @@ def test_nonsense_is_refused_in_a_sentence(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+# -- CIFAR-10 -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def colour(monkeypatch):
+    """Twelve colour images of 8×8 pixels, and small networks with the real recipes' settings."""
+    pixels = torch.randint(256, (12, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    images = data.ImageSet(
+        pixels.to(torch.uint8), torch.arange(12) % 10, data.CLASS_NAMES["cifar10"], "cifar10"
+    )
+    monkeypatch.setattr(data, "load", lambda name, split: images)
+    shapes = {
+        "denoiser": lambda: UNet(UNetConfig(image_size=8, in_channels=3, channel_mults=(1,))),
+        "evaluator": lambda: Evaluator(EvaluatorConfig(8, 3, widths=(8, 16), body="resnet9")),
+    }
+    for model, build in shapes.items():
+        real = RECIPES["cifar10", model]
+        monkeypatch.setitem(RECIPES, ("cifar10", model), dataclasses.replace(real, build=build))
+    return images
+
+
+def run_colour(folder, model, **changes):
+    resume = changes.pop("resume", False)
+    return recipes.run(
+        "cifar10", model, config(folder, **changes), DiffusionOptions(timesteps=20), resume=resume
+    )
+
+
+@pytest.mark.parametrize("model", ["denoiser", "evaluator"])
+def test_a_colour_training_that_was_cut_ends_with_the_same_weights_bit_for_bit(tmp_path, colour, model):
+    list(run_colour(tmp_path / "whole", model))
+    for event in run_colour(tmp_path / "cut", model):
+        if isinstance(event, StepDone) and event.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+    assert isinstance(event, WeightsSaved)
+    list(run_colour(tmp_path / "cut", model, resume=True))
+    name = f"cifar10-{model}.safetensors"
+    assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    losses = [json.loads((tmp_path / folder / "losses.json").read_text()) for folder in ("whole", "cut")]
+    assert losses[0] == losses[1]
+
+
+def test_a_colour_denoiser_writes_colour_samples_and_its_card_names_the_classes(tmp_path, colour):
+    list(run_colour(tmp_path, "denoiser", epochs=1))
+    assert imageio.imread(tmp_path / "samples_epoch_001.png").shape[2] == 3
+    card = load_pretrained(tmp_path / "cifar10-denoiser.safetensors")[2]
+    assert card["class_names"][3] == "cat" and "CIFAR-10" in card["training"]["data"]
+    assert card["defaults"]["steps"] == 20  # 50, but there are 20 timesteps only
+
+
+def test_a_card_says_that_the_pictures_were_lossy(tmp_path, colour, monkeypatch):
+    lossy = dataclasses.replace(colour, note="They were lossy.")
+    monkeypatch.setattr(data, "load", lambda name, split: lossy)
+    list(run_colour(tmp_path, "evaluator", epochs=1))
+    told = load_pretrained(tmp_path / "cifar10-evaluator.safetensors")[2]["training"]["data"]
+    assert told.endswith("They were lossy.")
+
+
+def test_colour_images_are_flipped_and_digits_never():
+    """Trap 15."""
+    assert REAL_RECIPES["cifar10", "denoiser"].augment is random_flip
+    assert REAL_RECIPES["cifar10", "evaluator"].augment is random_crop_and_flip
+    digits = [recipe.augment for (name, _), recipe in REAL_RECIPES.items() if name == "mnist"]
+    assert set(digits) == {None, random_affine}
+
+
+def test_images_are_varied_in_training_only():
+    shown = []
+
+    def loss_fn(model, x_0, y, generator):
+        shown.append(x_0)
+        return torch.zeros(())
+
+    model, x_0, y = torch.nn.Identity(), torch.rand(32, 3, 8, 8), torch.zeros(32).long()
+    for training in (False, True, True):
+        augmented(loss_fn, random_flip)(model.train(training), x_0, y, torch.Generator().manual_seed(1))
+    assert torch.equal(shown[0], x_0) and not torch.equal(shown[1], x_0)
+    assert torch.equal(shown[1], shown[2])  # the generator decides, and nothing else
+    mirrored = [torch.equal(new, old.flip(2)) for new, old in zip(shown[1], x_0, strict=True)]
+    same = [torch.equal(new, old) for new, old in zip(shown[1], x_0, strict=True)]
+    assert 8 <= sum(mirrored) <= 24 and sum(mirrored) + sum(same) == 32
+    assert augmented(loss_fn, None) is loss_fn
+
+
+def test_crops_are_shifted_images_with_a_grey_hole():
+    x_0 = torch.rand(64, 3, 16, 16) + 1
+    new = random_crop_and_flip(x_0, torch.Generator().manual_seed(0), padding=2, hole=4)
+    assert new.shape == x_0.shape and set((new == 0).sum(dim=(1, 2, 3)).tolist()) == {3 * 4 * 4}
+    padded = F.pad(x_0, (2,) * 4, mode="reflect")
+    for k in range(8):
+        whole = new[k] != 0
+        windows = [
+            image[:, i : i + 16, j : j + 16]
+            for image in (padded[k], F.pad(x_0[k : k + 1].flip(3), (2,) * 4, mode="reflect")[0])
+            for i in range(5)
+            for j in range(5)
+        ]
+        assert any(torch.equal(window[whole], new[k][whole]) for window in windows)
+
+
 # -- the evaluator's loss -------------------------------------------------------------------------------
 
 
 def test_outside_training_the_loss_is_plain_cross_entropy():
     model = EVALUATOR.build().eval()
     x_0, y = data.load("digits", "test").batch(torch.arange(8))
-    loss = classification_loss(model, x_0, y, torch.Generator())
+    loss = augmented(cross_entropy_loss, random_affine)(model, x_0, y, torch.Generator())
     torch.testing.assert_close(loss, F.cross_entropy(model(x_0), y))
 
 
@@ -194,7 +300,7 @@ def test_in_training_images_are_bent_by_the_generator_and_labels_smoothed():
     model = EVALUATOR.build().train()
     model.head[0].p = 0.0
     x_0, y = data.load("digits", "test").batch(torch.arange(8))
-    loss = classification_loss(model, x_0, y, torch.Generator().manual_seed(4))
+    loss = augmented(cross_entropy_loss, random_affine)(model, x_0, y, torch.Generator().manual_seed(4))
     bent = random_affine(x_0, torch.Generator().manual_seed(4))
     torch.testing.assert_close(loss, F.cross_entropy(model(bent), y, label_smoothing=0.05))
 

@@ -262,6 +262,19 @@ def test_unknown_command_is_one_sentence(capsys):
     )
 
 
+def test_playground_starts_voila_with_the_courses_page(monkeypatch):
+    monkeypatch.setenv("JUPYTER_PATH", "mine")
+    started = []
+    monkeypatch.setattr(lab, "start", lambda venv, *words: started.append(words))
+    lab.playground(Path("venv"), ["--no-browser", "--port", "8867"])
+    page = ROOT / "assets" / "playground"
+    settings = f"--Voila.config_file_paths={page}"
+    notebook = "notebooks/playground.ipynb"
+    assert started == [("-m", "voila", notebook, settings, "--no-browser", "--port", "8867")]
+    assert os.environ["JUPYTER_PATH"] == os.pathsep.join([str(page), "mine"])
+    assert (page / "voila.py").is_file() and (page / "voila/templates/playground/index.html.j2").is_file()
+
+
 @pytest.fixture
 def course(tmp_path, monkeypatch) -> Path:
     """A copy of what set-up reads, with an environment folder that holds a Python and nothing else."""

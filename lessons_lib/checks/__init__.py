@@ -24,6 +24,8 @@ from lessons_lib.checks import (
     lesson05,
     lesson06,
     lesson07,
+    lesson08,
+    lesson09,
     lesson10,
     predictions,
     store,
@@ -43,8 +45,11 @@ __all__ = [
     "betas_of",
     "class_gradient",
     "ddim_step",
+    "grid_inputs",
     "heun_step",
     "hint",
+    "inverse_step",
+    "invert",
     "loss_by_timestep",
     "multi_head",
     "noise_more",
@@ -57,6 +62,7 @@ __all__ = [
     "receptive_field",
     "remember",
     "reveal",
+    "there_and_back",
     "to_shown",
     "x0_from_score",
     "yours",
@@ -64,7 +70,10 @@ __all__ = [
 
 EXERCISES: dict[str, Exercise] = {
     one.number: one
-    for lesson in (lesson00, lesson01, lesson02, lesson03, lesson04, lesson05, lesson06, lesson07, lesson10)
+    for lesson in (
+        *(lesson00, lesson01, lesson02, lesson03, lesson04, lesson05),
+        *(lesson06, lesson07, lesson08, lesson09, lesson10),
+    )
     for one in lesson.EXERCISES
 }
 _HINTS_SHOWN: dict[str, int] = {}
@@ -144,6 +153,26 @@ def at_scale(function: Callable | None) -> CheckResult:
 def away_from(function: Callable | None) -> CheckResult:
     """Exercise 07.2: function(model, x_t, t, y, y_not, w) -> eps guided from y_not to y, [B, C, H, W]."""
     return judging.judge(EXERCISES["07.2"], function)
+
+
+def grid_inputs(function: Callable | None) -> CheckResult:
+    """Exercise 08.1: function(x_T, num_classes) -> x [N*K, C, H, W] and y [N*K], row after row."""
+    return judging.judge(EXERCISES["08.1"], function)
+
+
+def inverse_step(function: Callable | None) -> CheckResult:
+    """Exercise 08.2: function(eps_fn, x, t_to, abar, abar_to) -> x at abar_to, [B, C, H, W]."""
+    return judging.judge(EXERCISES["08.2"], function)
+
+
+def there_and_back(function: Callable | None) -> CheckResult:
+    """Exercise 09.1: function(intervene, x_0, source, target) -> the error of each image, [B]."""
+    return judging.judge(EXERCISES["09.1"], function)
+
+
+def invert(function: Callable | None) -> CheckResult:
+    """Exercise 09.2: function(eps_fn, schedule, x_0, timesteps) -> x_T, [B, C, H, W]."""
+    return judging.judge(EXERCISES["09.2"], function)
 
 
 def order_of(function: Callable | None) -> CheckResult:

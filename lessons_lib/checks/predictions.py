@@ -153,6 +153,36 @@ PREDICTIONS: dict[str, Question] = {
         "Outside the interval the label adds little, and a push that adds little to the wish still costs "
         "variety.",
     ),
+    "08.p1": Question(
+        "One noise, drawn as each of the ten digits. What do the ten drawings have in common?",
+        ("nothing", "roughly the thickness of the stroke", "all pixels but a few"),
+        "roughly the thickness of the stroke",
+        "The label decides which digit it is. Much of what it leaves open is taken from the noise.",
+    ),
+    "08.p2": Question(
+        "A real 7 becomes a 3: once from the noise found by abduction, once from a random noise. How far "
+        "from the 7 are the two, pixel by pixel?",
+        (
+            "both as far: a 3 is a 3",
+            "the abducted one is about half as far",
+            "the abducted one is at a tenth of the distance",
+        ),
+        "the abducted one is about half as far",
+        "Other strokes need other pixels: the distance cannot vanish. Place, slant and thickness often stay.",
+    ),
+    "09.p1": Question(
+        "Someone makes counterfactuals that the evaluator always reads as the target: 100% effective. These "
+        "counterfactuals are …",
+        ("good", "probably good", "good or worthless: the number alone does not say"),
+        "good or worthless: the number alone does not say",
+        "One stored 8 for every wish for an 8 has 100%, and nothing of the picture that was asked about.",
+    ),
+    "09.p2": Question(
+        '"Make this 3 a 3" leaves a small error. You ask ten times in a row. The error is then …',
+        ("the same as after one", "about four times as large", "ten times as large"),
+        "about four times as large",
+        "Every pass adds its own small change, and they do not all point the same way.",
+    ),
     "10.p1": Question(
         "You double the number of steps, and DDIM's error halves. The error of the solver with a memory …",
         ("halves, too", "falls to a quarter", "falls to a tenth"),

@@ -22,6 +22,9 @@ REQUESTED = (
     "guidance", "guidance_scale", "classifier", "interval", "sampler", "steps", "spacing", "seed", "precision"
 )  # fmt: skip
 
+INTERVENING = ("method", "depth", "null_images", "depths")  # options of evaluate counterfactuals alone
+NUM_SAMPLES = 2000
+
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, rich_markup_mode=None
 )
@@ -40,7 +43,7 @@ def train(
     batch_size: o.TrainBatchSize = None,
     lr: o.LearningRate = None,
     timesteps: o.Timesteps = 1000,
-    schedule: o.Schedule = "linear",
+    schedule: o.Schedule = None,
     loss: o.Loss = "mse",
     p_uncond: o.PUncond = 0.1,
     device: o.Device = "auto",
@@ -97,7 +100,10 @@ def sample(
 
 @app.command()
 def evaluate(
-    dataset: o.Dataset,
+    dataset: o.Measured,
+    method: o.InterventionMethod = None,
+    depth: o.InterventionDepth = None,
+    null_images: o.NullImages = None,
     guidance: o.Guidance = "cfg",
     guidance_scale: o.Scale = None,
     classifier: o.Classifier = None,
@@ -105,7 +111,7 @@ def evaluate(
     sampler: o.Sampler = None,
     steps: o.Steps = None,
     spacing: o.Spacing = None,
-    num_samples: o.NumSamples = 2000,
+    num_samples: o.NumSamples = None,
     seed: o.Seed = 0,
     weights: o.Weights = None,
     evaluator_weights: o.EvaluatorWeights = None,
@@ -119,11 +125,15 @@ def evaluate(
     sweep: o.Sweep = False,
     scales: o.Scales = None,
     methods: o.Methods = None,
+    depths: o.Depths = None,
     samplers: o.Samplers = None,
     step_counts: o.StepCounts = None,
     out: o.Table = None,
 ) -> None:
-    """Draw images and measure them: accuracy by class, feature FID, diversity, seconds an image."""
+    """Draw images and measure them: accuracy by class, feature FID, diversity, seconds an image.
+
+    Or measure counterfactuals of test images: effectiveness, composition, reversibility, proximity.
+    """
     _evaluate(dict(locals()))
 
 
@@ -132,6 +142,13 @@ def _evaluate(given: dict) -> None:
     from lessons_lib.cli import evaluating, reading, sweeping
 
     dataset, device, card, json = (given[name] for name in ("dataset", "device", "card", "json"))
+    if dataset == "counterfactuals":
+        from lessons_lib.cli import axioms
+
+        return axioms.run(given)
+    for name in INTERVENING:
+        if given[name] is not None:
+            raise ValueError(f"--{name.replace('_', '-')} belongs to evaluate counterfactuals.")
     if given["by_timestep"]:
         for flag in ("sweep", "evaluator"):
             if given[flag]:
@@ -140,7 +157,8 @@ def _evaluate(given: dict) -> None:
     lists = sweeping.Lists.read(given)
     judge = evaluating.Judge.load(dataset, given["evaluator_weights"], device)
     wanted = {name: given[name] for name in REQUESTED}
-    weights, num_samples, batch_size = (given[name] for name in ("weights", "num_samples", "batch_size"))
+    weights, batch_size = given["weights"], given["batch_size"]
+    num_samples = NUM_SAMPLES if given["num_samples"] is None else given["num_samples"]
     if lists:
         return sweeping.run(judge, weights, wanted, lists, num_samples, batch_size)
     if given["evaluator"]:

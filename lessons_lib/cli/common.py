@@ -11,14 +11,14 @@ from tqdm.auto import tqdm
 
 from lessons_lib.files import WriteError
 
-DATASETS = ("mnist",)
+DATASETS = ("mnist", "cifar10")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
-def check_dataset(name: str) -> None:
+def check_dataset(name: str, known: tuple[str, ...] = DATASETS) -> None:
     """Raise ValueError for a data set without models."""
-    if name not in DATASETS:
-        raise ValueError(f"Unknown data set {name!r}: choose {' or '.join(DATASETS)}.")
+    if name not in known:
+        raise ValueError(f"Unknown data set {name!r}: choose {' or '.join(known)}.")
 
 
 def resolve_device(name: str) -> str:

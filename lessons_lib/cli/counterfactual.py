@@ -97,7 +97,7 @@ def run(
         targets: "3", "3,8" or "all".
         wanted: fields of CounterfactualRequest.
     """
-    check_dataset(picture.dataset)
+    check_dataset(picture.dataset, ("mnist",))
     outputs.check()
     name = wanted["weights"] or f"{picture.dataset}-denoiser"
     wanted = wanted | {"weights": name, "device": resolve_device(device)}

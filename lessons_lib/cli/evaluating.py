@@ -23,7 +23,7 @@ from lessons_lib.generation import DEFAULT_SPACING, GenerationRequest, load_mode
 # What every denoiser's card says: (guidance scale, DDIM steps, samples).
 STANDARD = ((1.0, 50, 2_000), (1.0, 25, 10_000), (2.0, 25, 2_000), (2.0, 10, 2_000))
 NOISES = 10  # rows of the grid of cells
-SOURCES = {"mnist": "MNIST", "digits": "scikit-learn's digits"}
+SOURCES = {"mnist": "MNIST", "digits": "scikit-learn's digits", "cifar10": "CIFAR-10"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,18 +121,18 @@ def run_card(judge: Judge, name: str | None, wanted: dict, batch_size: int, as_j
 
 def run_evaluator(judge: Judge, write: bool, as_json: bool) -> None:
     """Measure the evaluator on all test images; with `write`, into its card, and the reference beside it."""
-    sets = [data.load(judge.dataset, split) for split in ("val", "test")]
+    tested = data.test_images(judge.dataset)
     if write:
-        _check_card(judge, judge.name, sets[0].source)
-    images = data.to_signed(torch.cat([s.images for s in sets]))
-    found = metrics.accuracy(judge.model, images, torch.cat([s.labels for s in sets]))
+        _check_card(judge, judge.name, tested.source)
+    images = data.to_signed(tested.images)
+    found = metrics.accuracy(judge.model, images, tested.labels)
     result = {
         "command": f"{PROGRAM} evaluate {judge.dataset} --evaluator{_named('evaluator-weights', judge)}",
-        "images": f"{len(images):,} test images of {SOURCES[sets[0].source]}",
+        "images": f"{len(images):,} test images of {SOURCES[tested.source]}",
         "accuracy": _accuracy_json(found),
     }
     if write:
-        if sets[0].source != judge.dataset:
+        if tested.source != judge.dataset:
             raise data.DataError(
                 f"A card needs the real {SOURCES[judge.dataset]}, which is not on this machine."
             )

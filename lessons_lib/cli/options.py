@@ -30,7 +30,7 @@ GUIDANCE_HELP = (
 )
 SCALE_HELP = (
     "w of cfg: 0 unconditional, 1 conditional, above 1 amplified; or s of a classifier: 0 unconditional, 1 "
-    "Bayes' rule. [default: the card's]"
+    "Bayes' rule. [default: the card's; 3 for cfg of evaluate counterfactuals]"
 )
 CLASSIFIER_HELP = (
     "What steers with --guidance classifier or classifier-x0: name or path. [default: the denoiser's card's, "
@@ -48,7 +48,7 @@ PRECISION_HELP = "auto (bf16 where the hardware multiplies it), float32, bf16, f
 OUTPUT_HELP = "With --model all, the folder of both folders. [default: runs/DATASET-MODEL]"
 
 # -- every command --
-Dataset = Annotated[str, Argument(help="The data set: mnist.", metavar="DATASET")]
+Dataset = Annotated[str, Argument(help="The data set: mnist or cifar10.", metavar="DATASET")]
 Device = Annotated[str, Option(help="auto (CUDA if there is one, else cpu), cpu, cuda, mps.")]
 Seed = Annotated[int, Option(help="Decides all random numbers.")]
 
@@ -61,7 +61,9 @@ Epochs = Annotated[int | None, Option(help="Passes over the images. [default: th
 TrainBatchSize = Annotated[int | None, Option(help="Images a step, all processes together.")]
 LearningRate = Annotated[float | None, Option(help="Peak learning rate.", parser=_number, metavar="LR")]
 Timesteps = Annotated[int, Option(help="T of the noise schedule.")]
-Schedule = Annotated[str, Option(help="linear, cosine or sigmoid.")]
+Schedule = Annotated[
+    str | None, Option(help="linear, cosine or sigmoid. [default: linear for mnist, cosine for cifar10]")
+]
 Loss = Annotated[str, Option(help="mse or l1.")]
 PUncond = Annotated[float, Option(help="Share of labels dropped, for guidance.", parser=_number, metavar="P")]
 TrainPrecision = Annotated[str, Option(help=PRECISION_HELP)]
@@ -81,19 +83,59 @@ Classifier = Annotated[str | None, Option(help=CLASSIFIER_HELP)]
 Interval = Annotated[str | None, Option(help=INTERVAL_HELP, parser=_timesteps, metavar="LOW,HIGH")]
 Sampler = Annotated[str | None, Option(help="ddim, ddpm or dpmpp_2m. [default: the card's]")]
 Spacing = Annotated[str | None, Option(help=SPACING_HELP)]
-Steps = Annotated[int | None, Option(help="Network evaluations an image, 1 to T. [default: the card's]")]
+Steps = Annotated[
+    int | None,
+    Option(
+        help="Network evaluations an image, 1 to T. [default: the card's; 25 of evaluate counterfactuals]"
+    ),
+]
 Weights = Annotated[str | None, Option(help=WEIGHTS_HELP)]
 BatchSize = Annotated[int, Option(help="Images drawn at once; changes speed and memory, not the noise.")]
 NetworkPrecision = Annotated[str, Option(help="Of the network: float32 or bf16.")]
 
 # -- sample --
 Out = Annotated[Path, Option(help=OUT_HELP)]
-Labels = Annotated[str, Option(help="Labels with commas between, such as 0,1,2; or all.")]
+Labels = Annotated[str, Option(help="Labels with commas between, such as 0,1,2 or cat,dog,3; or all.")]
 NumPerLabel = Annotated[int, Option(help="Images of each label.")]
 Individual = Annotated[Path | None, Option(help="A folder that gets one PNG an image too.")]
 
 # -- evaluate --
-NumSamples = Annotated[int, Option(help="Images drawn, in the training set's class frequencies.")]
+Measured = Annotated[
+    str,
+    Argument(
+        help="The data set: mnist or cifar10. Or counterfactuals, those of mnist's test images, measured by "
+        "their axioms.",
+        metavar="DATASET|counterfactuals",
+    ),
+]
+NumSamples = Annotated[
+    int | None,
+    Option(
+        help="Images drawn, in the training set's class frequencies; of counterfactuals, the first test "
+        "images. [default: 2000; of counterfactuals 1000, in a --sweep 200]"
+    ),
+]
+InterventionMethod = Annotated[
+    str | None,
+    Option(
+        help="Of counterfactuals: ddim (inversion), ddpm (edit-friendly inversion), sdedit or same-noise "
+        "(ignores the image). [default: ddim]"
+    ),
+]
+InterventionDepth = Annotated[
+    int | None,
+    Option(
+        help="Of counterfactuals: the timestep that an image is taken back to. [default: T-1]", metavar="T0"
+    ),
+]
+NullImages = Annotated[
+    int | None,
+    Option(
+        help="Of counterfactuals: how many images get ten null interventions, in a --sweep one. "
+        "[default: all; in a --sweep none]",
+        metavar="N",
+    ),
+]
 EvaluatorWeights = Annotated[str | None, Option(help="The judge: name or path. [default: DATASET-evaluator]")]
 Evaluator = Annotated[bool, Option("--evaluator", help="Measure the judge itself, on the test images.")]
 Card = Annotated[
@@ -106,10 +148,21 @@ Json = Annotated[bool, Option("--json", help="Print one JSON object and nothing 
 Sweep = Annotated[
     bool, Option("--sweep", help="Measure every combination of the lists below into --out FILE.csv.")
 ]
-Scales = Annotated[str | None, Option(help="Of --sweep. [default: 0,0.5,1,2,4,8]", metavar="LIST")]
+Scales = Annotated[
+    str | None,
+    Option(help="Of --sweep. [default: 0,0.5,1,2,4,8; of counterfactuals 1,2,3,4]", metavar="LIST"),
+]
 Methods = Annotated[
     str | None,
-    Option(help="Of --sweep: cfg, classifier, classifier-x0. [default: cfg,classifier]", metavar="LIST"),
+    Option(
+        help="Of --sweep: cfg, classifier, classifier-x0. [default: cfg,classifier] Of counterfactuals, "
+        "those of --method. [default: all]",
+        metavar="LIST",
+    ),
+]
+Depths = Annotated[
+    str | None,
+    Option(help="Of --sweep, of counterfactuals. [default: 400,600,800,999]", metavar="LIST"),
 ]
 Samplers = Annotated[str | None, Option(help="Of --sweep. [default: the card's]", metavar="LIST")]
 StepCounts = Annotated[

@@ -33,12 +33,11 @@ def run(dataset: str, name: str | None, device: str, write: bool, as_json: bool)
         raise weights.WeightsError(f"The weights {name!r} are no classifier of noisy images.")
     if write:
         check_writable(weights.weights_path(name).with_suffix(".json"))
-    sets = [data.load(dataset, split) for split in ("val", "test")]
-    source = sets[0].source
+    tested = data.test_images(dataset)
+    source = tested.source
     if write and source != dataset:
         raise data.DataError(f"A card needs the real {SOURCES[dataset]}, which is not on this machine.")
-    images = data.to_signed(torch.cat([one.images for one in sets]))
-    labels = torch.cat([one.labels for one in sets])
+    images, labels = data.to_signed(tested.images), tested.labels
     found = read_at(model, schedule, images, labels, timesteps(schedule), device)
     named = "" if name == f"{dataset}-noisy-classifier" else f" --classifier {name}"
     result = {

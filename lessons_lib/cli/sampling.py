@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lessons_lib import viz
+from lessons_lib import data, viz, weights
 from lessons_lib.cli.common import check_dataset, check_writable, progress_bar, resolve_device
 from lessons_lib.data import to_unit
 from lessons_lib.files import atomic_write
@@ -43,7 +43,8 @@ def run(
         raise ValueError(f"The number of images a label must be at least 1, got {num_per_label}.")
     name = weights_name or f"{dataset}-denoiser"
     wanted = wanted | {"device": resolve_device(wanted["device"])}
-    asked = parse_labels(labels, check_settings(name, wanted, batch_size))
+    num_classes = check_settings(name, wanted, batch_size)
+    asked = parse_labels(labels, num_classes, class_names(dataset, name))
     request = GenerationRequest([k for k in asked for _ in range(num_per_label)], weights=name, **wanted)
     request = with_defaults(request)
     if request.guidance == "none":
@@ -70,19 +71,31 @@ def check_settings(name: str, wanted: dict, batch_size: int) -> int:
     return check_request(request)
 
 
-def parse_labels(text: str, num_classes: int) -> list[int]:
-    """ "0,1,2" or "all" -> labels.
+def class_names(dataset: str, weights_name: str) -> tuple[str, ...]:
+    """What the weights' card calls the classes; without a word there, the data set's names."""
+    return tuple(weights.read_card(weights_name).get("class_names") or data.CLASS_NAMES[dataset])
+
+
+def parse_labels(text: str, num_classes: int, names: Sequence[str] = ()) -> list[int]:
+    """ "0,1,2", "cat,dog,3" or "all" -> labels.
+
+    Args:
+        names: of the classes, in order.
 
     Raises:
-        ValueError: for a label that these weights do not know.
+        ValueError: for a label that these weights do not know; it lists those that they know.
     """
     if text.strip() == "all":
         return list(range(num_classes))
-    known = {str(k): k for k in range(num_classes)}
+    numbers = {str(k): k for k in range(num_classes)}
+    # A name counts first: there are classes that are called 7 and are not the eighth.
+    known = numbers | {name: k for k, name in enumerate(names[:num_classes])}
     parts = [part.strip() for part in text.split(",")]
     for part in parts:
         if part not in known:
-            raise ValueError(f"Unknown label {part!r}: choose from 0 to {num_classes - 1}, or all.")
+            choice = ", ".join(name for name in names if name not in numbers)
+            choice = f"{choice}; or a number " if choice else ""
+            raise ValueError(f"Unknown label {part!r}: choose {choice}from 0 to {num_classes - 1}, or all.")
     return [known[part] for part in parts]
 
 

@@ -24,21 +24,33 @@ def run(
 
     Args:
         changes: fields of TrainConfig; None keeps the recipe's.
-        options: fields of DiffusionOptions.
+        options: fields of DiffusionOptions; None keeps the recipe's.
     """
     check_dataset(dataset)
-    if model not in (*MODELS, *SEVERAL):
-        raise ValueError(f"Unknown model {model!r}: choose one of {', '.join((*MODELS, *SEVERAL))}.")
-    wanted = SEVERAL.get(model, (model,))
+    wanted = _wanted(dataset, model)
     configs = {
         name: _config(dataset, name, changes, _folder(dataset, name, model, output_dir)) for name in wanted
     }
     for config in configs.values():
         _check_folder(config.output_dir, resume)
     for name, config in configs.items():
-        reason = _train(dataset, name, config, recipes.DiffusionOptions(**options), resume)
+        reason = _train(dataset, name, config, _options(dataset, name, options), resume)
         if reason == "interrupted":
             raise typer.Exit(130)  # so that a script does not go on as if all were done
+
+
+def _wanted(dataset: str, model: str) -> tuple[str, ...]:
+    """The models that are meant, of those that this data set has."""
+    known = [name for name in MODELS if (dataset, name) in recipes.RECIPES]
+    several = {name: parts for name, parts in SEVERAL.items() if set(parts) <= {*known}} | {"all": (*known,)}
+    if model not in (*known, *several):
+        raise ValueError(f"Unknown model {model!r}: choose one of {', '.join((*known, *several))}.")
+    return several.get(model, (model,))
+
+
+def _options(dataset: str, model: str, options: dict) -> recipes.DiffusionOptions:
+    given = {name: value for name, value in options.items() if value is not None}
+    return dataclasses.replace(recipes.RECIPES[dataset, model].options, **given)
 
 
 def _config(dataset: str, model: str, changes: dict, folder: Path) -> TrainConfig:
@@ -118,9 +130,9 @@ def _ending(event: Stopped) -> str:
 
 def _how_to_use(dataset: str, model: str, path: Path) -> str:
     use = {
-        "denoiser": f"{PROGRAM} sample {dataset} --weights {path} --out digits.png",
+        "denoiser": f"{PROGRAM} sample {dataset} --weights {path} --out {dataset}.png",
         "evaluator": f"{PROGRAM} evaluate {dataset} --evaluator --evaluator-weights {path}",
     }
-    guide = f"{PROGRAM} sample {dataset} --guidance classifier --classifier {path} --out digits.png"
+    guide = f"{PROGRAM} sample {dataset} --guidance classifier --classifier {path} --out {dataset}.png"
     use |= {"classifier": guide, "clean-classifier": guide}
     return f"The weights are in {path}, their card beside them. To use them:\n  {use[model]}"

@@ -6,7 +6,9 @@ that are there already.
 
 from lessons_lib.generation.counterfactual import (
     COUNTERFACTUAL_GUIDANCES,
+    AbductFn,
     CounterfactualRequest,
+    abduction,
     check_counterfactual,
     counterfactual_defaults,
     counterfactual_images,
@@ -41,8 +43,10 @@ __all__ = [
     "PRECISIONS",
     "SAMPLERS",
     "SPACINGS",
+    "AbductFn",
     "CounterfactualRequest",
     "GenerationRequest",
+    "abduction",
     "check_counterfactual",
     "check_request",
     "counterfactual_defaults",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lessons_lib.counterfactuals import check_method, counterfactual, in_8_bits, to_depth
+from lessons_lib.counterfactuals import Abducted, abduct, check_method, in_8_bits, predict, to_depth
 from lessons_lib.generation.drawing import check_request, denoiser, prepare, with_defaults
 from lessons_lib.generation.request import GenerationRequest
 from lessons_lib.guidance import EpsFn
@@ -20,6 +21,7 @@ from lessons_lib.samplers import SampleNoise, Step
 from lessons_lib.schedules import NoiseSchedule
 
 COUNTERFACTUAL_GUIDANCES = ("cfg", "classifier")
+AbductFn = Callable[[EpsFn, NoiseSchedule, Tensor, Tensor], Tensor | Abducted]
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,20 @@ class _Prepared(NamedTuple):
     timesteps: Tensor
 
 
-def counterfactuals(request: CounterfactualRequest, images: Tensor) -> Iterator[Step]:
+def counterfactuals(
+    request: CounterfactualRequest,
+    images: Tensor,
+    *,
+    abduct_fn: AbductFn | None = None,
+    model: tuple[nn.Module, NoiseSchedule] | None = None,
+) -> Iterator[Step]:
     """What these images would look like with other labels.
 
     Args:
         images: [S, C, H, W] in [-1, 1]; they are rounded to 8-bit pixels first.
+        abduct_fn: in place of the request's method: (eps_fn, schedule, x_0, timesteps) -> the state at
+            timesteps[0], [S, C, H, W], or an Abducted. The request's own is `abduction(request)`.
+        model: (network, schedule), in place of the request's weights; guidance_scale must be set then.
 
     Yields:
         one Step for each timestep of the decoding, abduction done before the first; the last one's x_t
@@ -127,17 +138,22 @@ def counterfactuals(request: CounterfactualRequest, images: Tensor) -> Iterator[
         ValueError: if the labels, the depth, the steps, the classifier or the images do not suit the weights.
         WeightsError: as `generate`.
     """
-    found = _prepared(request)
-    expected = (len(request.sources), *found.shape)
+    shape, source_eps, target_eps, schedule, timesteps = _prepared(request, model)
+    expected = (len(request.sources), *shape)
     if tuple(images.shape) != expected:
         raise ValueError(f"The images must have shape {list(expected)}, got {list(images.shape)}.")
-    device = request.device or "cpu"
+    x_0 = in_8_bits(images.to(request.device or "cpu"))
+    found = (abduct_fn or abduction(request))(source_eps, schedule, x_0, timesteps)
+    if not isinstance(found, Abducted):
+        found = Abducted(found, timesteps)
+    yield from predict(target_eps, schedule, found.repeated(request.targets_each))
+
+
+def abduction(request: CounterfactualRequest) -> AbductFn:
+    """The request's own abduction: its method, with its noise."""
     indices = request.sample_indices or range(len(request.sources))
-    yield from counterfactual(
-        request.method, found.source_eps, found.target_eps, found.schedule,
-        in_8_bits(images.to(device)), found.timesteps, SampleNoise([(request.seed, k) for k in indices]),
-        targets_each=request.targets_each,
-    )  # fmt: skip
+    noise_fn = SampleNoise([(request.seed, k) for k in indices])
+    return functools.partial(abduct, request.method, noise_fn=noise_fn)
 
 
 def counterfactual_images(request: CounterfactualRequest, images: Tensor, batch_size: int = 100) -> Tensor:
@@ -207,10 +223,12 @@ def counterfactual_defaults(request: CounterfactualRequest) -> CounterfactualReq
     )
 
 
-def _prepared(request: CounterfactualRequest) -> _Prepared:
+def _prepared(
+    request: CounterfactualRequest, given: tuple[nn.Module, NoiseSchedule] | None = None
+) -> _Prepared:
     """Everything that can be refused beforehand is refused here."""
-    down = with_defaults(request.decoding())
-    model, schedule = denoiser(down)
+    down = with_defaults(request.decoding()) if given is None else request.decoding()
+    model, schedule = given or denoiser(down)
     target_eps, timesteps = prepare(model, schedule, down)
     told = {"guidance": "cfg", "guidance_scale": 1.0} if model.null_label else {"guidance": "none"}
     up = dataclasses.replace(down, labels=request.sources, classifier=None, **told)

@@ -1,7 +1,7 @@
 """Figures, grids of images and GIFs. Everything here takes images in [-1, 1] and shows them in [0, 1].
 
 images.py has pixels, PNGs and GIFs; figures.py what the lessons show; architecture.py the drawing of a U-Net;
-differences.py an image beside what became of it.
+differences.py an image beside what became of it; validity.py how far counterfactuals go for what they reach.
 """
 
 from lessons_lib.viz.architecture import Stage, draw_unet, unet_stages
@@ -18,6 +18,7 @@ from lessons_lib.viz.figures import (
     figure,
     image_row,
     log_steps,
+    named_lines,
     read_table,
     show_figure,
     sweep_figure,
@@ -31,6 +32,7 @@ from lessons_lib.viz.images import (
     to_grid,
     to_pixels,
 )
+from lessons_lib.viz.validity import validity_lines, validity_proximity_figure
 
 __all__ = [
     "BLUE",
@@ -50,6 +52,7 @@ __all__ = [
     "gif_bytes",
     "image_row",
     "log_steps",
+    "named_lines",
     "png_bytes",
     "read_table",
     "save_gif",
@@ -59,4 +62,6 @@ __all__ = [
     "to_grid",
     "to_pixels",
     "unet_stages",
+    "validity_lines",
+    "validity_proximity_figure",
 ]

@@ -174,6 +174,33 @@ def _number(text: str) -> float | str:
         return text
 
 
+def named_lines(
+    rows: Sequence[dict], settings: Sequence[str], shown: dict[str, str] | None = None
+) -> dict[str, list[dict]]:
+    """The rows of a table that belong to one line, by a name that says what the lines differ in.
+
+    Args:
+        settings: the columns that a line has in common, the most telling first; the first is always named.
+        shown: how a column's value is written in a name, such as {"steps": "{} steps"}.
+    """
+    telling = list(settings[:1])
+    for name in settings[1:]:  # it tells something if it differs between rows that are alike so far
+        if len({_values(row, [*telling, name]) for row in rows}) > len(
+            {_values(row, telling) for row in rows}
+        ):
+            telling.append(name)
+    found: dict[str, list[dict]] = {}
+    for row in rows:
+        pairs = zip(telling, _values(row, telling), strict=True)
+        label = ", ".join((shown or {}).get(name, "{}").format(value) for name, value in pairs if value)
+        found.setdefault(label, []).append(row)
+    return found
+
+
+def _values(row: dict, names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"{row[name]:g}" if isinstance(row[name], float) else row[name] for name in names)
+
+
 def add_share(ax, x: float, value: float, interval: tuple[float, float], label: str = "yours") -> None:
     """A share in [0, 1] with its interval, as a black square in percent."""
     below, above = 100 * (value - interval[0]), 100 * (interval[1] - value)

@@ -174,7 +174,7 @@ def checked_steps(
     except _Wrong:
         raise
     except Exception as error:
-        line = _learners_line(sampler_fn, error)
+        line = learners_line(sampler_fn, error)
         raise _Wrong(f"Your sampler stopped{line}: {type(error).__name__}, {error}") from error
     if count == 0:
         raise _Wrong("Your sampler ended without a Step: it must yield one for each timestep.")
@@ -197,7 +197,7 @@ def _checked(step: object, x_T: Tensor) -> Step:
     return Step(int(step.t), step.x_t.detach().clone(), step.x_0.detach().clone())
 
 
-def _learners_line(sampler_fn: Callable, error: BaseException) -> str:
+def learners_line(sampler_fn: Callable, error: BaseException) -> str:
     """' in line 5, `x = 1 / 0`': where in the cell or file of sampler_fn; '' if it was elsewhere."""
     function = inspect.unwrap(getattr(sampler_fn, "func", sampler_fn))  # func: of a functools.partial
     file = function.__code__.co_filename if hasattr(function, "__code__") else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import html
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,7 +51,8 @@ class Panel(ipywidgets.VBox):
         self._current: _Job | None = None
         self._worker: threading.Thread | None = None
         # Hidden, not absent, and room for two lines of text: nothing below may jump when they come and go.
-        bar = ipywidgets.Layout(width="100%", height="6px", margin="4px 0", visibility="hidden")
+        # JupyterLab takes the bar's own margin off its height: less than 14 pixels leave nothing to see.
+        bar = ipywidgets.Layout(width="100%", height="14px", margin="0", visibility="hidden")
         self.progress = ipywidgets.FloatProgress(0, min=0, max=1, layout=bar)
         self.status = ipywidgets.HTML(layout=ipywidgets.Layout(width="100%", min_height="44px"))
         super().__init__(**kwargs)
@@ -152,7 +154,9 @@ class Panel(ipywidgets.VBox):
         if bundle is None:
             return None
         # Pages without a kernel (GitHub, nbviewer, a book) show the still; JupyterLab prefers the panel.
-        still = self.still() if self.wait(FIRST_PICTURE) else None
+        # voila's page is live and its next panel waits for this one, so it gets none.
+        drawn = self.wait(FIRST_PICTURE)
+        still = self.still() if drawn and "VOILA_BASE_URL" not in os.environ else None
         if still is None:
             return bundle
         picture, alt = still

@@ -1,9 +1,10 @@
-"""Data sets as tensors in [-1, 1]: MNIST, and scikit-learn's digits for a machine without a network.
+"""Data sets as tensors in [-1, 1]: MNIST, CIFAR-10, and scikit-learn's digits where there is no network.
 
-`load` looks in $LESSONS_DATA, then in data/, then downloads with torchvision, and where there is no network
-falls back to the embedded digits and says so. Splits: "train", "val" and "test". MNIST has no validation
-images of its own: "val" is every even and "test" every odd one of its 10,000 test images, "train" all 60,000
-training images.
+`load` looks in $LESSONS_DATA, then in data/, then downloads with torchvision; for MNIST it falls back, where
+there is no network, to the embedded digits and says so. Splits: "train", "val" and "test". Neither data set
+has validation images of its own. MNIST: "val" is every even and "test" every odd one of its 10,000 test
+images, "train" all 60,000 training images. CIFAR-10: "val" is the last 500 training images of each class,
+"train" the other 45,000, "test" all 10,000 test images.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import errno
 import functools
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 
@@ -20,88 +21,69 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Dataset
+
+from lessons_lib.data import cifar10
+from lessons_lib.data.images import DataError, ImageSet, to_signed, to_unit
+
+__all__ = [
+    "CLASS_NAMES",
+    "DIGIT_NAMES",
+    "NAMES",
+    "RUNNING_EXAMPLE",
+    "SPLITS",
+    "DataError",
+    "ImageSet",
+    "find_mnist",
+    "load",
+    "running_example",
+    "test_images",
+    "to_signed",
+    "to_unit",
+]
 
 SPLITS = ("train", "val", "test")
-NAMES = ("mnist", "digits")
+NAMES = ("mnist", "digits", "cifar10")
 DIGIT_NAMES = tuple("0123456789")
+CLASS_NAMES = {"mnist": DIGIT_NAMES, "digits": DIGIT_NAMES, "cifar10": cifar10.CLASS_NAMES}
 RUNNING_EXAMPLE = 77  # among the embedded training digits
 _NOTICES: set[str] = set()
 # The disk's refusals, not the network's.
 _CANNOT_WRITE = (errno.EACCES, errno.EEXIST, errno.ENOTDIR, errno.ENOSPC, errno.EROFS)
 
 
-class DataError(RuntimeError):
-    """Data that is missing, cut short or of the wrong kind; the message is one sentence for the user."""
-
-
-@dataclass(frozen=True, eq=False)
-class ImageSet(Dataset):
-    """Images held in memory as bytes and handed out in [-1, 1].
-
-    Args:
-        images: [N, C, H, W] uint8.
-        labels: [N] int64.
-        class_names: K names.
-        source: where the images come from: "mnist" or "digits".
-    """
-
-    images: Tensor
-    labels: Tensor
-    class_names: tuple[str, ...]
-    source: str
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """One image [C, H, W] float32 in [-1, 1] and its label."""
-        return to_signed(self.images[index]), int(self.labels[index])
-
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The images [B, C, H, W] float32 in [-1, 1] and labels [B] at indices [B]."""
-        return to_signed(self.images[indices]), self.labels[indices]
-
-    def subset(self, indices: Tensor) -> ImageSet:
-        """The images at indices, in that order."""
-        return ImageSet(self.images[indices], self.labels[indices], self.class_names, self.source)
-
-    def of_class(self, label: int) -> ImageSet:
-        """The images with that label."""
-        return self.subset((self.labels == label).nonzero().flatten())
-
-
-def to_signed(images: Tensor) -> Tensor:
-    """uint8 0 … 255 -> float32 in [-1, 1]."""
-    return images.float() / 127.5 - 1
-
-
-def to_unit(images: Tensor) -> Tensor:
-    """float in [-1, 1] -> float in [0, 1], clipped; for showing and writing only."""
-    return ((images + 1) / 2).clamp(0, 1)
-
-
 def load(name: str = "mnist", split: str = "train") -> ImageSet:
     """A split of a data set.
 
     Args:
-        name: "mnist", or "digits" for the embedded ones.
+        name: "mnist", "cifar10", or "digits" for the embedded ones.
         split: "train", "val" or "test".
 
     Raises:
         ValueError: for an unknown name or split.
-        DataError: if a file is cut short or is not what its name says.
+        DataError: if a file is cut short or is not what its name says; or if CIFAR-10 is nowhere to be had.
     """
     if name not in NAMES:
         raise ValueError(f"Unknown data set {name!r}: choose one of {', '.join(NAMES)}.")
     if split not in SPLITS:
         raise ValueError(f"Unknown split {split!r}: choose one of {', '.join(SPLITS)}.")
+    if name == "cifar10":
+        return cifar10.read(_find_cifar10(), split, _notice)
     if name == "mnist":
         root = find_mnist() or _download_mnist() or _incomplete_mnist()
         if root is not None:
             return _read_mnist(root, split)
         _notice("MNIST is not here and there is no network: using scikit-learn's 1,797 handwritten digits.")
     return _embedded_digits(split)
+
+
+def test_images(name: str) -> ImageSet:
+    """All the images that were made for testing: of the digits, "val" is a part of them too."""
+    test = load(name, "test")
+    if name == "cifar10":
+        return test
+    val = load(name, "val")
+    images, labels = torch.cat([val.images, test.images]), torch.cat([val.labels, test.labels])
+    return ImageSet(images, labels, test.class_names, test.source, test.note)
 
 
 def find_mnist() -> Path | None:
@@ -121,7 +103,7 @@ def running_example() -> Tensor:
 
 
 def _data_roots() -> list[Path]:
-    here, beside = Path.cwd() / "data", Path(__file__).resolve().parent.parent / "data"
+    here, beside = Path.cwd() / "data", Path(__file__).resolve().parents[2] / "data"
     return [Path(p) for p in (os.environ.get("LESSONS_DATA"),) if p] + [here, beside]
 
 
@@ -147,22 +129,40 @@ def _mnist_files(root: Path) -> list[Path]:
 
 
 def _download_mnist() -> Path | None:
-    if os.environ.get("LESSONS_OFFLINE") == "1":
-        return None
     from torchvision.datasets import MNIST
 
+    return _download("MNIST", lambda root: MNIST(str(root), download=True))
+
+
+def _find_cifar10() -> Path:
+    """Where CIFAR-10 is, fetched if need be; there is nothing to fall back on."""
+    root = cifar10.find(_data_roots())
+    if root is None or cifar10.is_repairable(root):
+        root = _download("CIFAR-10", cifar10.download) or root
+    if root is None:
+        raise DataError(
+            f"CIFAR-10 is not here and cannot be downloaded: go online without LESSONS_OFFLINE=1, or put its "
+            f"folder {cifar10.BATCHES} into {_download_root()}."
+        )
+    return root
+
+
+def _download(what: str, fetch: Callable[[Path], object]) -> Path | None:
+    """Fetch a data set; returns where it is now, or None without a network.
+
+    Raises:
+        DataError: if it cannot be written.
+    """
+    if os.environ.get("LESSONS_OFFLINE") == "1":
+        return None
     root = _download_root()
     try:
-        MNIST(str(root), download=True)
+        fetch(root)
     except OSError as error:
         if error.errno in _CANNOT_WRITE:
-            raise DataError(f"MNIST cannot be written to {root}: {error.strerror}.") from None
+            raise DataError(f"{what} cannot be written to {root}: {error.strerror}.") from None
         return None
-    except (
-        RuntimeError,
-        HTTPException,
-        EOFError,
-    ):  # torchvision's word for "no mirror answered"; a cut download
+    except (RuntimeError, HTTPException, EOFError):  # torchvision's "no mirror answered"; a cut download
         return None
     return root
 

@@ -9,45 +9,47 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from lessons_lib import data, viz, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.generation import GenerationRequest, generate_with
-from lessons_lib.schedules import NoiseSchedule, q_sample
+from lessons_lib.recipes.losses import (
+    Augment,
+    augmented,
+    cross_entropy_loss,
+    noisy_classification_loss,
+    random_affine,
+    random_crop_and_flip,
+    random_flip,
+)
+from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.training import EpochDone, Event, LossFn, Stopped, TrainConfig, denoising_loss, train
 from lessons_lib.training.machine import make_accelerator
 from lessons_lib.unet import UNet, UNetConfig
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """A training with a name.
-
-    Args:
-        name: of the weights it makes.
-        build: makes the untrained network.
-        config: the defaults of its TrainConfig.
-        kind: "denoiser" (draws sample grids, too), "classifier" (of noisy images), "clean-classifier" (the
-            same network, but it sees clean images only) or "evaluator".
-    """
-
-    name: str
-    build: Callable[[], nn.Module]
-    config: TrainConfig
-    kind: str
-
-    @property
-    def needs_schedule(self) -> bool:
-        """Whether its images are noised, and its card names a schedule."""
-        return self.kind != "evaluator"
+__all__ = [
+    "DATA_NOTES",
+    "RECIPES",
+    "DiffusionOptions",
+    "Recipe",
+    "SamplesDrawn",
+    "WeightsSaved",
+    "augmented",
+    "cross_entropy_loss",
+    "hardware",
+    "noisy_classification_loss",
+    "random_affine",
+    "random_crop_and_flip",
+    "random_flip",
+    "run",
+]
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,37 @@ class DiffusionOptions:
     keep_epochs: bool = False
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """A training with a name.
+
+    Args:
+        name: of the weights it makes.
+        build: makes the untrained network.
+        config: the defaults of its TrainConfig.
+        kind: "denoiser" (draws sample grids, too), "classifier" (of noisy images), "clean-classifier" (the
+            same network, but it sees clean images only) or "evaluator".
+        options: the defaults of its DiffusionOptions.
+        augment: varies the images before they are shown, in training only.
+        steps: of DDIM, which the card of a denoiser proposes.
+        channels_last: train with a pixel's channels side by side in memory, which suits wide convolutions.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    config: TrainConfig
+    kind: str
+    options: DiffusionOptions = field(default_factory=DiffusionOptions)
+    augment: Augment | None = None
+    steps: int = 10
+    channels_last: bool = False
+
+    @property
+    def needs_schedule(self) -> bool:
+        """Whether its images are noised, and its card names a schedule."""
+        return self.kind != "evaluator"
+
+
 class SamplesDrawn(NamedTuple):
     """A grid of samples was written after an epoch, from the same noise every time."""
 
@@ -82,6 +115,15 @@ class WeightsSaved(NamedTuple):
     path: Path
 
 
+# Small enough to train in a night on one CPU core, at 52 images/s; attention at 8×8 and below.
+CIFAR10_UNET = UNetConfig(
+    image_size=32,
+    in_channels=3,
+    base_channels=32,
+    channel_mults=(1, 2, 4, 4),
+    attention_levels=(2,),
+    embedding_channels=256,
+)
 RECIPES = {
     ("mnist", "denoiser"): Recipe(
         "mnist-denoiser",
@@ -106,6 +148,37 @@ RECIPES = {
         lambda: Evaluator(EvaluatorConfig()),
         TrainConfig(epochs=8, batch_size=128, lr=2e-3, ema_decay=0.998),
         "evaluator",
+        augment=random_affine,
+    ),
+    # Channels last, on a CPU: a third faster for the evaluator, a tenth for the U-Net.
+    ("cifar10", "denoiser"): Recipe(
+        "cifar10-denoiser",
+        lambda: UNet(CIFAR10_UNET),
+        TrainConfig(
+            epochs=22, batch_size=64, lr=8e-4, warmup_steps=500, ema_decay=0.9995, checkpoint_every=300
+        ),
+        "denoiser",
+        # The linear schedule is nearly pure noise in its last fifth (Nichol & Dhariwal 2021, fig. 3).
+        DiffusionOptions(schedule="cosine"),
+        augment=random_flip,
+        steps=50,
+        channels_last=True,
+    ),
+    ("cifar10", "evaluator"): Recipe(
+        "cifar10-evaluator",
+        lambda: Evaluator(EvaluatorConfig(32, 3, widths=(32, 64, 128, 256), body="resnet9")),
+        TrainConfig(
+            epochs=22,
+            batch_size=128,
+            lr=3e-3,
+            weight_decay=0.05,
+            warmup_steps=700,
+            ema_decay=0.998,
+            checkpoint_every=300,
+        ),
+        "evaluator",
+        augment=random_crop_and_flip,
+        channels_last=True,
     ),
 }
 
@@ -123,6 +196,7 @@ def run(
 
     Args:
         dataset, model: a key of RECIPES.
+        options: the recipe's own if not given.
         command: what the user typed, for the card.
 
     Raises:
@@ -134,7 +208,8 @@ def run(
         raise ValueError(f"There is no recipe {dataset} {model}: choose one of {known}.")
     if config.output_dir is None:
         raise ValueError("A recipe needs an output_dir to write to.")
-    recipe, options = RECIPES[dataset, model], options or DiffusionOptions()
+    recipe = RECIPES[dataset, model]
+    options = options or recipe.options
     schedule = NoiseSchedule.by_name(options.schedule, options.timesteps) if recipe.needs_schedule else None
     # Of several processes on a machine one downloads, and the others find what it brought.
     with make_accelerator(config).local_main_process_first():
@@ -142,6 +217,8 @@ def run(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = recipe.build()
+    if recipe.channels_last:
+        network = network.to(memory_format=torch.channels_last)
     loss_fn = _loss(recipe, network, schedule, options)
     is_main = os.environ.get("RANK", "0") == "0"
     for event in train(
@@ -163,54 +240,11 @@ def _loss(
     recipe: Recipe, network: nn.Module, schedule: NoiseSchedule | None, options: DiffusionOptions
 ) -> LossFn:
     if recipe.kind == "evaluator":
-        return classification_loss
+        return augmented(cross_entropy_loss, recipe.augment)
     if recipe.kind == "denoiser":
-        return denoising_loss(schedule, options.p_uncond, options.loss, network.config.num_classes or None)
+        loss = denoising_loss(schedule, options.p_uncond, options.loss, network.config.num_classes or None)
+        return augmented(loss, recipe.augment)
     return noisy_classification_loss(schedule, timesteps=None if recipe.kind == "classifier" else ())
-
-
-def noisy_classification_loss(schedule: NoiseSchedule, timesteps: Sequence[int] | None = None) -> LossFn:
-    """Cross-entropy of p(y given x_t, t) on noised images (Dhariwal & Nichol 2021, sec. 4).
-
-    Args:
-        timesteps: t is drawn from these; None: from all of the schedule; empty: the images stay clean, and
-            the network is told t = 0.
-    """
-    choices = torch.arange(schedule.num_timesteps) if timesteps is None else torch.tensor(timesteps).long()
-
-    def loss_fn(model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        if not len(choices):
-            x_0 = random_affine(x_0, generator) if model.training else x_0
-            return F.cross_entropy(model(x_0, torch.zeros_like(y)).float(), y)
-        # Not bent: under noise no picture comes twice anyway.
-        drawn = torch.randint(len(choices), (len(x_0),), generator=generator)
-        t, eps = choices[drawn].to(x_0.device), torch.randn(x_0.shape, generator=generator).to(x_0.device)
-        return F.cross_entropy(model(q_sample(schedule, x_0, t, eps), t).float(), y)
-
-    return loss_fn
-
-
-def classification_loss(model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-    """Cross-entropy on clean images; in training they are bent a little, and the labels smoothed."""
-    if not model.training:
-        return F.cross_entropy(model(x_0).float(), y)
-    return F.cross_entropy(model(random_affine(x_0, generator)).float(), y, label_smoothing=0.05)
-
-
-def random_affine(x_0: Tensor, generator: torch.Generator) -> Tensor:
-    """Turn, shear, scale and shift each image [B, C, H, W] a little; digits are never flipped."""
-    batch = len(x_0)
-
-    def uniform(*shape: int) -> Tensor:
-        return (torch.rand(*shape, generator=generator) * 2 - 1).to(x_0.device)
-
-    angle, scale, shear = 0.26 * uniform(batch), 1 + 0.15 * uniform(batch, 2), 0.2 * uniform(batch)
-    shift = 2.5 / 14 * uniform(batch, 2)  # 2.5 pixels of 28: grid_sample's unit is half the image
-    top = torch.stack([angle.cos() * scale[:, 0], -angle.sin() + shear, shift[:, 0]], dim=1)
-    bottom = torch.stack([angle.sin(), angle.cos() * scale[:, 1], shift[:, 1]], dim=1)
-    grid = F.affine_grid(torch.stack([top, bottom], dim=1), list(x_0.shape), align_corners=False)
-    # grid_sample fills the outside with 0, and the background is -1.
-    return F.grid_sample(x_0 + 1, grid, align_corners=False) - 1
 
 
 def _after_epoch(
@@ -239,6 +273,7 @@ def _draw_samples(event: EpochDone, schedule: NoiseSchedule, folder: Path) -> Sa
 DATA_NOTES = {
     "mnist": "MNIST (LeCun, Cortes and Burges), 60,000 training images, unchanged; CC BY-SA 3.0.",
     "digits": "scikit-learn's 1,797 digits (UCI, CC BY 4.0), enlarged from 8×8 to 20×20 and padded to 28×28.",
+    "cifar10": "CIFAR-10 (Krizhevsky 2009), 45,000 of its 50,000 training images; no licence is stated.",
 }
 
 
@@ -254,14 +289,15 @@ def _card(
     if recipe.kind == "denoiser":
         settings |= dataclasses.asdict(options)
     defaults = {
-        "denoiser": {"guidance_scale": 2.0, "sampler": "ddim", "steps": min(10, options.timesteps)},
+        "denoiser": {"guidance_scale": 2.0, "sampler": "ddim", "steps": min(recipe.steps, options.timesteps)},
         "classifier": {"guidance_scale": 4.0, "spacing": "logsnr"},
     }
     return {
+        "class_names": list(images.class_names),
         "training": {
             "command": command,
             "settings": settings,
-            "data": DATA_NOTES[images.source],
+            "data": " ".join(filter(None, (DATA_NOTES[images.source], images.note))),
             "images_seen": end.step * config.batch_size,
             "ended": end.reason,
             "hours": round(end.seconds / 3600, 2),

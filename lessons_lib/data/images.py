@@ -1,0 +1,61 @@
+"""Images held in memory, and the one conversion between their bytes and [-1, 1]."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+
+class DataError(RuntimeError):
+    """Data that is missing, cut short or of the wrong kind; the message is one sentence for the user."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet(Dataset):
+    """Images held in memory as bytes and handed out in [-1, 1].
+
+    Args:
+        images: [N, C, H, W] uint8.
+        labels: [N] int64.
+        class_names: K names.
+        source: where the images come from: "mnist", "digits" or "cifar10".
+        note: what a card must say of these files besides their source, in a sentence; or nothing.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    source: str
+    note: str = ""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """One image [C, H, W] float32 in [-1, 1] and its label."""
+        return to_signed(self.images[index]), int(self.labels[index])
+
+    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """The images [B, C, H, W] float32 in [-1, 1] and labels [B] at indices [B]."""
+        return to_signed(self.images[indices]), self.labels[indices]
+
+    def subset(self, indices: Tensor) -> ImageSet:
+        """The images at indices, in that order."""
+        return dataclasses.replace(self, images=self.images[indices], labels=self.labels[indices])
+
+    def of_class(self, label: int) -> ImageSet:
+        """The images with that label."""
+        return self.subset((self.labels == label).nonzero().flatten())
+
+
+def to_signed(images: Tensor) -> Tensor:
+    """uint8 0 … 255 -> float32 in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """float in [-1, 1] -> float in [0, 1], clipped; for showing and writing only."""
+    return ((images + 1) / 2).clamp(0, 1)

@@ -1,0 +1,359 @@
+"""evaluate counterfactuals: the measures as JSON and in words, the sweep and its picture, what is refused."""
+
+import csv
+import io
+import json
+
+import imageio.v3 as iio
+import pytest
+import torch
+
+from lessons_lib import cli, data, metrics, viz, weights
+from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.cli import axiom_sweep, axioms
+from lessons_lib.cli.evaluating import Judge
+from lessons_lib.counterfactuals import in_8_bits
+from lessons_lib.schedules import NoiseSchedule
+from lessons_lib.unet import UNet, UNetConfig
+from lessons_lib.weights import save_pretrained
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """For networks this small more threads only wait for each other, above all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A folder with an untrained denoiser (T = 40), classifier and judge, and the judge's reference."""
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    for name, num_classes in (("denoiser", 10), ("unlabelled", 0)):
+        config = UNetConfig(channel_mults=(1, 1, 1), embedding_channels=16, num_classes=num_classes)
+        model = UNet(config)
+        torch.nn.init.normal_(model.conv_out.weight, std=0.1)
+        save_pretrained(folder / f"{name}.safetensors", model, NoiseSchedule.linear(40), {})
+    guide = NoisyClassifier(NoisyClassifierConfig(widths=(32, 32), embedding_channels=16))
+    save_pretrained(folder / "guide.safetensors", guide, NoiseSchedule.linear(40), {})
+    save_pretrained(folder / "judge.safetensors", Evaluator(EvaluatorConfig(widths=(32, 32))), None, {})
+    judge, _, card = weights.load_pretrained(folder / "judge.safetensors")
+    digits = data.load("digits", "train").subset(torch.arange(240))
+    metrics.measure_reference(
+        judge, data.to_signed(digits.images), digits.labels, 10, extractor=card["sha256"], source="mnist"
+    ).save(folder / "judge-reference.npz")
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder on a machine without MNIST and without a network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(axioms, "REAL_IMAGES", 120)
+    monkeypatch.setenv("LESSONS_DATA", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(data, "load", lambda name, split="train", load=data.load: load("digits", split))
+    return tmp_path
+
+
+@pytest.fixture
+def run(capsys, tiny, here):
+    """Run the command on few images and steps; returns (exit status, stdout, stderr)."""
+
+    def run(words, few="--num-samples 6 --steps 3", denoiser="denoiser"):
+        capsys.readouterr()
+        names = f"--weights {tiny}/{denoiser}.safetensors --evaluator-weights {tiny}/judge.safetensors"
+        words = words.format(tiny=tiny)
+        status = cli.main(f"evaluate counterfactuals {names} {few} {words}".split())
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def rows_of(path="sweep.csv"):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_json_is_complete_and_its_command_measures_it_again(run, capsys):
+    status, out, err = run("--json --depth 30 --null-images 4 --seed 1")
+    assert status == 0, err
+    found = json.loads(out)
+    assert len(out.strip().splitlines()) == 1
+    settings = [found[name] for name in ("method", "guidance", "guidance_scale", "depth", "steps", "seed")]
+    assert settings == ["ddim", "cfg", 3.0, 30, 3, 1] and found["null_guidance_scale"] == 1
+    assert found["interventions start from 8-bit pixels"] is True
+    assert found["images"] == "the first 6 test images of scikit-learn's digits"
+    assert found["real_images"] == "the first 120 training images of scikit-learn's digits"
+    for name in ("weights", "evaluator"):
+        assert found[f"{name}_sha256"] == weights.read_card(found[name])["sha256"]
+    assert list(found["composition"]) == ["1", "10"] and found["composition"]["10"]["total"] == 4
+    assert sum(map(sum, found["effectiveness"]["counts"])) == 6 == found["num_images"]
+    assert all(found["effectiveness"]["counts"][k][k] == 0 for k in range(10)), "the target is another label"
+    assert found["with_stored_latents"]["num_images"] == 6 and found["with_stored_latents"]["error"] >= 0
+    assert found["feature_fid"] > 0 and found["feature_fid_floor"] > 0 and found["minimality"]
+    assert found["seconds"] > 0 and found["seconds_per_image"] > 0 and found["classifier"] is None
+
+    capsys.readouterr()
+    assert cli.main([*found["command"].split()[3:], "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    changing = ("seconds", "seconds_per_image")
+    assert {k: v for k, v in again.items() if k not in changing} == {
+        k: v for k, v in found.items() if k not in changing
+    }
+
+
+def test_the_measures_are_those_of_the_request(run, tiny):
+    status, out, err = run("--json --method sdedit --depth 30 --guidance-scale 2 --null-images 0")
+    assert status == 0, err
+    found = json.loads(out)
+    assert found["composition"] == {} and found["with_stored_latents"] is None
+    x_0, source = data.load("mnist", "test").batch(torch.arange(6))
+    jump = torch.randint(1, 10, (6,), generator=torch.Generator().manual_seed(0))
+    request = axioms.CounterfactualRequest(
+        source.tolist(), ((source + jump) % 10).tolist(), weights=tiny / "denoiser.safetensors",
+        method="sdedit", depth=30, guidance_scale=2.0, steps=3,
+    )  # fmt: skip
+    from lessons_lib.generation import counterfactual_images
+
+    drawn = in_8_bits(counterfactual_images(request, x_0))
+    assert found["proximity"]["l1"]["value"] == pytest.approx(
+        float((drawn - in_8_bits(x_0)).abs().mean() / 2), abs=1e-4
+    )
+
+
+@pytest.mark.parametrize("method", ["ddpm", "sdedit", "same-noise"])  # ddim draws none
+def test_the_noise_does_not_depend_on_the_batch_size(tiny, here, method):
+    judge = Judge.load("mnist", str(tiny / "judge.safetensors"), "cpu")
+    wanted = {"method": method, "guidance": "cfg", "steps": 3, "weights": str(tiny / "denoiser.safetensors")}
+    request = axioms.check(judge, wanted, 2.0)
+    x_0, source = data.load("mnist", "test").batch(torch.arange(5))
+    for target in (source, (source + 1) % 10):
+        drawn = []
+        for size in (2, 5):
+            with axioms.progress_bar(5, "") as bar:
+                drawn.append(axioms.Intervene(request, size, bar)(x_0, source, target))
+        assert (drawn[0] - drawn[1]).abs().max() < 1e-4
+    assert (drawn[0][0] - drawn[0][1]).abs().max() > 1e-3
+
+
+def test_null_interventions_are_decoded_as_the_image_was_abducted(tiny, here):
+    judge = Judge.load("mnist", str(tiny / "judge.safetensors"), "cpu")
+    shared = {"guidance": "classifier", "classifier": str(tiny / "guide.safetensors"), "steps": 3}
+    for name, expected in (
+        ("denoiser", {"guidance": "cfg", "guidance_scale": 1.0, "classifier": None}),
+        ("unlabelled", {"guidance_scale": 0.0}),
+    ):
+        request = axioms.check(judge, shared | {"weights": str(tiny / f"{name}.safetensors")}, None)
+        assert request.guidance_scale == 1.0, "the classifier's card says nothing else"
+        assert axioms.null_fields(request) == expected
+
+
+def test_a_classifier_guides_a_denoiser_without_labels(run):
+    words = "--guidance classifier --classifier {tiny}/guide.safetensors --json"
+    status, out, err = run(words, "--num-samples 2 --steps 2", "unlabelled")
+    assert status == 0, err
+    found = json.loads(out)
+    assert found["null_guidance_scale"] == 0 and found["classifier"].endswith("guide.safetensors")
+    assert found["classifier_sha256"] and found["depth"] == 39 and found["null_images"] == 2
+
+
+def test_the_report_says_what_json_says(run):
+    words = "--null-images 2 --method ddpm --depth 30"
+    status, out, err = run(words)
+    found = json.loads(run(f"{words} --json")[1])
+    assert status == 0, err
+    assert out.startswith(
+        "ddpm, cfg, w=3, depth 30, 3 steps, seed 0; the first 6 test images of scikit-learn"
+    )
+    assert f"L1 to the source      {found['proximity']['l1']['value']:.4f}" in out
+    assert f"off by {found['composition']['10']['value']:.4f} after 10, 2 images" in out
+    matrix = out.split("from row to column\n")[1].splitlines()
+    assert matrix[0].split() == [str(k) for k in range(10)] and len(matrix) == 11
+    assert matrix[1].split()[:2] == ["0", "–"]
+
+
+def test_one_image_has_no_interval_and_no_fid(run):
+    status, out, err = run("--json --null-images 0", "--num-samples 1 --steps 2")
+    assert status == 0, err
+    found = json.loads(out)
+    assert found["feature_fid"] is None and found["proximity"]["l1"]["interval_95"] is None
+    assert run("", "--num-samples 1 --steps 1 --null-images 0")[0] == 0
+
+
+def test_as_many_images_as_there_are(tiny, here):
+    judge = Judge.load("mnist", str(tiny / "judge.safetensors"), "cpu")
+    given = {"num_samples": None, "null_images": None, "seed": 0, "batch_size": 7}
+    trial = axioms.Trial.read(given, judge, 1000, None)
+    assert len(trial.images) == trial.num_nulls == 200, "the embedded digits have no more"
+    assert axioms.Trial.read(given, judge, 50, 0).num_nulls == 0
+    assert torch.equal(axioms.Trial.read(given, judge, 50, 0).target, trial.target[:50])
+
+
+BAD = {
+    "--num-samples 201": "--num-samples must be between 1 and 200 (test images), got 201.",
+    "--num-samples 0": "--num-samples must be between 1 and 200 (test images), got 0.",
+    "--null-images 7": "--null-images must be between 0 and 6 (--num-samples), got 7.",
+    "--null-images -1": "--null-images must be between 0 and 6",
+    "--batch-size 0": "The batch size must be at least 1, got 0.",
+    "--method magic": "Unknown method 'magic': choose one of ddim, ddpm, sdedit, same-noise.",
+    "--method same-noise --depth 20": "takes no depth",
+    "--depth 40": "The depth must be between 0 and 39, got 40.",
+    "--guidance none": "Unknown guidance 'none': choose one of cfg, classifier.",
+    "--guidance-scale nan": "must be a finite number",
+    "--classifier {tiny}/guide.safetensors": "asks no classifier",
+    "--steps 41": "between 1 and 40 (T), got 41",
+    "--evaluator-weights {tiny}/guide.safetensors": "are no evaluator",
+    "--weights {tiny}/unlabelled.safetensors": "Unknown label 0",
+    "--sampler ddim": "--sampler means nothing for evaluate counterfactuals.",
+    "--spacing logsnr": "--spacing means nothing",
+    "--interval 1,2": "--interval means nothing",
+    "--card": "--card means nothing",
+    "--evaluator": "--evaluator means nothing",
+    "--by-timestep": "--by-timestep means nothing",
+    "--step-counts 3": "--step-counts means nothing",
+    "--scales 1": "--scales belongs to a sweep: add --sweep.",
+    "--depths 20": "--depths belongs to a sweep: add --sweep.",
+    "--out x.csv": "--out belongs to a sweep: add --sweep.",
+    "--sweep": "needs --out with a name that ends in .csv, got nothing.",
+    "--sweep --out x.png": "got 'x.png'.",
+    "--sweep --out x.csv --json": "--sweep and --json do not go together.",
+    "--sweep --out x.csv --method ddim": "A sweep takes --methods, not --method.",
+    "--sweep --out x.csv --depth 20": "A sweep takes --depths, not --depth.",
+    "--sweep --out x.csv --guidance-scale 2": "A sweep takes --scales, not --guidance-scale.",
+    "--sweep --out x.csv --methods cfg": "Unknown method 'cfg': choose from ddim, ddpm, sdedit, same-noise.",
+    "--sweep --out x.csv --scales 1,x": "'x' in --scales is not a number.",
+    "--sweep --out x.csv --depths 2.5": "'2.5' in --depths is not a whole number.",
+    "--sweep --out x.csv --depths 40": "The depth must be between 0 and 39, got 40.",
+    "--sweep --out x.csv --methods same-noise --depths 30": "takes no --depths.",
+    "--sweep --out x.csv --depths 30 --num-samples 201": "--num-samples must be between 1 and 200",
+    "--sweep --out other.csv --depths 30": "other.csv is no table of a sweep",
+}
+
+
+@pytest.mark.parametrize("words", BAD)
+def test_what_is_wrong_is_one_sentence_and_writes_nothing(run, here, words):
+    (here / "other.csv").write_text("steps,accuracy\n1,2\n")
+    status, out, err = run(words)
+    assert status == 2 and out == "" and BAD[words] in err
+    assert len(err.strip().splitlines()) == 1
+    assert [path.name for path in here.iterdir()] == ["other.csv"]
+
+
+@pytest.mark.parametrize("words", ["--method ddim", "--depth 5", "--depths 5", "--null-images 0"])
+def test_another_data_set_takes_none_of_these_options(capsys, words):
+    assert cli.main(f"evaluate mnist {words}".split()) == 2
+    assert f"{words.split()[0]} belongs to evaluate counterfactuals." in capsys.readouterr().err
+
+
+# -- the sweep -------------------------------------------------------------------------------------
+
+SWEEP = "--sweep --out sweep.csv --methods sdedit,same-noise --scales 1,2.5 --depths 20,39"
+FEW = "--num-samples 4 --steps 2"
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """The settings that were measured, (method, scale, depth)."""
+    settings, measure = [], axiom_sweep.measure
+
+    def counting(trial, request, **options):
+        settings.append((request.method, request.guidance_scale, request.depth))
+        return measure(trial, request, **options)
+
+    monkeypatch.setattr(axiom_sweep, "measure", counting)
+    return settings
+
+
+def test_one_row_a_combination_and_a_picture(run, measured, capsys):
+    status, out, err = run(SWEEP, FEW)
+    assert status == 0, err
+    rows = rows_of()
+    assert tuple(rows[0]) == axiom_sweep.COLUMNS and len(rows) == 6 == len(measured)
+    assert measured[:3] == [("sdedit", 1.0, 20), ("sdedit", 2.5, 20), ("sdedit", 1.0, 39)]
+    assert [row["depth"] for row in rows] == ["20", "20", "39", "39", "", ""]
+    for row in rows:
+        assert float(row["effectiveness_low"]) <= float(row["effectiveness"])
+        assert float(row["effectiveness"]) <= float(row["effectiveness_high"])
+        assert float(row["l1_low"]) < float(row["l1"]) < float(row["l1_high"])
+        assert (row["guidance"], row["steps"], row["num_images"], row["null_1"]) == ("cfg", "2", "4", "")
+        assert min(float(row[name]) for name in ("features", "fid", "seconds_per_image", "back_error")) > 0
+    assert iio.imread("sweep.png").shape[2] >= 3
+    assert "6 of 6: same-noise, cfg, w=2.5, 2 steps; read as the target" in out
+
+    assert cli.main([*rows[1]["command"].split()[3:], "--json"]) == 0, "a row says how to measure it again"
+    again = json.loads(capsys.readouterr().out)
+    assert str(again["proximity"]["l1"]["value"]) == rows[1]["l1"]
+
+
+def test_a_stopped_sweep_goes_on_and_a_whole_one_measures_nothing(run, measured, monkeypatch, here):
+    counting = axiom_sweep.measure
+
+    def stops(*arguments, **options):
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        return counting(*arguments, **options)
+
+    words = "--sweep --out sweep.csv --methods ddim --scales 1,2,3 --depths 20 --null-images 2"
+    with monkeypatch.context() as patch:
+        patch.setattr(axiom_sweep, "measure", stops)
+        status, out, _ = run(words, FEW)
+    assert status == 130 and "2 rows are in sweep.csv, and the same command goes on." in out
+    assert run(words, FEW)[0] == 0 and len(measured) == 3
+    assert [row["guidance_scale"] for row in rows_of()] == ["1.0", "2.0", "3.0"]
+    assert all(float(row["null_1"]) > 0 for row in rows_of())
+    before = (here / "sweep.csv").read_bytes()
+    status, out, _ = run(words, FEW)
+    assert status == 0 and "3 of 3 combinations are in sweep.csv already." in out and len(measured) == 3
+    assert (here / "sweep.csv").read_bytes() == before
+
+
+def test_every_method_can_be_guided_by_a_classifier(run):
+    words = "--sweep --out sweep.csv --guidance classifier --classifier {tiny}/guide.safetensors"
+    status, _, err = run(f"{words} --scales 1 --depths 20", "--num-samples 2 --steps 2")
+    assert status == 0, err
+    assert [row["method"] for row in rows_of()] == ["ddim", "ddpm", "sdedit", "same-noise"]
+    assert {row["guidance"] for row in rows_of()} == {"classifier"}
+    assert all(len(row["weights_sha256"].split()) == 3 for row in rows_of())
+
+
+# -- the picture -----------------------------------------------------------------------------------
+
+
+def fake_row(method="ddim", scale="3.0", depth="999", **changes):
+    return {
+        "method": method, "guidance": "cfg", "guidance_scale": scale, "depth": depth, "steps": "25",
+        "num_images": "200", "seed": "0", "effectiveness": "0.9", "effectiveness_low": "0.85",
+        "effectiveness_high": "0.95", "l1": "0.1", "weights_sha256": "a b",
+    } | changes  # fmt: skip
+
+
+def test_lines_go_along_the_scale_at_full_depth_and_along_the_depth_at_the_middle_scale():
+    grid = [fake_row(scale=s, depth=d) for d in ("999", "400") for s in ("4.0", "1.0", "2.0")]
+    noise = [fake_row("same-noise", s, "") for s in ("2.0", "1.0")]
+    found = viz.validity_lines(grid + noise)
+    places = {k: [(row["guidance_scale"], row["depth"]) for row in rows] for k, rows in found.items()}
+    assert places == {
+        "ddim, w 1 to 4": [("1.0", "999"), ("2.0", "999"), ("4.0", "999")],
+        "ddim, w 2, depth 400 to 999": [("2.0", "400"), ("2.0", "999")],
+        "same-noise, w 1 to 2": [("1.0", ""), ("2.0", "")],
+    }
+    steered = fake_row(guidance="classifier", weights_sha256="a g b")
+    assert list(viz.validity_lines([fake_row(), steered])) == ["ddim, cfg, w 3", "ddim, classifier, s 3"]
+    more = [fake_row(), fake_row(seed="1")]
+    assert list(viz.validity_lines(more)) == ["ddim, seed 0, w 3", "ddim, seed 1, w 3"]
+
+
+def test_the_picture_labels_its_points_and_marks_the_best_corner(tmp_path):
+    rows = [fake_row(scale=s, depth=d) for d in ("400", "999") for s in ("1.0", "3.0")]
+    axiom_sweep.picture(rows).savefig(io.BytesIO())
+    table = tmp_path / "table.csv"
+    axiom_sweep.tables.write_rows(table, rows, tuple(rows[0]))
+    read = viz.read_table(table)  # numbers, as a lesson has them
+    fig, ax = viz.validity_proximity_figure(viz.validity_lines(read), read)
+    assert fig.get_figwidth() == 8 and "L1" in ax.get_xlabel() and ax.get_ylabel() == "read as the target (%)"
+    texts = [text.get_text() for text in ax.texts]
+    assert {"w 1", "w 3", "t 400", "t 999", "better"} <= set(texts)
+    assert list(viz.validity_lines(read)) == ["ddim, w 1 to 3", "ddim, w 3, depth 400 to 999"]
