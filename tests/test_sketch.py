@@ -177,7 +177,7 @@ def test_first_state_is_an_example_with_its_row(make, model):
     panel = make()
     row = panel.row
     assert row.source == 7 and torch.equal(row.digit, pictures.sharpened(data.running_example()))
-    request = CounterfactualRequest((7,), tuple(range(10)), guidance_scale=3.0, steps=2)
+    request = CounterfactualRequest((7,), tuple(range(10)), guidance_scale=4.0, steps=2)
     assert panel.request(7, panel.settings()) == request and row.drawing.images.shape == (10, 1, 28, 28)
     assert panel.cells.value.count("<img") == 20 and "as it is" in panel.cells.value
     right = sum(row.drawing.readings[k].label == k for k in range(10) if k != 7)
@@ -421,7 +421,7 @@ def test_replay(make):
 def test_save_gif(make, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     panel = make()
-    for name in ("drawn-7-w3.0-t49.gif", "drawn-7-w3.0-t49-2.gif"):
+    for name in ("drawn-7-w4.0-t49.gif", "drawn-7-w4.0-t49-2.gif"):
         panel.save.click()
         done(panel)
         frames = iio.imread(tmp_path / name, index=None)
@@ -433,7 +433,7 @@ def test_still(make):
     picture, alt = make().still()
     height, width, _ = iio.imread(picture, extension=".png").shape[:3]
     assert width > 600 and 100 < height < width
-    assert alt.startswith("A drawn 7 and what it would look like as 0 to 9, guidance scale 3; read as ")
+    assert alt.startswith("A drawn 7 and what it would look like as 0 to 9, guidance scale 4; read as ")
     bundle, metadata = make()._repr_mimebundle_()
     assert bundle["text/plain"] == metadata["image/png"]["alt"] == alt
 
