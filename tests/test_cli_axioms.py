@@ -355,5 +355,9 @@ def test_the_picture_labels_its_points_and_marks_the_best_corner(tmp_path):
     fig, ax = viz.validity_proximity_figure(viz.validity_lines(read), read)
     assert fig.get_figwidth() == 8 and "L1" in ax.get_xlabel() and ax.get_ylabel() == "read as the target (%)"
     texts = [text.get_text() for text in ax.texts]
-    assert {"w 1", "w 3", "t 400", "t 999", "better"} <= set(texts)
+    # All these rows lie at one point: of the labels above it and of those below the first has its place.
+    assert set(texts) == {"", "w 1", "t 400", "better"}
+    apart = [fake_row(scale=s, depth="999") | {"l1": l1} for s, l1 in (("1.0", "0.05"), ("3.0", "0.1"))]
+    _, ax = viz.validity_proximity_figure(viz.validity_lines(apart))
+    assert {"w 1", "w 3"} <= {text.get_text() for text in ax.texts}
     assert list(viz.validity_lines(read)) == ["ddim, w 1 to 3", "ddim, w 3, depth 400 to 999"]

@@ -68,7 +68,8 @@ def test_png_shows_the_source_its_counterfactuals_and_what_changed(run, tmp_path
     pixels = iio.imread(tmp_path / "row.png")
     assert pixels.shape == (2 * (2 * 28 + 2), 2 * (3 * 28 + 2 * 2), 3)
     source, label = data.load("digits", "test")[3]
-    assert np.array_equal(pixels[:56, :56], viz.to_pixels(source, 2))
+    difference = pixels[:56, :56].astype(int) - viz.to_pixels(source, 2)
+    assert np.abs(difference).max() <= 8, "16 shades"
     assert (pixels[60:, :56] == 255).all(), "the source does not differ from itself"
     assert (pixels[60:, 60:116] != 255).any()
     assert out.startswith(f"source {label}, read as") and "to 3: read as" in out and "in row.png" in out
