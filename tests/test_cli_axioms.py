@@ -84,7 +84,7 @@ def test_json_is_complete_and_its_command_measures_it_again(run, capsys):
     assert len(out.strip().splitlines()) == 1
     settings = [found[name] for name in ("method", "guidance", "guidance_scale", "depth", "steps", "seed")]
     assert settings == ["ddim", "cfg", 3.0, 30, 3, 1] and found["null_guidance_scale"] == 1
-    assert found["interventions start from 8-bit pixels"] is True
+    assert found["starts_from"] == "8-bit pixels"
     assert found["images"] == "the first 6 test images of scikit-learn's digits"
     assert found["real_images"] == "the first 120 training images of scikit-learn's digits"
     for name in ("weights", "evaluator"):

@@ -218,7 +218,7 @@ def measure(trial: Trial, request: CounterfactualRequest, in_full: bool = True) 
         **{name: getattr(request, name) for name in SETTINGS},
         "null_guidance_scale": null_fields(request)["guidance_scale"],
         "null_images": nulls,
-        "interventions start from 8-bit pixels": True,
+        "starts_from": "8-bit pixels",
         "images": f"the first {count:,} test images of {SOURCES[trial.images.source]}",
         **_judged_by(request, judge),
         **found.as_json(),
