@@ -1,18 +1,6 @@
-"""What the tests of the panels share: one thread, waiting, and reading the status line."""
+"""What the tests of the panels share: waiting, and reading the status line."""
 
 import re
-
-import pytest
-import torch
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_core():
-    """Networks this tiny gain nothing from threads, which wait for each other on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def done(panel):

@@ -485,10 +485,10 @@ def test_card_needs_mnist(evaluate, here):
 def test_card_gets_every_standard_evaluation_with_its_command(run, evaluate, here, tiny, monkeypatch):
     from lessons_lib.cli import evaluating
 
-    drawn = {(scale, steps): count for scale, steps, count in evaluating.STANDARD}
+    drawn = {(scale, steps): count for scale, _, steps, count in evaluating.STANDARD["mnist"]}
     assert all(drawn[setting] >= 2_000 for setting in ((1.0, 50), (2.0, 25), (2.0, 10)))
     assert max(count for (scale, _), count in drawn.items() if scale == 1) >= 10_000, "the FID's samples"
-    monkeypatch.setattr(evaluating, "STANDARD", ((1.0, 3, 11), (2.0, 2, 10)))
+    monkeypatch.setitem(evaluating.STANDARD, "mnist", ((1.0, "ddim", 3, 11), (2.0, "ddim", 2, 10)))
     give_reference(here)
     for suffix in (".safetensors", ".json"):
         (here / f"mine{suffix}").write_bytes((tiny / f"denoiser{suffix}").read_bytes())

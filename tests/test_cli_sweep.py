@@ -89,7 +89,7 @@ def test_one_row_a_combination_and_a_picture(sweep, measured, capsys):
     assert "16 of 16: ./denoiser.safetensors, classifier ./guide.safetensors, s=2.5, dpmpp_2m" in out
 
     assert cli.main(last["command"].split()[3:]) == 0, "each row says how to measure it again"
-    assert f"read right    {100 * float(last['accuracy']):.1f}%" in capsys.readouterr().out
+    assert f"read right   {100 * float(last['accuracy']):.1f}%" in capsys.readouterr().out
 
 
 def test_the_same_command_again_measures_nothing_and_another_only_what_is_new(sweep, measured, here):

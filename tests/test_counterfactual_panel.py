@@ -8,7 +8,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from panel_tools import done, one_core, text_of  # noqa: F401  (a fixture for every test here)
+from panel_tools import done, text_of
 
 from lessons_lib import data, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig
@@ -27,6 +27,8 @@ from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.widgets import CounterfactualExplorer
 from lessons_lib.widgets.cells import cells_picture, sources_and, way_frames
 from lessons_lib.widgets.paths import cell_line, depth_options, paths_of, result_line
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIZE, T = 8, 50
 BLUE = "#2166ac"

@@ -5,7 +5,7 @@ import time
 
 import pytest
 import torch
-from panel_tools import done, one_core, text_of  # noqa: F401  (a fixture for every test here)
+from panel_tools import done, text_of
 
 from lessons_lib import data
 from lessons_lib.samplers import SampleNoise
@@ -14,6 +14,8 @@ from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.widgets import FeatureExplorer, NoiseExplorer, NoiseReader
 from lessons_lib.widgets.features import layers_of, look
 from lessons_lib.widgets.noise import curve_svg, noised
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 # ---- noise ----
 

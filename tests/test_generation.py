@@ -21,13 +21,7 @@ from lessons_lib.weights import WeightsError, read_card, save_pretrained, write_
 DEFAULTS = {"guidance_scale": 3.0, "sampler": "ddpm", "steps": 4}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """For networks this small more threads only wait for each other, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

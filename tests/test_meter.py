@@ -6,7 +6,7 @@ import threading
 import imageio.v3 as iio
 import pytest
 import torch
-from panel_tools import done, one_core, text_of  # noqa: F401  (a fixture for every test here)
+from panel_tools import done, text_of
 
 from lessons_lib import weights as store
 from lessons_lib.classifier import Evaluator, EvaluatorConfig
@@ -18,6 +18,8 @@ from lessons_lib.weights import load_pretrained
 from lessons_lib.widgets import InterventionMeter
 from lessons_lib.widgets.measured import NAMES, Setting, batch_of, row_html, side_for, with_targets
 from lessons_lib.widgets.plane import Dot, plane_svg, plane_text
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 T, STEPS, COUNT = 50, 5, 3
 

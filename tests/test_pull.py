@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from panel_tools import done, one_core, text_of  # noqa: F401  (a fixture for every test here)
+from panel_tools import done, text_of
 
 from lessons_lib import data, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
@@ -19,6 +19,8 @@ from lessons_lib.widgets.pull import CLASSIFIERS, Pull, overlay, pull_line, pull
 TINY = UNetConfig(
     image_size=8, in_channels=1, base_channels=32, channel_mults=(1,), attention_levels=(), num_classes=10
 )
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

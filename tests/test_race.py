@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from panel_tools import done, one_core, text_of  # noqa: F401  (a fixture for every test here)
+from panel_tools import done, text_of
 
 from lessons_lib import weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig
@@ -21,6 +21,8 @@ from lessons_lib.widgets.race import LANES
 TINY = UNetConfig(
     image_size=8, in_channels=1, base_channels=32, channel_mults=(1,), attention_levels=(), num_classes=10
 )
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 SHORT = {
     "DDPM": {"sampler": "ddpm", "steps": 8},
     "DDIM": {"sampler": "ddim", "steps": 5},

@@ -45,13 +45,7 @@ DIGITS = data.load("digits", "test")
 REAL_RECIPES = dict(RECIPES)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """For networks this small more threads only wait for each other, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)

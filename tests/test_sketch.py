@@ -12,7 +12,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from panel_tools import done, one_core, text_of  # noqa: F401  (a fixture for every test here)
+from panel_tools import done, text_of
 from PIL import Image, ImageDraw
 
 from lessons_lib import data, pictures
@@ -22,6 +22,8 @@ from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.widgets import DrawnCounterfactuals, sketch
 from lessons_lib.widgets.drawing import read
 from lessons_lib.widgets.pad import DrawingPad, Marks
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 ONE = [[(140, 50), (140, 230)]]

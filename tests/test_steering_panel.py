@@ -7,7 +7,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from panel_tools import done, one_core, text_of  # noqa: F401  (a fixture for every test here)
+from panel_tools import done, text_of
 
 from lessons_lib import weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
@@ -16,6 +16,8 @@ from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.widgets import MethodComparison, draw_digit
 from lessons_lib.widgets.rows import moment_of, row_frames, share_of, side_for
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = {"image_size": 8, "widths": (32, 32)}
 

@@ -41,13 +41,7 @@ SCHEDULE = NoiseSchedule.linear(50)
 LOSS = denoising_loss(SCHEDULE, num_classes=3)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """For networks this small more threads only wait for each other, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Images:
@@ -233,12 +227,19 @@ def test_without_classes_no_label_is_passed():
     assert model.y is None
 
 
-@pytest.mark.parametrize("name, expected", [("mse", 1.0), ("l1", math.sqrt(2 / math.pi))])
+# Min-SNR counts a timestep whose SNR is above 5 by 5 / SNR.
+MIN_SNR = float((5 / SCHEDULE.snr).clamp(max=1).mean())
+
+
+@pytest.mark.parametrize(
+    "name, expected", [("mse", 1.0), ("l1", math.sqrt(2 / math.pi)), ("min-snr", MIN_SNR)]
+)
 def test_the_loss_is_the_distance_to_the_noise_at_every_timestep(name, expected):
     model, generator = Listener(), torch.Generator().manual_seed(0)
     x_0 = torch.full((5000, 1, 4, 4), 0.7)
     loss = denoising_loss(SCHEDULE, loss=name)(model, x_0, torch.zeros(5000), generator)
     # The network says 0, so the noise's own size is left.
+    assert 0.1 < MIN_SNR < 0.95
     assert loss.item() == pytest.approx(expected, rel=0.02)
     assert model.t.unique().tolist() == list(range(50))
     abar = SCHEDULE.alphas_cumprod[49].item()

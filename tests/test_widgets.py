@@ -12,7 +12,7 @@ import imageio.v3 as iio
 import ipywidgets
 import pytest
 import torch
-from panel_tools import done, one_core, text_of  # noqa: F401  (a fixture for every test here)
+from panel_tools import done, text_of
 
 from lessons_lib import viz, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig
@@ -30,6 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TINY = UNetConfig(
     image_size=8, in_channels=1, base_channels=32, channel_mults=(1,), attention_levels=(), num_classes=10
 )
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,16 @@ in the module of its name, loaded only when it runs: torch takes seconds to load
 
 from __future__ import annotations
 
-import os
+import functools
 import shlex
 import sys
+from collections.abc import Callable
 
 import typer
 
 from lessons_lib import keep_freed_memory
 from lessons_lib.cli import options as o
+from lessons_lib.cli import processes
 
 PROGRAM = "python -m lessons_lib"
 USER_ERROR = 2  # the exit status, as for a wrong option
@@ -37,24 +39,29 @@ def _program() -> None:
 
 @app.command()
 def train(
-    dataset: o.Dataset,
+    dataset: o.Source,
     model: o.Model = "all",
     epochs: o.Epochs = None,
     batch_size: o.TrainBatchSize = None,
+    accumulation_steps: o.AccumulationSteps = None,
     lr: o.LearningRate = None,
     timesteps: o.Timesteps = 1000,
     schedule: o.Schedule = None,
-    loss: o.Loss = "mse",
+    loss: o.Loss = None,
     p_uncond: o.PUncond = 0.1,
     device: o.Device = "auto",
     precision: o.TrainPrecision = "auto",
     ema_decay: o.EmaDecay = None,
-    sample_every: o.SampleEvery = 1,
+    sample_every: o.SampleEvery = None,
     keep_epochs: o.KeepEpochs = False,
     output_dir: o.OutputDir = None,
     resume: o.Resume = False,
     seed: o.Seed = 0,
     max_seconds: o.MaxSeconds = None,
+    image_size: o.ImageSize = None,
+    channels: o.Channels = None,
+    strict: o.Strict = False,
+    flip: o.Flip = None,
 ) -> None:
     """Train the models of a data set; several GPUs: accelerate launch -m lessons_lib train …"""
     from lessons_lib.cli import training
@@ -62,17 +69,19 @@ def train(
     changes = {
         "epochs": epochs, "batch_size": batch_size, "lr": lr, "device": device, "precision": precision,
         "ema_decay": ema_decay, "seed": seed, "max_seconds": max_seconds,
+        "accumulation_steps": accumulation_steps,
     }  # fmt: skip
     options = {
         "timesteps": timesteps, "schedule": schedule, "loss": loss, "p_uncond": p_uncond,
         "sample_every": sample_every, "keep_epochs": keep_epochs,
     }  # fmt: skip
-    training.run(dataset, model, changes, options, output_dir, resume)
+    pictures = {"image_size": image_size, "channels": channels, "strict": strict, "flip": flip}
+    training.run(dataset, model, changes, options, output_dir, resume, pictures)
 
 
 @app.command()
 def sample(
-    dataset: o.Dataset,
+    dataset: o.Source,
     out: o.Out,
     labels: o.Labels = "all",
     num_per_label: o.NumPerLabel = 1,
@@ -225,18 +234,33 @@ def check_machine() -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return the exit status; a user's error is one sentence on stderr."""
     keep_freed_memory()
+    command = functools.partial(app, arguments, standalone_mode=False, prog_name=PROGRAM)
+    words = sys.argv[1:] if arguments is None else arguments
+    if processes.count() == 1 or words[:1] == ["train"]:  # which keeps its processes together itself
+        return _guarded(command)
+    if processes.rank():
+        return _guarded(processes.follow)
+    status = 1
     try:
-        status = app(arguments, standalone_mode=False, prog_name=PROGRAM)
+        status = _guarded(lambda: processes.join() or command())
+    finally:
+        processes.dismiss(status)
+    return status
+
+
+def _guarded(command: Callable[[], object]) -> int:
+    try:
+        status = command()
         return status if isinstance(status, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        print("Stopped.", file=sys.stderr)
+        if not processes.rank():
+            print("Stopped.", file=sys.stderr)
         return 130
     except Exception as error:
         sentence = explain(error)
         if sentence is None:
             raise
-        rank = int(os.environ.get("RANK", "0"))
-        print(f"Process {rank}: {sentence}" if rank else sentence, file=sys.stderr)
+        processes.say(sentence, is_echo=processes.is_lost_connection(error))
         return USER_ERROR
 
 
@@ -253,6 +277,8 @@ def explain(error: Exception) -> str | None:
 
     if isinstance(error, DataError | TrainingError | WeightsError | WriteError | ValueError):
         return " ".join(str(error).split())
+    if processes.is_lost_connection(error):
+        return "The connection to another process broke: that process says above why it ended."
     out_of_memory = isinstance(error, RuntimeError) and "allocate memory" in str(
         error
     )  # torch's word on a CPU

@@ -9,16 +9,32 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from lessons_lib import data
 from lessons_lib.files import WriteError
 
 DATASETS = ("mnist", "cifar10")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
-def check_dataset(name: str, known: tuple[str, ...] = DATASETS) -> None:
-    """Raise ValueError for a data set without models."""
-    if name not in known:
-        raise ValueError(f"Unknown data set {name!r}: choose {' or '.join(known)}.")
+def check_dataset(name: str, known: tuple[str, ...] = DATASETS, *, folders: bool = False) -> None:
+    """Raise ValueError for a data set without models.
+
+    Args:
+        folders: whether folder:PATH, your own pictures, is one that the command takes.
+    """
+    if data.is_folder(name) and not folders:
+        raise ValueError(f"Your own pictures are for train and sample: choose {' or '.join(known)}.")
+    if data.is_folder(name):
+        data.short_name(name)  # refuses a folder without a path
+    elif name not in known:
+        own = " (Your own pictures: folder:PATH.)" if folders else ""
+        raise ValueError(f"Unknown data set {name!r}: choose {' or '.join(known)}.{own}")
+
+
+def folder_weights(dataset: str) -> Path:
+    """Where train puts the denoiser of folder:PATH, and sample looks for it."""
+    name = f"{data.short_name(dataset)}-denoiser"
+    return Path("runs") / name / f"{name}.safetensors"
 
 
 def resolve_device(name: str) -> str:

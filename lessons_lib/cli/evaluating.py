@@ -14,14 +14,20 @@ import torch
 from torch import nn
 
 from lessons_lib import data, metrics, weights
-from lessons_lib.cli import PROGRAM
+from lessons_lib.cli import PROGRAM, processes
 from lessons_lib.cli.common import check_dataset, check_writable, resolve_device
 from lessons_lib.cli.sampling import check_settings, describe, draw
 from lessons_lib.files import atomic_write
 from lessons_lib.generation import DEFAULT_SPACING, GenerationRequest, load_model, with_defaults
 
-# What every denoiser's card says: (guidance scale, DDIM steps, samples).
-STANDARD = ((1.0, 50, 2_000), (1.0, 25, 10_000), (2.0, 25, 2_000), (2.0, 10, 2_000))
+# What every denoiser's card says: (guidance scale, sampler, steps, samples).
+STANDARD = {
+    "mnist": (
+        (1.0, "ddim", 50, 2_000), (1.0, "ddim", 25, 10_000),
+        (2.0, "ddim", 25, 2_000), (2.0, "ddim", 10, 2_000),
+    ),
+    "cifar10": ((1.0, "ddpm", 50, 2_000), (3.0, "ddpm", 50, 1_000), (1.0, "ddim", 50, 1_000)),
+}  # fmt: skip
 NOISES = 10  # rows of the grid of cells
 SOURCES = {"mnist": "MNIST", "digits": "scikit-learn's digits", "cifar10": "CIFAR-10"}
 
@@ -103,13 +109,10 @@ def run_card(judge: Judge, name: str | None, wanted: dict, batch_size: int, as_j
     reference = judge.reference()
     _check_card(judge, name, reference.source)
     card, results = weights.read_card(name), []
-    for scale, steps, num_samples in STANDARD:
+    for scale, sampler, steps, num_samples in STANDARD[judge.dataset]:
         setting = wanted | {
-            "guidance": "cfg",
-            "guidance_scale": scale,
-            "sampler": "ddim",
-            "steps": steps,
-        }
+            "guidance": "cfg", "guidance_scale": scale, "sampler": sampler, "steps": steps,
+        }  # fmt: skip
         results.append(measure(judge, reference, name, setting, num_samples, batch_size))
         if not as_json:
             print(report(results[-1]), end="\n\n", flush=True)
@@ -129,7 +132,7 @@ def run_evaluator(judge: Judge, write: bool, as_json: bool) -> None:
     result = {
         "command": f"{PROGRAM} evaluate {judge.dataset} --evaluator{_named('evaluator-weights', judge)}",
         "images": f"{len(images):,} test images of {SOURCES[tested.source]}",
-        "accuracy": _accuracy_json(found),
+        "accuracy": _accuracy_json(found, tested.class_names),
     }
     if write:
         if tested.source != judge.dataset:
@@ -196,6 +199,7 @@ def measure(
     seconds = (time.perf_counter() - started) / num_samples
     told = request.guidance != "none"
     read = labels if told else metrics.predictions(judge.model, images)
+    right = metrics.accuracy(judge.model, images, labels) if told else None
     spread = metrics.diversity(judge.model, images, read, reference.spread)
     return {
         "command": command_of(request, judge, num_samples),
@@ -203,14 +207,15 @@ def measure(
         "weights_sha256": weights.read_card(name)["sha256"],
         **steered,
         "num_samples": num_samples,
-        "accuracy": _accuracy_json(metrics.accuracy(judge.model, images, labels)) if told else None,
+        "accuracy": _accuracy_json(right, data.CLASS_NAMES[judge.dataset]) if right else None,
         "fid": _fid_json(judge, reference, images),
         "diversity": None if math.isnan(spread) else round(spread, 4),
         "seconds_per_image": round(seconds, 5),
         "batch_size": batch_size,
         "precision": request.precision,
         "device": torch.cuda.get_device_name() if judge.device == "cuda" else judge.device,
-        "threads": torch.get_num_threads(),
+        "threads": torch.get_num_threads(),  # of each process
+        "processes": processes.count(),
     }
 
 
@@ -256,8 +261,8 @@ def share_json(share: metrics.Share) -> dict:
     return rounded | {"right": share.successes, "total": share.total}
 
 
-def _accuracy_json(found: metrics.Accuracy) -> dict:
-    by_class = {str(label): share_json(share) for label, share in found.by_class.items()}
+def _accuracy_json(found: metrics.Accuracy, names: tuple[str, ...]) -> dict:
+    by_class = {names[label]: share_json(share) for label, share in found.by_class.items()}
     return share_json(found.overall) | {"by_class": by_class}
 
 
@@ -298,13 +303,16 @@ def report(result: dict) -> str:
             f"diversity    {result['diversity']:.2f} (1: as far apart within a class as real images)"
         )
     batch = f"batches of {result['batch_size']}, {result['precision']}, {result['threads']} threads"
+    if result["processes"] > 1:
+        batch += f" in each of {result['processes']} processes"
     return "\n".join([*lines, f"time         {result['seconds_per_image']:.4f} seconds an image ({batch})"])
 
 
 def _accuracy_lines(result: dict) -> str:
     found = result["accuracy"]
-    shares = {f"  as {k:9}": v for k, v in found["by_class"].items()}
-    rows = {"read right   ": found} | shares
+    rows = {"read right": found} | {f"  as {k}": v for k, v in found["by_class"].items()}
+    width = max(12, *map(len, rows))
     return "\n".join(
-        f"{name} {metrics.Share(v['right'], v['total'])}, {v['total']:,} images" for name, v in rows.items()
+        f"{name:{width}} {metrics.Share(v['right'], v['total'])}, {v['total']:,} images"
+        for name, v in rows.items()
     )

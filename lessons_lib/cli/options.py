@@ -42,13 +42,24 @@ SPACING_HELP = (
 INTERVAL_HELP = (
     "The scale holds at these timesteps only, both included; outside them w is 1, or s is 0. [default: all]"
 )
-WEIGHTS_HELP = "Name of shipped weights, or path of a .safetensors. [default: DATASET-denoiser]"
+WEIGHTS_HELP = (
+    "Name of shipped weights, or path of a .safetensors. [default: DATASET-denoiser; of folder:PATH, "
+    "runs/NAME-denoiser/NAME-denoiser.safetensors with the folder's own name]"
+)
 OUT_HELP = "FILE.png (a row a label), .gif (the denoising) or .npz (images in [0, 1], labels)."
 PRECISION_HELP = "auto (bf16 where the hardware multiplies it), float32, bf16, fp16."
 OUTPUT_HELP = "With --model all, the folder of both folders. [default: runs/DATASET-MODEL]"
 
 # -- every command --
 Dataset = Annotated[str, Argument(help="The data set: mnist or cifar10.", metavar="DATASET")]
+Source = Annotated[
+    str,
+    Argument(
+        help="The data set: mnist or cifar10; or folder:PATH, your own pictures, with a folder for each "
+        "class in PATH, or all in PATH without classes.",
+        metavar="DATASET|folder:PATH",
+    ),
+]
 Device = Annotated[str, Option(help="auto (CUDA if there is one, else cpu), cpu, cuda, mps.")]
 Seed = Annotated[int, Option(help="Decides all random numbers.")]
 
@@ -59,19 +70,51 @@ Model = Annotated[
 ]
 Epochs = Annotated[int | None, Option(help="Passes over the images. [default: the recipe's]")]
 TrainBatchSize = Annotated[int | None, Option(help="Images a step, all processes together.")]
+AccumulationSteps = Annotated[
+    int | None, Option(help="Micro-batches that a step is cut into, to save memory. [default: 1]")
+]
 LearningRate = Annotated[float | None, Option(help="Peak learning rate.", parser=_number, metavar="LR")]
 Timesteps = Annotated[int, Option(help="T of the noise schedule.")]
 Schedule = Annotated[
     str | None, Option(help="linear, cosine or sigmoid. [default: linear for mnist, cosine for cifar10]")
 ]
-Loss = Annotated[str, Option(help="mse or l1.")]
+Loss = Annotated[str | None, Option(help="mse, l1 or min-snr. [default: mse for mnist, else min-snr]")]
 PUncond = Annotated[float, Option(help="Share of labels dropped, for guidance.", parser=_number, metavar="P")]
 TrainPrecision = Annotated[str, Option(help=PRECISION_HELP)]
 EmaDecay = Annotated[float | None, Option(help="Of the weights' average.", parser=_number, metavar="DECAY")]
-SampleEvery = Annotated[int, Option(help="Epochs between grids of samples; 0 never.")]
+SampleEvery = Annotated[
+    int | None,
+    Option(help="Epochs between grids of samples; 0 never. [default: 1; of your own pictures, 20 grids]"),
+]
 KeepEpochs = Annotated[bool, Option("--keep-epochs", help="Keep the weights of every epoch.")]
 OutputDir = Annotated[Path | None, Option(help=OUTPUT_HELP)]
 Resume = Annotated[bool, Option("--resume", help="Go on from the checkpoint in the output folder.")]
+ImageSize = Annotated[
+    int | None,
+    Option(
+        help="Of your own pictures: pixels a side, a multiple of 4. [default: the median of their shorter "
+        "sides, at most 64]",
+        metavar="N",
+    ),
+]
+Channels = Annotated[
+    int | None,
+    Option(
+        help="Of your own pictures: 1 (grey) or 3 (colour). [default: 1 if all are grey, else 3]",
+        metavar="1|3",
+    ),
+]
+Strict = Annotated[
+    bool,
+    Option("--strict", help="Stop at a picture of yours that cannot be read, instead of skipping it."),
+]
+Flip = Annotated[
+    bool | None,
+    Option(
+        help="Show your own pictures mirrored, too: right for faces and most things, wrong for digits and "
+        "letters. [default: no-flip]"
+    ),
+]
 MaxSeconds = Annotated[
     float | None, Option(help="Stop by the clock; for each model.", parser=_number, metavar="SECONDS")
 ]

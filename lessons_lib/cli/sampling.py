@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,14 @@ import torch
 from torch import Tensor
 
 from lessons_lib import data, viz, weights
-from lessons_lib.cli.common import check_dataset, check_writable, progress_bar, resolve_device
+from lessons_lib.cli import processes
+from lessons_lib.cli.common import (
+    check_dataset,
+    check_writable,
+    folder_weights,
+    progress_bar,
+    resolve_device,
+)
 from lessons_lib.data import to_unit
 from lessons_lib.files import atomic_write
 from lessons_lib.generation import (
@@ -37,17 +45,23 @@ def run(
     Args:
         wanted: fields of GenerationRequest.
     """
-    check_dataset(dataset)
+    check_dataset(dataset, folders=True)
     _check_outputs(out, individual)
     if num_per_label < 1:
         raise ValueError(f"The number of images a label must be at least 1, got {num_per_label}.")
-    name = weights_name or f"{dataset}-denoiser"
+    name = weights_name or _default_weights(dataset)
     wanted = wanted | {"device": resolve_device(wanted["device"])}
+    if wanted["guidance"] == "cfg" and weights.read_card(name)["config"].get("num_classes") == 0:
+        wanted["guidance"] = "none"  # such a network was never told a class
     num_classes = check_settings(name, wanted, batch_size)
-    asked = parse_labels(labels, num_classes, class_names(dataset, name))
+    asked = parse_labels(labels, num_classes, class_names(dataset, name)) if num_classes else [0]
+    if not num_classes and labels.strip() != "all":
+        raise ValueError(f"The weights {name!r} know no classes: leave out --labels.")
     request = GenerationRequest([k for k in asked for _ in range(num_per_label)], weights=name, **wanted)
     request = with_defaults(request)
-    if request.guidance == "none":
+    if not num_classes:
+        print("These weights know no classes: they draw without guidance.")
+    elif request.guidance == "none":
         print("Guidance none draws with the unconditional model, which ignores the labels.")
     started = time.perf_counter()
     images, states = draw(request, batch_size, keep_states=out.suffix.lower() == ".gif")
@@ -56,7 +70,19 @@ def run(
     write(out, images, labels_of, states, columns=num_per_label)
     if individual:
         _write_individual(individual, images, labels_of)
-    print(f"{len(images)} images in {out}: {describe(request)}; {seconds:.2f} s.")
+    several = f" with {count} processes" if (count := processes.count()) > 1 else ""
+    print(f"{len(images)} images in {out}: {describe(request)}; {seconds:.2f} s{several}.")
+
+
+def _default_weights(dataset: str) -> str:
+    if not data.is_folder(dataset):
+        return f"{dataset}-denoiser"
+    path = folder_weights(dataset)
+    if not path.is_file():
+        raise weights.WeightsError(
+            f"There are no weights {str(path)!r}: train {dataset} first, or name them with --weights."
+        )
+    return str(path)
 
 
 def check_settings(name: str, wanted: dict, batch_size: int) -> int:
@@ -68,12 +94,33 @@ def check_settings(name: str, wanted: dict, batch_size: int) -> int:
     """
     request = GenerationRequest((0,), weights=name, **wanted)
     next(in_chunks(request, batch_size))
-    return check_request(request)
+    num_classes = check_request(request)
+    if processes.count() > 1:
+        request = with_defaults(request)
+        processes.spread(_check_weights, [(request, _shas(request))] * processes.count())
+    return num_classes
+
+
+def _check_weights(part: tuple[GenerationRequest, list[str]], _: processes.Advance) -> None:
+    """Refuse, in each process, weights that are not there or not the first process's."""
+    request, shas = part
+    check_request(request)  # loads them, too
+    for name, mine, first in zip(_names(request), _shas(request), shas, strict=True):
+        if mine != first:
+            raise weights.WeightsError(f"The weights {name!r} are not those that the first process has.")
+
+
+def _names(request: GenerationRequest) -> list[str]:
+    return [str(request.weights), *([str(request.classifier)] if request.is_steered else [])]
+
+
+def _shas(request: GenerationRequest) -> list[str]:
+    return [weights.read_card(name)["sha256"] for name in _names(request)]
 
 
 def class_names(dataset: str, weights_name: str) -> tuple[str, ...]:
     """What the weights' card calls the classes; without a word there, the data set's names."""
-    return tuple(weights.read_card(weights_name).get("class_names") or data.CLASS_NAMES[dataset])
+    return tuple(weights.read_card(weights_name).get("class_names") or data.CLASS_NAMES.get(dataset, ()))
 
 
 def parse_labels(text: str, num_classes: int, names: Sequence[str] = ()) -> list[int]:
@@ -119,20 +166,36 @@ def describe(request: GenerationRequest) -> str:
 def draw(
     request: GenerationRequest, batch_size: int, keep_states: bool = False
 ) -> tuple[Tensor, list[Tensor]]:
-    """Draw a request a batch at a time: images [N, C, H, W] in [-1, 1], and the states x_t if asked."""
+    """Draw a request a batch at a time: images [N, C, H, W] in [-1, 1], and the states x_t if asked.
+
+    Several processes share the batches, whose content does not depend on their number: with the same number
+    of threads in each, the images are the same bit for bit. States go to the first process like the images.
+    """
     kept = set(np.linspace(0, request.steps - 1, min(request.steps, MAX_FRAMES)).round().astype(int).tolist())
-    images, states = [], []
+    parts = list(in_chunks(request, batch_size))
+    total = len(request.labels)
+    own = sum(len(part.labels) for part in parts[:: processes.count()])  # the bar tells all by the own share
     layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total} images [{elapsed}<{remaining}]"
-    with progress_bar(len(request.labels), "drawing", bar_format=layout) as bar:
-        for part in in_chunks(request, batch_size):
-            mine = []
-            for k, step in enumerate(generate(part)):
-                if keep_states and k in kept:
-                    mine.append(step.x_t.cpu())
-                bar.update(len(part.labels) / request.steps)
-            images.append(step.x_t.clamp(-1, 1).cpu())
-            states.append(mine)
-    return torch.cat(images), [torch.cat(parts) for parts in zip(*states, strict=True)]
+    with progress_bar(total, "drawing", bar_format=layout) as bar:
+        drawn = processes.spread(
+            functools.partial(_draw_part, kept=kept if keep_states else ()),
+            parts,
+            lambda count: bar.update(count * total / own),
+        )
+    images, states = zip(*drawn, strict=True)
+    return torch.cat(images), [torch.cat(steps) for steps in zip(*states, strict=True)]
+
+
+def _draw_part(
+    part: GenerationRequest, advance: processes.Advance, kept: Collection[int]
+) -> tuple[Tensor, list[Tensor]]:
+    """One batch, and its states after the steps in `kept`."""
+    states = []
+    for k, step in enumerate(generate(part)):
+        if k in kept:
+            states.append(step.x_t.cpu())
+        advance(len(part.labels) / part.steps)
+    return step.x_t.clamp(-1, 1).cpu(), states
 
 
 def write(out: Path, images: Tensor, labels: Tensor, states: list[Tensor], columns: int) -> None:

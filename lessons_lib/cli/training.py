@@ -3,63 +3,104 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
+import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import typer
 
-from lessons_lib import recipes
+from lessons_lib import data, recipes
 from lessons_lib.cli import PROGRAM, typed_command
-from lessons_lib.cli.common import check_dataset, check_writable, progress_bar
+from lessons_lib.cli.common import check_dataset, check_writable, folder_weights, progress_bar
 from lessons_lib.training import CHECKPOINT, EpochDone, StepDone, Stopped, TrainConfig, TrainingError
 
 MODELS = ("denoiser", "classifier", "clean-classifier", "evaluator")
+OF_FOLDERS = ("denoiser", "classifier", "evaluator")  # what can be trained on your own pictures
 SEVERAL = {"both": ("denoiser", "classifier"), "all": MODELS}
 
 
 def run(
-    dataset: str, model: str, changes: dict, options: dict, output_dir: Path | None, resume: bool
-) -> None:
+    dataset: str, model: str, changes: dict, options: dict, output_dir: Path | None, resume: bool,
+    pictures: dict,
+) -> None:  # fmt: skip
     """Train one model or all.
 
     Args:
         changes: fields of TrainConfig; None keeps the recipe's.
         options: fields of DiffusionOptions; None keeps the recipe's.
+        pictures: of folder:PATH, image_size, channels, strict and flip.
     """
-    check_dataset(dataset)
+    check_dataset(dataset, folders=True)
     wanted = _wanted(dataset, model)
+    known, load = _recipes(dataset, model, wanted, changes, pictures)
     configs = {
-        name: _config(dataset, name, changes, _folder(dataset, name, model, output_dir)) for name in wanted
+        name: _config(recipe, changes, _folder(dataset, name, model, output_dir))
+        for name, recipe in known.items()
     }
     for config in configs.values():
         _check_folder(config.output_dir, resume)
     for name, config in configs.items():
-        reason = _train(dataset, name, config, _options(dataset, name, options), resume)
+        settings = _options(dataset, name, options, known[name])
+        if data.is_folder(dataset) and options["sample_every"] is None:  # for the epochs that are asked for
+            settings = dataclasses.replace(settings, sample_every=recipes.sample_every(config.epochs))
+        images = load or functools.partial(recipes.load_splits, dataset, config)
+        events = recipes.run_recipe(
+            known[name], images, config, settings, resume=resume, command=typed_command()
+        )
+        reason = _train(dataset, name, events)
         if reason == "interrupted":
             raise typer.Exit(130)  # so that a script does not go on as if all were done
+
+
+def _recipes(
+    dataset: str, model: str, wanted: tuple[str, ...], changes: dict, pictures: dict
+) -> tuple[dict[str, recipes.Recipe], Callable[[], dict] | None]:
+    """The recipe of each model, and of folder:PATH a function that gives the images (else None)."""
+    if not data.is_folder(dataset):
+        for name, value in pictures.items():
+            if value or (name == "flip" and value is not None):
+                raise ValueError(f"--{name.replace('_', '-')} belongs to folder:PATH, your own pictures.")
+        return {name: recipes.RECIPES[dataset, name] for name in wanted}, None
+    machine = {name: changes[name] for name in ("device", "precision")}
+    how = {name: value for name, value in pictures.items() if name != "flip"}
+    sets = recipes.load_splits(dataset, TrainConfig(**machine), **how)
+    found = recipes.folder_recipes(sets["train"], data.short_name(dataset), bool(pictures["flip"]))
+    for name in wanted:
+        if name not in found and model != "all":
+            raise ValueError(
+                f"A {name} needs two class folders or more, and {dataset} has "
+                f"{len(sets['train'].class_names) or 'none'}: only --model denoiser can be trained."
+            )
+    return {name: found[name] for name in wanted if name in found}, lambda: sets
 
 
 def _wanted(dataset: str, model: str) -> tuple[str, ...]:
     """The models that are meant, of those that this data set has."""
     known = [name for name in MODELS if (dataset, name) in recipes.RECIPES]
+    if data.is_folder(dataset):
+        known = OF_FOLDERS
     several = {name: parts for name, parts in SEVERAL.items() if set(parts) <= {*known}} | {"all": (*known,)}
     if model not in (*known, *several):
         raise ValueError(f"Unknown model {model!r}: choose one of {', '.join((*known, *several))}.")
     return several.get(model, (model,))
 
 
-def _options(dataset: str, model: str, options: dict) -> recipes.DiffusionOptions:
+def _options(
+    dataset: str, model: str, options: dict, recipe: recipes.Recipe | None = None
+) -> recipes.DiffusionOptions:
     given = {name: value for name, value in options.items() if value is not None}
-    return dataclasses.replace(recipes.RECIPES[dataset, model].options, **given)
+    return dataclasses.replace((recipe or recipes.RECIPES[dataset, model]).options, **given)
 
 
-def _config(dataset: str, model: str, changes: dict, folder: Path) -> TrainConfig:
+def _config(recipe: recipes.Recipe, changes: dict, folder: Path) -> TrainConfig:
     given = {name: value for name, value in changes.items() if value is not None}
-    return dataclasses.replace(recipes.RECIPES[dataset, model].config, **given, output_dir=folder)
+    return dataclasses.replace(recipe.config, **given, output_dir=folder)
 
 
 def _folder(dataset: str, model: str, asked: str, output_dir: Path | None) -> Path:
-    name = f"{dataset}-{model}"
+    name = f"{data.short_name(dataset) if data.is_folder(dataset) else dataset}-{model}"
     if output_dir is None:
         return Path("runs") / name
     return output_dir / name if asked in SEVERAL else output_dir
@@ -73,9 +114,7 @@ def _check_folder(folder: Path, resume: bool) -> None:
         )
 
 
-def _train(
-    dataset: str, model: str, config: TrainConfig, options: recipes.DiffusionOptions, resume: bool
-) -> str:
+def _train(dataset: str, model: str, events: Iterator) -> str:
     """Run one recipe, say what happens, and return why it stopped."""
     is_main = os.environ.get("RANK", "0") == "0"
     # The bar's own estimate knows nothing of --max-seconds: the event's does.
@@ -86,7 +125,6 @@ def _train(
     say = bar.write if is_main else lambda text: None
     reason, average = "", None
     with bar:
-        events = recipes.run(dataset, model, config, options, resume=resume, command=typed_command())
         for event in events:
             if isinstance(event, StepDone):
                 average = event.loss if average is None else 0.98 * average + 0.02 * event.loss
@@ -129,6 +167,8 @@ def _ending(event: Stopped) -> str:
 
 
 def _how_to_use(dataset: str, model: str, path: Path) -> str:
+    if data.is_folder(dataset):
+        return f"The weights are in {path}, their card beside them. {_use_of_folder(dataset, model, path)}"
     use = {
         "denoiser": f"{PROGRAM} sample {dataset} --weights {path} --out {dataset}.png",
         "evaluator": f"{PROGRAM} evaluate {dataset} --evaluator --evaluator-weights {path}",
@@ -136,3 +176,20 @@ def _how_to_use(dataset: str, model: str, path: Path) -> str:
     guide = f"{PROGRAM} sample {dataset} --guidance classifier --classifier {path} --out {dataset}.png"
     use |= {"classifier": guide, "clean-classifier": guide}
     return f"The weights are in {path}, their card beside them. To use them:\n  {use[model]}"
+
+
+def _use_of_folder(dataset: str, model: str, path: Path) -> str:
+    """A command that works with the weights of your own pictures; what guides needs a denoiser."""
+    name = data.short_name(dataset)
+    beside = path.parent.parent / f"{name}-denoiser" / f"{name}-denoiser.safetensors"
+    default = folder_weights(dataset)
+    denoiser = path if model == "denoiser" else beside if beside.exists() else default
+    words = ["sample", dataset]
+    if denoiser != default:
+        words += ["--weights", str(denoiser)]
+    if model != "denoiser":
+        guidance = "classifier" if model == "classifier" else "classifier-x0"
+        words += ["--guidance", guidance, "--classifier", str(path)]
+    command = f"{PROGRAM} {shlex.join([*words, '--out', f'{name}.png'])}"
+    when = "To use them" if denoiser.exists() else f"To use them, once --model denoiser has made {denoiser}"
+    return f"{when}:\n  {command}"

@@ -1,10 +1,10 @@
-"""Data sets as tensors in [-1, 1]: MNIST, CIFAR-10, and scikit-learn's digits where there is no network.
+"""Data sets as tensors in [-1, 1]: MNIST, CIFAR-10, scikit-learn's digits, and a folder of your own pictures.
 
 `load` looks in $LESSONS_DATA, then in data/, then downloads with torchvision; for MNIST it falls back, where
 there is no network, to the embedded digits and says so. Splits: "train", "val" and "test". Neither data set
 has validation images of its own. MNIST: "val" is every even and "test" every odd one of its 10,000 test
 images, "train" all 60,000 training images. CIFAR-10: "val" is the last 500 training images of each class,
-"train" the other 45,000, "test" all 10,000 test images.
+"train" the other 45,000, "test" all 10,000 test images. Your own pictures: see folders.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lessons_lib.data import cifar10
+from lessons_lib.data import cifar10, folders
+from lessons_lib.data.folders import is_folder, short_name
 from lessons_lib.data.images import DataError, ImageSet, to_signed, to_unit
 
 __all__ = [
@@ -34,8 +35,10 @@ __all__ = [
     "DataError",
     "ImageSet",
     "find_mnist",
+    "is_folder",
     "load",
     "running_example",
+    "short_name",
     "test_images",
     "to_signed",
     "to_unit",
@@ -51,21 +54,40 @@ _NOTICES: set[str] = set()
 _CANNOT_WRITE = (errno.EACCES, errno.EEXIST, errno.ENOTDIR, errno.ENOSPC, errno.EROFS)
 
 
-def load(name: str = "mnist", split: str = "train") -> ImageSet:
+def load(
+    name: str = "mnist",
+    split: str = "train",
+    *,
+    image_size: int | None = None,
+    channels: int | None = None,
+    strict: bool = False,
+) -> ImageSet:
     """A split of a data set.
 
     Args:
-        name: "mnist", "cifar10", or "digits" for the embedded ones.
+        name: "mnist", "cifar10", or "digits" for the embedded ones; "folder:PATH" for your own pictures, with
+            a folder for each class in PATH, or without classes.
         split: "train", "val" or "test".
+        image_size: of your own pictures, in pixels; if not given, the median of their shorter sides, at most
+            64.
+        channels: of your own pictures, 1 or 3; if not given, 1 if all are grey.
+        strict: refuse your own pictures if one cannot be read, which is otherwise named and skipped.
 
     Raises:
-        ValueError: for an unknown name or split.
-        DataError: if a file is cut short or is not what its name says; or if CIFAR-10 is nowhere to be had.
+        ValueError: for an unknown name or split, or an impossible size.
+        DataError: if a file is cut short or is not what its name says; if CIFAR-10 is nowhere to be had; or
+            if a folder has no pictures, an empty class, or pictures beside folders.
     """
-    if name not in NAMES:
-        raise ValueError(f"Unknown data set {name!r}: choose one of {', '.join(NAMES)}.")
     if split not in SPLITS:
         raise ValueError(f"Unknown split {split!r}: choose one of {', '.join(SPLITS)}.")
+    if is_folder(name):
+        # Beside the library: the user's folder may be read-only, and is nobody's to litter.
+        kept = _data_roots()[-1] / "folders"
+        return folders.load_folder(name, split, image_size, channels, strict, kept, _notice)
+    if name not in NAMES:
+        raise ValueError(f"Unknown data set {name!r}: choose one of {', '.join(NAMES)}, or folder:PATH.")
+    if (image_size, channels, strict) != (None, None, False):
+        raise ValueError(f"image_size, channels and strict are for folder:PATH, not for {name}.")
     if name == "cifar10":
         return cifar10.read(_find_cifar10(), split, _notice)
     if name == "mnist":

@@ -20,8 +20,8 @@ class ImageSet(Dataset):
     Args:
         images: [N, C, H, W] uint8.
         labels: [N] int64.
-        class_names: K names.
-        source: where the images come from: "mnist", "digits" or "cifar10".
+        class_names: K names; none for pictures without classes, whose labels are all 0.
+        source: where the images come from: "mnist", "digits", "cifar10" or "folder".
         note: what a card must say of these files besides their source, in a sentence; or nothing.
     """
 

@@ -181,7 +181,8 @@ def _fid(reference: FeatureStatistics, found: Tensor) -> float:
 
     if len(found) < 2:
         raise ValueError(f"The feature FID needs at least 2 images, got {len(found)}.")
-    metric = FrechetInceptionDistance(feature=_Given(len(reference.mean)))
+    # Where several processes draw, one measures: torchmetrics must not wait for the others.
+    metric = FrechetInceptionDistance(feature=_Given(len(reference.mean)), sync_on_compute=False)
     n, mean = reference.count, reference.mean.double()
     # The metric keeps sums: of the features, and of their outer products.
     metric.real_features_sum = n * mean

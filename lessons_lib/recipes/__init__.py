@@ -7,10 +7,10 @@ the end the weights NAME.safetensors with their card NAME.json.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +20,8 @@ from torch import nn
 from lessons_lib import data, viz, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.generation import GenerationRequest, generate_with
+from lessons_lib.recipes.folders import folder_recipes, sample_every
 from lessons_lib.recipes.losses import (
-    Augment,
     augmented,
     cross_entropy_loss,
     noisy_classification_loss,
@@ -29,6 +29,7 @@ from lessons_lib.recipes.losses import (
     random_crop_and_flip,
     random_flip,
 )
+from lessons_lib.recipes.recipe import DiffusionOptions, Recipe
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.training import EpochDone, Event, LossFn, Stopped, TrainConfig, denoising_loss, train
 from lessons_lib.training.machine import make_accelerator
@@ -43,63 +44,17 @@ __all__ = [
     "WeightsSaved",
     "augmented",
     "cross_entropy_loss",
+    "folder_recipes",
     "hardware",
+    "load_splits",
     "noisy_classification_loss",
     "random_affine",
     "random_crop_and_flip",
     "random_flip",
     "run",
+    "run_recipe",
+    "sample_every",
 ]
-
-
-@dataclass(frozen=True)
-class DiffusionOptions:
-    """What a denoiser's training needs besides a TrainConfig.
-
-    Args:
-        schedule, timesteps, loss, p_uncond: as in NoiseSchedule.by_name and denoising_loss.
-        sample_every: draw a grid of samples every so many epochs; 0 never.
-        keep_epochs: keep the EMA weights of every epoch (epoch_NNN.safetensors), to study how a training
-            went.
-    """
-
-    schedule: str = "linear"
-    timesteps: int = 1000
-    loss: str = "mse"
-    p_uncond: float = 0.1
-    sample_every: int = 1
-    keep_epochs: bool = False
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A training with a name.
-
-    Args:
-        name: of the weights it makes.
-        build: makes the untrained network.
-        config: the defaults of its TrainConfig.
-        kind: "denoiser" (draws sample grids, too), "classifier" (of noisy images), "clean-classifier" (the
-            same network, but it sees clean images only) or "evaluator".
-        options: the defaults of its DiffusionOptions.
-        augment: varies the images before they are shown, in training only.
-        steps: of DDIM, which the card of a denoiser proposes.
-        channels_last: train with a pixel's channels side by side in memory, which suits wide convolutions.
-    """
-
-    name: str
-    build: Callable[[], nn.Module]
-    config: TrainConfig
-    kind: str
-    options: DiffusionOptions = field(default_factory=DiffusionOptions)
-    augment: Augment | None = None
-    steps: int = 10
-    channels_last: bool = False
-
-    @property
-    def needs_schedule(self) -> bool:
-        """Whether its images are noised, and its card names a schedule."""
-        return self.kind != "evaluator"
 
 
 class SamplesDrawn(NamedTuple):
@@ -159,8 +114,11 @@ RECIPES = {
         ),
         "denoiser",
         # The linear schedule is nearly pure noise in its last fifth (Nichol & Dhariwal 2021, fig. 3).
-        DiffusionOptions(schedule="cosine"),
+        DiffusionOptions(schedule="cosine", loss="min-snr"),
         augment=random_flip,
+        # Cosine ends in purer noise than linear: the first estimates of x_0 are far off, DDIM keeps their
+        # errors, and DDPM's fresh noise covers them.
+        sampler="ddpm",
         steps=50,
         channels_last=True,
     ),
@@ -208,12 +166,34 @@ def run(
         raise ValueError(f"There is no recipe {dataset} {model}: choose one of {known}.")
     if config.output_dir is None:
         raise ValueError("A recipe needs an output_dir to write to.")
-    recipe = RECIPES[dataset, model]
-    options = options or recipe.options
-    schedule = NoiseSchedule.by_name(options.schedule, options.timesteps) if recipe.needs_schedule else None
+    sets = functools.partial(load_splits, dataset, config)
+    yield from run_recipe(RECIPES[dataset, model], sets, config, options, resume=resume, command=command)
+
+
+def load_splits(dataset: str, config: TrainConfig, **how) -> dict[str, data.ImageSet]:
+    """The three splits of a data set; `how` goes to `data.load`."""
     # Of several processes on a machine one downloads, and the others find what it brought.
     with make_accelerator(config).local_main_process_first():
-        sets = {split: data.load(dataset, split) for split in data.SPLITS}
+        return {split: data.load(dataset, split, **how) for split in data.SPLITS}
+
+
+def run_recipe(
+    recipe: Recipe,
+    load: Callable[[], dict[str, data.ImageSet]],
+    config: TrainConfig,
+    options: DiffusionOptions | None = None,
+    *,
+    resume: bool = False,
+    command: str = "",
+) -> Iterator[Event | SamplesDrawn | WeightsSaved]:
+    """As `run`, with a recipe in hand.
+
+    Args:
+        load: gives the images of each split; called when the options are known to be good.
+    """
+    options = options or recipe.options
+    schedule = NoiseSchedule.by_name(options.schedule, options.timesteps) if recipe.needs_schedule else None
+    sets = load()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = recipe.build()
@@ -228,7 +208,7 @@ def run(
         if not is_main:
             continue
         if isinstance(event, EpochDone) and recipe.kind == "denoiser":
-            yield from _after_epoch(event, schedule, options, config.output_dir)
+            yield from _after_epoch(event, recipe, schedule, options, config.output_dir)
         if isinstance(event, Stopped):
             card = _card(recipe, config, options, sets["train"], event, command)
             path = config.output_dir / f"{recipe.name}.safetensors"
@@ -248,22 +228,27 @@ def _loss(
 
 
 def _after_epoch(
-    event: EpochDone, schedule: NoiseSchedule, options: DiffusionOptions, folder: Path
+    event: EpochDone, recipe: Recipe, schedule: NoiseSchedule, options: DiffusionOptions, folder: Path
 ) -> Iterator[SamplesDrawn]:
     if options.sample_every and event.epoch % options.sample_every == 0:
-        yield _draw_samples(event, schedule, folder)
+        yield _draw_samples(event, recipe, schedule, folder)
     if options.keep_epochs:
         path = folder / f"epoch_{event.epoch:03d}.safetensors"
         weights.save_pretrained(path, event.ema_model, schedule, {"epoch": event.epoch})
 
 
-def _draw_samples(event: EpochDone, schedule: NoiseSchedule, folder: Path) -> SamplesDrawn:
-    """Four of each class from the same noise after every epoch, so that progress shows and luck does not."""
+def _draw_samples(event: EpochDone, recipe: Recipe, schedule: NoiseSchedule, folder: Path) -> SamplesDrawn:
+    """Four of each class from the same noise after every epoch, so that progress shows and luck does not.
+
+    Of more than ten classes, four of each of the first ten.
+    """
     network = event.ema_model
-    labels = tuple(range(max(network.config.num_classes, 1))) * 4
+    labels = tuple(range(min(max(network.config.num_classes, 1), 10))) * 4
     guidance = "cfg" if network.config.num_classes else "none"
-    steps = min(25, schedule.num_timesteps)
-    request = GenerationRequest(labels, guidance=guidance, guidance_scale=1.0, sampler="ddim", steps=steps)
+    steps = min(max(recipe.steps, 25), schedule.num_timesteps)
+    request = GenerationRequest(
+        labels, guidance=guidance, guidance_scale=1.0, sampler=recipe.sampler, steps=steps
+    )
     *_, step = generate_with(network, schedule, request)
     path = folder / f"samples_epoch_{event.epoch:03d}.png"
     viz.save_png(path, viz.to_grid(step.x_t, columns=len(labels) // 4, scale=2))
@@ -274,6 +259,7 @@ DATA_NOTES = {
     "mnist": "MNIST (LeCun, Cortes and Burges), 60,000 training images, unchanged; CC BY-SA 3.0.",
     "digits": "scikit-learn's 1,797 digits (UCI, CC BY 4.0), enlarged from 8×8 to 20×20 and padded to 28×28.",
     "cifar10": "CIFAR-10 (Krizhevsky 2009), 45,000 of its 50,000 training images; no licence is stated.",
+    "folder": "own pictures:",  # the images' note says which
 }
 
 
@@ -289,7 +275,11 @@ def _card(
     if recipe.kind == "denoiser":
         settings |= dataclasses.asdict(options)
     defaults = {
-        "denoiser": {"guidance_scale": 2.0, "sampler": "ddim", "steps": min(recipe.steps, options.timesteps)},
+        "denoiser": {
+            "guidance_scale": 2.0,
+            "sampler": recipe.sampler,
+            "steps": min(recipe.steps, options.timesteps),
+        },
         "classifier": {"guidance_scale": 4.0, "spacing": "logsnr"},
     }
     return {

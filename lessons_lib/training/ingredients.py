@@ -14,6 +14,8 @@ from lessons_lib.schedules import NoiseSchedule, q_sample
 from lessons_lib.training.config import TrainConfig
 
 LossFn = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
+LOSSES = ("mse", "l1", "min-snr")
+MIN_SNR = 5.0  # gamma of Hang et al.
 
 
 def denoising_loss(
@@ -24,14 +26,17 @@ def denoising_loss(
     Args:
         p_uncond: share of the labels replaced by the null label, sample by sample, in training only, so that
             one network learns to be conditional and unconditional (Ho & Salimans 2022, alg. 1).
-        loss: "mse" or "l1".
+        loss: "mse", "l1", or "min-snr": mse with the weight min(SNR, 5) / SNR, which holds back the many easy
+            timesteps of little noise (Hang et al. 2023, sec. 3.4).
         num_classes: K, which is also the null label; None trains without labels.
     """
-    if loss not in ("mse", "l1"):
-        raise ValueError(f"Unknown loss {loss!r}: choose mse or l1.")
+    if loss not in LOSSES:
+        raise ValueError(f"Unknown loss {loss!r}: choose one of {', '.join(LOSSES)}.")
     if not 0 <= p_uncond <= 1:
         raise ValueError(f"p_uncond must be in [0, 1], got {p_uncond}.")
-    distance = F.mse_loss if loss == "mse" else F.l1_loss
+    distance = F.l1_loss if loss == "l1" else F.mse_loss
+    abar = schedule.alphas_cumprod
+    weights = (MIN_SNR * (1 - abar) / abar).clamp(max=1).float() if loss == "min-snr" else None
 
     def loss_fn(model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         batch = len(x_0)
@@ -43,7 +48,10 @@ def denoising_loss(
             y = torch.where(drop, num_classes, y)
         x_t = q_sample(schedule, x_0, t, eps)
         prediction = model(x_t, t, y) if num_classes is not None else model(x_t, t)
-        return distance(prediction.float(), eps)
+        if weights is None:
+            return distance(prediction.float(), eps)
+        each = distance(prediction.float(), eps, reduction="none").flatten(1).mean(dim=1)  # [B]
+        return (weights.to(t.device)[t] * each).mean()
 
     return loss_fn
 

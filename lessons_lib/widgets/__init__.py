@@ -11,10 +11,12 @@ from lessons_lib.widgets.drawing import Drawing, Reading, draw_digit
 from lessons_lib.widgets.features import FeatureExplorer
 from lessons_lib.widgets.meter import InterventionMeter
 from lessons_lib.widgets.noise import NoiseExplorer
+from lessons_lib.widgets.objects import ObjectGenerator
 from lessons_lib.widgets.panel import Panel
 from lessons_lib.widgets.pull import GradientOverlay
 from lessons_lib.widgets.race import SamplerRace
 from lessons_lib.widgets.reading import NoiseReader
+from lessons_lib.widgets.schedules import ScheduleExplorer
 from lessons_lib.widgets.sketch import DrawnCounterfactuals
 from lessons_lib.widgets.steering import MethodComparison
 
@@ -30,8 +32,10 @@ __all__ = [
     "ModelComparison",
     "NoiseExplorer",
     "NoiseReader",
+    "ObjectGenerator",
     "Panel",
     "Reading",
     "SamplerRace",
+    "ScheduleExplorer",
     "draw_digit",
 ]

@@ -60,17 +60,17 @@ def caption(text: str) -> w.HTML:
 
 
 class Picture(w.HTML):
-    """A square image of fixed size, so that nothing moves when its content changes."""
+    """An image of fixed size, so that nothing moves when its content changes; square without a height."""
 
-    def __init__(self, pixels: int) -> None:
-        self.pixels = pixels
-        size = f"{pixels}px"
-        super().__init__(layout={"width": size, "height": size, "margin": "0", "flex": "0 0 auto"})
+    def __init__(self, pixels: int, height: int | None = None) -> None:
+        self.pixels, self.height = pixels, height or pixels
+        size = {"width": f"{pixels}px", "height": f"{self.height}px"}
+        super().__init__(layout=size | {"margin": "0", "flex": "0 0 auto"})
 
     def show(self, image: Tensor, alt: str) -> None:
         """Show the first image of [B, C, H, W]."""
         content = viz.png_bytes(viz.to_pixels(image[0]))
-        self.value = image_html(content, alt, self.pixels, self.pixels)
+        self.value = image_html(content, alt, self.pixels, self.height)
 
 
 def card_defaults(source: str | Path | Model) -> tuple[dict, int]:

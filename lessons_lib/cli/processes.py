@@ -1,0 +1,136 @@
+"""Several processes for one command, as `accelerate launch` starts them on one machine or many.
+
+The first process runs the command: it alone reads options, measures, prints and writes. The others follow it:
+they wait, compute their share of what it spreads, send that back, and end as it ends. So a user's error is
+said once.
+(A training is different: there every process runs the same loop, and the loop keeps them together.)
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+# Others wait while the first one measures, or a slower one draws: no time that this takes is a fault. A
+# process that ends closes its connections, and is noticed at once.
+LONGEST_WAIT = timedelta(days=2)
+PATIENCE = 5  # seconds that a process gives the first one to say an error that both have
+
+Advance = Callable[[float], Any]  # called with the number of images that were drawn, or a part of one
+
+
+def count() -> int:
+    """How many processes work together; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def join() -> None:
+    """Meet the others; on a machine with several GPUs, "cuda" is this process's own from now on."""
+    import torch
+    import torch.distributed as dist
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    # What travels lies in the main memory (images that are drawn), so gloo serves GPUs as well.
+    dist.init_process_group("gloo", timeout=LONGEST_WAIT)
+
+
+def spread(function: Callable[[Any, Advance], Any], parts: Sequence, advance: Advance | None = None) -> list:
+    """function(part, advance) of every part, in order; part k is computed by process k % count().
+
+    Args:
+        function: of a module, so that it can be sent; what it returns is sent back, so it lies on the CPU.
+        advance: told of this process's own progress.
+    """
+    advance = advance or _ignore
+    if count() == 1:
+        return [function(part, advance) for part in parts]
+    import torch.distributed as dist
+
+    try:
+        dist.broadcast_object_list([(function, parts)])
+        shares = [None] * count()
+        dist.gather_object([function(part, advance) for part in parts[:: count()]], shares)
+    except BaseException:
+        # The others may be at another call than the next one here: a closed connection ends them at any.
+        dist.destroy_process_group()
+        raise
+    return [shares[k % count()][k // count()] for k in range(len(parts))]
+
+
+def follow() -> int:
+    """Compute what the first process spreads until it ends; returns its exit status."""
+    import torch.distributed as dist
+
+    join()
+    while True:
+        asked = [None]
+        dist.broadcast_object_list(asked)
+        if isinstance(asked[0], int):
+            return asked[0]
+        function, parts = asked[0]
+        dist.gather_object([function(part, _ignore) for part in parts[rank() :: count()]])
+
+
+def dismiss(status: int) -> None:
+    """End the others, from the first process, with its exit status."""
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        return
+    try:
+        dist.broadcast_object_list([status])
+        dist.destroy_process_group()
+    except RuntimeError:
+        pass  # they have ended already
+
+
+def say(sentence: str, is_echo: bool = False) -> None:
+    """Say an error on stderr, unless another process has said one.
+
+    Args:
+        is_echo: whether the error only tells that another process has ended.
+    """
+    if rank() or is_echo:
+        time.sleep(PATIENCE)
+    if count() == 1 or _is_first():
+        print(f"Process {rank()}: {sentence}" if rank() else sentence, file=sys.stderr, flush=True)
+
+
+def _is_first() -> bool:
+    """Whether no process has said an error yet, on any machine; True too where no launcher keeps a store."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return True
+    from torch.distributed import TCPStore
+
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    try:
+        store = TCPStore(
+            address, port, is_master=False, timeout=timedelta(seconds=10), wait_for_workers=False
+        )
+        return store.add("lessons_lib/errors said", 1) == 1
+    except RuntimeError:  # the launcher has gone: better twice than never
+        return True
+
+
+def is_lost_connection(error: Exception) -> bool:
+    """Whether an error says that another process has ended."""
+    if count() == 1 or not isinstance(error, RuntimeError):
+        return False
+    import torch.distributed as dist
+
+    text = str(error).lower()
+    return isinstance(error, dist.DistError) or "gloo" in text or "connection closed" in text
+
+
+def _ignore(progress: float) -> None:
+    pass

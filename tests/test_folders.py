@@ -1,0 +1,528 @@
+"""A folder of one's own pictures: what is read from it, what is refused, and training and drawing with it."""
+
+import os
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lessons_lib import cli, data, weights
+from lessons_lib.data import decoding, folders
+from lessons_lib.data.decoding import UnreadableError, decode, decode_all, read_kept
+from lessons_lib.recipes import folder_recipes, sample_every
+from lessons_lib.recipes import folders as own
+from lessons_lib.unet import UNetConfig
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path, monkeypatch):
+    """An empty working folder; what is decoded is kept in data/."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data, "_data_roots", lambda: [tmp_path / "data"])
+    monkeypatch.setattr(data, "_NOTICES", set())
+    forget()
+    yield tmp_path
+    forget()
+
+
+def forget():
+    """As a new process: nothing of a folder is in memory."""
+    folders._MEMORY.clear()
+    data._NOTICES.clear()
+
+
+def fill(folder, count, colour=RED, size=(20, 24), mode="RGB", start=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    for k in range(start, start + count):
+        Image.new(mode, size, colour).save(folder / f"{k:04d}.png")
+    return folder
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """12 red cats and 15 blue dogs."""
+    fill(tmp_path / "pets" / "cat", 12)
+    fill(tmp_path / "pets" / "dog", 15, BLUE)
+    return tmp_path / "pets"
+
+
+def load(folder, split="train", **how):
+    return data.load(f"folder:{folder}", split, **how)
+
+
+def splits(folder, **how):
+    return {split: load(folder, split, **how) for split in data.SPLITS}
+
+
+def names_by_split(folder):
+    found = folders._list(folder).pictures
+    return {picture.name: picture.split for picture in found}
+
+
+# -- what is read -----------------------------------------------------------------------------------
+
+
+def test_class_folders_become_labels(pets, capsys):
+    sets = splits(pets)
+    assert sum(map(len, sets.values())) == 27 and all(map(len, sets.values()))
+    for images in sets.values():
+        assert images.class_names == ("cat", "dog") and images.source == "folder"
+        assert images.images.shape[1:] == (3, 20, 20) and images.images.dtype == torch.uint8
+        for picture, label in zip(images.images, images.labels, strict=True):
+            assert picture[0, 0, 0] == (255, 0)[label] and picture[2, 0, 0] == (0, 255)[label]
+    x_0, y = sets["train"].batch(torch.tensor([1, 0]))
+    assert x_0.dtype == torch.float32 and set(x_0.unique().tolist()) == {-1, 1} and len(y) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1, "said once, on stderr"
+    assert "Folder pets: 27 pictures (" in err and "20×20 pixels, colour, 2 classes: cat, dog." in err
+    assert str(pets) not in sets["train"].note and "folder pets, 27 images" in sets["train"].note
+
+
+def test_pictures_without_folders_have_no_classes(tmp_path):
+    fill(tmp_path / "all", 12)
+    (tmp_path / "all" / "notes").mkdir()
+    for name in ("read me.txt", ".hidden.png", "model.pt"):
+        (tmp_path / "all" / name).write_text("no picture")
+    sets = splits(tmp_path / "all")
+    assert sum(map(len, sets.values())) == 12
+    assert sets["train"].class_names == () and not sets["train"].labels.any()
+
+
+def test_train_and_test_folders_are_the_splits(tmp_path):
+    for part, count in (("train", 20), ("test", 3)):
+        for name in ("a", "b"):
+            fill(tmp_path / "x" / part / name, count)
+    sets = splits(tmp_path / "x")
+    assert len(sets["test"]) == 6 and len(sets["train"]) + len(sets["val"]) == 40 and len(sets["val"]) >= 1
+    fill(tmp_path / "x" / "val" / "a", 2)
+    with pytest.raises(
+        data.DataError, match="must have the same class folders, but one has a and the other a, b"
+    ):
+        load(tmp_path / "x")
+    fill(tmp_path / "x" / "val" / "b", 2)
+    assert [len(images) for images in splits(tmp_path / "x").values()] == [40, 4, 6]
+    (tmp_path / "x" / "masks").mkdir()
+    with pytest.raises(data.DataError, match=r"splits \(train\) and other things \(masks\)"):
+        load(tmp_path / "x")
+
+
+def test_a_new_picture_moves_no_other(tmp_path):
+    folder = fill(tmp_path / "x", 300)
+    before = names_by_split(folder)
+    shares = [list(before.values()).count(split) / 300 for split in data.SPLITS]
+    assert shares == pytest.approx([0.9, 0.05, 0.05], abs=0.03)
+    fill(folder, 20, start=300)
+    after = names_by_split(folder)
+    assert len(after) == 320 and all(after[name] == split for name, split in before.items())
+
+
+def test_size_and_channels_are_inferred_or_given(tmp_path):
+    cases = [((20, 24), 20), ((33, 70), 32), ((28, 28), 28), ((9, 9), 16), ((300, 200), 64), ((47, 90), 44)]
+    for k, (size, found) in enumerate(cases):
+        folder = fill(tmp_path / f"{k}", 10, 90, size, "L")
+        assert load(folder).images.shape[1:] == (1, found, found)
+    assert load(folder, image_size=24, channels=3).images.shape[1:] == (3, 24, 24)
+    fill(folder, 1, start=50)
+    assert load(folder).images.shape[1] == 3, "one picture in colour"
+    for how in ({"image_size": 4}, {"image_size": 5000}, {"channels": 2}):
+        with pytest.raises(ValueError, match="must be"):
+            load(folder, **how)
+    with pytest.raises(ValueError, match="are for folder:PATH, not for mnist"):
+        data.load("mnist", strict=True)
+
+
+# -- pictures of every kind -------------------------------------------------------------------------
+
+
+def saved(tmp_path, image, name="x.png", **how):
+    image.save(tmp_path / name, **how)
+    return tmp_path / name
+
+
+def test_halves_stay_halves(tmp_path):
+    pixels = np.zeros((64, 64), np.uint8)
+    pixels[:, 32:] = 255
+    small = decode(saved(tmp_path, Image.fromarray(pixels)), 16, 1)
+    assert small.shape == (1, 16, 16) and small.dtype == np.uint8
+    assert not small[:, :, :4].any() and (small[:, :, 12:] == 255).all()
+    same = decode(tmp_path / "x.png", 64, 3)
+    assert all(np.array_equal(same[c], pixels) for c in range(3)), "nothing to resize"
+
+
+def test_the_middle_square_is_taken(tmp_path):
+    pixels = np.zeros((16, 48), np.uint8)
+    pixels[:, 16:32] = 200
+    assert (decode(saved(tmp_path, Image.fromarray(pixels)), 16, 1) == 200).all()
+    assert (decode(saved(tmp_path, Image.fromarray(pixels.T.copy())), 8, 1) == 200).all()
+
+
+def test_transparency_is_white(tmp_path):
+    for mode, colour in (("RGBA", (0, 0, 0, 0)), ("LA", (0, 0))):
+        assert (decode(saved(tmp_path, Image.new(mode, (16, 16), colour)), 16, 3) == 255).all()
+    half = decode(saved(tmp_path, Image.new("RGBA", (16, 16), (0, 0, 0, 128))), 16, 1)
+    assert np.abs(half.astype(int) - 127).max() <= 1
+    palette = Image.new("P", (16, 16), 1)
+    palette.putpalette([9, 9, 9, 255, 0, 0])
+    assert decode(saved(tmp_path, palette), 16, 3)[:, 0, 0].tolist() == [255, 0, 0]
+    assert (decode(saved(tmp_path, palette, transparency=1), 16, 3) == 255).all()
+
+
+def test_other_modes(tmp_path):
+    deep = Image.fromarray(np.full((16, 16), 32896, np.uint16))  # 128/255 of 65535
+    assert (decode(saved(tmp_path, deep), 16, 1) == 128).all()
+    assert decoding.look(tmp_path / "x.png") == (16, True)
+    cmyk = decode(saved(tmp_path, Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "x.tif"), 16, 3)
+    assert cmyk[:, 5, 5].tolist() == [255, 0, 0]
+    floats = Image.fromarray(np.full((16, 16), 0.5, np.float32))
+    assert (decode(saved(tmp_path, floats, "x.tif"), 16, 1) == 128).all()
+    assert (decode(saved(tmp_path, Image.new("1", (16, 16), 1)), 16, 3) == 255).all()
+    frames = [Image.new("L", (16, 16), value) for value in (60, 200)]
+    saved(tmp_path, frames[0], "x.gif", save_all=True, append_images=frames[1:])
+    assert (decode(tmp_path / "x.gif", 16, 1) == 60).all(), "the first picture"
+    for name in ("x.webp", "x.bmp", "x.jpg"):
+        pixels = decode(saved(tmp_path, Image.new("RGB", (40, 30), (200, 100, 50)), name), 16, 3)
+        assert np.abs(pixels[:, 8, 8].astype(int) - (200, 100, 50)).max() <= 4
+
+
+def test_a_turned_photograph_is_upright(tmp_path):
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    pixels[:8] = 255  # bright above
+    exif = Image.Exif()
+    exif[0x0112] = 3  # the camera was upside down
+    found = decode(saved(tmp_path, Image.fromarray(pixels), "x.jpg", exif=exif, quality=95), 16, 1)[0]
+    assert found[2:6].max() < 10 and found[10:14].min() > 245
+
+
+def test_mixed_sizes_and_modes_in_one_folder(tmp_path):
+    folder = tmp_path / "mixed"
+    for k, (mode, colour) in enumerate([("L", 255), ("RGB", (255,) * 3), ("RGBA", (255,) * 4), ("1", 1)] * 3):
+        fill(folder, 1, colour, (16 + 5 * k, 50 - 2 * k), mode, start=k)
+    sets = splits(folder)
+    assert sum(map(len, sets.values())) == 12
+    assert all((images.images == 255).all() for images in sets.values())
+
+
+# -- broken pictures --------------------------------------------------------------------------------
+
+
+def test_one_broken_picture_among_a_thousand_is_named_and_skipped(tmp_path, capsys):
+    folder = tmp_path / "many"
+    fill(folder / "a", 1)
+    content = (folder / "a" / "0000.png").read_bytes()
+    for k in range(1, 1000):
+        (folder / "a" / f"{k:04d}.png").write_bytes(content)
+    (folder / "a" / "0123.png").write_bytes(content[:-30])
+    sets = splits(folder, image_size=8)
+    assert sum(map(len, sets.values())) == 999
+    assert all((images.images[:, 0] == 255).all() for images in sets.values())
+    err = capsys.readouterr().err
+    assert "1 of 1,000 pictures cannot be read and are skipped: a/0123.png (cut short or damaged)." in err
+    for _ in range(2):  # what is kept on disk is as strict
+        with pytest.raises(
+            data.DataError, match=r"The picture .*0123.png cannot be read: cut short or damaged"
+        ):
+            load(folder, image_size=8, strict=True)
+        forget()
+
+
+def test_of_many_broken_pictures_five_are_named(pets, capsys):
+    for k in range(8):
+        (pets / "cat" / f"{k:04d}.png").write_bytes(b"GIF89a" if k % 2 else b"")
+    (pets / "cat" / "link.png").symlink_to(pets / "nowhere.png")
+    assert sum(map(len, splits(pets).values())) == 19
+    err = capsys.readouterr().err
+    assert (
+        "9 of 28 pictures" in err and err.count(".png (") == 5 and err.splitlines()[0].endswith("and 4 more.")
+    )
+
+
+def test_what_is_no_picture_is_unreadable(tmp_path):
+    good = saved(tmp_path, Image.effect_noise((20, 20), 90)).read_bytes()
+    for k, content in enumerate(
+        [b"", b"text", good[:20], good[:60], good[:80] + b"\0" * 300, b"BM" + bytes(50)]
+    ):
+        (tmp_path / f"{k}.png").write_bytes(content)
+        with pytest.raises(UnreadableError):
+            decode(tmp_path / f"{k}.png", 16, 1)
+
+
+BAD_FOLDERS = {
+    "nowhere": "There is no folder nowhere.",
+    "file.png": "file.png is a file: name the folder that holds the pictures.",
+    "empty": "holds no pictures (png, jpg",
+    "few": "holds 4 pictures, but at least 10 are needed.",
+    "hole": "The class folder {here}/hole/b holds no picture: fill it or delete it.",
+    "both": "holds pictures (0000.png) and folders of pictures (a): put every picture into",
+    "broken": "None of the 12 pictures in {here}/broken can be read, beginning with",
+    "worse": "Only 9 of the 12 pictures in {here}/worse can be read, but at least 10 are needed;",
+}
+
+
+@pytest.fixture
+def bad(tmp_path):
+    (tmp_path / "file.png").write_bytes(b"x")
+    (tmp_path / "empty" / "a").mkdir(parents=True)
+    (tmp_path / "hole" / "b").mkdir(parents=True)
+    for name in ("few", "hole/a", "both", "both/a", "broken", "worse"):
+        fill(tmp_path / name, 4 if name == "few" else 12)
+    for k in range(12):
+        (tmp_path / "broken" / f"{k:04d}.png").write_bytes(b"x")
+    for k in range(3):
+        (tmp_path / "worse" / f"{k:04d}.png").write_bytes(b"x")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", BAD_FOLDERS)
+def test_a_bad_folder_is_one_sentence(bad, name):
+    with pytest.raises(data.DataError) as caught:
+        load(name)
+    assert BAD_FOLDERS[name].format(here=bad) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_may_not_be_read(pets, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(data.DataError, match="pets cannot be read: Permission denied"):
+        load(pets)
+
+
+def test_paths(tmp_path, monkeypatch):
+    assert str(folders.path_of("folder:C:\\my\\cats")) == "C:\\my\\cats"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert folders.path_of("folder:~/cats") == tmp_path / "cats"
+    names = {
+        "a/my cats!": "my-cats",
+        "a/mnist": "folder-mnist",
+        ".": tmp_path.name,
+        "b/../c": "c",
+        "/": "folder",
+    }
+    assert {path: data.short_name(f"folder:{path}") for path in names} == names
+    with pytest.raises(ValueError, match="needs a path"):
+        data.load("folder:")
+
+
+# -- what is kept -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The pictures that are decoded."""
+    seen, original = [], decoding.decode
+    monkeypatch.setattr(decoding, "decode", lambda path, *how: seen.append(path) or original(path, *how))
+    return seen
+
+
+def test_pictures_are_decoded_once(pets, decoded, tmp_path):
+    before = sorted(pets.rglob("*"))
+    first = splits(pets)
+    assert len(decoded) == 27
+    forget()
+    again = splits(pets)
+    assert len(decoded) == 27 and sorted(pets.rglob("*")) == before, "and nothing is put beside them"
+    for split, images in first.items():
+        assert torch.equal(images.images, again[split].images)
+        assert torch.equal(images.labels, again[split].labels)
+    Image.new("RGB", (20, 24), (0, 255, 0)).save(pets / "cat" / "new.png")
+    forget()
+    assert sum(map(len, splits(pets).values())) == 28 and len(decoded) == 27 + 28
+    assert len(list((tmp_path / "data" / "folders").iterdir())) == 1, "the old ones are replaced"
+    load(pets, image_size=16)
+    assert len(decoded) == 27 + 28 + 28, "another size is another file"
+
+
+@pytest.mark.parametrize("harm", ["short", "text", "other", "no json", "bad json"])
+def test_a_damaged_file_is_made_anew(pets, decoded, tmp_path, harm):
+    first = load(pets).images.clone()  # the file that it maps is about to change
+    forget()
+    (kept,) = (tmp_path / "data").rglob("*.npy")
+    (facts,) = (tmp_path / "data").rglob("*.json")
+    if harm == "short":
+        os.truncate(kept, kept.stat().st_size - 1)
+    elif harm == "other":
+        np.save(kept, np.zeros((3, 3, 20, 20), np.uint8))
+    elif harm == "no json":
+        facts.unlink()
+    else:
+        (kept if harm == "text" else facts).write_text("[]")
+    again = load(pets).images
+    assert torch.equal(again, first)
+    assert len(decoded) == 54
+
+
+def test_without_a_place_to_keep_them_the_pictures_are_held_in_memory(pets, tmp_path, capsys):
+    (tmp_path / "data").write_text("a file")
+    sets = splits(pets)
+    assert sum(map(len, sets.values())) == 27
+    err = capsys.readouterr().err
+    assert err.count("held in memory: ") == 1 and "cannot be written" in err
+
+
+def test_a_full_disk_is_noticed(pets, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    said = []
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
+    paths = sorted((pets / "cat").iterdir())
+    found = decode_all(paths, 8, 3, tmp_path / "k" / "x.npy", "stamp", notice=said.append)
+    assert len(found.images) == 12 and "No space left on device" in said[0]
+    assert list((tmp_path / "k").iterdir()) == []
+
+
+def test_decode_all_by_itself(pets, tmp_path):
+    paths = sorted((pets / "cat").iterdir())[:4]
+    paths[1].write_bytes(b"x")
+    kept = tmp_path / "faces" / "train.npy"
+    found = decode_all(paths, 8, 1, kept, "one")
+    assert found.good == [0, 2, 3] and found.broken == {1: "no picture"}
+    assert found.images.shape == (3, 1, 8, 8) and (found.images == 76).all()
+    assert np.load(kept).shape == (4, 1, 8, 8)
+    again = read_kept(kept, "one")
+    assert torch.equal(again.images, found.images) and again.broken == found.broken
+    assert read_kept(kept, "two") is None and read_kept(tmp_path / "none.npy", "one") is None
+
+
+# -- recipes ----------------------------------------------------------------------------------------
+
+
+def test_the_network_suits_the_size():
+    found = {size: own.unet_config(size, 3, 2) for size in (16, 20, 28, 32, 44, 64, 128, 256)}
+    assert found[28].channel_mults == (1, 2, 4) and found[28].attention_levels == ()
+    assert found[32].channel_mults == (1, 2, 4, 4) and found[32].attention_levels == (2,)
+    assert found[64].channel_mults == (1, 2, 2, 4, 4) and found[64].attention_levels == (3,)
+    assert own.unet_config(28, 1, 10) == UNetConfig(), "digits get the digits' network"
+
+
+def test_epochs_follow_from_the_number_of_pictures():
+    def images(count, classes=("a", "b"), size=32):
+        pixels = torch.zeros(1, 3, size, size, dtype=torch.uint8).expand(count, -1, -1, -1)
+        return data.ImageSet(pixels, torch.zeros(count, dtype=torch.int64), classes, "folder")
+
+    epochs = {n: folder_recipes(images(n), "x")["denoiser"].config.epochs for n in (20, 1000, 100_000)}
+    assert epochs == {20: 2000, 1000: 600, 100_000: 20}
+    found = folder_recipes(images(20), "x", flip=True)
+    assert list(found) == ["denoiser", "classifier", "evaluator"]
+    assert found["denoiser"].config.batch_size == 20 and found["denoiser"].options.loss == "min-snr"
+    assert found["denoiser"].augment and not folder_recipes(images(20), "x")["denoiser"].augment
+    assert found["classifier"].options.schedule == found["denoiser"].options.schedule
+    assert (
+        list(folder_recipes(images(20, ()), "x"))
+        == ["denoiser"]
+        == list(folder_recipes(images(20, "a"), "x"))
+    )
+    assert sample_every(600) == 30 and sample_every(3) == 1
+    with pytest.raises(ValueError, match="multiple of 4, got 30"):
+        folder_recipes(images(20, size=30), "x")
+
+
+# -- the command line -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run a command with a tiny U-Net; returns (exit status, stdout, stderr)."""
+
+    def tiny(size, channels, num_classes):
+        return UNetConfig(size, channels, 32, (1,), num_classes=num_classes, embedding_channels=16)
+
+    def run(*words):
+        capsys.readouterr()
+        forget()
+        monkeypatch.setattr(sys, "argv", ["x", *map(str, words)])
+        return cli.main([*map(str, words)]), *capsys.readouterr()
+
+    monkeypatch.setattr(own, "unet_config", tiny)
+    monkeypatch.setenv("LESSONS_OFFLINE", "1")
+    return run
+
+
+SHORT = ("--image-size", 8, "--epochs", 1, "--batch-size", 12, "--timesteps", 10, "--device", "cpu")
+
+
+def test_train_then_sample(run, pets, tmp_path):
+    pets.rename(tmp_path / "my pets")
+    status, out, err = run("train", "folder:my pets", "--model", "denoiser", *SHORT, "--flip")
+    assert status == 0, err
+    path = tmp_path / "runs/my-pets-denoiser/my-pets-denoiser.safetensors"
+    card = weights.read_card(path)
+    training = card["training"]
+    assert training["command"].startswith("python -m lessons_lib train 'folder:my pets' --model denoiser")
+    assert training["data"].startswith("own pictures: folder my pets, 27 images") and card["class_names"] == [
+        "cat",
+        "dog",
+    ]
+    assert training["settings"]["loss"] == "min-snr" and card["schedule"]["name"] == "cosine"
+    assert str(tmp_path) not in str(card)
+    assert "python -m lessons_lib sample 'folder:my pets' --out my-pets.png" in out
+
+    (tmp_path / "my pets").rename(tmp_path / "gone")  # the pictures need not be there
+    status, out, err = run("sample", "folder:my pets", "--labels", "dog,cat", "--steps", 2, "--out", "x.npz")
+    assert status == 0, err
+    found = np.load("x.npz")
+    assert found["labels"].tolist() == [1, 0] and found["images"].shape == (2, 3, 8, 8)
+    status, out, err = run("sample", "folder:my pets", "--labels", "cow", "--out", "y.npz")
+    assert status == 2 and out == ""
+    assert err == "Unknown label 'cow': choose cat, dog; or a number from 0 to 1, or all.\n"
+
+
+def test_a_guide_is_trained_and_its_command_works(run, pets, monkeypatch):
+    for model in ("denoiser", "classifier"):
+        status, out, err = run("train", "folder:pets", "--model", model, *SHORT, "--sample-every", 0)
+        assert status == 0, err
+    (command,) = [line.strip() for line in out.splitlines() if " sample folder:pets " in line]
+    assert "--guidance classifier --classifier " in command
+    status, out, err = run(*command.split()[3:], "--steps", 1)
+    assert status == 0 and "2 images in pets.png" in out, err
+
+
+def test_without_classes_the_denoiser_is_unconditional(run, tmp_path):
+    fill(tmp_path / "faces", 14)
+    status, out, err = run("train", "folder:faces", *SHORT)
+    assert status == 0, err
+    assert sorted(os.listdir("runs")) == ["faces-denoiser"], "all is what can be trained"
+    path = "runs/faces-denoiser/faces-denoiser.safetensors"
+    assert weights.read_card(path)["config"]["num_classes"] == 0
+    words = ("sample", "folder:faces", "--steps", 2, "--out", "x.npz")
+    status, out, err = run(*words, "--num-per-label", 3)
+    assert status == 0 and out.startswith("These weights know no classes"), err
+    assert np.load("x.npz")["labels"].tolist() == [-1] * 3
+    status, _, err = run(*words, "--labels", "0")
+    assert status == 2 and "know no classes: leave out --labels." in err
+    status, _, err = run("train", "folder:faces", "--model", "evaluator", *SHORT)
+    assert status == 2 and "needs two class folders or more, and folder:faces has none" in err
+
+
+BAD_COMMANDS = {
+    "train folder:nowhere": "There is no folder nowhere.",
+    "train folder:": "folder: needs a path, such as folder:my/pictures.",
+    "train folder:pets --model gan": "choose one of denoiser, classifier, evaluator, both, all.",
+    "train folder:pets --model clean-classifier": "Unknown model 'clean-classifier'",
+    "train folder:pets --image-size 30": "The image size must be a multiple of 4, got 30.",
+    "train folder:pets --image-size 4": "must be from 8 to 512 pixels, got 4.",
+    "train folder:pets --channels 2": "must be 1 (grey) or 3 (colour), got 2.",
+    "train folder:pets --strict": "cat/0003.png cannot be read: no picture.",
+    "train mnist --strict": "--strict belongs to folder:PATH, your own pictures.",
+    "train mnist --image-size 32": "--image-size belongs to folder:PATH, your own pictures.",
+    "train mnist --no-flip": "--flip belongs to folder:PATH, your own pictures.",
+    "train pets": "Unknown data set 'pets': choose mnist or cifar10. (Your own pictures: folder:PATH.)",
+    "sample folder:pets --out x.png": "train folder:pets first, or name them with --weights.",
+    "evaluate folder:pets": "Your own pictures are for train and sample: choose mnist or cifar10.",
+}
+
+
+@pytest.mark.parametrize("words", BAD_COMMANDS)
+def test_a_bad_command_is_one_sentence(run, pets, words):
+    (pets / "cat" / "0003.png").write_bytes(b"x")
+    status, out, err = run(*words.split())
+    assert status == 2 and out == ""
+    assert BAD_COMMANDS[words] in err.strip().splitlines()[-1]
+    assert not os.path.exists("runs")
