@@ -15,11 +15,22 @@ import planted_07
 import planted_08
 import planted_09
 import planted_10
+import planted_11
 import pytest
 import torch
 import torch.nn.functional as F
 
-from lessons_lib import checks, counterfactuals, guidance, metrics, samplers, schedules, toy, unet
+from lessons_lib import (
+    checks,
+    counterfactuals,
+    guidance,
+    metrics,
+    recipes,
+    samplers,
+    schedules,
+    toy,
+    unet,
+)
 from lessons_lib.checks import (
     judging,
     lesson01,
@@ -30,6 +41,7 @@ from lessons_lib.checks import (
     lesson08,
     lesson09,
     lesson10,
+    lesson11,
     predictions,
     running,
     store,
@@ -368,6 +380,7 @@ RIGHT = [
     *planted_08.RIGHT,
     *planted_09.RIGHT,
     *planted_10.RIGHT,
+    *planted_11.RIGHT,
 ]
 
 
@@ -968,6 +981,7 @@ WRONG = {
     **planted_08.WRONG,
     **planted_09.WRONG,
     **planted_10.WRONG,
+    **planted_11.WRONG,
 }
 PLANTED = [(number, name, function) for number, wrong in WRONG.items() for name, function in wrong]
 
@@ -1193,8 +1207,8 @@ def test_right_guidance_is_right_in_any_case(seed, monkeypatch):
 
 
 def answers(number):
-    """The right answers to an exercise of lessons 07 to 10."""
-    planted = (planted_07, planted_08, planted_09, planted_10)
+    """The right answers to an exercise of lessons 07 to 11."""
+    planted = (planted_07, planted_08, planted_09, planted_10, planted_11)
     found = [function for lesson in planted for one, function in lesson.RIGHT if one == number]
     return pytest.mark.parametrize("function", found)
 
@@ -1304,9 +1318,37 @@ def test_right_step_of_10_is_of_second_order(function):
     assert abs(order - 1) < 0.15
 
 
+@answers("11.1")
+def test_right_shift_of_11_makes_means_over_blocks_as_noisy(function):
+    """Measured: a smooth picture three times as large, its noise, and the mean over 3 × 3 pixels of both."""
+    abar = schedules.NoiseSchedule.cosine(50).alphas_cumprod[[4, 20, 35]]
+    small = torch.linspace(-1, 1, 4, dtype=torch.float64).expand(50, 1, 40, 4)
+    large = small.repeat_interleave(3, dim=2).repeat_interleave(3, dim=3)
+    noise = torch.randn(large.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for old, new in zip(abar, function(abar, 3).double(), strict=True):
+        signal, rest = (F.avg_pool2d(part, 3) for part in (new.sqrt() * large, (1 - new).sqrt() * noise))
+        measured = signal.var() / rest.var() / small.var()
+        torch.testing.assert_close(measured, old / (1 - old), rtol=0.05, atol=0.0)
+
+
+@answers("11.3")
+def test_right_front_of_11_is_what_a_wish_for_both_can_choose(function):
+    """Every row of it is the first by some demand: the nearest of all that are as accurate as it."""
+    for table in lesson11.TABLES:
+        rows = lesson11._rows(table)
+        first = [
+            row
+            for row in rows
+            if all(other["fid"] >= row["fid"] for other in rows if other["accuracy"] >= row["accuracy"])
+            and all(other["fid"] > row["fid"] for other in rows if other["accuracy"] > row["accuracy"])
+        ]
+        assert function(rows) == first
+
+
 @pytest.mark.parametrize("seed", range(5))
-def test_right_answer_to_07_to_10_is_right_in_any_case(seed, monkeypatch):
+def test_right_answer_to_07_to_11_is_right_in_any_case(seed, monkeypatch):
     both = (planted_07, lesson07), (planted_08, lesson08), (planted_09, lesson09), (planted_10, lesson10)
+    both += ((planted_11, lesson11),)
     for planted, lesson in both:
         for name, cases in planted.random_cases(seed).items():
             monkeypatch.setattr(lesson, name, cases)
@@ -1333,6 +1375,12 @@ def test_refusal_of_the_network_of_08_shows_the_learners_line(line, words):
 def test_refusal_of_what_09_hands_in_shows_the_learners_line(name, function, words):
     result = getattr(checks, name)(function)
     assert result.status == "error" and words in result.message and result.line.startswith("line ")
+
+
+@pytest.mark.parametrize("name, function, error, line", planted_11.REFUSED)
+def test_what_python_refuses_in_11_shows_the_learners_line(name, function, error, line):
+    result = getattr(checks, name)(function)
+    assert result.status == "error" and error in result.message and result.line.startswith(line)
 
 
 def test_timestep_of_08_that_is_no_batch_shows_the_learners_line():
@@ -1368,6 +1416,37 @@ def test_planted_bugs_of_08_and_09_are_not_started_until_touched(number, name):
 
     result = check(number, {"08.1": grid_inputs, "09.2": invert}[number])
     assert result.status == "not_started" and "as it was given" in result.message
+
+
+def test_planted_bug_of_11_is_not_started_until_touched():
+    bug = checks.EXERCISES["11.2"]
+    with pytest.raises(judging.Wrong) as wrong:
+        bug.examine(bug.planted)
+    assert str(wrong.value) == lesson11.FLIP["upside down"]
+
+    def broken_flip(images, generator):
+        """In a notebook, with other names."""
+        coin = torch.rand(1, generator=generator) < 0.5  # a comment
+        return torch.where(coin, images.flip(2), images)
+
+    def half_repaired(x_0, generator):
+        coin = torch.rand(1, generator=generator) < 0.5
+        return torch.where(coin, x_0.flip(3), x_0)
+
+    result = checks.flip_some(broken_flip)
+    assert result.status == "not_started" and "as it was given" in result.message
+    assert checks.flip_some(half_repaired).message == lesson11.FLIP["one coin"]
+    assert checks.flip_some(recipes.random_flip).status == "not_started"
+
+
+def test_coins_of_11_are_judged_the_same_every_time():
+    """No luck: a right answer and a wrong one are what they are whatever the notebook's random numbers."""
+    for seed in range(3):
+        torch.manual_seed(seed)
+        state = torch.random.get_rng_state()
+        assert checks.flip_some(planted_11.flip_by_index).status == "right"
+        assert checks.flip_some(planted_11.flip_one_after_another).message == lesson11.FLIP["together"]
+        assert torch.equal(torch.random.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("line, words", planted_10.REFUSED)
@@ -1442,10 +1521,12 @@ def results_of_formulas():
         **planted_08.results_of_formulas(),
         **planted_09.results_of_formulas(),
         **planted_10.results_of_formulas(),
+        **planted_11.results_of_formulas(),
     }
 
 
 FORMULAS = [f"{lesson}.{k}" for lesson in ("01", "02", "05", "06", "07", "08", "09", "10") for k in (1, 2)]
+FORMULAS += ["11.1", "11.3"]
 
 
 @pytest.mark.parametrize("number", FORMULAS)
@@ -1561,6 +1642,7 @@ UNNAMED = [
     *planted_08.UNNAMED,
     *planted_09.UNNAMED,
     *planted_10.UNNAMED,
+    *planted_11.UNNAMED,
 ]
 
 
@@ -1832,7 +1914,7 @@ def test_registry_is_what_lessons_need():
         assert exercise.minutes in (5, 15) and exercise.title and len(exercise.hints) == 3
         assert callable(getattr(checks, exercise.check_name))
         assert number == exercise.number
-    for lesson in ("01", "02", "03", "04", "05", "06", "07", "08", "09", "10"):
+    for lesson in ("01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11"):
         assert {one.minutes for one in EXERCISES if one.number.startswith(lesson)} == {5, 15}
 
 

@@ -27,6 +27,7 @@ from lessons_lib.checks import (
     lesson08,
     lesson09,
     lesson10,
+    lesson11,
     predictions,
     store,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "betas_of",
     "class_gradient",
     "ddim_step",
+    "flip_some",
     "grid_inputs",
     "heun_step",
     "hint",
@@ -54,6 +56,7 @@ __all__ = [
     "multi_head",
     "noise_more",
     "noising_loss",
+    "not_beaten",
     "order_of",
     "predict",
     "progress",
@@ -62,6 +65,7 @@ __all__ = [
     "receptive_field",
     "remember",
     "reveal",
+    "shifted_schedule",
     "there_and_back",
     "to_shown",
     "x0_from_score",
@@ -72,7 +76,7 @@ EXERCISES: dict[str, Exercise] = {
     one.number: one
     for lesson in (
         *(lesson00, lesson01, lesson02, lesson03, lesson04, lesson05),
-        *(lesson06, lesson07, lesson08, lesson09, lesson10),
+        *(lesson06, lesson07, lesson08, lesson09, lesson10, lesson11),
     )
     for one in lesson.EXERCISES
 }
@@ -183,6 +187,21 @@ def order_of(function: Callable | None) -> CheckResult:
 def heun_step(function: Callable | None) -> CheckResult:
     """Exercise 10.2: function(eps_fn, x_t, t, t_next, abar, abar_next) -> x_next, [B, C, H, W]."""
     return judging.judge(EXERCISES["10.2"], function)
+
+
+def shifted_schedule(function: Callable | None) -> CheckResult:
+    """Exercise 11.1: function(abar, factor) -> the abar whose SNR is 1/factor² of it, [T]."""
+    return judging.judge(EXERCISES["11.1"], function)
+
+
+def flip_some(function: Callable | None) -> CheckResult:
+    """Exercise 11.2: function(x_0, generator) -> the images, about half of them mirrored, [B, C, H, W]."""
+    return judging.judge(EXERCISES["11.2"], function)
+
+
+def not_beaten(function: Callable | None) -> CheckResult:
+    """Exercise 11.3: function(rows) -> those that no other row beats in accuracy and FID."""
+    return judging.judge(EXERCISES["11.3"], function)
 
 
 def yours(number: str, function: Callable | None) -> Callable | None:

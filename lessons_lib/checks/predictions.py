@@ -197,6 +197,29 @@ PREDICTIONS: dict[str, Question] = {
         "The exact curve is only as good as the network, which is small. Large steps seem to skip some of "
         "its mistakes at little noise. A solver's error and the FID are two measures.",
     ),
+    "11.p1": Question(
+        "Three equal small networks are trained equally long: under the linear, the cosine and the sigmoid "
+        "schedule. You look at their training losses. Then …",
+        (
+            "the one with the lowest loss draws best",
+            "the losses cannot be compared: each schedule asks other questions",
+            "all three losses are equal",
+        ),
+        "the losses cannot be compared: each schedule asks other questions",
+        "The noise in a nearly pure noise is easy to tell, that in a nearly clean image is hard. How many of "
+        "each are asked is the schedule's choice, so a low loss may come from easy questions: compare the "
+        "drawings.",
+    ),
+    "11.p2": Question(
+        "You turn w up on CIFAR-10, from 1 to 7. What happens to accuracy and feature FID?",
+        (
+            "accuracy and FID both improve",
+            "accuracy rises, at first at least, and the FID ends up worse",
+            "both get worse",
+        ),
+        "accuracy rises, at first at least, and the FID ends up worse",
+        "Guidance draws what is typical of a class. That is easier to read, but real images are more varied.",
+    ),
 }
 
 
