@@ -23,6 +23,8 @@ class EvaluatorConfig:
     Args:
         body: "blocks" (the U-Net's residual blocks, for digits) or "resnet9" (batch normalization and
             max-pooling, for objects in colour).
+        mirror: once trained, read each image and its mirror image and take the mean of their features; for
+            objects, which stay what they are in a mirror.
     """
 
     image_size: int = 28
@@ -31,6 +33,7 @@ class EvaluatorConfig:
     num_classes: int = 10
     dropout: float = 0.2
     body: str = "blocks"
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
@@ -93,7 +96,10 @@ class Evaluator(nn.Module):
 
     def features(self, x_0: Tensor) -> Tensor:
         """x_0 [B, C, H, W] in [-1, 1] -> [B, F], the features before the last layer: the FID's space."""
-        return self.body(x_0)
+        found = self.body(x_0)
+        if self.config.mirror and not self.training:
+            found = (found + self.body(x_0.flip(3))) / 2
+        return found
 
     def forward(self, x_0: Tensor) -> Tensor:
         """x_0 [B, C, H, W] in [-1, 1] -> logits [B, K].

@@ -1,5 +1,7 @@
 """classifier.py: the Evaluator, which reads clean images and only judges; the classifier that is told t."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -99,3 +101,19 @@ def test_its_probabilities_add_up_and_carry_no_graph(noisy):
 def test_wrong_pictures_are_one_sentence(noisy):
     with pytest.raises(ValueError, match=r"x_t must have shape \[B, 3, 8, 8\], got \[2, 1, 8, 8\]"):
         noisy(torch.zeros(2, 1, 8, 8), torch.tensor([1, 2]))
+
+
+def test_an_evaluator_that_mirrors_reads_an_image_as_its_mirror_image():
+    torch.manual_seed(0)
+    config = EvaluatorConfig(8, 3, widths=(8, 16), body="resnet9", mirror=True)
+    network, x_0 = Evaluator(config).eval(), torch.randn(2, 3, 8, 8)
+    plain = Evaluator(dataclasses.replace(config, mirror=False)).eval()
+    plain.load_state_dict(network.state_dict())
+    with torch.no_grad():
+        assert torch.allclose(network(x_0), network(x_0.flip(3)), atol=1e-6)
+        mean = (plain.features(x_0) + plain.features(x_0.flip(3))) / 2
+        assert torch.allclose(network.features(x_0), mean)
+        assert not torch.allclose(plain.features(x_0), mean)
+        assert torch.equal(network.train().body(x_0), plain.train().features(x_0))  # training sees it once
+        network.load_state_dict(plain.state_dict())
+        assert torch.equal(network.features(x_0), plain.features(x_0))

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -255,7 +256,7 @@ BAD_FOLDERS = {
     "file.png": "file.png is a file: name the folder that holds the pictures.",
     "empty": "holds no pictures (png, jpg",
     "few": "holds 4 pictures, but at least 10 are needed.",
-    "hole": "The class folder {here}/hole/b holds no picture: fill it or delete it.",
+    "hole": "The class folder {here}/hole/b holds no picture: fill it or move it away.",
     "both": "holds pictures (0000.png) and folders of pictures (a): put every picture into",
     "broken": "None of the 12 pictures in {here}/broken can be read, beginning with",
     "worse": "Only 9 of the 12 pictures in {here}/worse can be read, but at least 10 are needed;",
@@ -337,6 +338,24 @@ def test_pictures_are_decoded_once(pets, decoded, tmp_path):
     assert len(list((tmp_path / "data" / "folders").iterdir())) == 1, "the old ones are replaced"
     load(pets, image_size=16)
     assert len(decoded) == 27 + 28 + 28, "another size is another file"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps no time of a change of rights")
+def test_a_picture_that_may_be_read_at_last_is_read(pets, monkeypatch):
+    closed = pets / "cat" / "0003.png"
+
+    def refuse(path, *how):
+        if path == closed:
+            raise UnreadableError("Permission denied")
+        return decode(path, *how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding, "decode", refuse)
+        assert sum(map(len, splits(pets).values())) == 26
+    forget()
+    time.sleep(0.05)  # the clock of a file system is coarse
+    closed.chmod(0o600)
+    assert sum(map(len, splits(pets).values())) == 27, "its content and its time are as before"
 
 
 @pytest.mark.parametrize("harm", ["short", "text", "other", "no json", "bad json"])

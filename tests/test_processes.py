@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from lessons_lib import cli
-from lessons_lib.cli import processes
+from lessons_lib.cli import processes, sampling
 from lessons_lib.training import StepDone, TrainConfig, loop, train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -171,6 +171,15 @@ def test_one_process_is_not_asked_to_join(monkeypatch):
     told = []
     assert processes.spread(lambda part, advance: advance(part) or -part, [3, 5], told.append) == [-3, -5]
     assert told == [3, 5]
+
+
+def test_ctrl_c_is_said_in_a_word(monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sampling, "run", stop)
+    assert cli.main(["sample", "mnist", "--out", "x.png"]) == 130
+    assert capsys.readouterr().err == "Stopped.\n"
 
 
 def test_an_error_of_a_training_is_said_once(tmp_path):

@@ -28,7 +28,7 @@ from lessons_lib.recipes import (
 from lessons_lib.schedules import NoiseSchedule, q_sample
 from lessons_lib.training import StepDone, Stopped, TrainConfig
 from lessons_lib.unet import UNet, UNetConfig
-from lessons_lib.weights import load_pretrained
+from lessons_lib.weights import WeightsError, load_pretrained
 
 CONFIG = UNetConfig(image_size=8, channel_mults=(1,))
 DENOISER = Recipe("mnist-denoiser", lambda: UNet(CONFIG), TrainConfig(), "denoiser")
@@ -67,11 +67,9 @@ def config(folder, **changes):
 
 
 def run(folder, model="denoiser", options=None, **changes):
-    resume = changes.pop("resume", False)
+    how = {name: changes.pop(name) for name in ("resume", "start") if name in changes}
     options = options or DiffusionOptions(timesteps=20)
-    return list(
-        recipes.run("mnist", model, config(folder, **changes), options, resume=resume, command="train me")
-    )
+    return list(recipes.run("mnist", model, config(folder, **changes), options, command="train me", **how))
 
 
 def test_a_denoiser_writes_samples_losses_weights_and_card(tmp_path):
@@ -105,6 +103,31 @@ def test_a_denoiser_writes_samples_losses_weights_and_card(tmp_path):
     ema = next(event for event in events if isinstance(event, Stopped)).ema_model
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, ema.state_dict()[name].half().float())
+
+
+def test_training_starts_from_given_weights(tmp_path):
+    run(tmp_path / "first")
+    path = tmp_path / "first" / "mnist-denoiser.safetensors"
+    before = load_pretrained(path)[0].state_dict()
+    run(tmp_path / "second", start=path, lr=1e-9, seed=1)
+    model, _, card = load_pretrained(tmp_path / "second" / "mnist-denoiser.safetensors")
+    for name, tensor in model.state_dict().items():
+        assert torch.allclose(tensor, before[name], atol=1e-6)
+    origin = card["training"]["start"]
+    assert origin["weights"] == "mnist-denoiser" and origin["images_seen"] == 24
+    assert origin["sha256"] == load_pretrained(path)[2]["sha256"] != card["sha256"]
+
+
+def test_a_start_that_does_not_fit_is_refused(tmp_path):
+    run(tmp_path / "first")
+    path = tmp_path / "first" / "mnist-denoiser.safetensors"
+    with pytest.raises(ValueError, match="trained with the linear schedule, T = 20"):
+        run(tmp_path / "second", start=path, options=DiffusionOptions(timesteps=10))
+    with pytest.raises(ValueError, match="of another network"):
+        run(tmp_path / "third", "evaluator", start=path)
+    with pytest.raises(WeightsError, match="There are no weights"):
+        run(tmp_path / "fourth", start="nowhere")
+    assert not (tmp_path / "second").exists()
 
 
 def test_samples_are_drawn_from_the_same_noise_with_every_class(tmp_path, monkeypatch):
@@ -264,20 +287,20 @@ def test_images_are_varied_in_training_only():
     assert augmented(loss_fn, None) is loss_fn
 
 
-def test_crops_are_shifted_images_with_a_grey_hole():
+def test_crops_are_shifted_images_mirrored_or_not():
     x_0 = torch.rand(64, 3, 16, 16) + 1
-    new = random_crop_and_flip(x_0, torch.Generator().manual_seed(0), padding=2, hole=4)
-    assert new.shape == x_0.shape and set((new == 0).sum(dim=(1, 2, 3)).tolist()) == {3 * 4 * 4}
-    padded = F.pad(x_0, (2,) * 4, mode="reflect")
-    for k in range(8):
-        whole = new[k] != 0
-        windows = [
-            image[:, i : i + 16, j : j + 16]
-            for image in (padded[k], F.pad(x_0[k : k + 1].flip(3), (2,) * 4, mode="reflect")[0])
-            for i in range(5)
-            for j in range(5)
-        ]
-        assert any(torch.equal(window[whole], new[k][whole]) for window in windows)
+    new = random_crop_and_flip(x_0, torch.Generator().manual_seed(0), padding=2)
+    assert new.shape == x_0.shape
+    found = []
+    for k in range(32):
+        for mirrored, image in enumerate((x_0[k : k + 1], x_0[k : k + 1].flip(3))):
+            padded = F.pad(image, (2,) * 4, mode="reflect")[0]
+            places = [(i, j) for i in range(5) for j in range(5)]
+            found += [
+                (mirrored, *p) for p in places if torch.equal(padded[:, p[0] :, p[1] :][:, :16, :16], new[k])
+            ]
+    assert len(found) == 32  # each is one window of one of the two, and they vary
+    assert len(set(found)) > 20 and 8 <= sum(mirrored for mirrored, _, _ in found) <= 24
 
 
 # -- the evaluator's loss -------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 
 import typer
+from typer.core import TyperGroup
 
 from lessons_lib import keep_freed_memory
 from lessons_lib.cli import options as o
@@ -27,8 +28,21 @@ REQUESTED = (
 INTERVENING = ("method", "depth", "null_images", "depths")  # options of evaluate counterfactuals alone
 NUM_SAMPLES = 2000
 
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # of which typer would make an exit status without a word
+            raise typer.Abort from None
+
+
 app = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, rich_markup_mode=None
+    cls=_Commands,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
@@ -56,6 +70,7 @@ def train(
     keep_epochs: o.KeepEpochs = False,
     output_dir: o.OutputDir = None,
     resume: o.Resume = False,
+    start: o.Start = None,
     seed: o.Seed = 0,
     max_seconds: o.MaxSeconds = None,
     image_size: o.ImageSize = None,
@@ -76,7 +91,7 @@ def train(
         "sample_every": sample_every, "keep_epochs": keep_epochs,
     }  # fmt: skip
     pictures = {"image_size": image_size, "channels": channels, "strict": strict, "flip": flip}
-    training.run(dataset, model, changes, options, output_dir, resume, pictures)
+    training.run(dataset, model, changes, options, output_dir, resume, pictures, start)
 
 
 @app.command()

@@ -48,7 +48,7 @@ WEIGHTS_HELP = (
 )
 OUT_HELP = "FILE.png (a row a label), .gif (the denoising) or .npz (images in [0, 1], labels)."
 PRECISION_HELP = "auto (bf16 where the hardware multiplies it), float32, bf16, fp16."
-OUTPUT_HELP = "With --model all, the folder of both folders. [default: runs/DATASET-MODEL]"
+OUTPUT_HELP = "With --model both or all, the folder of their folders. [default: runs/DATASET-MODEL]"
 
 # -- every command --
 Dataset = Annotated[str, Argument(help="The data set: mnist or cifar10.", metavar="DATASET")]
@@ -76,7 +76,7 @@ AccumulationSteps = Annotated[
 LearningRate = Annotated[float | None, Option(help="Peak learning rate.", parser=_number, metavar="LR")]
 Timesteps = Annotated[int, Option(help="T of the noise schedule.")]
 Schedule = Annotated[
-    str | None, Option(help="linear, cosine or sigmoid. [default: linear for mnist, cosine for cifar10]")
+    str | None, Option(help="linear, cosine or sigmoid. [default: linear for mnist, else cosine]")
 ]
 Loss = Annotated[str | None, Option(help="mse, l1 or min-snr. [default: mse for mnist, else min-snr]")]
 PUncond = Annotated[float, Option(help="Share of labels dropped, for guidance.", parser=_number, metavar="P")]
@@ -88,6 +88,10 @@ SampleEvery = Annotated[
 ]
 KeepEpochs = Annotated[bool, Option("--keep-epochs", help="Keep the weights of every epoch.")]
 OutputDir = Annotated[Path | None, Option(help=OUTPUT_HELP)]
+Start = Annotated[
+    str | None,
+    Option(help="Train on from these weights, a name or path; of the same network.", metavar="WEIGHTS"),
+]
 Resume = Annotated[bool, Option("--resume", help="Go on from the checkpoint in the output folder.")]
 ImageSize = Annotated[
     int | None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import typer
 
 from lessons_lib import data, recipes
-from lessons_lib.cli import PROGRAM, typed_command
+from lessons_lib.cli import PROGRAM, processes, typed_command
 from lessons_lib.cli.common import check_dataset, check_writable, folder_weights, progress_bar
 from lessons_lib.training import CHECKPOINT, EpochDone, StepDone, Stopped, TrainConfig, TrainingError
 
@@ -23,7 +22,7 @@ SEVERAL = {"both": ("denoiser", "classifier"), "all": MODELS}
 
 def run(
     dataset: str, model: str, changes: dict, options: dict, output_dir: Path | None, resume: bool,
-    pictures: dict,
+    pictures: dict, start: str | None = None,
 ) -> None:  # fmt: skip
     """Train one model or all.
 
@@ -31,8 +30,11 @@ def run(
         changes: fields of TrainConfig; None keeps the recipe's.
         options: fields of DiffusionOptions; None keeps the recipe's.
         pictures: of folder:PATH, image_size, channels, strict and flip.
+        start: name or path of weights to train on from.
     """
     check_dataset(dataset, folders=True)
+    if start and (resume or model in SEVERAL):
+        raise ValueError("--start begins one new training: leave out --resume, and name one --model.")
     wanted = _wanted(dataset, model)
     known, load = _recipes(dataset, model, wanted, changes, pictures)
     configs = {
@@ -47,7 +49,7 @@ def run(
             settings = dataclasses.replace(settings, sample_every=recipes.sample_every(config.epochs))
         images = load or functools.partial(recipes.load_splits, dataset, config)
         events = recipes.run_recipe(
-            known[name], images, config, settings, resume=resume, command=typed_command()
+            known[name], images, config, settings, resume=resume, start=start, command=typed_command()
         )
         reason = _train(dataset, name, events)
         if reason == "interrupted":
@@ -70,7 +72,7 @@ def _recipes(
     for name in wanted:
         if name not in found and model != "all":
             raise ValueError(
-                f"A {name} needs two class folders or more, and {dataset} has "
+                f"--model {name} needs two class folders or more, and {dataset} has "
                 f"{len(sets['train'].class_names) or 'none'}: only --model denoiser can be trained."
             )
     return {name: found[name] for name in wanted if name in found}, lambda: sets
@@ -116,12 +118,12 @@ def _check_folder(folder: Path, resume: bool) -> None:
 
 def _train(dataset: str, model: str, events: Iterator) -> str:
     """Run one recipe, say what happens, and return why it stopped."""
-    is_main = os.environ.get("RANK", "0") == "0"
+    is_main = processes.rank() == 0
     # The bar's own estimate knows nothing of --max-seconds: the event's does.
     layout = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+    if is_main and (count := processes.count()) > 1:
+        print(f"Training {dataset} {model} with {count} processes.")
     bar = progress_bar(1, f"{dataset} {model}", disable=not is_main, bar_format=layout)
-    if is_main and (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
-        print(f"Training {dataset} {model} with {processes} processes.")
     say = bar.write if is_main else lambda text: None
     reason, average = "", None
     with bar:

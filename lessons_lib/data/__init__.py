@@ -134,8 +134,8 @@ def _download_root() -> Path:
 
 
 def _notice(text: str) -> None:
-    """Say something once a process, on stderr so that it never mixes with results."""
-    if text not in _NOTICES:
+    """Say something once a machine, on stderr so that it never mixes with results."""
+    if text not in _NOTICES and os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes one says it
         _NOTICES.add(text)
         print(text, file=sys.stderr)
 

@@ -78,9 +78,8 @@ def decode_all(
     try:
         remove_leftovers(kept.parent)
         with atomic_write(kept) as temporary, open(temporary, "wb") as file:
-            kept.with_suffix(".json").unlink(
-                missing_ok=True
-            )  # an older one must not describe the new pictures
+            # An older one must not describe the new pictures.
+            kept.with_suffix(".json").unlink(missing_ok=True)
             shape = (len(paths), channels, size, size)
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)

@@ -165,7 +165,8 @@ def _stamp(entry: os.DirEntry) -> str:
         found = entry.stat()
     except OSError:  # a link to nowhere; it is named when it is decoded
         return "gone"
-    return f"{found.st_size} {found.st_mtime_ns}"
+    # The last changes when a file may be read at last, whose content is as before.
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
 
 
 def _pictures_below(folder: Path, stamps: list[str]) -> tuple[tuple[str, ...], list[tuple[str, int]]]:
@@ -183,7 +184,7 @@ def _pictures_below(folder: Path, stamps: list[str]) -> tuple[tuple[str, ...], l
     if loose:
         inside = {"": loose}
     elif empty := [name for name, found in inside.items() if not found]:
-        raise DataError(f"The class folder {folder / empty[0]} holds no picture: fill it or delete it.")
+        raise DataError(f"The class folder {folder / empty[0]} holds no picture: fill it or move it away.")
     found = []
     for label, (name, pictures) in enumerate(inside.items()):
         paths = [f"{name}/{file}" if name else file for file in pictures]
@@ -225,8 +226,8 @@ def _decoded(
     key = (listing.root, size, channels)
     if (key, listing.stamp) not in _MEMORY:
         # One file for a folder and size, so that a changed folder replaces its old pictures.
-        kept = cache / hashlib.sha256(repr((str(listing.root), size, channels)).encode()).hexdigest()[:16]
-        kept = kept / "pictures.npy"
+        name = hashlib.sha256(repr((str(listing.root), size, channels)).encode()).hexdigest()[:16]
+        kept = cache / name / "pictures.npy"
         _MEMORY.clear()  # Windows replaces no file that is mapped
         found = read_kept(kept, listing.stamp)
         if found is None:

@@ -29,7 +29,7 @@ from lessons_lib.recipes.losses import (
     random_crop_and_flip,
     random_flip,
 )
-from lessons_lib.recipes.recipe import DiffusionOptions, Recipe
+from lessons_lib.recipes.recipe import DiffusionOptions, Recipe, start_from
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.training import EpochDone, Event, LossFn, Stopped, TrainConfig, denoising_loss, train
 from lessons_lib.training.machine import make_accelerator
@@ -124,7 +124,7 @@ RECIPES = {
     ),
     ("cifar10", "evaluator"): Recipe(
         "cifar10-evaluator",
-        lambda: Evaluator(EvaluatorConfig(32, 3, widths=(32, 64, 128, 256), body="resnet9")),
+        lambda: Evaluator(EvaluatorConfig(32, 3, widths=(32, 64, 128, 256), body="resnet9", mirror=True)),
         TrainConfig(
             epochs=22,
             batch_size=128,
@@ -148,6 +148,7 @@ def run(
     options: DiffusionOptions | None = None,
     *,
     resume: bool = False,
+    start: str | Path | None = None,
     command: str = "",
 ) -> Iterator[Event | SamplesDrawn | WeightsSaved]:
     """Run a recipe and yield what happens; config.output_dir must be set.
@@ -155,6 +156,7 @@ def run(
     Args:
         dataset, model: a key of RECIPES.
         options: the recipe's own if not given.
+        start: name or path of weights to train on from; random ones if not given.
         command: what the user typed, for the card.
 
     Raises:
@@ -167,7 +169,9 @@ def run(
     if config.output_dir is None:
         raise ValueError("A recipe needs an output_dir to write to.")
     sets = functools.partial(load_splits, dataset, config)
-    yield from run_recipe(RECIPES[dataset, model], sets, config, options, resume=resume, command=command)
+    yield from run_recipe(
+        RECIPES[dataset, model], sets, config, options, resume=resume, start=start, command=command
+    )
 
 
 def load_splits(dataset: str, config: TrainConfig, **how) -> dict[str, data.ImageSet]:
@@ -184,6 +188,7 @@ def run_recipe(
     options: DiffusionOptions | None = None,
     *,
     resume: bool = False,
+    start: str | Path | None = None,
     command: str = "",
 ) -> Iterator[Event | SamplesDrawn | WeightsSaved]:
     """As `run`, with a recipe in hand.
@@ -193,10 +198,11 @@ def run_recipe(
     """
     options = options or recipe.options
     schedule = NoiseSchedule.by_name(options.schedule, options.timesteps) if recipe.needs_schedule else None
-    sets = load()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = recipe.build()
+    origin = {"start": start_from(network, start, schedule)} if start else {}
+    sets = load()
     if recipe.channels_last:
         network = network.to(memory_format=torch.channels_last)
     loss_fn = _loss(recipe, network, schedule, options)
@@ -211,6 +217,7 @@ def run_recipe(
             yield from _after_epoch(event, recipe, schedule, options, config.output_dir)
         if isinstance(event, Stopped):
             card = _card(recipe, config, options, sets["train"], event, command)
+            card["training"] |= origin
             path = config.output_dir / f"{recipe.name}.safetensors"
             weights.save_pretrained(path, event.ema_model, schedule, card)
             yield WeightsSaved(path)

@@ -76,11 +76,10 @@ def random_flip(x_0: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(flipped.to(x_0.device)[:, None, None, None], x_0.flip(3), x_0)
 
 
-def random_crop_and_flip(x_0: Tensor, generator: torch.Generator, padding: int = 4, hole: int = 8) -> Tensor:
-    """For a classifier of objects: mirror, shift by up to `padding` pixels, blank a square of `hole` pixels.
+def random_crop_and_flip(x_0: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
+    """For a classifier of objects: mirror about half of the images, and shift each by up to `padding` pixels.
 
-    The blank square (DeVries & Taylor 2017) keeps a network from leaning on one spot; what is shifted in from
-    outside is the image's mirrored edge.
+    What is shifted in from outside is the image's mirrored edge.
     """
     batch, _, height, width = x_0.shape
 
@@ -92,7 +91,4 @@ def random_crop_and_flip(x_0: Tensor, generator: torch.Generator, padding: int =
     padded = F.pad(random_flip(x_0, generator), (padding,) * 4, mode="reflect")
     each = torch.arange(batch, device=x_0.device)[:, None, None]
     rows, columns = places(height, 2 * padding + 1), places(width, 2 * padding + 1)
-    shifted = padded[each, :, rows[:, :, None], columns[:, None, :]]  # [B, H, W, C]
-    rows, columns = places(hole, height - hole + 1), places(hole, width - hole + 1)
-    shifted[each, rows[:, :, None], columns[:, None, :]] = 0  # grey
-    return shifted.permute(0, 3, 1, 2)
+    return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -1,13 +1,17 @@
-"""What a training with a name is made of."""
+"""What a training with a name is made of, and what it may start from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import torch
 from torch import nn
 
+from lessons_lib import weights
 from lessons_lib.recipes.losses import Augment
+from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.training import TrainConfig
 
 
@@ -60,3 +64,27 @@ class Recipe:
     def needs_schedule(self) -> bool:
         """Whether its images are noised, and its card names a schedule."""
         return self.kind != "evaluator"
+
+
+def start_from(network: nn.Module, name: str | Path, schedule: NoiseSchedule | None) -> dict:
+    """Load trained weights into an untrained network of the same shape, to train on from there.
+
+    Returns:
+        what the new card says of them: name, SHA-256, command, images seen.
+
+    Raises:
+        ValueError: if they are of another network, or of another noise schedule.
+        WeightsError: as load_pretrained.
+    """
+    found, its_schedule, card = weights.load_pretrained(name)
+    if type(found) is not type(network) or found.config != network.config:
+        raise ValueError(f"The weights {str(name)!r} are of another network than this training's.")
+    if schedule and not torch.equal(its_schedule.betas, schedule.betas):
+        raise ValueError(
+            f"The weights {str(name)!r} were trained with the {its_schedule.name} schedule, "
+            f"T = {its_schedule.num_timesteps}: start from them with the same."
+        )
+    network.load_state_dict(found.state_dict())
+    training = card.get("training", {})
+    told = {key: training[key] for key in ("command", "images_seen", "hours", "start") if key in training}
+    return {"weights": card["name"], "sha256": card["sha256"]} | told
