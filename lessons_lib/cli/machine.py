@@ -64,7 +64,7 @@ def _device() -> Row:
         )
     if torch.backends.mps.is_available():
         return "device", "CPU; an Apple GPU too", "used only with --device mps"
-    return "device", "CPU, which is enough for every MNIST lesson", ""
+    return "device", "CPU, which is enough for every lesson", ""
 
 
 def _cores() -> Row:
