@@ -76,6 +76,7 @@ def follow() -> int:
         asked = [None]
         dist.broadcast_object_list(asked)
         if isinstance(asked[0], int):
+            dist.destroy_process_group()  # its threads must end before Python does, or the process aborts
             return asked[0]
         function, parts = asked[0]
         dist.gather_object([function(part, _ignore) for part in parts[rank() :: count()]])
