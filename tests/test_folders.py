@@ -480,6 +480,7 @@ def test_train_then_sample(run, pets, tmp_path):
         "dog",
     ]
     assert training["settings"]["loss"] == "min-snr" and card["schedule"]["name"] == "cosine"
+    assert card["defaults"]["sampler"] == "ddpm"  # DDIM keeps the first errors under this schedule
     assert str(tmp_path) not in str(card)
     assert "python -m lessons_lib sample 'folder:my pets' --out my-pets.png" in out
 

@@ -71,6 +71,7 @@ def _denoiser(images: ImageSet, name: str, flip: bool) -> Recipe:
         "denoiser",
         DiffusionOptions(schedule="cosine", loss="min-snr", sample_every=sample_every(training.epochs)),
         augment=random_flip if flip else None,
+        sampler="ddpm",  # as CIFAR-10's, for the same schedule
         steps=50,
         channels_last=True,
     )

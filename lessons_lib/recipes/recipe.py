@@ -46,7 +46,7 @@ class Recipe:
             same network, but it sees clean images only) or "evaluator".
         options: the defaults of its DiffusionOptions.
         augment: varies the images before they are shown, in training only.
-        sampler, steps: what the card of a denoiser proposes.
+        sampler, steps, guidance_scale: what the card of a denoiser proposes.
         channels_last: train with a pixel's channels side by side in memory, which suits wide convolutions.
     """
 
@@ -58,6 +58,7 @@ class Recipe:
     augment: Augment | None = None
     sampler: str = "ddim"
     steps: int = 10
+    guidance_scale: float = 2.0
     channels_last: bool = False
 
     @property

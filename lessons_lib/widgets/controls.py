@@ -54,6 +54,21 @@ def steps_control(steps: int, num_timesteps: int) -> w.SelectionSlider:
     return control(w.SelectionSlider, options=options, value=steps, description="Steps")
 
 
+def replay_slider() -> w.IntSlider:
+    """The scrubber over the steps of a drawing; its range is set with the drawing."""
+    layout, style = {"width": "300px", "margin": "2px 0"}, {"description_width": "50px"}
+    return w.IntSlider(
+        0, min=0, max=1, description="Replay", tooltip="Replay", readout=False, layout=layout, style=style
+    )
+
+
+def gif_controls(tooltip: str) -> tuple[w.Button, w.HTML, w.HTML]:
+    """The button that saves a GIF, the line that says where it is, and the place where it is shown."""
+    saved = caption("")
+    saved.layout.margin = "0 0 0 8px"
+    return w.Button(description="Save GIF", tooltip=tooltip), saved, w.HTML(layout={"display": "none"} | ROOM)
+
+
 def caption(text: str) -> w.HTML:
     """A small line under a picture; HTML."""
     return w.HTML(f'<span style="font-size: 90%">{text}</span>', layout={"margin": "0"})

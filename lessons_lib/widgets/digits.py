@@ -19,7 +19,9 @@ from lessons_lib.widgets.controls import (
     card_defaults,
     common_controls,
     control,
+    gif_controls,
     new_seed_button,
+    replay_slider,
     steps_control,
 )
 from lessons_lib.widgets.drawing import (
@@ -95,20 +97,11 @@ class DigitGenerator(Panel):
         )
         self.steps = steps_control(steps or defaults["steps"], num_timesteps)
         self.new_seed = new_seed_button(self.seed)
-        self.save = w.Button(
-            description="Save GIF", tooltip="Write the way from noise to digit into this folder"
-        )
-        self.saved = caption("")
-        self.saved.layout.margin = "0 0 0 8px"
-        self.gif = w.HTML(layout={"display": "none"} | ROOM)
+        self.save, self.saved, self.gif = gif_controls("Write the way from noise to digit into this folder")
 
     def _build_pictures(self) -> None:
         self.image, self.state, self.estimate = Picture(224), Picture(140), Picture(140)
-        layout, style = {"width": "300px", "margin": "2px 0"}, {"description_width": "50px"}
-        self.scrubber = w.IntSlider(
-            0, min=0, max=1, description="Replay", tooltip="Replay", readout=False, layout=layout, style=style
-        )
-        self.moment = caption("&nbsp;")
+        self.scrubber, self.moment = replay_slider(), caption("&nbsp;")
 
     def _arranged(self) -> tuple[w.Widget, ...]:
         save = w.HBox([self.save, self.saved], layout={"align_items": "center"})

@@ -16,7 +16,9 @@ from lessons_lib.widgets.controls import (
     ROOM,
     caption,
     control,
+    gif_controls,
     new_seed_button,
+    replay_slider,
     steps_control,
 )
 from lessons_lib.widgets.drawing import Drawing, Model, drawing_steps, fresh_path, still_picture
@@ -115,23 +117,16 @@ class ObjectGenerator(Panel):
             w.BoundedIntText, value=seed, min=0, max=LARGEST_SEED, description="Seed", layout=NARROW
         )
         self.new_seed = new_seed_button(self.seed)
-        self.save = w.Button(
-            description="Save GIF", tooltip="Write the way from noise to pictures into this folder"
+        self.save, self.saved, self.gif = gif_controls(
+            "Write the way from noise to pictures into this folder"
         )
-        self.saved = caption("")
-        self.saved.layout.margin = "0 0 0 8px"
-        self.gif = w.HTML(layout={"display": "none"} | ROOM)
 
     def _build_pictures(self) -> None:
         self.side = side_of(self.subject.image_size, self.count)
         # Their heights are fixed, so that nothing below moves when they come.
         tall = height_of(self.side, self.count, 26), height_of(self.side // 2, self.count, 0)
         self.pictures, self.replay = (w.HTML(layout={"height": f"{px}px", "margin": "0"}) for px in tall)
-        layout, style = {"width": "300px", "margin": "2px 0"}, {"description_width": "50px"}
-        self.scrubber = w.IntSlider(
-            0, min=0, max=1, description="Replay", tooltip="Replay", readout=False, layout=layout, style=style
-        )
-        self.moment = caption("&nbsp;")
+        self.scrubber, self.moment = replay_slider(), caption("&nbsp;")
 
     def _arranged(self) -> tuple[w.Widget, ...]:
         told = [self.label] if len(self.subject.names) > 1 else []  # a slider needs two places
