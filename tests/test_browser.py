@@ -25,9 +25,9 @@ from browser_tools import (
     write_notebook,
 )
 
-START, NOISE, UNET, GRIDS = (
+START, NOISE, UNET, GRIDS, LESSON_11 = (
     ROOT / "notebooks" / f"{name}.ipynb"
-    for name in ("00_start_here", "01_forward_process", "02_unet", "08_counterfactual_grids")
+    for name in ("00_start_here", "01_forward_process", "02_unet", "08_counterfactual_grids", "11_colour")
 )
 pytestmark = MARKS
 
@@ -159,8 +159,9 @@ def run_lesson(lab, page, path: Path) -> None:
     [
         (START, "Target digit", "img[alt^='The drawn image']"),
         (GRIDS, "Replay target", "img[alt^='The estimate,'][alt*=' to ']"),
+        (LESSON_11, "Class", "img[alt^='Picture 1 of class']"),
     ],
-    ids=["00", "08"],
+    ids=["00", "08", "11"],
 )
 def test_the_target_slider_of_a_lesson_shows_another_digit(lab, page, path, target, picture):
     if not path.exists():
