@@ -25,6 +25,8 @@ class EvaluatorConfig:
             max-pooling, for objects in colour).
         mirror: once trained, read each image and its mirror image and take the mean of their features; for
             objects, which stay what they are in a mirror.
+        patch: each patch × patch pixels become one position with patch² times the channels.
+        multi_label: the logits belong to yes-or-no attributes, rather than to classes of which one is right.
     """
 
     image_size: int = 28
@@ -34,6 +36,8 @@ class EvaluatorConfig:
     dropout: float = 0.2
     body: str = "blocks"
     mirror: bool = False
+    patch: int = 1
+    multi_label: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
@@ -42,7 +46,9 @@ class EvaluatorConfig:
 
 
 def _blocks(config: EvaluatorConfig) -> list[nn.Module]:
-    layers: list[nn.Module] = [nn.Conv2d(config.in_channels, config.widths[0], 3, padding=1)]
+    layers: list[nn.Module] = [
+        nn.Conv2d(config.in_channels * config.patch**2, config.widths[0], 3, padding=1)
+    ]
     for i, width in enumerate(config.widths):
         if i > 0:
             layers.append(Downsample(config.widths[i - 1]))
@@ -70,7 +76,7 @@ class Shortcut(nn.Sequential):
 def _resnet9(config: EvaluatorConfig) -> list[nn.Module]:
     """After Page 2018, "How to train your ResNet": most work is done where the image is small already."""
     widths = config.widths
-    layers: list[nn.Module] = [ConvNorm(config.in_channels, widths[0])]
+    layers: list[nn.Module] = [ConvNorm(config.in_channels * config.patch**2, widths[0])]
     for narrow, wide in itertools.pairwise(widths):
         layers.append(ConvNorm(narrow, wide, pool=True))
         layers.append(Shortcut(ConvNorm(wide, wide), ConvNorm(wide, wide)))
@@ -89,7 +95,10 @@ class Evaluator(nn.Module):
     def __init__(self, config: EvaluatorConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or EvaluatorConfig()
-        self.body = nn.Sequential(*BODIES[config.body](config), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        unshuffle = [nn.PixelUnshuffle(config.patch)] if config.patch > 1 else []
+        self.body = nn.Sequential(
+            *unshuffle, *BODIES[config.body](config), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
         self.head = nn.Sequential(
             nn.Dropout(config.dropout), nn.Linear(config.widths[-1], config.num_classes)
         )
@@ -114,13 +123,17 @@ class Evaluator(nn.Module):
 
     @torch.no_grad()
     def probabilities(self, x_0: Tensor) -> Tensor:
-        """x_0 [B, C, H, W] -> [B, K] class probabilities, float32, without gradients."""
-        return torch.softmax(self(x_0).float(), dim=1)
+        """x_0 [B, C, H, W] -> [B, K] probabilities of the classes, or of each attribute; no gradients."""
+        return _probabilities(self(x_0), self.config.multi_label)
 
 
 @dataclass(frozen=True)
 class NoisyClassifierConfig:
-    """The shape of a NoisyClassifier: the way down of a U-Net, with a head in place of the way up."""
+    """The shape of a NoisyClassifier: the way down of a U-Net, with a head in place of the way up.
+
+    Args:
+        patch, multi_label: as in EvaluatorConfig.
+    """
 
     image_size: int = 28
     in_channels: int = 1
@@ -128,6 +141,8 @@ class NoisyClassifierConfig:
     num_classes: int = 10
     embedding_channels: int = 128
     dropout: float = 0.1
+    patch: int = 1
+    multi_label: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
@@ -146,7 +161,7 @@ class NoisyClassifier(nn.Module):
         self.time_mlp = nn.Sequential(
             nn.Linear(2 * widths[0], embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
-        self.stem = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(config.in_channels * config.patch**2, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList(
             ResidualBlock(widths[max(i - 1, 0)], width, embedding, config.dropout)
             for i, width in enumerate(widths)
@@ -168,7 +183,7 @@ class NoisyClassifier(nn.Module):
             raise ValueError(f"x_t must have shape [B, {channels}, {size}, {size}], got {list(x_t.shape)}.")
         features = timestep_embedding(t, 2 * self.config.widths[0])
         embedding = F.silu(self.time_mlp(features.to(self.time_mlp[0].weight.dtype)))
-        h = self.stem(x_t)
+        h = self.stem(F.pixel_unshuffle(x_t, self.config.patch) if self.config.patch > 1 else x_t)
         for i, block in enumerate(self.blocks):
             h = block(h, embedding)
             h = self.resize[i](h) if i < len(self.resize) else h
@@ -177,5 +192,9 @@ class NoisyClassifier(nn.Module):
 
     @torch.no_grad()
     def probabilities(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """[B, K] class probabilities, float32, without gradients."""
-        return torch.softmax(self(x_t, t).float(), dim=1)
+        """[B, K] probabilities of the classes, or of each attribute; float32, without gradients."""
+        return _probabilities(self(x_t, t), self.config.multi_label)
+
+
+def _probabilities(logits: Tensor, multi_label: bool) -> Tensor:
+    return torch.sigmoid(logits.float()) if multi_label else torch.softmax(logits.float(), dim=1)

@@ -171,6 +171,16 @@ def predict_eps(schedule: NoiseSchedule, x_t: Tensor, t: Tensor, x_0: Tensor) ->
     return (x_t - signal * x_0) / noise
 
 
+def eps_from_v(schedule: NoiseSchedule, x_t: Tensor, t: Tensor, v: Tensor) -> Tensor:
+    """The noise in x_t, from v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 (Salimans & Ho 2022, app. D).
+
+    An error in v is one of the same size in x_0 where there is only noise, and in eps where there is none;
+    x_0 from eps divides by sqrt(abar_t), nearly 0 at the noisy end. Args and shapes as in `q_sample`.
+    """
+    signal, noise = schedule.signal_and_noise(t, x_t)
+    return signal * v + noise * x_t
+
+
 SPACINGS = ("trailing", "leading", "linspace")
 
 

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lessons_lib.schedules import NoiseSchedule, eps_from_v
+
 
 def timestep_embedding(t: Tensor, channels: int, max_period: float = 10_000.0) -> Tensor:
     """Sines and cosines of t at geometrically spaced frequencies (Vaswani et al. 2017, sec. 3.5).
@@ -130,7 +132,7 @@ class UNetConfig:
     """The shape of a U-Net; the defaults are the digit model, and other sizes only change numbers.
 
     Args:
-        image_size: height and width in pixels, a multiple of 2**(levels - 1).
+        image_size: height and width in pixels, a multiple of patch * 2**(levels - 1).
         in_channels: 1 for grey, 3 for colour.
         base_channels: channels at full resolution.
         channel_mults: channels of each level as a multiple of base_channels; each further level halves the
@@ -140,6 +142,11 @@ class UNetConfig:
         num_classes: K labels; 0 builds an unconditional network.
         embedding_channels: width of the embedding of t and y.
         dropout: inside the residual blocks, in training only.
+        patch: each patch × patch pixels become one position with patch² times the channels, before the first
+            layer and back after the last: a large image at the price of a small one.
+        v_schedule: the last layer answers v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 of the schedule of this
+            name (Salimans & Ho 2022, app. D), which becomes eps; empty: it answers eps.
+        v_timesteps: T of that schedule.
     """
 
     image_size: int = 28
@@ -151,16 +158,22 @@ class UNetConfig:
     num_classes: int = 10
     embedding_channels: int = 128
     dropout: float = 0.0
+    patch: int = 1
+    v_schedule: str = ""
+    v_timesteps: int = 1000
 
     def __post_init__(self) -> None:
         # JSON cards hold lists; tuples keep the config hashable.
         object.__setattr__(self, "channel_mults", tuple(self.channel_mults))
         object.__setattr__(self, "attention_levels", tuple(self.attention_levels))
-        shrink = 2 ** (len(self.channel_mults) - 1)
         levels = len(self.channel_mults)
+        if self.patch < 1:
+            raise ValueError(f"patch must be at least 1, got {self.patch}.")
+        shrink = self.patch * 2 ** max(levels - 1, 0)
         if not levels or self.image_size % shrink:
             raise ValueError(
-                f"image_size {self.image_size} must be a multiple of {shrink} for {levels} levels."
+                f"image_size {self.image_size} must be a multiple of {shrink} for {levels} levels"
+                + (f" of patches of {self.patch} pixels." if self.patch > 1 else ".")
             )
         if any(level not in range(levels) for level in self.attention_levels):
             raise ValueError(f"attention_levels {self.attention_levels} must be in 0 … {levels - 1}.")
@@ -239,7 +252,8 @@ class UNet(nn.Module):
         )
         # Row K of the table is the null label: "no class given".
         self.label_table = nn.Embedding(config.num_classes + 1, embedding) if config.num_classes else None
-        self.stem = nn.Conv2d(config.in_channels, width, 3, padding=1)
+        pixels = config.in_channels * config.patch**2  # channels of one position
+        self.stem = nn.Conv2d(pixels, width, 3, padding=1)
         levels = range(len(widths))
         self.down = nn.ModuleList(DownLevel(config, level) for level in levels)
         self.middle1 = ResidualBlock(widths[-1], widths[-1], embedding, config.dropout)
@@ -247,9 +261,11 @@ class UNet(nn.Module):
         self.middle2 = ResidualBlock(widths[-1], widths[-1], embedding, config.dropout)
         self.up = nn.ModuleList(UpLevel(config, level) for level in reversed(levels))
         self.norm_out = nn.GroupNorm(num_groups(width), width)
-        self.conv_out = nn.Conv2d(width, config.in_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(width, pixels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)
+        name, steps = config.v_schedule, config.v_timesteps
+        self.v_schedule = NoiseSchedule.by_name(name, steps) if name else None
 
     @property
     def null_label(self) -> int:
@@ -287,7 +303,7 @@ class UNet(nn.Module):
         if x_t.shape[1:] != (channels, size, size):
             raise ValueError(f"x_t must have shape [B, {channels}, {size}, {size}], got {list(x_t.shape)}.")
         embedding = self.embed(t, y)
-        h = self.stem(x_t)
+        h = self.stem(F.pixel_unshuffle(x_t, self.config.patch) if self.config.patch > 1 else x_t)
         skips: list[Tensor] = []
         for level in self.down:
             h, level_skips = level(h, embedding)
@@ -295,4 +311,6 @@ class UNet(nn.Module):
         h = self.middle2(self.middle_attention(self.middle1(h, embedding)), embedding)
         for level in self.up:
             h = level(h, skips, embedding)
-        return self.conv_out(F.silu(self.norm_out(h)))
+        answer = self.conv_out(F.silu(self.norm_out(h)))
+        answer = F.pixel_shuffle(answer, self.config.patch) if self.config.patch > 1 else answer
+        return answer if self.v_schedule is None else eps_from_v(self.v_schedule, x_t, t, answer)

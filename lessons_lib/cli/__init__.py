@@ -77,21 +77,16 @@ def train(
     channels: o.Channels = None,
     strict: o.Strict = False,
     flip: o.Flip = None,
+    attribute: o.Attribute = None,
+    fraction: o.Fraction = None,
 ) -> None:
     """Train the models of a data set; several GPUs: accelerate launch -m lessons_lib train …"""
+    given = dict(locals())
     from lessons_lib.cli import training
 
-    changes = {
-        "epochs": epochs, "batch_size": batch_size, "lr": lr, "device": device, "precision": precision,
-        "ema_decay": ema_decay, "seed": seed, "max_seconds": max_seconds,
-        "accumulation_steps": accumulation_steps,
-    }  # fmt: skip
-    options = {
-        "timesteps": timesteps, "schedule": schedule, "loss": loss, "p_uncond": p_uncond,
-        "sample_every": sample_every, "keep_epochs": keep_epochs,
-    }  # fmt: skip
-    pictures = {"image_size": image_size, "channels": channels, "strict": strict, "flip": flip}
-    training.run(dataset, model, changes, options, output_dir, resume, pictures, start)
+    parts = ({name: given[name] for name in names} for names in (training.CHANGES, training.OPTIONS))
+    pictures = {name: given[name] for name in training.BELONGS}
+    training.run(dataset, model, *parts, output_dir, resume, pictures, start)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from lessons_lib import data
 from lessons_lib.files import WriteError
 
 DATASETS = ("mnist", "cifar10")
+WITH_FACES = (*DATASETS, "celeba")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -23,12 +24,16 @@ def check_dataset(name: str, known: tuple[str, ...] = DATASETS, *, folders: bool
         folders: whether folder:PATH, your own pictures, is one that the command takes.
     """
     if data.is_folder(name) and not folders:
-        raise ValueError(f"Your own pictures are for train and sample: choose {' or '.join(known)}.")
+        raise ValueError(f"Your own pictures are for train and sample: choose {_or(known)}.")
     if data.is_folder(name):
         data.short_name(name)  # refuses a folder without a path
     elif name not in known:
         own = " (Your own pictures: folder:PATH.)" if folders else ""
-        raise ValueError(f"Unknown data set {name!r}: choose {' or '.join(known)}.{own}")
+        raise ValueError(f"Unknown data set {name!r}: choose {_or(known)}.{own}")
+
+
+def _or(names: tuple[str, ...]) -> str:
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def folder_weights(dataset: str) -> Path:

@@ -55,8 +55,8 @@ Dataset = Annotated[str, Argument(help="The data set: mnist or cifar10.", metava
 Source = Annotated[
     str,
     Argument(
-        help="The data set: mnist or cifar10; or folder:PATH, your own pictures, with a folder for each "
-        "class in PATH, or all in PATH without classes.",
+        help="The data set: mnist, cifar10 or celeba; or folder:PATH, your own pictures, with a folder for "
+        "each class in PATH, or all in PATH without classes.",
         metavar="DATASET|folder:PATH",
     ),
 ]
@@ -76,15 +76,22 @@ AccumulationSteps = Annotated[
 LearningRate = Annotated[float | None, Option(help="Peak learning rate.", parser=_number, metavar="LR")]
 Timesteps = Annotated[int, Option(help="T of the noise schedule.")]
 Schedule = Annotated[
-    str | None, Option(help="linear, cosine or sigmoid. [default: linear for mnist, else cosine]")
+    str | None,
+    Option(help="linear, cosine or sigmoid. [default: linear for mnist and celeba, else cosine]"),
 ]
-Loss = Annotated[str | None, Option(help="mse, l1 or min-snr. [default: mse for mnist, else min-snr]")]
+Loss = Annotated[
+    str | None,
+    Option(help="mse, l1, min-snr or held-snr. [default: mse for mnist, held-snr for celeba, else min-snr]"),
+]
 PUncond = Annotated[float, Option(help="Share of labels dropped, for guidance.", parser=_number, metavar="P")]
 TrainPrecision = Annotated[str, Option(help=PRECISION_HELP)]
 EmaDecay = Annotated[float | None, Option(help="Of the weights' average.", parser=_number, metavar="DECAY")]
 SampleEvery = Annotated[
     int | None,
-    Option(help="Epochs between grids of samples; 0 never. [default: 1; of your own pictures, 20 grids]"),
+    Option(
+        help="Epochs between grids of samples; 0 never. [default: 1; 5 for celeba; of your own pictures, 20 "
+        "grids]"
+    ),
 ]
 KeepEpochs = Annotated[bool, Option("--keep-epochs", help="Keep the weights of every epoch.")]
 OutputDir = Annotated[Path | None, Option(help=OUTPUT_HELP)]
@@ -96,8 +103,8 @@ Resume = Annotated[bool, Option("--resume", help="Go on from the checkpoint in t
 ImageSize = Annotated[
     int | None,
     Option(
-        help="Of your own pictures: pixels a side, a multiple of 4. [default: the median of their shorter "
-        "sides, at most 64]",
+        help="Of celeba: pixels a side, a multiple of 16. [default: 64] Of your own pictures: a multiple of "
+        "4. [default: the median of their shorter sides, at most 64]",
         metavar="N",
     ),
 ]
@@ -121,6 +128,19 @@ Flip = Annotated[
 ]
 MaxSeconds = Annotated[
     float | None, Option(help="Stop by the clock; for each model.", parser=_number, metavar="SECONDS")
+]
+
+Attribute = Annotated[
+    str | None,
+    Option(
+        help="Of celeba: the attributes that the classifier and the evaluator read, such as "
+        "Smiling,Eyeglasses. [default: all 40]",
+        metavar="NAME[,NAME]",
+    ),
+]
+Fraction = Annotated[
+    float | None,
+    Option(help="Of celeba: the share of the faces to use. [default: 1]", parser=_number, metavar="SHARE"),
 ]
 
 # -- sample and evaluate --

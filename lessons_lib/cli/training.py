@@ -12,11 +12,22 @@ import typer
 
 from lessons_lib import data, recipes
 from lessons_lib.cli import PROGRAM, processes, typed_command
-from lessons_lib.cli.common import check_dataset, check_writable, folder_weights, progress_bar
+from lessons_lib.cli.common import WITH_FACES, check_dataset, check_writable, folder_weights, progress_bar
 from lessons_lib.training import CHECKPOINT, EpochDone, StepDone, Stopped, TrainConfig, TrainingError
 
 MODELS = ("denoiser", "classifier", "clean-classifier", "evaluator")
 OF_FOLDERS = ("denoiser", "classifier", "evaluator")  # what can be trained on your own pictures
+# The options that are fields of a TrainConfig, and of DiffusionOptions.
+CHANGES = (
+    "epochs", "batch_size", "lr", "device", "precision", "ema_decay", "seed", "max_seconds",
+    "accumulation_steps",
+)  # fmt: skip
+OPTIONS = ("timesteps", "schedule", "loss", "p_uncond", "sample_every", "keep_epochs")
+# The options that say which pictures, and what they belong to.
+BELONGS = {
+    "image_size": ("celeba", "folder"), "channels": ("folder",), "strict": ("folder",), "flip": ("folder",),
+    "attribute": ("celeba",), "fraction": ("celeba",),
+}  # fmt: skip
 SEVERAL = {"both": ("denoiser", "classifier"), "all": MODELS}
 
 
@@ -29,10 +40,11 @@ def run(
     Args:
         changes: fields of TrainConfig; None keeps the recipe's.
         options: fields of DiffusionOptions; None keeps the recipe's.
-        pictures: of folder:PATH, image_size, channels, strict and flip.
+        pictures: of folder:PATH, image_size, channels, strict and flip; of celeba, image_size, attribute and
+            fraction.
         start: name or path of weights to train on from.
     """
-    check_dataset(dataset, folders=True)
+    check_dataset(dataset, WITH_FACES, folders=True)
     if start and (resume or model in SEVERAL):
         raise ValueError("--start begins one new training: leave out --resume, and name one --model.")
     wanted = _wanted(dataset, model)
@@ -59,15 +71,19 @@ def run(
 def _recipes(
     dataset: str, model: str, wanted: tuple[str, ...], changes: dict, pictures: dict
 ) -> tuple[dict[str, recipes.Recipe], Callable[[], dict] | None]:
-    """The recipe of each model, and of folder:PATH a function that gives the images (else None)."""
-    if not data.is_folder(dataset):
-        for name, value in pictures.items():
-            if value or (name == "flip" and value is not None):
-                raise ValueError(f"--{name.replace('_', '-')} belongs to folder:PATH, your own pictures.")
+    """The recipe of each model, and a function that gives the images (None: as the data set has them)."""
+    kind = "folder" if data.is_folder(dataset) else dataset
+    for name, value in pictures.items():
+        if kind not in BELONGS[name] and (value or (name == "flip" and value is not None)):
+            to = " or ".join({"folder": "folder:PATH, your own pictures"}.get(k, k) for k in BELONGS[name])
+            raise ValueError(f"--{name.replace('_', '-')} belongs to {to}.")
+    machine = TrainConfig(**{name: changes[name] for name in ("device", "precision")})
+    if dataset == "celeba":
+        return _of_faces(wanted, machine, pictures)
+    if kind != "folder":
         return {name: recipes.RECIPES[dataset, name] for name in wanted}, None
-    machine = {name: changes[name] for name in ("device", "precision")}
-    how = {name: value for name, value in pictures.items() if name != "flip"}
-    sets = recipes.load_splits(dataset, TrainConfig(**machine), **how)
+    how = {name: pictures[name] for name in ("image_size", "channels", "strict")}
+    sets = recipes.load_splits(dataset, machine, **how)
     found = recipes.folder_recipes(sets["train"], data.short_name(dataset), bool(pictures["flip"]))
     for name in wanted:
         if name not in found and model != "all":
@@ -76,6 +92,21 @@ def _recipes(
                 f"{len(sets['train'].class_names) or 'none'}: only --model denoiser can be trained."
             )
     return {name: found[name] for name in wanted if name in found}, lambda: sets
+
+
+def _of_faces(
+    wanted: tuple[str, ...], machine: TrainConfig, pictures: dict
+) -> tuple[dict[str, recipes.Recipe], Callable[[], dict]]:
+    """CelebA's recipes and images, at the size and with the attributes that are asked for."""
+    size = 64 if pictures["image_size"] is None else pictures["image_size"]
+    share = 1.0 if pictures["fraction"] is None else pictures["fraction"]
+    names = [name for name in (pictures["attribute"] or "").split(",") if name.strip()]
+    chosen = [data.attribute_index(name) for name in names] or range(len(data.ATTRIBUTES))
+    found = recipes.celeba_recipes(size, len(chosen))
+    load = functools.partial(recipes.load_splits, "celeba", machine, image_size=size, fraction=share)
+    return {name: found[name] for name in wanted}, lambda: {
+        split: images.of_attributes(chosen) for split, images in load().items()
+    }
 
 
 def _wanted(dataset: str, model: str) -> tuple[str, ...]:

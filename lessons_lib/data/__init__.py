@@ -1,4 +1,4 @@
-"""Data sets as tensors in [-1, 1]: MNIST, CIFAR-10, scikit-learn's digits, and a folder of your own pictures.
+"""Data sets as tensors in [-1, 1]: MNIST, CIFAR-10, CelebA, scikit-learn's digits, your own pictures.
 
 `load` looks in $LESSONS_DATA, then in data/, then downloads with torchvision; for MNIST it falls back, where
 there is no network, to the embedded digits and says so. Splits: "train", "val" and "test". Neither data set
@@ -22,11 +22,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lessons_lib.data import cifar10, folders
+from lessons_lib.data import celeba, cifar10, folders
+from lessons_lib.data.celeba import attribute_index, read_face
 from lessons_lib.data.folders import is_folder, short_name
 from lessons_lib.data.images import DataError, ImageSet, to_signed, to_unit
 
 __all__ = [
+    "ATTRIBUTES",
     "CLASS_NAMES",
     "DIGIT_NAMES",
     "NAMES",
@@ -34,9 +36,11 @@ __all__ = [
     "SPLITS",
     "DataError",
     "ImageSet",
+    "attribute_index",
     "find_mnist",
     "is_folder",
     "load",
+    "read_face",
     "running_example",
     "short_name",
     "test_images",
@@ -45,9 +49,10 @@ __all__ = [
 ]
 
 SPLITS = ("train", "val", "test")
-NAMES = ("mnist", "digits", "cifar10")
+NAMES = ("mnist", "digits", "cifar10", "celeba")
 DIGIT_NAMES = tuple("0123456789")
 CLASS_NAMES = {"mnist": DIGIT_NAMES, "digits": DIGIT_NAMES, "cifar10": cifar10.CLASS_NAMES}
+ATTRIBUTES = celeba.ATTRIBUTES
 RUNNING_EXAMPLE = 77  # among the embedded training digits
 _NOTICES: set[str] = set()
 # The disk's refusals, not the network's.
@@ -61,31 +66,39 @@ def load(
     image_size: int | None = None,
     channels: int | None = None,
     strict: bool = False,
+    fraction: float = 1.0,
 ) -> ImageSet:
     """A split of a data set.
 
     Args:
-        name: "mnist", "cifar10", or "digits" for the embedded ones; "folder:PATH" for your own pictures, with
-            a folder for each class in PATH, or without classes.
+        name: "mnist", "cifar10", "celeba", or "digits" for the embedded ones; "folder:PATH" for your own
+            pictures, with a folder for each class in PATH, or without classes.
         split: "train", "val" or "test".
-        image_size: of your own pictures, in pixels; if not given, the median of their shorter sides, at most
-            64.
+        image_size: of faces, in pixels, 64 if not given; of your own pictures, if not given, the median of
+            their shorter sides, at most 64.
         channels: of your own pictures, 1 or 3; if not given, 1 if all are grey.
         strict: refuse your own pictures if one cannot be read, which is otherwise named and skipped.
+        fraction: of CelebA, the share of each split that is used.
 
     Raises:
         ValueError: for an unknown name or split, or an impossible size.
-        DataError: if a file is cut short or is not what its name says; if CIFAR-10 is nowhere to be had; or
-            if a folder has no pictures, an empty class, or pictures beside folders.
+        DataError: if a file is cut short or is not what its name says; if CIFAR-10 or CelebA is nowhere to be
+            had; or if a folder has no pictures, an empty class, or pictures beside folders.
     """
     if split not in SPLITS:
         raise ValueError(f"Unknown split {split!r}: choose one of {', '.join(SPLITS)}.")
     if is_folder(name):
         # Beside the library: the user's folder may be read-only, and is nobody's to litter.
         kept = _data_roots()[-1] / "folders"
+        if fraction != 1:
+            raise ValueError("fraction is for celeba: leave pictures out of your folder instead.")
         return folders.load_folder(name, split, image_size, channels, strict, kept, _notice)
     if name not in NAMES:
         raise ValueError(f"Unknown data set {name!r}: choose one of {', '.join(NAMES)}, or folder:PATH.")
+    if name == "celeba" and channels is None and not strict:
+        return _celeba(split, image_size or celeba.SIZE, fraction)
+    if fraction != 1:
+        raise ValueError(f"fraction is for celeba, not for {name}.")
     if (image_size, channels, strict) != (None, None, False):
         raise ValueError(f"image_size, channels and strict are for folder:PATH, not for {name}.")
     if name == "cifar10":
@@ -169,6 +182,19 @@ def _find_cifar10() -> Path:
     return root
 
 
+def _celeba(split: str, image_size: int, fraction: float) -> ImageSet:
+    if not 8 <= image_size <= celeba.WIDTH:
+        raise ValueError(f"The image size must be from 8 to {celeba.WIDTH} pixels, got {image_size}.")
+    root = celeba.find(_data_roots()) or _download("CelebA", celeba.download)
+    if root is None:
+        raise DataError(
+            f"CelebA is not here and cannot be downloaded: put its aligned faces and its two lists into "
+            f"{_download_root() / celeba.FOLDER} (see lessons_lib/data/celeba.py); torchvision can fetch it "
+            f"where gdown is installed and the network allows it."
+        )
+    return celeba.read(root, split, image_size, fraction, _data_roots()[-1] / "faces", _notice)
+
+
 def _download(what: str, fetch: Callable[[Path], object]) -> Path | None:
     """Fetch a data set; returns where it is now, or None without a network.
 
@@ -184,7 +210,7 @@ def _download(what: str, fetch: Callable[[Path], object]) -> Path | None:
         if error.errno in _CANNOT_WRITE:
             raise DataError(f"{what} cannot be written to {root}: {error.strerror}.") from None
         return None
-    except (RuntimeError, HTTPException, EOFError):  # torchvision's "no mirror answered"; a cut download
+    except (RuntimeError, ImportError, HTTPException, EOFError):  # torchvision's "no mirror answered"; a cut download
         return None
     return root
 

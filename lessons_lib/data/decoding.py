@@ -7,7 +7,9 @@ a program holds no more of them than the batch that it looks at.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -39,11 +41,13 @@ class Decoded:
         images: [G, C, S, S] uint8, the good ones in the order of their files.
         broken: the place of each file that could not be read, in the list of files, and why.
         count: how many files there were.
+        is_kept: they are mapped from the file that they are kept in, not held in memory.
     """
 
     images: Tensor
     broken: dict[int, str]
     count: int
+    is_kept: bool = False
 
     @property
     def good(self) -> list[int]:
@@ -60,6 +64,7 @@ def decode_all(
     *,
     strict: bool = False,
     notice: Callable[[str], None] = lambda text: None,
+    reader: Callable[[Path, int, int], np.ndarray] | None = None,
 ) -> Decoded:
     """Decode picture files into the file `kept`, one at a time, and map it.
 
@@ -70,11 +75,13 @@ def decode_all(
         stamp: what the files were at this time; `read_kept` asks for it.
         strict: stop at the first file that cannot be read.
         notice: takes a line for the user, if `kept` cannot be written; the pictures are then held in memory.
+        reader: decodes one file in place of `decode`, with its arguments and errors.
 
     Raises:
         DataError: if strict, naming the first file that cannot be read.
     """
     broken: dict[int, str] = {}
+    each = functools.partial(_each, paths, size, channels, strict, broken, reader or decode)
     try:
         remove_leftovers(kept.parent)
         with atomic_write(kept) as temporary, open(temporary, "wb") as file:
@@ -84,7 +91,7 @@ def decode_all(
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             # Written, not mapped: on a full disk a write is an error, but a mapped page kills the process.
-            for pixels in _each(paths, size, channels, strict, broken):
+            for pixels in each():
                 file.write(pixels.tobytes())
             for _ in broken:  # the good ones stand together, and the header counts all
                 file.write(bytes(channels * size * size))
@@ -96,7 +103,7 @@ def decode_all(
     except (WriteError, OSError) as error:
         notice(f"The decoded pictures are not kept for the next time, but held in memory: {error}")
     broken.clear()
-    rows = list(_each(paths, size, channels, strict, broken))
+    rows = list(each())
     images = np.stack(rows) if rows else np.zeros((0, channels, size, size), np.uint8)
     return Decoded(torch.from_numpy(images), broken, len(paths))
 
@@ -110,12 +117,18 @@ def read_kept(kept: Path, stamp: str) -> Decoded | None:
             # "c": mapped, and what a caller writes there stays its own.
             found = np.load(kept, mmap_mode="c", allow_pickle=False)
             if found.dtype == np.uint8 and found.ndim == 4 and len(found) == facts["count"]:
-                return Decoded(torch.from_numpy(found[: len(found) - len(broken)]), broken, len(found))
+                good = torch.from_numpy(found[: len(found) - len(broken)])
+                return Decoded(good, broken, len(found), is_kept=True)
     return None
 
 
 def _each(
-    paths: Sequence[Path], size: int, channels: int, strict: bool, broken: dict[int, str]
+    paths: Sequence[Path],
+    size: int,
+    channels: int,
+    strict: bool,
+    broken: dict[int, str],
+    reader: Callable[[Path, int, int], np.ndarray],
 ) -> Iterator[np.ndarray]:
     """The pictures that can be read; the others go into `broken`."""
     pause = 0.2 if sys.stderr.isatty() else 10
@@ -129,7 +142,7 @@ def _each(
     )
     for place, path in enumerate(bar):
         try:
-            pixels = decode(path, size, channels)
+            pixels = reader(path, size, channels)
         except UnreadableError as error:
             if strict:
                 bar.close()
@@ -148,19 +161,26 @@ def decode(path: Path, size: int, channels: int) -> np.ndarray:
     Raises:
         UnreadableError: if the file is no picture, is damaged, or is not there.
     """
+    from PIL import Image
+
+    with explained(), Image.open(path) as image:
+        return square(image, size, channels)
+
+
+def square(image, size: int, channels: int, crop: float = 1.0) -> np.ndarray:
+    """An open picture's middle square as bytes [channels, size, size]; its side is `crop` of the shorter side."""
     from PIL import Image, ImageOps
 
-    with _explained(), Image.open(path) as image:
-        image.draft(None, (2 * size, 2 * size))  # a JPEG from a camera can be read at an eighth of its size
-        image = _plain(ImageOps.exif_transpose(image))
-        image = image.convert("L" if channels == 1 else "RGB")
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        square = image.crop((left, top, left + side, top + side))
-        if side != size:
-            square = square.resize((size, size), Image.Resampling.LANCZOS)
-        pixels = np.asarray(square)
-    return np.ascontiguousarray(pixels.reshape(size, size, channels).transpose(2, 0, 1))
+    wanted = math.ceil(2 * size / crop)
+    image.draft(None, (wanted, wanted))  # a JPEG from a camera can be read at an eighth of its size
+    image = _plain(ImageOps.exif_transpose(image))
+    image = image.convert("L" if channels == 1 else "RGB")
+    side = round(min(image.size) * crop)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    found = image.crop((left, top, left + side, top + side))
+    if side != size:
+        found = found.resize((size, size), Image.Resampling.LANCZOS)
+    return np.ascontiguousarray(np.asarray(found).reshape(size, size, channels).transpose(2, 0, 1))
 
 
 def look(path: Path) -> tuple[int, bool]:
@@ -171,12 +191,13 @@ def look(path: Path) -> tuple[int, bool]:
     """
     from PIL import Image
 
-    with _explained(), Image.open(path) as image:
+    with explained(), Image.open(path) as image:
         return min(image.size), image.mode in GREY_MODES
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
+    """Say what Pillow says of a file that it cannot read as an UnreadableError, in a few words."""
     import warnings
 
     from PIL import Image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -18,10 +19,10 @@ class ImageSet(Dataset):
     """Images held in memory as bytes and handed out in [-1, 1].
 
     Args:
-        images: [N, C, H, W] uint8.
-        labels: [N] int64.
+        images: [N, C, H, W] uint8: a tensor, or a RowFile, which reads what is asked for.
+        labels: [N] int64, or [N, K] of 0 and 1, where a name in class_names is an attribute, yes or no.
         class_names: K names; none for pictures without classes, whose labels are all 0.
-        source: where the images come from: "mnist", "digits", "cifar10" or "folder".
+        source: where the images come from: "mnist", "digits", "cifar10", "celeba" or "folder".
         note: what a card must say of these files besides their source, in a sentence; or nothing.
     """
 
@@ -34,17 +35,24 @@ class ImageSet(Dataset):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """One image [C, H, W] float32 in [-1, 1] and its label."""
-        return to_signed(self.images[index]), int(self.labels[index])
+    def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor]:
+        """One image [C, H, W] float32 in [-1, 1] and its label, or its attributes [K]."""
+        label = self.labels[index]
+        return to_signed(self.images[index]), int(label) if label.ndim == 0 else label
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The images [B, C, H, W] float32 in [-1, 1] and labels [B] at indices [B]."""
+        """The images [B, C, H, W] float32 in [-1, 1] and labels, [B] or [B, K], at indices [B]."""
         return to_signed(self.images[indices]), self.labels[indices]
 
     def subset(self, indices: Tensor) -> ImageSet:
         """The images at indices, in that order."""
-        return dataclasses.replace(self, images=self.images[indices], labels=self.labels[indices])
+        pick = getattr(self.images, "pick", self.images.__getitem__)  # a RowFile reads nothing yet
+        return dataclasses.replace(self, images=pick(indices), labels=self.labels[indices])
+
+    def of_attributes(self, places: Sequence[int]) -> ImageSet:
+        """The same images with these of their attributes, in that order."""
+        names = tuple(self.class_names[place] for place in places)
+        return dataclasses.replace(self, labels=self.labels[:, list(places)], class_names=names)
 
     def of_class(self, label: int) -> ImageSet:
         """The images with that label."""

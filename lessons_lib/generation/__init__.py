@@ -17,6 +17,7 @@ from lessons_lib.generation.counterfactual import (
 )
 from lessons_lib.generation.drawing import (
     CLASSIFIER,
+    attribute_place,
     check_request,
     generate,
     generate_images,
@@ -47,6 +48,7 @@ __all__ = [
     "CounterfactualRequest",
     "GenerationRequest",
     "abduction",
+    "attribute_place",
     "check_counterfactual",
     "check_request",
     "counterfactual_defaults",

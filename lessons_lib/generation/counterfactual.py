@@ -29,7 +29,7 @@ class CounterfactualRequest:
     """What images are, what they should have been, and how to get there.
 
     Args:
-        sources: [S] the label of each image.
+        sources: [S] the label of each image; with an attribute 1 (yes) or 0 (no).
         targets: [S * K] the labels asked for, K for each image, the first image's first. An image is abducted
             once for all its targets.
         weights: name or path of the denoiser.
@@ -38,6 +38,7 @@ class CounterfactualRequest:
             Abduction is under the sources' labels at w = 1; without a label if the denoiser knows none.
         guidance_scale: w of cfg or s of the classifier; None is the card's.
         classifier: name or path of the weights that steer; None with "cfg".
+        attribute: as in GenerationRequest: the targets are then 1 (yes) or 0 (no).
         depth: t_0, 0 … T-1; an image is taken back to it and no further. None is T-1. Not of "same-noise".
         steps: of the whole way from T-1; with a depth, those up to it are taken. At most T.
         seed: with sample_indices it decides all noise.
@@ -62,6 +63,7 @@ class CounterfactualRequest:
     sample_indices: tuple[int, ...] | None = None
     device: str | None = None
     precision: str = "float32"
+    attribute: str | int | None = None
 
     def __post_init__(self) -> None:
         check_method(self.method)
@@ -101,7 +103,7 @@ class CounterfactualRequest:
         return GenerationRequest(
             self.targets, weights=self.weights, guidance=self.guidance, classifier=self.classifier,
             guidance_scale=self.guidance_scale, sampler="ddim", spacing="trailing", steps=self.steps,
-            seed=self.seed, device=self.device, precision=self.precision,
+            seed=self.seed, device=self.device, precision=self.precision, attribute=self.attribute,
         )  # fmt: skip
 
 
@@ -231,7 +233,7 @@ def _prepared(
     model, schedule = given or denoiser(down)
     target_eps, timesteps = prepare(model, schedule, down)
     told = {"guidance": "cfg", "guidance_scale": 1.0} if model.null_label else {"guidance": "none"}
-    up = dataclasses.replace(down, labels=request.sources, classifier=None, **told)
+    up = dataclasses.replace(down, labels=request.sources, classifier=None, attribute=None, **told)
     source_eps, _ = prepare(model, schedule, up)
     if request.depth is not None:
         timesteps = to_depth(timesteps, request.depth)

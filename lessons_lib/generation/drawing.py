@@ -14,6 +14,8 @@ from lessons_lib import weights
 from lessons_lib.generation.request import GenerationRequest
 from lessons_lib.guidance import (
     EpsFn,
+    LogProbFn,
+    attribute_log_prob,
     class_log_prob,
     in_bfloat16,
     unconditional,
@@ -21,6 +23,7 @@ from lessons_lib.guidance import (
     with_classifier,
     x0_log_prob,
 )
+from lessons_lib.names import place_of
 from lessons_lib.samplers import (
     DEFAULT_SPACING,
     SampleNoise,
@@ -152,7 +155,7 @@ def prepare(model: nn.Module, schedule: NoiseSchedule, request: GenerationReques
     if request.guidance == "none":
         return fast(unconditional(model)), timesteps
     classifier = _suited_classifier(model, schedule, request) if request.is_steered else None
-    num_labels = _num_labels(model, classifier)
+    num_labels = 2 if request.attribute is not None else _num_labels(model, classifier)
     for label in request.labels:
         if not 0 <= label < num_labels:
             raise ValueError(f"Unknown label {label}: choose from 0 to {num_labels - 1}.")
@@ -160,11 +163,36 @@ def prepare(model: nn.Module, schedule: NoiseSchedule, request: GenerationReques
     if classifier is None:
         return fast(with_cfg(model, y, scale, interval)), timesteps
     base = unconditional(model)
-    if request.guidance == "classifier":
-        log_prob_fn = class_log_prob(classifier, y)
-    else:
-        log_prob_fn = x0_log_prob(classifier, base, schedule, y)
+    log_prob_fn = _log_prob(classifier, request, base, schedule, y)
     return with_classifier(fast(base), fast(log_prob_fn), schedule, scale, interval), timesteps
+
+
+def _log_prob(
+    classifier: nn.Module, request: GenerationRequest, base: EpsFn, schedule: NoiseSchedule, y: Tensor
+) -> LogProbFn:
+    """log p(what the request asks for, given x_t)."""
+    if request.guidance == "classifier-x0":
+        return x0_log_prob(classifier, base, schedule, y)
+    if request.attribute is None:
+        return class_log_prob(classifier, y)
+    return attribute_log_prob(classifier, attribute_place(request), y)
+
+
+def attribute_place(request: GenerationRequest) -> int:
+    """The number of the request's attribute among those that its classifier reads.
+
+    Raises:
+        ValueError: for an unknown attribute, with the names that are most like it.
+        WeightsError: as load_pretrained.
+    """
+    asked = request.attribute
+    card = load_model(str(request.classifier or CLASSIFIER), request.device)[2]
+    known = card.get("class_names") or [str(k) for k in range(card["config"]["num_classes"])]
+    if isinstance(asked, str):
+        return place_of(asked, known, "attribute")
+    if not 0 <= asked < len(known):
+        raise ValueError(f"Unknown attribute {asked}: choose from 0 to {len(known) - 1}.")
+    return asked
 
 
 def _check_interval(schedule: NoiseSchedule, request: GenerationRequest) -> None:
@@ -207,11 +235,24 @@ def _suited_classifier(model: nn.Module, schedule: NoiseSchedule, request: Gener
         mine, its = (f"{each.name}, T={each.num_timesteps}" for each in (schedule, its_schedule))
         if mine != its:
             raise ValueError(f"The classifier {name!r} was trained on another schedule ({its}; not {mine}).")
+    _check_attribute(name, classifier, request)
     for what, words in MUST_AGREE.items():
         mine, its = getattr(model.config, what), getattr(classifier.config, what)
         if mine != its and (what, mine) != ("num_classes", 0):  # a denoiser may have no classes at all
             raise ValueError(f"The classifier {name!r} has {its} {words} but the denoiser has {mine}.")
     return classifier
+
+
+def _check_attribute(name: str, classifier: nn.Module, request: GenerationRequest) -> None:
+    reads_attributes = getattr(classifier.config, "multi_label", False)
+    if request.guidance == "classifier-x0" and reads_attributes:
+        raise ValueError(f"The classifier {name!r} reads attributes: steer with guidance classifier.")
+    if reads_attributes and request.attribute is None:
+        raise ValueError(f"The classifier {name!r} reads attributes: name one, such as Smiling.")
+    if request.attribute is not None:
+        if not reads_attributes:
+            raise ValueError(f"The classifier {name!r} reads classes, not attributes.")
+        attribute_place(request)
 
 
 def _first(*values):

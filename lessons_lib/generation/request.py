@@ -22,7 +22,8 @@ class GenerationRequest:
     """What to draw and how; what is None comes from the card of the weights.
 
     Args:
-        labels: [B] the label of each sample; with guidance "none" only their number counts.
+        labels: [B] the label of each sample; with guidance "none" only their number counts. With an
+            attribute 1 (yes) or 0 (no).
         weights: name or path.
         guidance: "cfg"; "classifier": the unconditional model, steered by a classifier of noisy images;
             "classifier-x0": by a classifier of clean ones, which reads the estimate; or "none": the
@@ -30,6 +31,8 @@ class GenerationRequest:
         guidance_scale: w of cfg; 0 unconditional, 1 conditional, above 1 amplified. Or s of a classifier; 0
             unconditional, 1 Bayes' rule.
         classifier: name or path of the weights that steer; None with guidance "none" and "cfg".
+        attribute: name or number of the attribute that is asked for, if the classifier reads yes-or-no
+            attributes; with guidance "classifier" only.
         interval: (t_low, t_high), the timesteps at which the scale holds; None for all.
         sampler: "ddim", "ddpm" or "dpmpp_2m".
         spacing: of the timesteps, one of SPACINGS; None is the sampler's own.
@@ -59,6 +62,7 @@ class GenerationRequest:
     precision: str = "float32"
     classifier: str | Path | None = None
     spacing: str | None = None
+    attribute: str | int | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -76,6 +80,8 @@ class GenerationRequest:
             raise ValueError(
                 f"The guidance {self.guidance!r} asks no classifier, but {str(self.classifier)!r} was given."
             )
+        if self.attribute is not None:
+            self._check_attribute()
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"The number of steps must be at least 1, got {self.steps}.")
         if self.sample_indices is not None and len(self.sample_indices) != len(self.labels):
@@ -88,6 +94,12 @@ class GenerationRequest:
             given = getattr(self, what)
             if given not in choice and not (given is None and what in ("sampler", "spacing")):
                 raise ValueError(f"Unknown {what} {given!r}: choose one of {', '.join(choice)}.")
+
+    def _check_attribute(self) -> None:
+        if self.guidance != "classifier":
+            raise ValueError(f"An attribute is steered with guidance 'classifier', not {self.guidance!r}.")
+        if wrong := [label for label in self.labels if label not in (0, 1)]:
+            raise ValueError(f"The target of an attribute must be 1 (yes) or 0 (no), got {wrong[0]}.")
 
     @property
     def is_steered(self) -> bool:

@@ -20,6 +20,7 @@ from torch import nn
 from lessons_lib import data, viz, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.generation import GenerationRequest, generate_with
+from lessons_lib.recipes.faces import celeba_recipes
 from lessons_lib.recipes.folders import folder_recipes, sample_every
 from lessons_lib.recipes.losses import (
     augmented,
@@ -43,6 +44,7 @@ __all__ = [
     "SamplesDrawn",
     "WeightsSaved",
     "augmented",
+    "celeba_recipes",
     "cross_entropy_loss",
     "folder_recipes",
     "hardware",
@@ -91,6 +93,7 @@ RECIPES = {
         lambda: NoisyClassifier(NoisyClassifierConfig()),
         TrainConfig(epochs=10, batch_size=128, lr=2e-3),
         "classifier",
+        guidance_scale=4.0,
     ),
     ("mnist", "clean-classifier"): Recipe(
         "mnist-clean-classifier",
@@ -138,7 +141,7 @@ RECIPES = {
         augment=random_crop_and_flip,
         channels_last=True,
     ),
-}
+} | {("celeba", model): recipe for model, recipe in celeba_recipes().items()}
 
 
 def run(
@@ -200,7 +203,7 @@ def run_recipe(
     schedule = NoiseSchedule.by_name(options.schedule, options.timesteps) if recipe.needs_schedule else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = recipe.build()
+        network = _built(recipe, options)
     origin = {"start": start_from(network, start, schedule)} if start else {}
     sets = load()
     if recipe.channels_last:
@@ -223,6 +226,14 @@ def run_recipe(
             yield WeightsSaved(path)
 
 
+def _built(recipe: Recipe, options: DiffusionOptions) -> nn.Module:
+    network = recipe.build()
+    if getattr(network.config, "v_schedule", ""):  # which must be the one that it is trained on
+        own = {"v_schedule": options.schedule, "v_timesteps": options.timesteps}
+        return UNet(dataclasses.replace(network.config, **own))
+    return network
+
+
 def _loss(
     recipe: Recipe, network: nn.Module, schedule: NoiseSchedule | None, options: DiffusionOptions
 ) -> LossFn:
@@ -231,7 +242,8 @@ def _loss(
     if recipe.kind == "denoiser":
         loss = denoising_loss(schedule, options.p_uncond, options.loss, network.config.num_classes or None)
         return augmented(loss, recipe.augment)
-    return noisy_classification_loss(schedule, timesteps=None if recipe.kind == "classifier" else ())
+    loss = noisy_classification_loss(schedule, timesteps=None if recipe.kind == "classifier" else ())
+    return augmented(loss, recipe.augment)
 
 
 def _after_epoch(
@@ -266,6 +278,7 @@ DATA_NOTES = {
     "mnist": "MNIST (LeCun, Cortes and Burges), 60,000 training images, unchanged; CC BY-SA 3.0.",
     "digits": "scikit-learn's 1,797 digits (UCI, CC BY 4.0), enlarged from 8×8 to 20×20 and padded to 28×28.",
     "cifar10": "CIFAR-10 (Krizhevsky 2009), 45,000 of its 50,000 training images; no licence is stated.",
+    "celeba": "CelebA (Liu et al. 2015), aligned faces, for non-commercial research only:",
     "folder": "own pictures:",  # the images' note says which
 }
 
@@ -286,8 +299,9 @@ def _card(
             "guidance_scale": recipe.guidance_scale,
             "sampler": recipe.sampler,
             "steps": min(recipe.steps, options.timesteps),
-        },
-        "classifier": {"guidance_scale": 4.0, "spacing": "logsnr"},
+        }
+        | ({"classifier": recipe.guide} if recipe.guide else {}),
+        "classifier": {"guidance_scale": recipe.guidance_scale, "spacing": recipe.spacing},
     }
     return {
         "class_names": list(images.class_names),

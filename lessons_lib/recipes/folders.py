@@ -87,6 +87,7 @@ def _classifier(images: ImageSet, name: str) -> Recipe:
         _training("classifier", images, lr=2e-3, ema_decay=0.999),
         "classifier",
         DiffusionOptions(schedule="cosine"),  # the denoiser's, or it could not steer it
+        guidance_scale=4.0,
     )
 
 

@@ -29,8 +29,15 @@ def augmented(loss_fn: LossFn, augment: Augment | None) -> LossFn:
 
 
 def cross_entropy_loss(model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-    """Cross-entropy on clean images; in training with smoothed labels."""
-    return F.cross_entropy(model(x_0).float(), y, label_smoothing=0.05 if model.training else 0.0)
+    """Cross-entropy on clean images; in training with smoothed labels. y: as in `label_loss`."""
+    return label_loss(model(x_0), y, smoothing=0.05 if model.training else 0.0)
+
+
+def label_loss(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of logits [B, K] with labels y [B]; or with yes-or-no attributes y [B, K], the mean."""
+    if y.ndim == 1:
+        return F.cross_entropy(logits.float(), y, label_smoothing=smoothing)
+    return F.binary_cross_entropy_with_logits(logits.float(), y.float() * (1 - smoothing) + smoothing / 2)
 
 
 def noisy_classification_loss(schedule: NoiseSchedule, timesteps: Sequence[int] | None = None) -> LossFn:
@@ -45,11 +52,12 @@ def noisy_classification_loss(schedule: NoiseSchedule, timesteps: Sequence[int] 
     def loss_fn(model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         if not len(choices):
             x_0 = random_affine(x_0, generator) if model.training else x_0
-            return F.cross_entropy(model(x_0, torch.zeros_like(y)).float(), y)
+            clean = torch.zeros(len(x_0), dtype=torch.int64, device=x_0.device)
+            return label_loss(model(x_0, clean), y)
         # Not bent: under noise no picture comes twice anyway.
         drawn = torch.randint(len(choices), (len(x_0),), generator=generator)
         t, eps = choices[drawn].to(x_0.device), torch.randn(x_0.shape, generator=generator).to(x_0.device)
-        return F.cross_entropy(model(q_sample(schedule, x_0, t, eps), t).float(), y)
+        return label_loss(model(q_sample(schedule, x_0, t, eps), t), y)
 
     return loss_fn
 

@@ -46,7 +46,9 @@ class Recipe:
             same network, but it sees clean images only) or "evaluator".
         options: the defaults of its DiffusionOptions.
         augment: varies the images before they are shown, in training only.
-        sampler, steps, guidance_scale: what the card of a denoiser proposes.
+        sampler, steps, guidance_scale: what the card of a denoiser proposes; of a classifier guidance_scale.
+        spacing: of the timesteps, what the card of a classifier proposes.
+        guide: name of the classifier that the card of a denoiser proposes; empty if it needs none.
         channels_last: train with a pixel's channels side by side in memory, which suits wide convolutions.
     """
 
@@ -59,6 +61,8 @@ class Recipe:
     sampler: str = "ddim"
     steps: int = 10
     guidance_scale: float = 2.0
+    spacing: str = "logsnr"
+    guide: str = ""
     channels_last: bool = False
 
     @property

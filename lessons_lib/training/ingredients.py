@@ -14,7 +14,7 @@ from lessons_lib.schedules import NoiseSchedule, q_sample
 from lessons_lib.training.config import TrainConfig
 
 LossFn = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
-LOSSES = ("mse", "l1", "min-snr")
+LOSSES = ("mse", "l1", "min-snr", "held-snr")
 MIN_SNR = 5.0  # gamma of Hang et al.
 
 
@@ -27,7 +27,9 @@ def denoising_loss(
         p_uncond: share of the labels replaced by the null label, sample by sample, in training only, so that
             one network learns to be conditional and unconditional (Ho & Salimans 2022, alg. 1).
         loss: "mse", "l1", or "min-snr": mse with the weight min(SNR, 5) / SNR, which holds back the many easy
-            timesteps of little noise (Hang et al. 2023, sec. 3.4).
+            timesteps of little noise (Hang et al. 2023, sec. 3.4); or "held-snr": the error of x_0 with its
+            weight SNR held within 1 … 5, so that the noisiest timesteps count too (from below as Salimans &
+            Ho 2022, sec. 4), for a network that answers v.
         num_classes: K, which is also the null label; None trains without labels.
     """
     if loss not in LOSSES:
@@ -36,7 +38,11 @@ def denoising_loss(
         raise ValueError(f"p_uncond must be in [0, 1], got {p_uncond}.")
     distance = F.l1_loss if loss == "l1" else F.mse_loss
     abar = schedule.alphas_cumprod
-    weights = (MIN_SNR * (1 - abar) / abar).clamp(max=1).float() if loss == "min-snr" else None
+    inverse_snr = (1 - abar) / abar
+    weights = {
+        "min-snr": (MIN_SNR * inverse_snr).clamp(max=1).float(),
+        "held-snr": (schedule.snr.clamp(1, MIN_SNR) * inverse_snr).float(),
+    }.get(loss)
 
     def loss_fn(model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         batch = len(x_0)
