@@ -43,6 +43,14 @@ class EvaluatorConfig:
         object.__setattr__(self, "widths", tuple(self.widths))
         if self.body not in BODIES:
             raise ValueError(f"Unknown body {self.body!r}: choose one of {', '.join(BODIES)}.")
+        _check_patch(self)
+
+
+def _check_patch(config: EvaluatorConfig | NoisyClassifierConfig) -> None:
+    if config.patch < 1 or config.image_size % config.patch:
+        raise ValueError(
+            f"image_size {config.image_size} must be a multiple of patch, at least 1, got {config.patch}."
+        )
 
 
 def _blocks(config: EvaluatorConfig) -> list[nn.Module]:
@@ -146,6 +154,7 @@ class NoisyClassifierConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
+        _check_patch(self)
 
 
 class NoisyClassifier(nn.Module):

@@ -16,6 +16,7 @@ import planted_08
 import planted_09
 import planted_10
 import planted_11
+import planted_12
 import pytest
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,7 @@ from lessons_lib.checks import (
     lesson09,
     lesson10,
     lesson11,
+    lesson12,
     predictions,
     running,
     store,
@@ -381,6 +383,7 @@ RIGHT = [
     *planted_09.RIGHT,
     *planted_10.RIGHT,
     *planted_11.RIGHT,
+    *planted_12.RIGHT,
 ]
 
 
@@ -982,6 +985,7 @@ WRONG = {
     **planted_09.WRONG,
     **planted_10.WRONG,
     **planted_11.WRONG,
+    **planted_12.WRONG,
 }
 PLANTED = [(number, name, function) for number, wrong in WRONG.items() for name, function in wrong]
 
@@ -1207,8 +1211,8 @@ def test_right_guidance_is_right_in_any_case(seed, monkeypatch):
 
 
 def answers(number):
-    """The right answers to an exercise of lessons 07 to 11."""
-    planted = (planted_07, planted_08, planted_09, planted_10, planted_11)
+    """The right answers to an exercise of lessons 07 to 12."""
+    planted = (planted_07, planted_08, planted_09, planted_10, planted_11, planted_12)
     found = [function for lesson in planted for one, function in lesson.RIGHT if one == number]
     return pytest.mark.parametrize("function", found)
 
@@ -1345,10 +1349,55 @@ def test_right_front_of_11_is_what_a_wish_for_both_can_choose(function):
         assert function(rows) == first
 
 
+@answers("12.1")
+def test_right_wishes_of_12_guide_as_each_for_itself(function):
+    """The pull of all is the sum of the pulls of each, inside the library's guidance."""
+    schedule, classifier = schedules.NoiseSchedule.cosine(1000), lesson05.Classifier().eval()
+    (x_t, t, _), wanted = lesson05._inputs(lesson05.CASES[0]), {4: False, 0: True, 3: False}
+
+    def pull(log_prob_fn):
+        return guidance.with_classifier(lambda x, t: torch.zeros_like(x), log_prob_fn, schedule, 2.0)(x_t, t)
+
+    mine = pull(lambda x, t: function(classifier(x, t), dict(wanted)))
+    each = [pull(guidance.attribute_log_prob(classifier, i, value)) for i, value in wanted.items()]
+    torch.testing.assert_close(mine.float(), sum(each))
+
+
+@answers("12.2")
+def test_right_pull_of_12_changes_nothing_in_the_other(function):
+    """A small step along it: log p of the other attribute stays, that of the wanted one rises."""
+    classifier, (x_t, t, _) = lesson05.Classifier().double(), lesson05._inputs(lesson05.CASES[0])
+    wanted, other = (guidance.attribute_log_prob(classifier.eval(), i, True) for i in (1, 4))
+
+    def gradient(log_prob_fn):
+        x = x_t.double().requires_grad_()
+        return torch.autograd.grad(log_prob_fn(x, t).sum(), x)[0]
+
+    def gain(log_prob_fn, step):
+        return (log_prob_fn(x_t + 1e-4 * step, t) - log_prob_fn(x_t - 1e-4 * step, t)).detach() / 2e-4
+
+    pull = gradient(wanted)
+    still = function(pull.clone(), gradient(other))
+    assert float(gain(other, still).abs().max()) < 1e-5 < float(gain(other, pull).abs().min())
+    assert float(gain(wanted, still).min()) > 0
+
+
+def test_librarys_own_functions_are_not_started_in_12():
+    wish = guidance.attribute_log_prob(lambda x_t, t: x_t, 0, True)
+    for function in (guidance.attribute_log_prob, wish):
+        assert checks.all_wanted(function).status == "not_started"
+    assert checks.held_still(lesson12._right_held).status == "not_started"
+
+
+def test_templates_of_the_wrong_answers_to_12_are_otherwise_right():
+    assert checks.all_wanted(planted_12.wrong_all()).status == "right"
+    assert checks.held_still(planted_12.wrong_held()).status == "right"
+
+
 @pytest.mark.parametrize("seed", range(5))
-def test_right_answer_to_07_to_11_is_right_in_any_case(seed, monkeypatch):
+def test_right_answer_to_07_to_12_is_right_in_any_case(seed, monkeypatch):
     both = (planted_07, lesson07), (planted_08, lesson08), (planted_09, lesson09), (planted_10, lesson10)
-    both += ((planted_11, lesson11),)
+    both += ((planted_11, lesson11), (planted_12, lesson12))
     for planted, lesson in both:
         for name, cases in planted.random_cases(seed).items():
             monkeypatch.setattr(lesson, name, cases)
@@ -1377,8 +1426,8 @@ def test_refusal_of_what_09_hands_in_shows_the_learners_line(name, function, wor
     assert result.status == "error" and words in result.message and result.line.startswith("line ")
 
 
-@pytest.mark.parametrize("name, function, error, line", planted_11.REFUSED)
-def test_what_python_refuses_in_11_shows_the_learners_line(name, function, error, line):
+@pytest.mark.parametrize("name, function, error, line", planted_11.REFUSED + planted_12.REFUSED)
+def test_what_python_refuses_in_11_and_12_shows_the_learners_line(name, function, error, line):
     result = getattr(checks, name)(function)
     assert result.status == "error" and error in result.message and result.line.startswith(line)
 
@@ -1522,11 +1571,12 @@ def results_of_formulas():
         **planted_09.results_of_formulas(),
         **planted_10.results_of_formulas(),
         **planted_11.results_of_formulas(),
+        **planted_12.results_of_formulas(),
     }
 
 
 FORMULAS = [f"{lesson}.{k}" for lesson in ("01", "02", "05", "06", "07", "08", "09", "10") for k in (1, 2)]
-FORMULAS += ["11.1", "11.3"]
+FORMULAS += ["11.1", "11.3", "12.1", "12.2"]
 
 
 @pytest.mark.parametrize("number", FORMULAS)
@@ -1643,6 +1693,7 @@ UNNAMED = [
     *planted_09.UNNAMED,
     *planted_10.UNNAMED,
     *planted_11.UNNAMED,
+    *planted_12.UNNAMED,
 ]
 
 
@@ -1914,7 +1965,7 @@ def test_registry_is_what_lessons_need():
         assert exercise.minutes in (5, 15) and exercise.title and len(exercise.hints) == 3
         assert callable(getattr(checks, exercise.check_name))
         assert number == exercise.number
-    for lesson in ("01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11"):
+    for lesson in ("01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12"):
         assert {one.minutes for one in EXERCISES if one.number.startswith(lesson)} == {5, 15}
 
 

@@ -203,7 +203,7 @@ def test_bad_sample_is_one_sentence_and_writes_nothing(run, tiny, here, words):
 def test_unknown_data_set(run, here, command):
     status, out, err = run(command)
     assert status == 2 and out == "" and len(err.strip().splitlines()) == 1
-    assert "Unknown data set 'cats': choose mnist or cifar10." in err or command == "sample"
+    assert "Unknown data set 'cats': choose mnist, cifar10 or celeba." in err or command == "sample"
     assert everything(here) == []
 
 

@@ -28,6 +28,7 @@ from lessons_lib.checks import (
     lesson09,
     lesson10,
     lesson11,
+    lesson12,
     predictions,
     store,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "PREDICTIONS",
     "CheckResult",
     "Exercise",
+    "all_wanted",
     "any_of",
     "at_scale",
     "attribute_log_prob",
@@ -48,6 +50,7 @@ __all__ = [
     "ddim_step",
     "flip_some",
     "grid_inputs",
+    "held_still",
     "heun_step",
     "hint",
     "inverse_step",
@@ -76,7 +79,7 @@ EXERCISES: dict[str, Exercise] = {
     one.number: one
     for lesson in (
         *(lesson00, lesson01, lesson02, lesson03, lesson04, lesson05),
-        *(lesson06, lesson07, lesson08, lesson09, lesson10, lesson11),
+        *(lesson06, lesson07, lesson08, lesson09, lesson10, lesson11, lesson12),
     )
     for one in lesson.EXERCISES
 }
@@ -202,6 +205,16 @@ def flip_some(function: Callable | None) -> CheckResult:
 def not_beaten(function: Callable | None) -> CheckResult:
     """Exercise 11.3: function(rows) -> those that no other row beats in accuracy and FID."""
     return judging.judge(EXERCISES["11.3"], function)
+
+
+def all_wanted(function: Callable | None) -> CheckResult:
+    """Exercise 12.1: function(logits, wanted) -> log p(all that is wanted), [B]."""
+    return judging.judge(EXERCISES["12.1"], function)
+
+
+def held_still(function: Callable | None) -> CheckResult:
+    """Exercise 12.2: function(pull, other) -> pull without its part along other, [B, C, H, W]."""
+    return judging.judge(EXERCISES["12.2"], function)
 
 
 def yours(number: str, function: Callable | None) -> Callable | None:

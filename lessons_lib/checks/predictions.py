@@ -222,6 +222,29 @@ PREDICTIONS: dict[str, Question] = {
         "Guidance first mends what a small network leaves vague. Beyond that it draws only what is typical "
         "of a class, and real images are more varied.",
     ),
+    "12.p1": Question(
+        "You draw the same noises unguided and guided to Smiling. Of the other 39 attributes, which reading "
+        "moves most?",
+        (
+            "none of them: only Smiling was asked for",
+            "Mouth slightly open and High cheekbones",
+            "Young and Attractive",
+        ),
+        "Mouth slightly open and High cheekbones",
+        "They are part of a smile, and in the photographs they go with it more than anything else does. The "
+        "classifier learned what goes with a smile, and its gradient pulls at all of it.",
+    ),
+    "12.p2": Question(
+        "You raise the scale for counterfactuals of real faces, at one depth. What happens?",
+        (
+            "more faces flip, and the other attributes stay as they were",
+            "more faces flip, and the other attributes drift more, too",
+            "beyond a small scale fewer faces flip again",
+        ),
+        "more faces flip, and the other attributes drift more, too",
+        "The pull goes on past the flip, along all that the classifier takes for a part of it. Take the "
+        "smallest scale that flips enough.",
+    ),
 }
 
 

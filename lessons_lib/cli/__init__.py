@@ -108,11 +108,17 @@ def sample(
     batch_size: o.BatchSize = 100,
     device: o.Device = "auto",
     precision: o.NetworkPrecision = "float32",
+    attribute: o.OneAttribute = None,
+    target: o.Target = None,
+    num_samples: o.NumFaces = None,
 ) -> None:
     """Draw images and write them to a file."""
     given = dict(locals())
-    from lessons_lib.cli import sampling
+    from lessons_lib.cli import faces, sampling
 
+    if dataset == "celeba":
+        return faces.sample(given)
+    faces.refuse(given, ("attribute", "target", "num_samples"))
     wanted = {name: given[name] for name in (*REQUESTED, "device")}
     sampling.run(dataset, weights, labels, num_per_label, wanted, out, individual, batch_size)
 
@@ -148,6 +154,8 @@ def evaluate(
     samplers: o.Samplers = None,
     step_counts: o.StepCounts = None,
     out: o.Table = None,
+    attribute: o.OneAttribute = None,
+    num_counterfactuals: o.NumCounterfactuals = None,
 ) -> None:
     """Draw images and measure them: accuracy by class, feature FID, diversity, seconds an image.
 
@@ -158,13 +166,18 @@ def evaluate(
 
 def _evaluate(given: dict) -> None:
     """Choose the form of the command by its switches."""
-    from lessons_lib.cli import evaluating, reading, sweeping
+    from lessons_lib.cli import evaluating, faces, reading, sweeping
 
     dataset, device, card, json = (given[name] for name in ("dataset", "device", "card", "json"))
     if dataset == "counterfactuals":
         from lessons_lib.cli import axioms
 
         return axioms.run(given)
+    if dataset == "celeba":
+        from lessons_lib.cli import face_measures
+
+        return face_measures.run(given)
+    faces.refuse(given, ("attribute", "num_counterfactuals"))
     for name in INTERVENING:
         if given[name] is not None:
             raise ValueError(f"--{name.replace('_', '-')} belongs to evaluate counterfactuals.")
@@ -199,7 +212,7 @@ def draw_counterfactual(
     guidance_scale: o.Scale = None,
     classifier: o.Classifier = None,
     depth: o.Depth = None,
-    steps: o.DecodingSteps = 25,
+    steps: o.DecodingSteps = None,
     seed: o.Seed = 0,
     weights: o.Weights = None,
     evaluator_weights: o.EvaluatorWeights = None,
@@ -208,11 +221,18 @@ def draw_counterfactual(
     device: o.Device = "auto",
     precision: o.NetworkPrecision = "float32",
     json: o.Json = False,
+    attribute: o.OneAttribute = None,
+    target: o.Target = None,
 ) -> None:
     """Draw what an image would look like, had its label been another one, and measure it."""
     given = dict(locals())
     from lessons_lib.cli import counterfactual as command
+    from lessons_lib.cli import faces
 
+    if dataset == "celeba":
+        return faces.counterfactual(given)
+    faces.refuse(given, ("attribute", "target"))
+    given["steps"] = 25 if steps is None else steps
     picture = command.Picture(dataset, image, index, source_class)
     names = ("method", "guidance", "guidance_scale", "classifier", "depth", "steps", "seed", "precision")
     wanted = {name: given[name] for name in (*names, "weights")}

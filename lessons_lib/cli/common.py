@@ -12,8 +12,7 @@ from tqdm.auto import tqdm
 from lessons_lib import data
 from lessons_lib.files import WriteError
 
-DATASETS = ("mnist", "cifar10")
-WITH_FACES = (*DATASETS, "celeba")
+DATASETS = ("mnist", "cifar10", "celeba")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 

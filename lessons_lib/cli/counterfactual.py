@@ -97,7 +97,7 @@ def run(
         targets: "3", "3,8" or "all".
         wanted: fields of CounterfactualRequest.
     """
-    check_dataset(picture.dataset, ("mnist",))
+    check_dataset(picture.dataset, ("mnist", "celeba"))
     outputs.check()
     name = wanted["weights"] or f"{picture.dataset}-denoiser"
     wanted = wanted | {"weights": name, "device": resolve_device(device)}
@@ -114,7 +114,7 @@ def run(
     if request.guidance == "classifier":
         tell_if_circular(judge, [request.decoding()])
     started = time.perf_counter()
-    images, states = _draw(request, source)
+    images, states = draw(request, source)
     found = {"seconds": round(time.perf_counter() - started, 3), "source_read": read}
     result = measures(request, picture, found, judge, source, images)
     for file in outputs.files():
@@ -132,7 +132,7 @@ def _source_class(text: str, num_classes: int) -> int:
     return known[text.strip()]
 
 
-def _draw(request: CounterfactualRequest, source: Tensor) -> tuple[Tensor, list[Tensor]]:
+def draw(request: CounterfactualRequest, source: Tensor) -> tuple[Tensor, list[Tensor]]:
     """The counterfactuals [K, C, H, W] in [-1, 1] and every state on the way down to them."""
     states = []
     with progress_bar(request.steps, "drawing") as bar:  # with a depth it jumps to its end

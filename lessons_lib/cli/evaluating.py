@@ -63,7 +63,7 @@ class Judge:
 
     def reference(self) -> metrics.Reference:
         """What this evaluator makes of real images: the file beside its weights, or else measured now."""
-        path = self._reference_path()
+        path = self.reference_path()
         if path.exists():
             reference = metrics.Reference.load(path)
             if reference.extractor == self.sha256:
@@ -81,10 +81,11 @@ class Judge:
 
     def write_reference(self, reference: metrics.Reference) -> None:
         """Put it beside the weights, so that machines without MNIST measure against MNIST too."""
-        with atomic_write(self._reference_path()) as temporary, open(temporary, "wb") as file:
+        with atomic_write(self.reference_path()) as temporary, open(temporary, "wb") as file:
             reference.save(file)
 
-    def _reference_path(self):
+    def reference_path(self):
+        """The file beside the weights that holds what they make of real images."""
         path = weights.weights_path(self.name)
         return path.with_name(f"{path.stem}-reference.npz")
 

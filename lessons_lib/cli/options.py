@@ -51,7 +51,7 @@ PRECISION_HELP = "auto (bf16 where the hardware multiplies it), float32, bf16, f
 OUTPUT_HELP = "With --model both or all, the folder of their folders. [default: runs/DATASET-MODEL]"
 
 # -- every command --
-Dataset = Annotated[str, Argument(help="The data set: mnist or cifar10.", metavar="DATASET")]
+Dataset = Annotated[str, Argument(help="The data set: mnist or celeba.", metavar="DATASET")]
 Source = Annotated[
     str,
     Argument(
@@ -138,6 +138,20 @@ Attribute = Annotated[
         metavar="NAME[,NAME]",
     ),
 ]
+OneAttribute = Annotated[
+    str | None, Option(help="Of celeba: what is asked for, such as Smiling. [default: Smiling of evaluate]")
+]
+Target = Annotated[
+    str | None,
+    Option(
+        help="Of celeba: 1 (yes), 0 (no), or of sample none. [default: 1; of counterfactual what is not read]"
+    ),
+]
+NumFaces = Annotated[int | None, Option(help="Of celeba: how many faces to draw. [default: 16]")]
+NumCounterfactuals = Annotated[
+    int | None,
+    Option(help="Of celeba: how many test faces get a counterfactual. [default: 300]"),
+]
 Fraction = Annotated[
     float | None,
     Option(help="Of celeba: the share of the faces to use. [default: 1]", parser=_number, metavar="SHARE"),
@@ -170,7 +184,7 @@ Individual = Annotated[Path | None, Option(help="A folder that gets one PNG an i
 Measured = Annotated[
     str,
     Argument(
-        help="The data set: mnist or cifar10. Or counterfactuals, those of mnist's test images, measured by "
+        help="The data set: mnist, cifar10 or celeba. Or counterfactuals, those of mnist's test images, by "
         "their axioms.",
         metavar="DATASET|counterfactuals",
     ),
@@ -240,7 +254,10 @@ Table = Annotated[
 ]
 
 # -- counterfactual --
-Image = Annotated[Path | None, Option(help="A picture of a digit, of any size and colour.", metavar="FILE")]
+Image = Annotated[
+    Path | None,
+    Option(help="A picture of a digit, of any size and colour; or an aligned face.", metavar="FILE"),
+]
 Index = Annotated[int | None, Option(help="The N-th test image instead, from 0.", metavar="N")]
 SourceClass = Annotated[
     str | None,
@@ -259,7 +276,10 @@ DecodingGuidance = Annotated[
 Depth = Annotated[
     int | None, Option(help="The timestep that the image is taken back to. [default: T-1]", metavar="T0")
 ]
-DecodingSteps = Annotated[int, Option(help="Of the whole way from T-1; those up to --depth are taken.")]
+DecodingSteps = Annotated[
+    int | None,
+    Option(help="Of the whole way from T-1; those up to --depth are taken. [default: 25; of celeba 50]"),
+]
 Row = Annotated[
     Path | None,
     Option(

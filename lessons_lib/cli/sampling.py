@@ -46,7 +46,7 @@ def run(
         wanted: fields of GenerationRequest.
     """
     check_dataset(dataset, folders=True)
-    _check_outputs(out, individual)
+    check_outputs(out, individual)
     if num_per_label < 1:
         raise ValueError(f"The number of images a label must be at least 1, got {num_per_label}.")
     name = weights_name or _default_weights(dataset)
@@ -69,7 +69,7 @@ def run(
     labels_of = torch.tensor([NO_LABEL if request.guidance == "none" else k for k in request.labels])
     write(out, images, labels_of, states, columns=num_per_label)
     if individual:
-        _write_individual(individual, images, labels_of)
+        write_individual(individual, images, labels_of)
     several = f" with {count} processes" if (count := processes.count()) > 1 else ""
     print(f"{len(images)} images in {out}: {describe(request)}; {seconds:.2f} s{several}.")
 
@@ -153,6 +153,7 @@ def describe(request: GenerationRequest) -> str:
         words.append("no guidance")
     elif request.is_steered:
         words += [f"{request.guidance} {request.classifier}", f"s={request.guidance_scale:g}"]
+        words += [] if request.attribute is None else [f"{request.attribute} = {_asked(request.labels)}"]
     else:
         words += [request.guidance, f"w={request.guidance_scale:g}"]
     words += [request.sampler, f"{request.steps} steps"]
@@ -161,6 +162,10 @@ def describe(request: GenerationRequest) -> str:
     if request.spacing != DEFAULT_SPACING[request.sampler]:
         words.append(f"{request.spacing} spacing")
     return ", ".join([*words, f"seed {request.seed}"])
+
+
+def _asked(labels: Sequence[int]) -> str:
+    return " and ".join({1: "yes", 0: "no"}[label] for label in sorted({*labels}, reverse=True))
 
 
 def draw(
@@ -210,7 +215,8 @@ def write(out: Path, images: Tensor, labels: Tensor, states: list[Tensor], colum
             np.savez_compressed(file, images=to_unit(images).float().numpy(), labels=labels.numpy())
 
 
-def _write_individual(folder: Path, images: Tensor, labels: Tensor) -> None:
+def write_individual(folder: Path, images: Tensor, labels: Tensor) -> None:
+    """Write a PNG an image, in its own size."""
     for name, pixels in _named_pixels(images, labels):
         with atomic_write(folder / name) as temporary:
             temporary.write_bytes(viz.png_bytes(pixels))
@@ -224,7 +230,8 @@ def _named_pixels(images: Tensor, labels: Tensor) -> Iterator[tuple[str, np.ndar
         yield f"{k:05d}{told}.png", pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 
-def _check_outputs(out: Path, individual: Path | None) -> None:
+def check_outputs(out: Path, individual: Path | None) -> None:
+    """Refuse now what could not be written later."""
     if out.suffix.lower() not in SUFFIXES:
         raise ValueError(
             f"The output must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}, got {str(out)!r}."

@@ -12,7 +12,7 @@ import typer
 
 from lessons_lib import data, recipes
 from lessons_lib.cli import PROGRAM, processes, typed_command
-from lessons_lib.cli.common import WITH_FACES, check_dataset, check_writable, folder_weights, progress_bar
+from lessons_lib.cli.common import check_dataset, check_writable, folder_weights, progress_bar
 from lessons_lib.training import CHECKPOINT, EpochDone, StepDone, Stopped, TrainConfig, TrainingError
 
 MODELS = ("denoiser", "classifier", "clean-classifier", "evaluator")
@@ -44,7 +44,7 @@ def run(
             fraction.
         start: name or path of weights to train on from.
     """
-    check_dataset(dataset, WITH_FACES, folders=True)
+    check_dataset(dataset, folders=True)
     if start and (resume or model in SEVERAL):
         raise ValueError("--start begins one new training: leave out --resume, and name one --model.")
     wanted = _wanted(dataset, model)

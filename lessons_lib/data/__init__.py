@@ -96,7 +96,9 @@ def load(
     if name not in NAMES:
         raise ValueError(f"Unknown data set {name!r}: choose one of {', '.join(NAMES)}, or folder:PATH.")
     if name == "celeba" and channels is None and not strict:
-        return _celeba(split, image_size or celeba.SIZE, fraction)
+        return _celeba(split, celeba.SIZE if image_size is None else image_size, fraction)
+    if name == "celeba":
+        raise ValueError("channels and strict are for folder:PATH, not for celeba.")
     if fraction != 1:
         raise ValueError(f"fraction is for celeba, not for {name}.")
     if (image_size, channels, strict) != (None, None, False):
@@ -114,7 +116,7 @@ def load(
 def test_images(name: str) -> ImageSet:
     """All the images that were made for testing: of the digits, "val" is a part of them too."""
     test = load(name, "test")
-    if name == "cifar10":
+    if name in ("cifar10", "celeba"):
         return test
     val = load(name, "val")
     images, labels = torch.cat([val.images, test.images]), torch.cat([val.labels, test.labels])
@@ -210,7 +212,8 @@ def _download(what: str, fetch: Callable[[Path], object]) -> Path | None:
         if error.errno in _CANNOT_WRITE:
             raise DataError(f"{what} cannot be written to {root}: {error.strerror}.") from None
         return None
-    except (RuntimeError, ImportError, HTTPException, EOFError):  # torchvision's "no mirror answered"; a cut download
+    # torchvision's "no mirror answered"; a part of it that is not installed; a download that was cut
+    except (RuntimeError, ImportError, HTTPException, EOFError):
         return None
     return root
 

@@ -11,6 +11,7 @@ CelebA may be used for non-commercial research only.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import math
@@ -36,7 +37,7 @@ ATTRIBUTES = (
     "Wearing_Earrings", "Wearing_Hat", "Wearing_Lipstick", "Wearing_Necklace", "Wearing_Necktie", "Young",
 )  # fmt: skip
 FOLDER, PICTURES = "celeba", "img_align_celeba"
-ATTRIBUTE_LIST, SPLIT_LIST = "list_attr_celeba", "list_eval_partition"
+ATTRIBUTE_LIST, SPLIT_LIST, SUFFIXES = "list_attr_celeba", "list_eval_partition", (".txt", ".csv")
 SPLITS = ("train", "val", "test")  # 0, 1 and 2 in the list
 SIZE = 64
 WIDTH, HEIGHT = 178, 218
@@ -54,15 +55,26 @@ def attribute_index(name: str) -> int:
 
 
 def find(roots: Sequence[Path]) -> Path | None:
-    """The first folder that holds a folder celeba, whole or not."""
-    return next((root for root in roots if (root / FOLDER).is_dir()), None)
+    """The first folder that holds a folder celeba with something of it: a download that failed left none."""
+    lists = [f"{name}{suffix}" for name in (ATTRIBUTE_LIST, SPLIT_LIST) for suffix in SUFFIXES]
+    parts = (PICTURES, *lists)
+    return next((root for root in roots if any((root / FOLDER / part).exists() for part in parts)), None)
 
 
 def download(root: Path) -> None:
-    """Fetch torchvision's copy into root; raises what torchvision raises, and ImportError without gdown."""
+    """Fetch torchvision's copy into root.
+
+    Raises:
+        OSError, RuntimeError: what torchvision raises, without gdown or where Google refuses, too.
+    """
     from torchvision.datasets import CelebA
 
-    CelebA(str(root), download=True)
+    try:
+        CelebA(str(root), download=True)
+    except (OSError, RuntimeError):
+        raise
+    except Exception as error:  # gdown's own, as a rule: too many people asked for the file today
+        raise RuntimeError(str(error)) from error
 
 
 def read(
@@ -166,7 +178,7 @@ def _lists(folder: Path) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
 
 
 def _list_file(folder: Path, name: str) -> Path:
-    found = [folder / f"{name}{suffix}" for suffix in (".txt", ".csv")]
+    found = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
     file = next((file for file in found if file.is_file()), None)
     if file is None:
         raise DataError(f"{found[0]} is missing: CelebA comes with it, beside the folder of pictures.")
@@ -225,11 +237,16 @@ def _picture_folder(folder: Path) -> Path:
 
 def _stamp(folder: Path, names: list[str]) -> str:
     """Changes with every change of these files; DataError if one is missing."""
-    there = {entry.name: entry.stat() for entry in os.scandir(folder)}
+    wanted, there = {*names}, {}
+    for entry in os.scandir(folder):
+        if entry.name in wanted:
+            with contextlib.suppress(FileNotFoundError):  # a link that leads nowhere
+                found = entry.stat()
+                there[entry.name] = f"{entry.name} {found.st_size} {found.st_mtime_ns}"
     if missing := [name for name in names if name not in there]:
         more = f", and {len(missing) - 1:,} more are" if len(missing) > 1 else " is"
         raise DataError(f"The picture {folder / missing[0]}{more} missing, but named in the lists.")
-    facts = "\n".join(f"{name} {there[name].st_size} {there[name].st_mtime_ns}" for name in names)
+    facts = "\n".join(there[name] for name in names)
     return hashlib.sha256(facts.encode()).hexdigest()
 
 

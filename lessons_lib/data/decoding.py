@@ -168,7 +168,7 @@ def decode(path: Path, size: int, channels: int) -> np.ndarray:
 
 
 def square(image, size: int, channels: int, crop: float = 1.0) -> np.ndarray:
-    """An open picture's middle square as bytes [channels, size, size]; its side is `crop` of the shorter side."""
+    """A picture's middle square as bytes [channels, size, size]; crop: its share of the shorter side."""
     from PIL import Image, ImageOps
 
     wanted = math.ceil(2 * size / crop)

@@ -103,12 +103,16 @@ def generate(request: GenerationRequest) -> Iterator[Step]:
 def check_request(request: GenerationRequest) -> int:
     """Refuse before any work what `generate` would refuse; returns K, the number of labels to choose from.
 
+    With an attribute that is 2: no and yes.
+
     Raises:
         ValueError, WeightsError: as `generate`.
     """
     request = with_defaults(request)
     model, schedule = denoiser(request)
     prepare(model, schedule, request)
+    if request.attribute is not None:
+        return 2
     return _num_labels(model, _suited_classifier(model, schedule, request) if request.is_steered else None)
 
 

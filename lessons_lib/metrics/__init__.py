@@ -1,9 +1,10 @@
 """How good are drawn images and counterfactuals? Judged by a network that did not draw or guide them.
 
 quality.py: accuracy, feature FID and diversity of drawn images. interventions.py and axioms.py: the axioms
-and distances of counterfactuals; report.py has them all in one call.
+and distances of counterfactuals; report.py has them all in one call. attributes.py: yes-or-no attributes.
 """
 
+from lessons_lib.metrics.attributes import Drift, Flips, measure_flips, read_attributes, share_of_yes
 from lessons_lib.metrics.axioms import (
     Effectiveness,
     Minimality,
@@ -33,6 +34,7 @@ from lessons_lib.metrics.quality import (
     labels_by_frequency,
     measure_reference,
     predictions,
+    reference_of,
     wilson_interval,
 )
 from lessons_lib.metrics.report import AxiomReport, measure_axioms
@@ -41,8 +43,10 @@ __all__ = [
     "BATCH",
     "Accuracy",
     "AxiomReport",
+    "Drift",
     "Effectiveness",
     "FeatureStatistics",
+    "Flips",
     "Intervention",
     "Mean",
     "Minimality",
@@ -61,12 +65,16 @@ __all__ = [
     "features",
     "labels_by_frequency",
     "measure_axioms",
+    "measure_flips",
     "measure_reference",
     "minimality",
     "predictions",
     "proximity",
+    "read_attributes",
     "real_features",
+    "reference_of",
     "reversibility",
+    "share_of_yes",
     "to_8bit",
     "wilson_interval",
 ]

@@ -253,7 +253,7 @@ class Reference:
         spread: [K] of the reference images, see `class_spread`.
         class_counts: [K] images a class, of the whole training set.
         extractor: SHA-256 of the evaluator's weights; with another evaluator these numbers mean nothing.
-        source: where the images come from: "mnist" or "digits".
+        source: where the images come from: the name of a data set.
     """
 
     statistics: FeatureStatistics
@@ -300,20 +300,23 @@ class Reference:
 def measure_reference(
     evaluator: nn.Module, images: Tensor, labels: Tensor, num_classes: int, *, extractor: str, source: str
 ) -> Reference:
-    """Measure real training images: the first five sixths are the reference, the others give the floor.
-
-    For MNIST's 60,000 training images those are the first 50,000 and the other 10,000.
+    """Measure real training images: the first five sixths (of MNIST 50,000), and the rest for the floor.
 
     Args:
         images, labels: [N, C, H, W] in [-1, 1] and [N] int64.
         extractor, source: as in Reference.
     """
-    found, cut = features(evaluator, images), len(images) * 5 // 6
+    return reference_of(features(evaluator, images), labels, num_classes, extractor=extractor, source=source)
+
+
+def reference_of(found: Tensor, labels: Tensor, num_classes: int, extractor: str, source: str) -> Reference:
+    """As `measure_reference`, from features [N, F] in hand: they fit into memory where the images do not."""
+    cut = len(found) * 5 // 6
     statistics = _statistics(found[:cut])
     return Reference(
         statistics=statistics,
         floor=_fid(statistics, found[cut:]),
-        floor_count=len(images) - cut,
+        floor_count=len(found) - cut,
         spread=_spread(found[:cut], labels[:cut], num_classes),
         class_counts=labels.bincount(minlength=num_classes),
         extractor=extractor,

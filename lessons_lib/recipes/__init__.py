@@ -259,11 +259,12 @@ def _after_epoch(
 def _draw_samples(event: EpochDone, recipe: Recipe, schedule: NoiseSchedule, folder: Path) -> SamplesDrawn:
     """Four of each class from the same noise after every epoch, so that progress shows and luck does not.
 
-    Of more than ten classes, four of each of the first ten.
+    Of more than ten classes, four of each of the first ten; without classes sixteen.
     """
     network = event.ema_model
-    labels = tuple(range(min(max(network.config.num_classes, 1), 10))) * 4
-    guidance = "cfg" if network.config.num_classes else "none"
+    num_classes = network.config.num_classes
+    labels = tuple(range(min(num_classes, 10) or 4)) * 4
+    guidance = "cfg" if num_classes else "none"
     steps = min(max(recipe.steps, 25), schedule.num_timesteps)
     request = GenerationRequest(
         labels, guidance=guidance, guidance_scale=1.0, sampler=recipe.sampler, steps=steps

@@ -45,6 +45,7 @@ def _denoiser(image_size: int) -> Recipe:
         num_classes=0,
         embedding_channels=256,
         patch=PATCH,
+        refine_channels=16,
         v_schedule=OPTIONS.schedule,
         v_timesteps=OPTIONS.timesteps,
     )

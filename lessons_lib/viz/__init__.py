@@ -1,11 +1,13 @@
 """Figures, grids of images and GIFs. Everything here takes images in [-1, 1] and shows them in [0, 1].
 
 images.py has pixels, PNGs and GIFs; figures.py what the lessons show; architecture.py the drawing of a U-Net;
-differences.py an image beside what became of it; validity.py how far counterfactuals go for what they reach.
+differences.py an image beside what became of it; validity.py how far counterfactuals go for what they reach;
+faces.py what else an attribute's guidance changes.
 """
 
 from lessons_lib.viz.architecture import Stage, draw_unet, unet_stages
 from lessons_lib.viz.differences import changes_grid, difference_maps
+from lessons_lib.viz.faces import drift_figure, face_sweep_figure
 from lessons_lib.viz.figures import (
     BLUE,
     GIF_ZOOM,
@@ -48,6 +50,8 @@ __all__ = [
     "denoising_frames",
     "difference_maps",
     "draw_unet",
+    "drift_figure",
+    "face_sweep_figure",
     "figure",
     "gif_bytes",
     "image_row",

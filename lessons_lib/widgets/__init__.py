@@ -8,6 +8,7 @@ from lessons_lib.widgets.comparison import ModelComparison
 from lessons_lib.widgets.counterfactuals import CounterfactualExplorer
 from lessons_lib.widgets.digits import DigitGenerator
 from lessons_lib.widgets.drawing import Drawing, Reading, draw_digit
+from lessons_lib.widgets.faces import FacePanel
 from lessons_lib.widgets.features import FeatureExplorer
 from lessons_lib.widgets.meter import InterventionMeter
 from lessons_lib.widgets.noise import NoiseExplorer
@@ -25,6 +26,7 @@ __all__ = [
     "DigitGenerator",
     "Drawing",
     "DrawnCounterfactuals",
+    "FacePanel",
     "FeatureExplorer",
     "GradientOverlay",
     "InterventionMeter",

@@ -1,0 +1,76 @@
+"""What an attribute's guidance does to faces: what else changed, and what more of it costs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+from lessons_lib.viz.figures import BLUE, GREEN, GREY, ORANGE, figure
+
+COLOURS = (BLUE, ORANGE, GREEN, GREY)
+SHOWN = 12
+
+
+def drift_figure(drifts: Mapping[str, Mapping[str, dict]], count: int = SHOWN, title: str = ""):
+    """The attributes that moved most, as bars: (figure, axes).
+
+    Args:
+        drifts: for each series, such as "guided to yes", attribute -> {"mean", "interval_95"}: the mean
+            change of the probability and its interval.
+        count: how many attributes; the first series decides which.
+    """
+    first = next(iter(drifts.values()))
+    names = sorted(first, key=lambda name: -abs(first[name]["mean"]))[:count][::-1]
+    fig, ax = figure(7.0, 0.6 + 0.3 * len(names))
+    thickness = 0.8 / len(drifts)
+    for k, ((series, mine), colour) in enumerate(zip(drifts.items(), COLOURS, strict=False)):
+        places = [row + (len(drifts) / 2 - 0.5 - k) * thickness for row in range(len(names))]
+        means = [100 * mine[name]["mean"] for name in names]
+        ends = [[100 * abs(end - mine[name]["mean"]) for name in names for end in [_end(mine[name], side)]]
+                for side in (0, 1)]  # fmt: skip
+        ax.barh(places, means, thickness * 0.9, color=colour, label=series)
+        ax.errorbar(means, places, xerr=ends, fmt="none", ecolor="black", elinewidth=0.7)
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
+    ax.set(xlabel="mean change of what the evaluator reads, in percentage points")
+    ax.grid(axis="y", visible=False)
+    if title:
+        ax.set_title(title)
+    ax.legend(fontsize=8)
+    return fig, ax
+
+
+def _end(drift: dict, side: int) -> float:
+    """An end of the interval; of one image, which has none, the mean."""
+    interval = drift.get("interval_95")
+    return interval[side] if interval else drift["mean"]
+
+
+def face_sweep_figure(rows: Sequence[dict]):
+    """A sweep of counterfactuals: flips against the pixels that changed, and against the other attributes.
+
+    Args:
+        rows: of `evaluate celeba --sweep`, texts or numbers.
+
+    Returns:
+        figure and its two axes. A line a depth; at each point stands its scale.
+    """
+    fig, axes = figure(8.0, 3.4, columns=2, sharey=True)
+    by_depth = itertools.groupby(sorted(rows, key=_place), key=lambda row: int(float(row["depth"])))
+    for (depth, mine), colour in zip(by_depth, itertools.cycle(COLOURS), strict=False):
+        mine = list(mine)
+        y = [100 * float(row["flipped"]) for row in mine]
+        for ax, column in zip(axes, ("l1", "mean_drift"), strict=True):
+            x = [float(row[column]) * (100 if column == "mean_drift" else 1) for row in mine]
+            ax.plot(x, y, "o-", ms=4, color=colour, label=f"depth {depth}")
+            for row, place in zip(mine, zip(x, y, strict=True), strict=True):
+                text = f"s={float(row['guidance_scale']):g}"
+                ax.annotate(text, place, (4, -9), textcoords="offset points", fontsize=7, color=colour)
+    axes[0].set(xlabel="mean absolute change, in [0, 1] pixels", ylabel="read as asked (%)", ylim=(-4, 104))
+    axes[1].set(xlabel="mean drift of the other attributes (points)")
+    axes[1].legend(fontsize=8)
+    return fig, axes
+
+
+def _place(row: dict) -> tuple[float, float]:
+    return float(row["depth"]), float(row["guidance_scale"])

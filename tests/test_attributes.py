@@ -1,0 +1,519 @@
+"""Yes-or-no attributes, from the networks that read them to requests that are steered by them."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.generation import (
+    CounterfactualRequest,
+    GenerationRequest,
+    check_request,
+    counterfactual_images,
+    counterfactuals,
+    generate_images,
+)
+from lessons_lib.recipes.losses import cross_entropy_loss, label_loss, noisy_classification_loss
+from lessons_lib.schedules import NoiseSchedule, eps_from_v, predict_x0, q_sample
+from lessons_lib.training import denoising_loss
+from lessons_lib.unet import UNet, UNetConfig
+from lessons_lib.weights import WeightsError, load_pretrained, save_pretrained
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+NAMES = ("Smiling", "Eyeglasses", "Wearing_Hat")
+SCHEDULES = {name: NoiseSchedule.by_name(name, 100) for name in ("linear", "cosine", "sigmoid")}
+
+
+def numbers(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def awake(network):
+    """Fresh networks end in zeros: give every layer something to say."""
+    torch.manual_seed(3)
+    for parameter in network.parameters():
+        if parameter.abs().sum() == 0:
+            torch.nn.init.normal_(parameter, std=0.05)
+    return network.eval()
+
+
+def unet(**changes):
+    shape = {"image_size": 8, "in_channels": 3, "channel_mults": (1, 2), "num_classes": 0}
+    torch.manual_seed(0)
+    return UNet(UNetConfig(**(shape | {"embedding_channels": 16} | changes)))
+
+
+# -- patches ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("patch, size", [(1, 8), (2, 8), (2, 12), (4, 16)])
+def test_patches_keep_the_shape_and_every_pixel_is_heard(patch, size):
+    network = awake(unet(patch=patch, image_size=size))
+    x_t = numbers(2, 3, size, size).requires_grad_()
+    found = network(x_t, torch.tensor([0, 999]))
+    assert found.shape == x_t.shape
+    found.square().sum().backward()
+    assert (x_t.grad.abs().flatten(1) > 0).all()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_a_patch_is_one_position_and_pixels_return_to_their_places():
+    """The first layer sees half the height and width; the last one's answer is put back pixel by pixel."""
+    network, seen = awake(unet(patch=2)), []
+    network.stem.register_forward_hook(lambda module, given, found: seen.append(given[0]))
+    network.conv_out.register_forward_hook(lambda module, given, found: seen.append(found))
+    x_t = numbers(1, 3, 8, 8)
+    found = network(x_t, torch.tensor([5]))
+    into, out = seen
+    assert into.shape == out.shape == (1, 12, 4, 4)
+    for c in range(3):
+        for i in range(2):
+            for j in range(2):
+                assert torch.equal(into[:, 4 * c + 2 * i + j], x_t[:, c, i::2, j::2])
+                assert torch.equal(found[:, c, i::2, j::2], out[:, 4 * c + 2 * i + j])
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (
+            {"image_size": 10, "patch": 2},
+            "image_size 10 must be a multiple of 4 for 2 levels of patches of 2",
+        ),
+        ({"image_size": 8, "patch": 3}, "image_size 8 must be a multiple of 6"),
+        ({"patch": 0}, "patch must be at least 1, got 0"),
+        ({"v_schedule": "square"}, "Unknown schedule 'square'"),
+        ({"v_schedule": "linear", "v_timesteps": 1}, "at least 2 timesteps, got 1"),
+    ],
+)
+def test_an_impossible_network_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        unet(**changes)
+
+
+def test_pictures_of_another_size_are_refused():
+    classifier = NoisyClassifier(NoisyClassifierConfig(8, 3, (32, 32), 2, 16, patch=2))
+    evaluator = Evaluator(EvaluatorConfig(8, 3, (32, 32), 2, patch=2))
+    t = torch.zeros(1, dtype=torch.int64)
+    for shape in ((1, 3, 16, 16), (1, 3, 8, 10), (1, 12, 4, 4)):
+        for call in (lambda x: unet(patch=2)(x, t), lambda x: classifier(x, t), evaluator):
+            with pytest.raises(ValueError, match=r"must have shape \[B, 3, 8, 8\]"):
+                call(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("config", [NoisyClassifierConfig, EvaluatorConfig])
+@pytest.mark.parametrize("size, patch", [(9, 2), (8, 0)])
+def test_a_classifier_whose_size_holds_no_whole_patches_is_refused(config, size, patch):
+    with pytest.raises(ValueError, match="patch"):
+        config(size, 3, patch=patch)
+
+
+# -- v ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_eps_comes_back_from_v(name):
+    schedule, t = SCHEDULES[name], torch.arange(100)
+    x_0, eps = (numbers(100, 3, 4, 5, seed=k, dtype=torch.float64) for k in (1, 2))
+    abar = schedule.alphas_cumprod.view(-1, 1, 1, 1)
+    v = abar.sqrt() * eps - (1 - abar).sqrt() * x_0
+    found = eps_from_v(schedule, q_sample(schedule, x_0, t, eps), t, v)
+    torch.testing.assert_close(found, eps, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_a_fresh_network_that_answers_v_says_that_the_mean_is_0(patch):
+    """v = 0: eps is sqrt(1 - abar) x_t and x_0 is sqrt(abar) x_t, at every timestep."""
+    network = unet(v_schedule="cosine", v_timesteps=100, patch=patch)
+    x_t, t = numbers(4, 3, 8, 8), torch.tensor([0, 30, 60, 99])
+    abar = SCHEDULES["cosine"].alphas_cumprod[t].float().view(-1, 1, 1, 1)
+    eps = network(x_t, t)
+    torch.testing.assert_close(eps, (1 - abar).sqrt() * x_t)
+    x_0 = predict_x0(SCHEDULES["cosine"], x_t, t, eps)[:3]  # at the noisiest one rounding is divided by 0.0
+    torch.testing.assert_close(x_0, abar[:3].sqrt() * x_t[:3], rtol=1e-3, atol=1e-4)
+
+
+def test_v_is_what_the_same_layers_answer():
+    plain, answers_v = awake(unet()), awake(unet(v_schedule="linear", v_timesteps=100))
+    x_t, t = numbers(3, 3, 8, 8), torch.tensor([2, 50, 98])
+    expected = eps_from_v(SCHEDULES["linear"], x_t, t, plain(x_t, t))
+    torch.testing.assert_close(answers_v(x_t, t), expected)
+
+
+def test_such_weights_are_saved_and_loaded_with_their_card(tmp_path):
+    network = awake(unet(patch=2, v_schedule="cosine", v_timesteps=100)).half().float()
+    save_pretrained(tmp_path / "x.safetensors", network, SCHEDULES["cosine"], {})
+    found, schedule, card = load_pretrained(tmp_path / "x.safetensors")
+    assert found.config == network.config and schedule.name == "cosine"
+    assert (card["config"]["patch"], card["config"]["v_schedule"]) == (2, "cosine")
+    x_t, t = numbers(2, 3, 8, 8), torch.tensor([3, 90])
+    assert torch.equal(found(x_t, t), network(x_t, t))
+
+
+def test_cards_from_before_are_networks_that_answer_eps():
+    network = UNet(UNetConfig(**{"image_size": 8, "in_channels": 1, "channel_mults": [1, 2]}))
+    assert network.config.patch == 1 and network.v_schedule is None
+
+
+def test_v_in_bfloat16_leaves_the_state_in_float32():
+    network = awake(unet(v_schedule="linear", v_timesteps=100, patch=2))
+    x_t, t = numbers(2, 3, 8, 8), torch.tensor([9, 80])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = network(x_t, t)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, network(x_t, t), rtol=0, atol=0.05)
+
+
+# -- losses -------------------------------------------------------------------------------------------
+
+
+class Guess(torch.nn.Module):
+    """Guesses half of x_t, and keeps what it was asked."""
+
+    def forward(self, x_t, t):
+        self.x_t, self.t = x_t, t
+        return 0.5 * x_t
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_held_snr_is_the_error_of_x_0_with_its_weight_within_1_and_5(name):
+    schedule, model = SCHEDULES[name], Guess()
+    x_0 = 0.5 * numbers(256, 3, 4, 5, seed=7)
+    loss = denoising_loss(schedule, loss="held-snr")(
+        model, x_0, torch.zeros(256).long(), torch.Generator().manual_seed(0)
+    )
+    abar = schedule.alphas_cumprod[model.t].view(-1, 1, 1, 1)
+    x_t = model.x_t.double()
+    estimate = (x_t - (1 - abar).sqrt() * 0.5 * x_t) / abar.sqrt()
+    each = ((estimate - x_0.double()) ** 2).mean(dim=(1, 2, 3))
+    snr = (abar / (1 - abar)).flatten()
+    expected = sum(min(max(float(s), 1.0), 5.0) * float(e) for s, e in zip(snr, each, strict=True)) / 256
+    assert (snr < 1).any() and (snr > 5).any(), "both ends are held"
+    assert float(loss) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_network_that_answers_v_learns_by_held_snr():
+    network = unet(v_schedule="cosine", v_timesteps=100, patch=2, base_channels=32).train()
+    loss_fn = denoising_loss(SCHEDULES["cosine"], loss="held-snr")
+    x_0 = torch.full((16, 3, 8, 8), 0.7)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(15):  # the same noise each time: its own differs by more than is learnt so fast
+        loss = loss_fn(network, x_0, torch.zeros(16).long(), torch.Generator().manual_seed(0))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert np.isfinite(losses).all() and losses[-1] < 0.6 * losses[0], losses
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_of_labels_and_of_attributes(smoothing):
+    logits = numbers(6, 3).double()
+    y = torch.tensor([0, 2, 1, 1, 0, 2])
+    log_p = logits - logits.logsumexp(1, keepdim=True)
+    goal = F.one_hot(y, 3) * (1 - smoothing) + smoothing / 3
+    found = label_loss(logits, y, smoothing)
+    assert float(found) == pytest.approx(float(-(goal * log_p).sum(1).mean()), rel=1e-5)
+    answers = torch.tensor([[0, 1, 1], [1, 0, 0]] * 3)
+    p = 1 / (1 + (-logits).exp())
+    goal = answers * (1 - smoothing) + smoothing / 2
+    expected = -(goal * p.log() + (1 - goal) * (1 - p).log()).mean()
+    assert float(label_loss(logits, answers, smoothing)) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_loss_of_attributes_stays_finite_and_is_computed_in_float32():
+    logits = torch.tensor([[500.0, -500.0]], dtype=torch.bfloat16, requires_grad=True)
+    loss = label_loss(logits, torch.tensor([[0, 1]]))
+    assert loss.dtype == torch.float32 and float(loss) == pytest.approx(500)
+    loss.backward()
+    assert logits.grad.isfinite().all() and logits.grad[0, 0] > 0 > logits.grad[0, 1]
+
+
+def test_both_readers_are_trained_on_attributes():
+    answers = torch.tensor([[0, 1], [1, 1], [1, 0], [0, 0]])
+    classifier = NoisyClassifier(NoisyClassifierConfig(8, 3, (32, 32), 2, 16, patch=2, multi_label=True))
+    evaluator = Evaluator(EvaluatorConfig(8, 3, (32, 32), 2, patch=2, multi_label=True))
+    noisy = noisy_classification_loss(SCHEDULES["linear"])
+    for network, loss_fn in ((classifier, noisy), (evaluator, cross_entropy_loss)):
+        loss = loss_fn(network.train(), numbers(4, 3, 8, 8), answers, torch.Generator().manual_seed(0))
+        loss.backward()
+        assert loss.ndim == 0 and 0.3 < float(loss.detach()) < 2
+        assert network.head.parameters().__next__().grad.abs().sum() > 0
+
+
+# -- readers of attributes ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", ["blocks", "resnet9", "noisy"])
+@pytest.mark.parametrize("patch", [1, 2])
+def test_probabilities_of_attributes_are_each_on_their_own(body, patch):
+    torch.manual_seed(0)
+    if body == "noisy":
+        config = NoisyClassifierConfig(8, 3, (32, 64), 5, 16, patch=patch, multi_label=True)
+        network, more = NoisyClassifier(config), (torch.tensor([4, 90]),)
+    else:
+        config = EvaluatorConfig(8, 3, (32, 64), 5, body=body, patch=patch, multi_label=True)
+        network, more = Evaluator(config), ()
+    network = awake(network)
+    x = numbers(2, 3, 8, 8)
+    found, logits = network.probabilities(x, *more), network(x, *more).detach()
+    torch.testing.assert_close(found, 1 / (1 + (-logits).exp()))
+    assert ((found.sum(1) - 1).abs() > 0.1).all() and not found.requires_grad
+    with torch.no_grad():  # of classes they sum to 1
+        classes = type(network)(dataclasses.replace(config, multi_label=False)).eval()
+        torch.testing.assert_close(classes.probabilities(x, *more).sum(1), torch.ones(2))
+
+
+def test_a_reader_of_attributes_is_saved_with_its_card(tmp_path):
+    config = NoisyClassifierConfig(8, 3, (32, 32), 3, 16, patch=2, multi_label=True)
+    network = awake(NoisyClassifier(config))
+    card = {"class_names": list(NAMES)}
+    save_pretrained(tmp_path / "x.safetensors", network, SCHEDULES["linear"], card)
+    found, _, card = load_pretrained(tmp_path / "x.safetensors")
+    assert found.config == config and card["class_names"] == list(NAMES)
+
+
+# -- requests -----------------------------------------------------------------------------------------
+
+
+def save_reader(path, schedule=SCHEDULES["linear"], *, names=NAMES, multi_label=True):
+    torch.manual_seed(1)
+    shape = {"image_size": 8, "in_channels": 3, "widths": (32, 32), "multi_label": multi_label}
+    shape["num_classes"] = 3
+    if schedule is None:
+        network = Evaluator(EvaluatorConfig(**shape))
+    else:
+        network = NoisyClassifier(NoisyClassifierConfig(**shape, embedding_channels=16))
+    with torch.no_grad():
+        awake(network)
+        head = network.head if schedule is not None else network.head[-1]
+        head.weight.mul_(4)  # so that tiny networks have an opinion
+    card = {"defaults": {"guidance_scale": 2.0}} | ({"class_names": list(names)} if names else {})
+    save_pretrained(path, network, schedule, card)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An unconditional denoiser, and readers of attributes and of classes."""
+    folder = tmp_path_factory.mktemp("weights")
+    network = awake(unet(patch=2, v_schedule="linear", v_timesteps=100))
+    card = {"defaults": {"sampler": "ddim", "steps": 8, "classifier": str(folder / "reader.safetensors")}}
+    save_pretrained(folder / "denoiser.safetensors", network, SCHEDULES["linear"], card)
+    save_reader(folder / "reader.safetensors")
+    save_reader(folder / "nameless.safetensors", names=None)
+    save_reader(folder / "classes.safetensors", multi_label=False)
+    save_reader(folder / "other.safetensors", SCHEDULES["cosine"])
+    save_reader(folder / "clean.safetensors", None)
+    return folder
+
+
+@pytest.fixture
+def asked(folder):
+    """A request with the attribute Smiling, of these labels."""
+
+    def asked(labels=(1, 0), classifier="reader", **changes):
+        options = {"guidance": "classifier", "attribute": "Smiling", "guidance_scale": 5.0, "steps": 8}
+        path = folder / f"{classifier}.safetensors" if classifier else None
+        return GenerationRequest(
+            labels, folder / "denoiser.safetensors", **(options | {"classifier": path} | changes)
+        )
+
+    return asked
+
+
+def smile(folder, images, place=0, name="reader"):
+    """The classifier's own probability of the attribute in images that are all but clean."""
+    network = load_pretrained(folder / f"{name}.safetensors")[0]
+    return network.probabilities(images, torch.zeros(len(images), dtype=torch.int64))[:, place]
+
+
+def test_an_attribute_is_named_or_numbered(asked):
+    expected = generate_images(asked())
+    for attribute in ("smiling", " SMILING ", 0, np.int64(0)):
+        assert torch.equal(generate_images(asked(attribute=attribute)), expected)
+    hat = generate_images(asked(attribute="wearing hat"))
+    assert torch.equal(hat, generate_images(asked(attribute=2)))
+    assert not torch.allclose(hat, expected, atol=1e-3)
+
+
+def test_the_denoisers_card_names_the_classifier(asked):
+    assert torch.equal(generate_images(asked(classifier=None)), generate_images(asked()))
+
+
+def test_a_classifier_without_names_is_asked_by_number(asked):
+    expected = generate_images(asked(classifier="nameless", attribute=1))
+    assert torch.equal(generate_images(asked(classifier="nameless", attribute="1")), expected)
+    with pytest.raises(ValueError, match="Unknown attribute 'Smiling': choose one of 0, 1, 2"):
+        generate_images(asked(classifier="nameless"))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_guidance_moves_the_classifiers_own_probability_the_way_that_was_asked(asked, folder, place):
+    seeds = {"sample_indices": tuple(range(6)), "attribute": place}
+    yes, no = (generate_images(asked((label,) * 6, **seeds)) for label in (1, 0))
+    plain = generate_images(
+        asked((0,) * 6, sample_indices=tuple(range(6)), attribute=place, guidance_scale=0)
+    )
+    none = asked((0,) * 6, None, sample_indices=tuple(range(6)), guidance="none", attribute=None)
+    torch.testing.assert_close(plain, generate_images(none))
+    up, middle, down = (smile(folder, images, place) for images in (yes, plain, no))
+    assert (up > middle).all() and (middle > down).all(), (up, middle, down)
+
+
+@pytest.mark.parametrize("options", [{}, {"sampler": "ddpm"}, {"interval": (20, 70)}])
+def test_mixed_targets_in_one_batch_are_single_requests(asked, options):
+    labels = (1, 0, 0, 1)
+    together = generate_images(asked(labels, **options))
+    alone = [generate_images(asked((labels[k],), sample_indices=(k,), **options)) for k in range(4)]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-4)
+
+
+def test_a_steered_step_is_the_formula(asked, folder):
+    """eps = eps_model - s sqrt(1 - abar) grad log p, and p the sigmoid or 1 minus it."""
+    from lessons_lib.generation.drawing import prepare
+
+    network, schedule, _ = load_pretrained(folder / "denoiser.safetensors")
+    reader = load_pretrained(folder / "reader.safetensors")[0]
+    request = dataclasses.replace(
+        asked((1, 0, 1), attribute="Eyeglasses"), sampler="ddim", spacing="trailing"
+    )
+    eps_fn, _ = prepare(network, schedule, request)
+    x_t, t = numbers(3, 3, 8, 8), torch.tensor([40, 40, 90])
+    found = eps_fn(x_t, t)
+    moved = x_t.clone().requires_grad_()
+    p = torch.sigmoid(reader(moved, t)[:, 1])
+    torch.stack([p[0], 1 - p[1], p[2]]).log().sum().backward()
+    noise = (1 - schedule.alphas_cumprod[t]).sqrt().float().view(-1, 1, 1, 1)
+    expected = network(x_t, t).detach() - 5.0 * noise * moved.grad
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "labels, changes, message",
+    [
+        ((2,), {}, r"target of an attribute must be 1 \(yes\) or 0 \(no\), got 2"),
+        ((0, -1), {}, r"must be 1 \(yes\) or 0 \(no\), got -1"),
+        ((1,), {"guidance": "cfg", "classifier": None}, "steered with guidance 'classifier', not 'cfg'"),
+        ((1,), {"guidance": "none", "classifier": None}, "steered with guidance 'classifier', not 'none'"),
+        ((1,), {"guidance": "classifier-x0"}, "steered with guidance 'classifier', not 'classifier-x0'"),
+    ],
+)
+def test_what_no_attribute_can_be_asked_with_is_refused_at_once(asked, labels, changes, message):
+    with pytest.raises(ValueError, match=message):
+        asked(labels, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"attribute": "smilng"}, "Unknown attribute 'smilng': did you mean Smiling"),
+        ({"attribute": "glasses"}, "Unknown attribute 'glasses': did you mean Eyeglasses"),
+        ({"attribute": 3}, "Unknown attribute 3: choose from 0 to 2"),
+        ({"attribute": -1}, "Unknown attribute -1: choose from 0 to 2"),
+        ({"attribute": None}, "reads attributes: name one, such as Smiling"),
+        (
+            {"attribute": None, "guidance": "classifier-x0"},
+            "reads attributes: steer with guidance classifier",
+        ),
+        ({"classifier": "classes"}, "reads classes, not attributes"),
+        ({"classifier": "other"}, "was trained on another schedule"),
+    ],
+)
+def test_what_this_classifier_cannot_do_is_refused_before_any_work(asked, changes, message):
+    for refuse in (check_request, generate_images):
+        with pytest.raises(ValueError, match=message):
+            refuse(asked((1,), **changes))
+
+
+def test_a_reader_of_clean_faces_cannot_steer(asked):
+    with pytest.raises(WeightsError, match="reads clean images only"):
+        generate_images(asked(classifier="clean"))
+
+
+def test_there_are_two_labels_to_choose_from(asked):
+    assert check_request(asked()) == 2
+
+
+# -- counterfactuals ----------------------------------------------------------------------------------
+
+
+def intervention(folder, sources, targets, **changes):
+    options = {"guidance": "classifier", "attribute": "Smiling", "guidance_scale": 4.0, "steps": 10}
+    reader = folder / "reader.safetensors"
+    return CounterfactualRequest(
+        sources, targets, folder / "denoiser.safetensors", classifier=reader, **(options | changes)
+    )
+
+
+@pytest.fixture(scope="module")
+def drawn(folder):
+    """Four pictures that the denoiser itself would draw."""
+    request = GenerationRequest((0,) * 4, folder / "denoiser.safetensors", "none", steps=8)
+    return generate_images(request)
+
+
+@pytest.mark.parametrize("method", ["ddim", "ddpm", "sdedit", "same-noise"])
+def test_a_counterfactual_goes_the_way_that_was_asked(folder, drawn, method):
+    def moved(label, scale=4.0):
+        request = intervention(
+            folder, (0,) * 4, (label,) * 4, method=method, guidance_scale=scale, attribute="Eyeglasses"
+        )
+        return smile(folder, counterfactual_images(request, drawn), 1)
+
+    plain = moved(0, scale=0.0)
+    assert (moved(1) > plain).all() and (moved(0) < plain).all()
+
+
+def test_without_guidance_a_picture_comes_back(folder, drawn):
+    request = intervention(folder, (0,) * 4, (1,) * 4, method="ddpm", guidance_scale=0.0)
+    found = counterfactual_images(request, drawn)
+    torch.testing.assert_close(found, drawn, rtol=0, atol=0.02)  # 8-bit pixels
+
+
+def test_abduction_hears_neither_label_nor_classifier(folder, drawn):
+    """The source is no class of the denoiser: yes and no are abducted alike."""
+    found = [counterfactual_images(intervention(folder, (label,) * 4, (1,) * 4), drawn) for label in (0, 1)]
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("method", ["ddim", "ddpm"])
+def test_yes_and_no_of_each_picture_in_one_request_are_single_ones(folder, drawn, method):
+    together = counterfactual_images(
+        intervention(folder, (0, 1, 0), (1, 0, 0, 1, 1, 0), method=method), drawn[:3]
+    )
+    targets = ((1, 0), (0, 1), (1, 0))
+    alone = [
+        counterfactual_images(
+            intervention(folder, (0,), (target,), method=method, sample_indices=(k,)), drawn[k : k + 1]
+        )
+        for k in range(3)
+        for target in targets[k]
+    ]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-4)
+    assert not torch.allclose(together[0], together[1], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "targets, changes, message",
+    [
+        ((2,), {}, r"must be 1 \(yes\) or 0 \(no\), got 2"),
+        ((1,), {"attribute": "smilng"}, "did you mean Smiling"),
+        ((1,), {"attribute": None}, "reads attributes: name one"),
+        ((1,), {"guidance": "cfg", "classifier": None}, "steered with guidance 'classifier', not 'cfg'"),
+    ],
+)
+def test_an_impossible_intervention_is_refused(folder, drawn, targets, changes, message):
+    options = {"guidance": "classifier", "attribute": "Smiling", "guidance_scale": 4.0}
+    options |= {"classifier": folder / "reader.safetensors"} | changes
+    with pytest.raises(ValueError, match=message):
+        list(
+            counterfactuals(
+                CounterfactualRequest((0,), targets, folder / "denoiser.safetensors", **options), drawn[:1]
+            )
+        )

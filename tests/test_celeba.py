@@ -1,0 +1,764 @@
+"""data/celeba.py: lists, splits, the cut, one sentence for what is wrong, and memory that does not grow."""
+
+import errno
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lessons_lib import cli, data, recipes
+from lessons_lib.data import celeba, decoding, rows
+from lessons_lib.files import WriteError
+from lessons_lib.names import place_of
+from lessons_lib.weights import load_pretrained
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL, WHOLE = (89, 109), (178, 218)  # what CelebA's pictures have, halved or not
+COUNT = 20  # 12 for training, 4 for validation, 4 for testing
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path, monkeypatch):
+    """An empty working folder without a network; CelebA is looked for in data/, and kept there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LESSONS_OFFLINE", "1")
+    monkeypatch.delenv("LESSONS_DATA", raising=False)
+    monkeypatch.setattr(data, "_data_roots", lambda: [tmp_path / "data"])
+    monkeypatch.setattr(data, "_NOTICES", set())
+    return tmp_path
+
+
+def colour(k):
+    return 10 * k, 200 - 5 * k, 90
+
+
+def split_of(k):
+    return 0 if k < 12 else 1 + (k % 2)
+
+
+def answers(k):
+    """The 40 answers of picture k: each differs from those of the others."""
+    return [1 if (k + 1) * (place + 3) % 7 < 3 else -1 for place in range(40)]
+
+
+def write_lists(folder, count=COUNT, *, names=celeba.ATTRIBUTES, suffix=".txt"):
+    gap, head = (",", ["image_id"]) if suffix == ".csv" else (" ", [])
+    order = [celeba.ATTRIBUTES.index(name) for name in names]
+    lines = [gap.join([*head, *names])] if head else [str(count), " ".join(names) + " "]
+    parts = ["image_id,partition"] if head else []
+    for k in range(count):
+        given = answers(k)
+        lines.append(gap.join([f"{k:06d}.jpg", *(str(given[place]) for place in order)]))
+        parts.append(gap.join([f"{k:06d}.jpg", str(split_of(k))]))
+    (folder / f"list_attr_celeba{suffix}").write_text("\n".join(lines) + "\n")
+    (folder / f"list_eval_partition{suffix}").write_text("\n".join(parts) + "\n")
+
+
+def make_celeba(folder, count=COUNT, size=SMALL, **lists):
+    pictures = folder / "img_align_celeba"
+    pictures.mkdir(parents=True)
+    for k in range(count):
+        Image.new("RGB", size, colour(k)).save(pictures / f"{k:06d}.jpg", quality=95)
+    write_lists(folder, count, **lists)
+    return folder
+
+
+@pytest.fixture
+def faces(machine):
+    return make_celeba(machine / "data" / "celeba")
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The names of the pictures that are decoded."""
+    seen, original = [], celeba.read_celeba_face
+
+    def spy(path, size, channels=3):
+        seen.append(path.name)
+        return original(path, size, channels)
+
+    monkeypatch.setattr(celeba, "read_celeba_face", spy)
+    return seen
+
+
+def load(split="train", **how):
+    return data.load("celeba", split, image_size=how.pop("image_size", 32), **how)
+
+
+def splits(**how):
+    return {split: load(split, **how) for split in data.SPLITS}
+
+
+def numbers(images):
+    """Which picture each image is, by its colour."""
+    red = images.images[torch.arange(len(images))][:, 0].float().mean((1, 2))
+    return (red / 10).round().int().tolist()
+
+
+def edit(file, change):
+    file.write_text(change(file.read_text()))
+
+
+def without(name):
+    """A list without the row of a picture."""
+    return lambda text: "".join(line for line in text.splitlines(True) if name not in line)
+
+
+def row(name, change):
+    def edited(text):
+        lines = text.splitlines(True)
+        return "".join(change(line.strip()) + "\n" if name in line else line for line in lines)
+
+    return edited
+
+
+# -- what is read -----------------------------------------------------------------------------------
+
+
+def test_each_split_has_its_pictures_with_their_own_answers(faces, capsys):
+    sets = splits()
+    for part, images in enumerate(sets.values()):
+        expected = [k for k in range(COUNT) if split_of(k) == part]
+        assert numbers(images) == expected
+        assert images.labels.tolist() == [[int(a > 0) for a in answers(k)] for k in expected]
+        assert images.labels.dtype == torch.int64 and images.images.dtype == torch.uint8
+        assert images.images.shape == (len(expected), 3, 32, 32) == (len(images), 3, 32, 32)
+        assert images.class_names == data.ATTRIBUTES and images.source == "celeba"
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "Decoding 20 faces in" in err, "said once, on stderr"
+    note = sets["train"].note
+    assert "20 of CelebA's 202,599 faces" in note and "12 for training, 4 for validation and 4" in note
+    assert str(faces.parent) not in note, "no path of this machine on a card"
+
+
+def test_the_answers_follow_the_columns_names_not_their_order(faces):
+    expected = load().labels
+    write_lists(faces, names=celeba.ATTRIBUTES[::-1])
+    assert torch.equal(load().labels, expected)
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_kaggles_csv_lists_and_doubled_folder_are_the_same_data(faces, repeated):
+    expected = splits()
+    for file in faces.glob("*.txt"):
+        file.unlink()
+    write_lists(faces, suffix=".csv")
+    if repeated:  # Kaggle's archive holds img_align_celeba/img_align_celeba
+        (faces / "img_align_celeba").rename(faces / "inner")
+        (faces / "img_align_celeba").mkdir()
+        (faces / "inner").rename(faces / "img_align_celeba" / "img_align_celeba")
+    for split, images in splits().items():
+        assert torch.equal(images.labels, expected[split].labels)
+        assert numbers(images) == numbers(expected[split])
+
+
+def test_an_answer_of_0_is_no_and_windows_line_ends_are_read(faces):
+    expected = load().labels
+    for name, old, new in (("list_attr_celeba.txt", " -1", " 0"), ("list_eval_partition.txt", "", "")):
+        edit(faces / name, lambda text, old=old, new=new: text.replace(old, new) if old else text)
+        (faces / name).write_bytes((faces / name).read_bytes().replace(b"\n", b"\r\n"))
+    assert torch.equal(load().labels, expected)
+
+
+def test_pictures_are_handed_out_as_those_of_every_other_set(faces):
+    images = load()
+    x_0, y = images.batch(torch.tensor([3, 0]))
+    assert x_0.shape == (2, 3, 32, 32) and x_0.dtype == torch.float32 and y.shape == (2, 40)
+    one, answer = images[3]
+    assert torch.equal(one, x_0[0]) and torch.equal(answer, y[0])
+    assert torch.equal(images[-1][0], images.batch(torch.tensor([11]))[0][0])
+    assert len(list(images)) == 12, "a loop over it ends"
+    part = images.subset(torch.tensor([7, 2]))
+    assert numbers(part) == [7, 2] and torch.equal(part.labels, images.labels[[7, 2]])
+    mask = images.labels[:, 31] == 1
+    assert numbers(images.subset(mask)) == mask.nonzero().flatten().tolist()
+
+
+def test_chosen_attributes_keep_their_order_and_the_pictures(faces):
+    images = load()
+    few = images.of_attributes([31, 15])
+    assert few.class_names == ("Smiling", "Eyeglasses")
+    assert torch.equal(few.labels, images.labels[:, [31, 15]]) and numbers(few) == numbers(images)
+
+
+@pytest.mark.parametrize("size", [SMALL, WHOLE])
+@pytest.mark.parametrize("image_size", [8, 32, 64, 176])
+def test_the_cut_is_the_middle_of_the_face(machine, size, image_size):
+    """A white square where the cut is, black around: 128 of 178×218 pixels, in the middle."""
+    half = WHOLE[0] // size[0]
+    picture = Image.new("RGB", size)
+    picture.paste((255, 255, 255), tuple(edge // half for edge in (25, 45, 153, 173)))
+    picture.save(machine / "face.png")
+    found = celeba.read_celeba_face(machine / "face.png", image_size)
+    assert found.shape == (3, image_size, image_size) and found.dtype == np.uint8
+    rim = max(1, image_size // 32)
+    assert (found[:, rim:-rim, rim:-rim] >= 250).all() and found.mean() > 245
+
+
+def test_a_fraction_is_always_the_same_part_of_each_split(faces):
+    whole, half, again = splits(), splits(fraction=0.5), splits(fraction=0.5)
+    for split in data.SPLITS:
+        assert numbers(half[split]) == numbers(again[split])
+        assert len(half[split]) == len(whole[split]) / 2
+        assert set(numbers(half[split])) < set(numbers(whole[split]))
+        expected = {k: answer for k, answer in zip(numbers(whole[split]), whole[split].labels, strict=True)}
+        for k, answer in zip(numbers(half[split]), half[split].labels, strict=True):
+            assert torch.equal(answer, expected[k])
+    assert set(numbers(load(fraction=0.25))) < set(numbers(half["train"])), "a smaller share is a part of it"
+    assert all(len(images) == 1 for images in splits(fraction=0.001).values()), "never nothing"
+    assert "6 for training, 2 for validation and 2" in half["train"].note
+
+
+# -- what is wrong is said in a sentence -------------------------------------------------------------
+
+ATTRIBUTES, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
+WRONG_LISTS = {
+    "no attributes": (ATTRIBUTES, None, "list_attr_celeba.txt is missing: CelebA comes with it"),
+    "no partition": (PARTITION, None, "list_eval_partition.txt is missing: CelebA comes with it"),
+    "no answers": (
+        ATTRIBUTES,
+        without("000005.jpg"),
+        "attr_celeba.txt has no row for the picture 000005.jpg",
+    ),
+    "no split": (PARTITION, without("000005.jpg"), "partition.txt has no row for the picture 000005.jpg"),
+    "few answers": (
+        ATTRIBUTES,
+        row("000007.jpg", lambda line: line[:-3]),
+        "attr_celeba.txt: the row of 000007.jpg must have 40 times 1 or -1",
+    ),
+    "an answer of 2": (
+        ATTRIBUTES,
+        row("000003.jpg", lambda line: line.replace(" 1", " 2", 1)),
+        "the row of 000003.jpg must have 40 times 1 or -1",
+    ),
+    "no column": (
+        ATTRIBUTES,
+        lambda text: text.replace("Smiling ", ""),
+        "does not name the attribute Smiling",
+    ),
+    "a split of 3": (
+        PARTITION,
+        row("000004.jpg", lambda line: line[:-1] + "3"),
+        "the row of 000004.jpg must have 0, 1 or 2",
+    ),
+    "two splits": (
+        PARTITION,
+        row("000004.jpg", lambda line: line + " 1"),
+        "the row of 000004.jpg must have 0, 1 or 2",
+    ),
+    "a word": (
+        PARTITION,
+        row("000004.jpg", lambda line: line[:-1] + "x"),
+        "the row of 000004.jpg must have 0, 1 or 2",
+    ),
+    "an empty list": (ATTRIBUTES, lambda text: "\n", "is empty or cut short"),
+    "a cut list": (ATTRIBUTES, lambda text: text[:200] + "\n", "does not name the attribute"),
+    "no text": (PARTITION, lambda text: "\0" * 50, "is empty or cut short"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_LISTS)
+def test_a_wrong_list_is_named(faces, case):
+    name, change, message = WRONG_LISTS[case]
+    if change is None:
+        (faces / name).unlink()
+    else:
+        edit(faces / name, change)
+    with pytest.raises(data.DataError) as caught:
+        load()
+    assert message in str(caught.value) and "\n" not in str(caught.value), str(caught.value)
+
+
+def test_a_list_in_another_encoding_is_named(faces):
+    (faces / PARTITION).write_bytes(b"\xff\xfe\x00 \n" * 9)
+    with pytest.raises(data.DataError, match=r"list_eval_partition.txt cannot be read"):
+        load()
+
+
+def test_a_changed_list_is_read_anew(faces):
+    before = load()
+    edit(faces / PARTITION, row("000000.jpg", lambda line: line[:-1] + "2"))
+    os.utime(faces / PARTITION, (1, 1))
+    assert numbers(load()) == numbers(before)[1:] and 0 in numbers(load("test"))
+
+
+def test_a_split_without_pictures_is_a_sentence(faces):
+    edit(faces / PARTITION, lambda text: text.replace(" 1\n", " 0\n"))
+    with pytest.raises(data.DataError, match=r"list_eval_partition names no picture of the split 'val'"):
+        load("val")
+
+
+def test_missing_pictures_are_counted_and_the_first_is_named(faces):
+    (faces / "img_align_celeba" / "000009.jpg").unlink()
+    with pytest.raises(data.DataError, match=r"The picture .*000009.jpg is missing, but named in the lists"):
+        load()
+    for k in (4, 7):
+        (faces / "img_align_celeba" / f"00000{k}.jpg").unlink()
+    with pytest.raises(data.DataError, match=r"000004.jpg, and 2 more are missing, but named"):
+        load("val")
+
+
+def test_pictures_that_no_list_names_do_not_matter(faces):
+    (faces / "img_align_celeba" / "Thumbs.db").write_bytes(b"x")
+    (faces / "img_align_celeba" / "gone.jpg").symlink_to(faces / "nowhere.jpg")
+    assert len(load()) == 12
+
+
+def test_a_picture_that_leads_nowhere_is_missing(faces):
+    (faces / "img_align_celeba" / "000009.jpg").unlink()
+    (faces / "img_align_celeba" / "000009.jpg").symlink_to(faces / "nowhere.jpg")
+    with pytest.raises(data.DataError, match=r"000009.jpg is missing, but named in the lists"):
+        load()
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (b"", "no picture"),
+        (b"<html>quota exceeded</html>", "no picture"),
+        ("cut", "cut short or damaged"),
+        ((640, 480), "it has 640×480 pixels, but an aligned face has 178×218"),
+        ((218, 178), "it has 218×178 pixels"),
+    ],
+)
+def test_a_picture_that_is_no_face_stops_with_its_name(faces, content, reason):
+    path = faces / "img_align_celeba" / "000013.jpg"
+    if isinstance(content, tuple):
+        Image.new("RGB", content).save(path)
+    else:
+        path.write_bytes(path.read_bytes()[:-100] if content == "cut" else content)
+    for _ in range(2):
+        with pytest.raises(data.DataError) as caught:
+            load()
+        assert f"The picture {path} cannot be read: {reason}" in str(caught.value)
+    assert not list(faces.parent.rglob("pictures.*")), "nothing half-made is left"
+    assert not [file for file in faces.parent.rglob("*") if ".tmp" in file.name]
+
+
+def test_a_missing_folder_of_pictures_is_named(faces):
+    (faces / "img_align_celeba").rename(faces / "elsewhere")
+    with pytest.raises(data.DataError, match=r"The folder .*img_align_celeba is missing: it holds"):
+        load()
+
+
+@pytest.mark.parametrize("fraction", [0, -1, 1.5, float("nan")])
+def test_an_impossible_fraction_is_refused(faces, fraction):
+    with pytest.raises(ValueError, match=f"above 0 and at most 1, got {fraction}"):
+        load(fraction=fraction)
+
+
+@pytest.mark.parametrize("size", [0, -1, 7, 179, 1000])
+def test_an_impossible_size_is_refused(faces, size):
+    with pytest.raises(ValueError, match=f"from 8 to 178 pixels, got {size}"):
+        data.load("celeba", image_size=size)
+
+
+def test_options_of_other_data_sets_are_refused(faces):
+    for how in ({"channels": 1}, {"strict": True}, {"channels": 3, "fraction": 0.5}):
+        with pytest.raises(ValueError, match=r"channels and strict are for folder:PATH, not for celeba"):
+            data.load("celeba", **how)
+    for name in ("mnist", "folder:x"):
+        with pytest.raises(ValueError, match="fraction is for celeba"):
+            data.load(name, fraction=0.5)
+    with pytest.raises(ValueError, match="Unknown split"):
+        data.load("celeba", "validation")
+
+
+# -- nothing there ----------------------------------------------------------------------------------
+
+
+def test_without_celeba_and_network_it_is_said_where_to_put_it(machine):
+    with pytest.raises(data.DataError) as caught:
+        load()
+    assert "CelebA is not here and cannot be downloaded" in str(caught.value)
+    assert str(machine / "data" / "celeba") in str(caught.value) and "gdown" in str(caught.value)
+    assert not (machine / "data").exists()
+
+
+def test_torchvision_without_gdown_is_the_same_sentence(machine, monkeypatch):
+    monkeypatch.delenv("LESSONS_OFFLINE")
+    monkeypatch.setitem(sys.modules, "gdown", None)  # importing it fails
+    with pytest.raises(data.DataError, match="cannot be downloaded: put its aligned faces"):
+        load()
+
+
+class QuotaError(Exception):
+    """Like gdown's own error: of no kind that says network."""
+
+
+@pytest.mark.parametrize(
+    "error", [QuotaError("too many users"), ConnectionError(), RuntimeError("File not found or corrupted.")]
+)
+def test_a_download_that_fails_is_a_sentence_and_what_it_left_is_no_celeba(machine, monkeypatch, error):
+    import torchvision.datasets
+
+    def refuse(root, download):
+        (Path(root) / "celeba").mkdir(parents=True, exist_ok=True)
+        (Path(root) / "celeba" / "img_align_celeba.zip").write_bytes(b"<html>")
+        raise error
+
+    monkeypatch.delenv("LESSONS_OFFLINE")
+    monkeypatch.setattr(torchvision.datasets, "CelebA", refuse)
+    for _ in range(2):
+        with pytest.raises(data.DataError, match="CelebA is not here and cannot be downloaded"):
+            load()
+
+
+def test_a_full_disk_during_the_download_is_named(machine, monkeypatch):
+    def full(root):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.delenv("LESSONS_OFFLINE")
+    monkeypatch.setattr(celeba, "download", full)
+    with pytest.raises(data.DataError, match=r"CelebA cannot be written to .*: No space left on device"):
+        load()
+
+
+def test_what_is_downloaded_is_used(machine, monkeypatch):
+    monkeypatch.delenv("LESSONS_OFFLINE")
+    monkeypatch.setattr(celeba, "download", lambda root: make_celeba(root / "celeba"))
+    assert len(load()) == 12
+
+
+# -- what is kept -----------------------------------------------------------------------------------
+
+
+def test_pictures_are_decoded_once_for_each_size_and_share(faces, decoded):
+    first = load().images[:]
+    assert len(decoded) == COUNT
+    assert torch.equal(load().images[:], first) and len(load("test")) == 4
+    assert len(decoded) == COUNT
+    load(image_size=16)
+    load(fraction=0.5)
+    assert len(decoded) == 2 * COUNT + COUNT // 2
+    load(image_size=16)
+    load(fraction=0.5)
+    assert len(decoded) == 2 * COUNT + COUNT // 2, "the two are kept beside the whole"
+
+
+def test_a_changed_picture_is_decoded_anew(faces, decoded):
+    load()
+    Image.new("RGB", SMALL, colour(17)).save(faces / "img_align_celeba" / "000003.jpg", quality=95)
+    os.utime(faces / "img_align_celeba" / "000003.jpg", (1, 1))
+    assert numbers(load())[3] == 17 and len(decoded) == 2 * COUNT
+
+
+def kept_file(machine):
+    [file] = (machine / "data" / "faces").rglob("pictures.npy")
+    return file
+
+
+def test_a_kept_file_that_was_cut_short_is_made_anew(machine, faces, decoded):
+    expected = load().images[:]
+    file = kept_file(machine)
+    os.truncate(file, file.stat().st_size - 5000)
+    assert torch.equal(load().images[:], expected) and len(decoded) == 2 * COUNT
+    kept_file(machine).with_suffix(".json").write_text("{")
+    assert torch.equal(load().images[:], expected) and len(decoded) == 3 * COUNT
+
+
+def test_a_kept_file_that_is_cut_or_lost_while_in_use_is_a_sentence(machine, faces):
+    images, file = load(), kept_file(machine)
+    os.truncate(file, file.stat().st_size - 3 * 32 * 32 * 10)
+    assert images.batch(torch.tensor([2]))[0].shape == (1, 3, 32, 32), "what is there is read"
+    with pytest.raises(data.DataError, match=r"pictures.npy is cut short: delete it and load the data again"):
+        images.batch(torch.tensor([2, 11]))
+    file.unlink()
+    with pytest.raises(data.DataError, match=r"pictures.npy cannot be read: No such file"):
+        images.batch(torch.tensor([2]))
+
+
+def test_where_nothing_can_be_kept_the_pictures_are_in_memory(faces, machine, monkeypatch, capsys):
+    @contextmanager
+    def full(path):
+        raise WriteError(f"{path} cannot be written: No space left on device.")
+        yield
+
+    expected = {split: images.images[:] for split, images in splits().items()}
+    (machine / "data" / "faces").rename(machine / "gone")
+    capsys.readouterr()
+    monkeypatch.setattr(decoding, "atomic_write", full)
+    for split, images in splits().items():
+        assert isinstance(images.images, torch.Tensor) and torch.equal(images.images, expected[split])
+        assert numbers(images.subset(torch.tensor([1, 0]))) == numbers(images)[1::-1]
+    err = capsys.readouterr().err
+    assert err.count("are not kept for the next time, but held in memory") == 1 and "No space left" in err
+    assert not list((machine / "data").rglob("pictures.npy"))
+
+
+def test_rows_are_read_like_a_tensors(machine):
+    whole = torch.randint(256, (9, 3, 4, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    np.save(machine / "x.npy", whole.numpy())
+    order = torch.tensor([8, 0, 3, 3, 5])
+    found, expected = rows.RowFile(machine / "x.npy", order), whole[order]
+    assert found.shape == expected.shape and len(found) == 5 and found.dtype == torch.uint8
+    for index in (
+        0,
+        -1,
+        slice(1, 4),
+        slice(None),
+        torch.tensor([4, 0, 0]),
+        torch.tensor([], dtype=torch.long),
+    ):
+        assert torch.equal(found[index], expected[index])
+    picked = found.pick(torch.tensor([3, 1]))
+    assert torch.equal(picked[:], expected[[3, 1]]) and torch.equal(picked[0], expected[3])
+    found[0][:] = 0
+    assert torch.equal(found[:], expected), "what a caller writes there stays its own"
+    with pytest.raises(IndexError):
+        found[5]
+
+
+# -- names ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Smiling", "smiling", " SMILING ", "wearing hat", "Wearing-Hat", "wearing_hat", "5 o clock shadow"],
+)
+def test_names_are_found_however_they_are_written(name):
+    plain = "".join(c for c in name.lower() if c.isalnum())
+    assert data.ATTRIBUTES[data.attribute_index(name)].replace("_", "").lower() == plain
+
+
+@pytest.mark.parametrize(
+    "name, near",
+    [("smilng", "Smiling"), ("glasses", "Eyeglasses"), ("wearing a hat", "Wearing_Hat"), ("man", "Male")],
+)
+def test_an_unknown_attribute_is_told_what_is_near(name, near):
+    with pytest.raises(ValueError) as caught:
+        data.attribute_index(name)
+    hint = str(caught.value).partition("did you mean ")[2]
+    assert str(caught.value).startswith(f"Unknown attribute {name!r}: ") and near in hint, str(caught.value)
+
+
+def test_a_name_like_no_other_is_told_all():
+    with pytest.raises(ValueError, match=r"choose one of 5_o_Clock_Shadow, .*, Young"):
+        data.attribute_index("qqq")
+    with pytest.raises(ValueError, match="Unknown animal '': choose one of cat, dog"):
+        place_of("", ("cat", "dog"), "animal")
+    with pytest.raises(ValueError) as caught:
+        data.attribute_index("hair")
+    assert str(caught.value).count("_Hair") == 5, "five at most"
+
+
+# -- one face in a file -------------------------------------------------------------------------------
+
+
+def test_a_face_of_celebas_shape_is_cut_and_a_square_is_taken_whole(machine, faces):
+    path = faces / "img_align_celeba" / "000008.jpg"
+    assert np.array_equal(data.read_face(path, 32), load().images[8].numpy()), "cut as in training"
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(machine / "cut.png")
+    assert np.array_equal(data.read_face(machine / "cut.png"), pixels.transpose(2, 0, 1))
+    assert data.read_face(machine / "cut.png", 48).shape == (3, 48, 48)
+    Image.new("L", (40, 40), 77).save(machine / "grey.png")
+    assert (data.read_face(machine / "grey.png", 64) == 77).all(), "grey is shown in all channels"
+
+
+@pytest.mark.parametrize("size", [(640, 480), (20, 20), (178, 178 * 2), (218, 178)])
+def test_a_picture_of_another_shape_is_refused_with_what_is_allowed(machine, size):
+    Image.new("RGB", size).save(machine / "x.png")
+    with pytest.raises(data.DataError) as caught:
+        data.read_face(machine / "x.png")
+    told = str(caught.value)
+    assert f"it has {size[0]}×{size[1]} pixels, but an aligned face has 178×218" in told
+    assert "a square of at least 32 pixels" in told and "\n" not in told and str(machine / "x.png") in told
+
+
+def test_what_is_no_picture_is_refused(machine):
+    (machine / "text.jpg").write_text("no picture")
+    Image.new("RGB", WHOLE, "red").save(machine / "whole.jpg")
+    (machine / "cut.jpg").write_bytes((machine / "whole.jpg").read_bytes()[:-200])
+    (machine / "folder").mkdir()
+    for name in ("text.jpg", "cut.jpg", "folder", "nowhere.jpg"):
+        with pytest.raises(data.DataError, match=rf"The picture .*{name} cannot be used: "):
+            data.read_face(machine / name)
+
+
+# -- the command line ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command and return (exit status, stdout, stderr)."""
+
+    def run(command, *more):
+        capsys.readouterr()
+        status = cli.main([*command.split(), *map(str, more)])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+SHORT = "--image-size 32 --epochs 1 --batch-size 6 --timesteps 10 --device cpu --precision float32"
+
+
+@pytest.mark.parametrize("model", ["denoiser", "classifier", "evaluator"])
+def test_each_model_is_trained_and_its_card_says_on_what(faces, run, machine, model):
+    status, _, err = run(f"train celeba --model {model} {SHORT} --sample-every 1")
+    assert status == 0, err
+    drawn = list((machine / "runs").rglob("samples_epoch_001.png"))
+    assert len(drawn) == (model == "denoiser"), "drawn without labels"
+    network, _, card = load_pretrained(machine / "runs" / f"celeba-{model}" / f"celeba-{model}.safetensors")
+    assert network.config.image_size == 32
+    assert network.config.num_classes == (0 if model == "denoiser" else 40)
+    assert card["class_names"] == list(data.ATTRIBUTES)
+    told = card["training"]["data"]
+    assert "non-commercial research only: 20 of CelebA's" in told and str(machine) not in told
+
+
+def test_a_classifier_of_two_attributes_from_half_the_faces(faces, run, machine):
+    more = ("--attribute", "smiling,Wearing Hat", "--fraction", "0.5", "--output-dir", "mine")
+    status, _, err = run(f"train celeba --model classifier {SHORT}", *more)
+    assert status == 0, err
+    network, _, card = load_pretrained(machine / "mine" / "celeba-classifier.safetensors")
+    assert network.config.num_classes == 2 and network.config.multi_label
+    assert card["class_names"] == ["Smiling", "Wearing_Hat"]
+    assert "used 6 for training, 2 for validation and 2 for testing" in card["training"]["data"]
+
+
+WRONG_WORDS = {
+    "--attribute smilng": "Unknown attribute 'smilng': did you mean Smiling",
+    "--attribute Smiling,glasses": "Unknown attribute 'glasses': did you mean Eyeglasses",
+    "--fraction 0": "The fraction must be above 0 and at most 1, got 0.0.",
+    "--fraction 1.5": "The fraction must be above 0 and at most 1, got 1.5.",
+    "--fraction half": "'half' is not a number",
+    "--image-size 50": "The image size must be a multiple of 16 from 32 on, got 50.",
+    "--image-size 0": "The image size must be a multiple of 16 from 32 on, got 0.",
+    "--image-size 192": "The image size must be from 8 to 178 pixels, got 192.",
+    "--model clean-classifier": "Unknown model 'clean-classifier'",
+    "--strict": "--strict belongs to folder:PATH",
+    "--channels 1": "--channels belongs to folder:PATH",
+    "--flip": "--flip belongs to folder:PATH",
+}
+
+
+@pytest.mark.parametrize("words", WRONG_WORDS)
+def test_a_wrong_word_on_the_command_line_is_one_sentence(faces, run, words):
+    status, out, err = run(f"train celeba --epochs 1 {words}")
+    assert status == 2 and out == "" and "Traceback" not in err
+    assert WRONG_WORDS[words] in " ".join(err.split())
+
+
+def test_attributes_and_fractions_are_celebas_alone(run):
+    for words in ("mnist --attribute Smiling", "cifar10 --fraction 0.5", "mnist --image-size 32"):
+        status, _, err = run(f"train {words}")
+        assert status == 2 and f"{words.split()[1]} belongs to celeba" in err
+
+
+def sentence(err):
+    """What a user reads last; a progress bar may stand before it on its line."""
+    return err.strip().splitlines()[-1].split("\r")[-1].strip()
+
+
+def test_wrong_data_is_one_sentence_on_the_command_line(faces, run, machine):
+    def refused(message):
+        status, out, err = run(f"train celeba --model evaluator {SHORT}")
+        assert status == 2 and out == "" and "Traceback" not in err
+        assert message in sentence(err)
+
+    broken = faces / "img_align_celeba" / "000002.jpg"
+    content = broken.read_bytes()
+    broken.write_bytes(content[:-50])
+    refused("000002.jpg cannot be read: cut short or damaged.")
+    broken.write_bytes(content)
+    edit(faces / ATTRIBUTES, row("000003.jpg", lambda line: line[:-3]))
+    refused("the row of 000003.jpg must have 40 times 1 or -1.")
+    (faces / PARTITION).unlink()
+    refused("list_eval_partition.txt is missing")
+    faces.rename(machine / "away")
+    refused("CelebA is not here and cannot be downloaded")
+
+
+def test_the_recipes_fit_the_data():
+    found = recipes.celeba_recipes(image_size=48, num_attributes=3)
+    assert found["denoiser"].build().config.image_size == 48
+    for model in ("classifier", "evaluator"):
+        assert found[model].build().config.num_classes == 3
+    for size in (0, 16, 40):
+        with pytest.raises(ValueError, match=f"a multiple of 16 from 32 on, got {size}"):
+            recipes.celeba_recipes(image_size=size)
+
+
+# -- memory -------------------------------------------------------------------------------------------
+
+MEASURE = """
+import pathlib, resource, sys
+import torch
+from lessons_lib import data
+here = pathlib.Path(sys.argv[1])
+data._data_roots = lambda: [here / "data"]
+images = data.load("celeba", "train", image_size=64, fraction=float(sys.argv[2]))
+total = 0.0
+for start in range(0, len(images), 64):
+    x_0, y = images.batch(torch.arange(start, min(start + 64, len(images))))
+    total += float(x_0.mean())
+status = pathlib.Path("/proc/self/status")
+if status.exists():  # ru_maxrss would begin with the peak of the process that started this one
+    [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+    peak = int(line.split()[1]) * 1024
+else:  # macOS counts bytes
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(len(images), round(peak / 2**20, 1))
+"""
+
+
+def peak_of(machine, fraction):
+    """(training faces, peak memory in MB) of a fresh process that decodes them and walks through them."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "LESSONS_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", MEASURE, str(machine), str(fraction)]
+    done = subprocess.run(command, env=environment, cwd=machine, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    count, peak = done.stdout.split()
+    return int(count), float(peak)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process's peak is not to be had from the library here")
+def test_ten_thousand_faces_take_no_more_memory_than_one_thousand(machine):
+    folder = machine / "data" / "celeba"
+    pictures = folder / "img_align_celeba"
+    pictures.mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(0, 256, (4, 11, 9, 3), dtype=np.uint8)
+    contents = []
+    for k in range(4):
+        Image.fromarray(noise[k]).resize(SMALL).save(machine / "one.jpg")
+        contents.append((machine / "one.jpg").read_bytes())
+    for k in range(10_000):
+        (pictures / f"{k:06d}.jpg").write_bytes(contents[k % 4])
+    write_lists(folder, 10_000)
+    edit(folder / PARTITION, lambda text: text.replace(".jpg 1", ".jpg 0").replace(".jpg 2", ".jpg 0"))
+    few, peak_of_few = peak_of(machine, 0.1)
+    many, peak_of_many = peak_of(machine, 1.0)
+    assert (few, many) == (1000, 10_000)
+    print(f"{few} faces: {peak_of_few} MB, {many} faces: {peak_of_many} MB")
+    assert peak_of_many - peak_of_few < 60, (peak_of_few, peak_of_many)  # MB; in memory they would be 123
+
+
+# -- the real faces -----------------------------------------------------------------------------------
+
+REAL = next(
+    (Path(r) for r in (os.environ.get("LESSONS_DATA"), ROOT / "data") if r and Path(r, "celeba").is_dir()),
+    None,
+)
+
+
+@pytest.mark.skipif(REAL is None, reason="needs the real CelebA in $LESSONS_DATA or data/")
+def test_the_real_faces_and_what_is_true_of_them(machine, monkeypatch):
+    (machine / "data").mkdir()
+    (machine / "data" / "celeba").symlink_to(REAL.resolve() / "celeba")
+    images = load(image_size=64, fraction=0.03)
+    assert len(images) > 100 and images.images.shape[1:] == (3, 64, 64)
+    share = dict(zip(images.class_names, images.labels.float().mean(0).tolist(), strict=True))
+    assert 0.35 < share["Smiling"] < 0.62 and 0.3 < share["Male"] < 0.55 and share["Bald"] < 0.08
+    x_0, _ = images.batch(torch.arange(len(images)))
+    mean, spread = x_0.mean((0, 1)), x_0.std((0, 1))
+    assert (mean - mean.flip(1)).abs().mean() < 0.12, "faces are the same on both sides, on the average"
+    assert mean[24:40, 24:40].mean() > mean[48:, :8].mean(), "skin in the middle, hair and dark at the sides"
+    assert spread.mean() > 0.3
