@@ -35,7 +35,7 @@ def main() -> None:
         for name, column in zip(faces.class_names, faces.labels.float().T, strict=True)
     ]
     with atomic_write(given.out) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

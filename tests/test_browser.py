@@ -25,9 +25,16 @@ from browser_tools import (
     write_notebook,
 )
 
-START, NOISE, UNET, GRIDS, LESSON_11 = (
+START, NOISE, UNET, GRIDS, LESSON_11, LESSON_12 = (
     ROOT / "notebooks" / f"{name}.ipynb"
-    for name in ("00_start_here", "01_forward_process", "02_unet", "08_counterfactual_grids", "11_colour")
+    for name in (
+        "00_start_here",
+        "01_forward_process",
+        "02_unet",
+        "08_counterfactual_grids",
+        "11_colour",
+        "12_faces",
+    )
 )
 pytestmark = MARKS
 
@@ -160,8 +167,9 @@ def run_lesson(lab, page, path: Path) -> None:
         (START, "Target digit", "img[alt^='The drawn image']"),
         (GRIDS, "Replay target", "img[alt^='The estimate,'][alt*=' to ']"),
         (LESSON_11, "Class", "img[alt^='Picture 1 of class']"),
+        (LESSON_12, "Guidance scale", "img[alt^='Face 1 after']"),
     ],
-    ids=["00", "08", "11"],
+    ids=["00", "08", "11", "12"],
 )
 def test_the_target_slider_of_a_lesson_shows_another_digit(lab, page, path, target, picture):
     if not path.exists():

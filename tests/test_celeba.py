@@ -133,7 +133,7 @@ def test_each_split_has_its_pictures_with_their_own_answers(faces, capsys):
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and "Decoding 20 faces in" in err, "said once, on stderr"
     note = sets["train"].note
-    assert "20 of CelebA's 202,599 faces" in note and "12 for training, 4 for validation and 4" in note
+    assert "20 of the 202,599 faces at" in note and "12 for training, 4 for validation and 4" in note
     assert str(faces.parent) not in note, "no path of this machine on a card"
 
 
@@ -611,7 +611,7 @@ def test_each_model_is_trained_and_its_card_says_on_what(faces, run, machine, mo
     assert network.config.num_classes == (0 if model == "denoiser" else 40)
     assert card["class_names"] == list(data.ATTRIBUTES)
     told = card["training"]["data"]
-    assert "non-commercial research only: 20 of CelebA's" in told and str(machine) not in told
+    assert "non-commercial research only: 20 of the 202,599 faces" in told and str(machine) not in told
 
 
 def test_a_classifier_of_two_attributes_from_half_the_faces(faces, run, machine):

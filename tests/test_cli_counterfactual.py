@@ -183,4 +183,4 @@ def test_what_is_wrong_is_one_sentence_and_writes_nothing(run, tmp_path, words):
 
 def test_unknown_data_set(capsys):
     assert cli.main(["counterfactual", "cifar10", "--index", "1", "--out", "x.png"]) == 2
-    assert "Unknown data set 'cifar10': choose mnist." in capsys.readouterr().err
+    assert "Unknown data set 'cifar10': choose mnist or celeba." in capsys.readouterr().err

@@ -533,7 +533,8 @@ BAD_COMMANDS = {
     "train mnist --strict": "--strict belongs to folder:PATH, your own pictures.",
     "train mnist --image-size 32": "--image-size belongs to folder:PATH, your own pictures.",
     "train mnist --no-flip": "--flip belongs to folder:PATH, your own pictures.",
-    "train pets": "Unknown data set 'pets': choose mnist, cifar10 or celeba. (Your own pictures: folder:PATH.)",
+    "train pets": "Unknown data set 'pets': choose mnist, cifar10 or celeba. (Your own pictures: "
+    "folder:PATH.)",
     "sample folder:pets --out x.png": "train folder:pets first, or name them with --weights.",
     "evaluate folder:pets": "Your own pictures are for train and sample: choose mnist, cifar10 or celeba.",
 }

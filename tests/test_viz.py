@@ -154,3 +154,7 @@ def test_boxes_of_a_drawing_do_not_overlap():
         boxes = [patch.get_extents() for patch in viz.draw_unet(config).axes[0].patches]
         for i, one in enumerate(boxes):
             assert not any(one.overlaps(other) for other in boxes[i + 1 :])
+
+
+def test_a_gif_of_one_frame_is_written():
+    assert viz.gif_bytes([np.zeros((4, 5, 3), np.uint8)])[:3] == b"GIF"

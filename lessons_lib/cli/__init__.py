@@ -169,6 +169,8 @@ def _evaluate(given: dict) -> None:
     from lessons_lib.cli import evaluating, faces, reading, sweeping
 
     dataset, device, card, json = (given[name] for name in ("dataset", "device", "card", "json"))
+    if dataset != "celeba":
+        faces.refuse(given, ("attribute", "num_counterfactuals"))
     if dataset == "counterfactuals":
         from lessons_lib.cli import axioms
 
@@ -177,7 +179,6 @@ def _evaluate(given: dict) -> None:
         from lessons_lib.cli import face_measures
 
         return face_measures.run(given)
-    faces.refuse(given, ("attribute", "num_counterfactuals"))
     for name in INTERVENING:
         if given[name] is not None:
             raise ValueError(f"--{name.replace('_', '-')} belongs to evaluate counterfactuals.")

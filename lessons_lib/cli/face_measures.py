@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 
 import torch
@@ -22,8 +23,9 @@ from lessons_lib.cli.face_study import (
     intervention,
     measure_counterfactuals,
     run_sweep,
+    subjects,
 )
-from lessons_lib.cli.faces import DENOISER, STEPS, guidance_of
+from lessons_lib.cli.faces import DENOISER, STEPS, attributes_of, check_same_size, guidance_of
 from lessons_lib.generation import GenerationRequest, check_counterfactual, with_defaults
 from lessons_lib.names import place_of
 
@@ -38,17 +40,19 @@ def run(given: dict) -> None:
     _check(given)
     device = resolve_device(given["device"])
     judge = Judge.load("celeba", given["evaluator_weights"], device)
-    names = tuple(weights.read_card(judge.name)["class_names"])
-    study = Study(judge, names, place_of(given["attribute"] or ATTRIBUTE, names, "attribute"))
+    names = attributes_of(judge)
     if given["evaluator"]:
         return run_evaluator(judge, names, given["card"], given["json"])
+    study = Study(judge, names, place_of(given["attribute"] or ATTRIBUTE, names, "attribute"))
+    given["attribute"] = study.attribute  # as it is spelled, for the command
+    check_same_size(judge, given["weights"] or DENOISER)
     if given["sweep"]:
         return run_sweep(study, given)
     name = given["weights"] or DENOISER
     _check_requests(study, given)
-    reference = reference_of(judge)
     if given["card"]:
         _check_card(name)
+    faces, reference = subjects(study, given["num_counterfactuals"]), reference_of(judge)
     result = {
         "command": command_of(given, ("guidance_scale", "num_samples", "num_counterfactuals", "depth")),
         "attribute": study.attribute,
@@ -56,11 +60,13 @@ def run(given: dict) -> None:
         "evaluator_sha256": judge.sha256,
         "weights_sha256": weights.read_card(name)["sha256"],
         "drawn": measure_drawn(study, given, reference),
-        "counterfactuals": measure_counterfactuals(study, given),
+        "counterfactuals": measure_counterfactuals(study, given, faces),
     }
     if given["card"]:
         card = weights.read_card(name)
-        weights.write_card(name, card | {"metrics": card.get("metrics", {}) | {"evaluations": [result]}})
+        measured = card.get("metrics", {})
+        others = [row for row in measured.get("evaluations", []) if row["attribute"] != study.attribute]
+        weights.write_card(name, card | {"metrics": measured | {"evaluations": [*others, result]}})
     print(json.dumps(result) if given["json"] else report(result))
 
 
@@ -68,7 +74,8 @@ def _check(given: dict) -> None:
     for option in REFUSED:
         if given[option]:
             raise ValueError(f"--{tables.option(option)} does not belong to evaluate celeba.")
-    guidance_of(given)
+    if guidance_of(given) == "none":
+        raise ValueError("Faces are measured with and without guidance: leave out --guidance none.")
     if given["evaluator"] and given["sweep"]:
         raise ValueError("--sweep and --evaluator do not go together.")
     for option, usual in (("num_samples", NUM_SAMPLES), ("num_counterfactuals", NUM_FACES)):
@@ -112,7 +119,7 @@ def measure_drawn(study: Study, given: dict, reference: metrics.Reference) -> di
             "settings": sampling.describe(request),
             "read_as_yes": share_json(metrics.share_of_yes(read[:, study.place])),
             "fid": _fid(study.judge, reference, images),
-            "diversity": round(spread, 4),
+            "diversity": None if math.isnan(spread) else round(spread, 4),
         }
         if target is not None:  # the same noises: each face beside its unguided twin
             found[asked]["drift"] = drifts_json(

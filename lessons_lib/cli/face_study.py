@@ -78,7 +78,7 @@ def drifts_json(drifts: Iterable[metrics.Drift]) -> dict:
     return {
         drift.name: {
             "mean": round(drift.mean, 4),
-            "interval_95": [round(end, 4) for end in drift.mean.interval],
+            "interval_95": interval_json(drift.mean, 4),
             "read_as_yes": [round(drift.before.value, 4), round(drift.after.value, 4)],
             "changed": round(drift.changed.value, 4),
         }
@@ -112,9 +112,8 @@ def subjects(study: Study, count: int) -> Subjects:
     raise data.DataError(f"Only {found} test faces are read right: ask for fewer --num-counterfactuals.")
 
 
-def measure_counterfactuals(study: Study, given: dict) -> dict:
+def measure_counterfactuals(study: Study, given: dict, faces: Subjects) -> dict:
     """Real test faces sent to the other answer: flips, distance, drift; and what inversion alone does."""
-    faces = subjects(study, given["num_counterfactuals"])
     found = {
         "num_faces": len(faces.images),
         "which": "the first test faces whose attribute is read as labelled, sent to the other answer",
@@ -152,8 +151,12 @@ def flips_json(study: Study, faces: Subjects, images: Tensor) -> dict:
 
 
 def _mean_json(mean: metrics.Mean) -> dict:
-    interval = [round(end, 5) for end in mean.interval] if mean.total > 1 else None
-    return {"value": round(mean, 5), "interval_95": interval, "total": mean.total}
+    return {"value": round(mean, 5), "interval_95": interval_json(mean, 5), "total": mean.total}
+
+
+def interval_json(mean: metrics.Mean, digits: int) -> list[float] | None:
+    """None for one image: it says nothing of others, and JSON has no nan."""
+    return [round(end, digits) for end in mean.interval] if mean.total > 1 else None
 
 
 # -- the sweep -------------------------------------------------------------------------------------

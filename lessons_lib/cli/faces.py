@@ -61,6 +61,27 @@ def guidance_of(given: dict) -> str:
     return "none" if given["guidance"] == "none" else "classifier"
 
 
+def attributes_of(judge: Judge) -> tuple[str, ...]:
+    """What an evaluator reads.
+
+    Raises:
+        WeightsError: if it reads classes, or its card does not name its attributes.
+    """
+    if not judge.model.config.multi_label:
+        raise weights.WeightsError(f"The evaluator {judge.name!r} reads classes, not attributes.")
+    names = tuple(weights.read_card(judge.name).get("class_names") or ())
+    if len(names) != judge.num_classes:
+        raise weights.WeightsError(f"The card of {judge.name!r} does not name all attributes that it reads.")
+    return names
+
+
+def check_same_size(judge: Judge, denoiser: str) -> None:
+    """Raise ValueError now if the evaluator could not read what the denoiser draws."""
+    its, mine = (config.image_size for config in (load_model(denoiser)[0].config, judge.model.config))
+    if its != mine:
+        raise ValueError(f"{denoiser} draws {its} pixels a side but {judge.name} reads {mine}.")
+
+
 # -- sample ----------------------------------------------------------------------------------------
 
 
@@ -106,6 +127,8 @@ def _sample_target(given: dict) -> int | None:
         raise ValueError("--guidance none asks for nothing: leave out --target.")
     if target is not None and attribute is None:
         raise ValueError(f"--target {told} needs an --attribute, such as Smiling.")
+    if attribute is None and given["guidance"] == "classifier":
+        raise ValueError("--guidance classifier needs an --attribute, such as Smiling.")
     if attribute is None or told == "none" or given["guidance"] == "none":
         for option in ("guidance_scale", "classifier"):
             if given[option] is not None:
@@ -140,7 +163,8 @@ def counterfactual(given: dict) -> None:
     request = _intervention(given)
     check_counterfactual(request)
     judge = Judge.load("celeba", given["evaluator_weights"], request.device)
-    names = weights.read_card(judge.name)["class_names"]
+    names = attributes_of(judge)
+    check_same_size(judge, request.weights)
     place = place_of(given["attribute"], names, "attribute")
     source, named = _face(given, load_model(request.weights)[0].config.image_size)
     before = metrics.read_attributes(judge.model, source)[0]
@@ -211,7 +235,7 @@ def _measures(
     return {
         "read_before": mine[0],
         "read_after": mine[1],
-        "flipped": (mine[1] >= 0.5) == (request.targets[0] == 1),
+        "flipped": bool(after[place] >= 0.5) == (request.targets[0] == 1),
         "l1": round(float((in_8_bits(images) - source).abs().mean()) / 2, 5),
         "others": dict(sorted(pairs.items(), key=lambda pair: -abs(pair[1][1] - pair[1][0]))),
         **{field: getattr(request, field) for field in fields},

@@ -167,7 +167,8 @@ Spacing = Annotated[str | None, Option(help=SPACING_HELP)]
 Steps = Annotated[
     int | None,
     Option(
-        help="Network evaluations an image, 1 to T. [default: the card's; 25 of evaluate counterfactuals]"
+        help="Network evaluations an image, 1 to T. [default: the card's; of evaluate counterfactuals "
+        "25, of evaluate celeba 50]"
     ),
 ]
 Weights = Annotated[str | None, Option(help=WEIGHTS_HELP)]
@@ -193,7 +194,7 @@ NumSamples = Annotated[
     int | None,
     Option(
         help="Images drawn, in the training set's class frequencies; of counterfactuals, the first test "
-        "images. [default: 2000; of counterfactuals 1000, in a --sweep 200]"
+        "images. [default: 2000; of counterfactuals 1000, in a --sweep 200; of celeba 1000]"
     ),
 ]
 InterventionMethod = Annotated[
@@ -206,7 +207,9 @@ InterventionMethod = Annotated[
 InterventionDepth = Annotated[
     int | None,
     Option(
-        help="Of counterfactuals: the timestep that an image is taken back to. [default: T-1]", metavar="T0"
+        help="Of counterfactuals: the timestep that an image is taken back to. [default: T-1; of celeba the "
+        "classifier's card's]",
+        metavar="T0",
     ),
 ]
 NullImages = Annotated[
@@ -231,7 +234,10 @@ Sweep = Annotated[
 ]
 Scales = Annotated[
     str | None,
-    Option(help="Of --sweep. [default: 0,0.5,1,2,4,8; of counterfactuals 1,2,3,4]", metavar="LIST"),
+    Option(
+        help="Of --sweep. [default: 0,0.5,1,2,4,8; of counterfactuals 1,2,3,4; of celeba 0,1,2,4,8]",
+        metavar="LIST",
+    ),
 ]
 Methods = Annotated[
     str | None,
@@ -243,7 +249,9 @@ Methods = Annotated[
 ]
 Depths = Annotated[
     str | None,
-    Option(help="Of --sweep, of counterfactuals. [default: 400,600,800,999]", metavar="LIST"),
+    Option(
+        help="Of --sweep, of counterfactuals. [default: 400,600,800,999; of celeba 500,700]", metavar="LIST"
+    ),
 ]
 Samplers = Annotated[str | None, Option(help="Of --sweep. [default: the card's]", metavar="LIST")]
 StepCounts = Annotated[

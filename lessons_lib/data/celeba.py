@@ -109,7 +109,8 @@ def read(
         raise DataError(f"{root / FOLDER / SPLIT_LIST} names no picture of the split {split!r}.")
     labels = torch.from_numpy(attributes[[places[row] for row in rows]])
     images = RowFile(kept, rows) if found.is_kept else found.images[rows]
-    return ImageSet(images, labels.long(), ATTRIBUTES, "celeba", _note(len(names), splits, fraction))
+    note = _note(_size_of(folder / names[0]), splits, fraction)
+    return ImageSet(images, labels.long(), ATTRIBUTES, "celeba", note)
 
 
 def read_celeba_face(path: Path, size: int, channels: int = 3) -> np.ndarray:
@@ -262,10 +263,18 @@ def _chosen(splits: np.ndarray, fraction: float) -> list[int]:
     return sorted(places)
 
 
-def _note(count: int, splits: np.ndarray, fraction: float) -> str:
+def _size_of(path: Path) -> str:
+    """ "178×218", of the picture as it is."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return f"{image.width}×{image.height}"
+
+
+def _note(size: str, splits: np.ndarray, fraction: float) -> str:
     train, val, test = (math.ceil(fraction * int((splits == part).sum())) for part in range(len(SPLITS)))
-    which = "all" if count > 200_000 else f"{count:,} of CelebA's 202,599 faces"
+    which = "all faces" if len(splits) > 200_000 else f"{len(splits):,} of the 202,599 faces"
     return (
-        f"{which}, split by {SPLIT_LIST}; used {train:,} for training, {val:,} for validation and {test:,} "
-        f"for testing."
+        f"{which} at {size} pixels, split by {SPLIT_LIST}; used {train:,} for training, {val:,} for "
+        f"validation and {test:,} for testing."
     )

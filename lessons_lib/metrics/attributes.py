@@ -92,13 +92,16 @@ def measure_flips(
         targets: [N], 1 or 0 for each.
 
     Raises:
-        ValueError: if there are no images, or not one counterfactual and target each.
+        ValueError: if there are no images, or not one counterfactual and target each, or not one name an
+            attribute.
     """
     check_pairs(originals, counterfactuals)
     if targets.shape != (len(originals),):
         raise ValueError(f"There are {targets.numel()} targets for {len(originals)} images.")
     originals, counterfactuals = to_8bit(originals), to_8bit(counterfactuals)
     before, after = (read_attributes(evaluator, images) for images in (originals, counterfactuals))
+    if len(names) != before.shape[1]:
+        raise ValueError(f"There are {len(names)} names for {before.shape[1]} attributes.")
     reached = (after[:, place] >= 0.5) == (targets.cpu() == 1)
     found = [Drift.of(name, before[:, k], after[:, k]) for k, name in enumerate(names) if k != place]
     return Flips(

@@ -302,7 +302,8 @@ def _card(
             "steps": min(recipe.steps, options.timesteps),
         }
         | ({"classifier": recipe.guide} if recipe.guide else {}),
-        "classifier": {"guidance_scale": recipe.guidance_scale, "spacing": recipe.spacing},
+        "classifier": {"guidance_scale": recipe.guidance_scale, "spacing": recipe.spacing}
+        | ({"counterfactual": dict(recipe.counterfactual)} if recipe.counterfactual else {}),
     }
     return {
         "class_names": list(images.class_names),

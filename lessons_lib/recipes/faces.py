@@ -59,6 +59,7 @@ def _denoiser(image_size: int) -> Recipe:
         "denoiser",
         OPTIONS,
         augment=random_flip,
+        sampler="ddpm",
         steps=50,
         guide="celeba-classifier",
         channels_last=True,
@@ -76,7 +77,9 @@ def _classifier(image_size: int, num_attributes: int) -> Recipe:
         "classifier",
         OPTIONS,
         augment=random_flip,
-        spacing="trailing",
+        guidance_scale=8.0,
+        spacing="trailing",  # as the unguided faces, so that both can share their noise
+        counterfactual={"guidance_scale": 32.0, "depth": 700},
         channels_last=True,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +48,7 @@ class Recipe:
         augment: varies the images before they are shown, in training only.
         sampler, steps, guidance_scale: what the card of a denoiser proposes; of a classifier guidance_scale.
         spacing: of the timesteps, what the card of a classifier proposes.
+        counterfactual: what the card of a classifier proposes for counterfactuals, guidance_scale and depth.
         guide: name of the classifier that the card of a denoiser proposes; empty if it needs none.
         channels_last: train with a pixel's channels side by side in memory, which suits wide convolutions.
     """
@@ -62,6 +63,7 @@ class Recipe:
     steps: int = 10
     guidance_scale: float = 2.0
     spacing: str = "logsnr"
+    counterfactual: Mapping[str, float] | None = None
     guide: str = ""
     channels_last: bool = False
 

@@ -23,7 +23,7 @@ def drift_figure(drifts: Mapping[str, Mapping[str, dict]], count: int = SHOWN, t
     names = sorted(first, key=lambda name: -abs(first[name]["mean"]))[:count][::-1]
     fig, ax = figure(7.0, 0.6 + 0.3 * len(names))
     thickness = 0.8 / len(drifts)
-    for k, ((series, mine), colour) in enumerate(zip(drifts.items(), COLOURS, strict=False)):
+    for k, ((series, mine), colour) in enumerate(zip(drifts.items(), itertools.cycle(COLOURS), strict=False)):
         places = [row + (len(drifts) / 2 - 0.5 - k) * thickness for row in range(len(names))]
         means = [100 * mine[name]["mean"] for name in names]
         ends = [[100 * abs(end - mine[name]["mean"]) for name in names for end in [_end(mine[name], side)]]
@@ -53,16 +53,18 @@ def face_sweep_figure(rows: Sequence[dict]):
         rows: of `evaluate celeba --sweep`, texts or numbers.
 
     Returns:
-        figure and its two axes. A line a depth; at each point stands its scale.
+        figure and its two axes. A line a depth, of each attribute; at each point stands its scale.
     """
     fig, axes = figure(8.0, 3.4, columns=2, sharey=True)
-    by_depth = itertools.groupby(sorted(rows, key=_place), key=lambda row: int(float(row["depth"])))
-    for (depth, mine), colour in zip(by_depth, itertools.cycle(COLOURS), strict=False):
+    lines = itertools.groupby(sorted(rows, key=_place), key=lambda row: _place(row)[:2])
+    several = len({row["attribute"] for row in rows}) > 1
+    for ((attribute, depth), mine), colour in zip(lines, itertools.cycle(COLOURS), strict=False):
         mine = list(mine)
+        label = f"{attribute}, depth {depth:g}" if several else f"depth {depth:g}"
         y = [100 * float(row["flipped"]) for row in mine]
         for ax, column in zip(axes, ("l1", "mean_drift"), strict=True):
             x = [float(row[column]) * (100 if column == "mean_drift" else 1) for row in mine]
-            ax.plot(x, y, "o-", ms=4, color=colour, label=f"depth {depth}")
+            ax.plot(x, y, "o-", ms=4, color=colour, label=label)
             for row, place in zip(mine, zip(x, y, strict=True), strict=True):
                 text = f"s={float(row['guidance_scale']):g}"
                 ax.annotate(text, place, (4, -9), textcoords="offset points", fontsize=7, color=colour)
@@ -72,5 +74,5 @@ def face_sweep_figure(rows: Sequence[dict]):
     return fig, axes
 
 
-def _place(row: dict) -> tuple[float, float]:
-    return float(row["depth"]), float(row["guidance_scale"])
+def _place(row: dict) -> tuple[str, float, float]:
+    return row["attribute"], float(row["depth"]), float(row["guidance_scale"])

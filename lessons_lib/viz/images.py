@@ -95,7 +95,8 @@ def gif_bytes(
         step = 255 / (shades - 1)
         stack = (np.round(stack[..., 0] / step) * step).astype(np.uint8)
     buffer = io.BytesIO()
-    iio.imwrite(buffer, stack, extension=".gif", duration=durations, loop=0)
+    shown = durations if len(frames) > 1 else durations[0]  # Pillow takes no list for one frame
+    iio.imwrite(buffer, stack, extension=".gif", duration=shown, loop=0)
     return buffer.getvalue()
 
 

@@ -142,7 +142,10 @@ class FacePanel(Panel):
         )  # fmt: skip
         self.target.add_class("widget-inline-hbox")  # its description beside it, as that of the sliders
         scale = default if scale is None else scale
-        limits = {"min": 0, "max": max(MAX_SCALE, 2 * default, scale), "step": 0.5}
+        # A given face takes a much larger scale than one that is drawn from noise: room to raise it.
+        room = 4 if isinstance(self.source, FromFaces) else 1
+        largest = max(MAX_SCALE, 2 * default, room * scale)
+        limits = {"min": 0, "max": largest, "step": 0.5 if largest <= 32 else largest / 64}
         self.guidance_scale = control(w.FloatSlider, value=scale, **limits, description="Guidance scale")
         self.steps = steps_control(steps or self.subject.defaults["steps"], self.subject.num_timesteps)
 

@@ -1,0 +1,719 @@
+"""celeba on the command line: faces are drawn, changed and measured; one sentence for whatever is wrong."""
+
+import csv
+import json
+import shlex
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+
+from lessons_lib import cli, data, weights
+from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.cli import face_study
+from lessons_lib.cli.evaluating import Judge
+from lessons_lib.schedules import NoiseSchedule
+from lessons_lib.unet import UNet, UNetConfig
+from lessons_lib.weights import save_pretrained
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SIZE, NAMES = 32, list(data.ATTRIBUTES)
+SMILING = NAMES.index("Smiling")
+COUNTS = {"train": 24, "val": 4, "test": 12}
+MEASURE = "--steps 3 --num-samples 6 --num-counterfactuals 5"
+
+
+def refuse_constant(text):
+    raise AssertionError(f"{text} is no JSON")
+
+
+def read_json(text):
+    return json.loads(text, parse_constant=refuse_constant)
+
+
+# -- what the commands find on the machine ------------------------------------------------------------
+
+
+def write_celeba(root):
+    """Dark and bright pictures in turn: the bright ones smile, all other answers are chance."""
+    rng = np.random.default_rng(0)
+    folder = root / "celeba" / "img_align_celeba"
+    folder.mkdir(parents=True)
+    answers, parts = [str(sum(COUNTS.values())), " ".join(NAMES)], []
+    splits = [part for part, count in enumerate(COUNTS.values()) for _ in range(count)]
+    for k, part in enumerate(splits):
+        pixels = rng.integers(0, 60, (109, 89, 3)) + 190 * (k % 2)
+        iio.imwrite(folder / f"{k:06d}.jpg", pixels.astype(np.uint8))
+        mine = rng.choice(["1", "-1"], len(NAMES))
+        mine[SMILING] = "1" if k % 2 else "-1"
+        answers.append(f"{k:06d}.jpg " + " ".join(mine))
+        parts.append(f"{k:06d}.jpg {part}")
+    (root / "celeba" / "list_attr_celeba.txt").write_text("\n".join(answers) + "\n")
+    (root / "celeba" / "list_eval_partition.txt").write_text("\n".join(parts) + "\n")
+
+
+def evaluator(names=NAMES, size=SIZE):
+    """Reads every attribute by chance; but Smiling, if it is there, is the brightness of the picture."""
+    model = Evaluator(EvaluatorConfig(size, 3, (32, 32), len(names), patch=2, multi_label=True)).eval()
+    torch.nn.init.normal_(model.head[1].weight, std=3.0)
+    if "Smiling" in names:
+        dark, bright = model.features(torch.tensor([-0.8, 0.7]).view(2, 1, 1, 1).expand(2, 3, size, size))
+        direction = 6 * (bright - dark) / (bright - dark).square().sum()  # from logit -3 to 3
+        with torch.no_grad():
+            model.head[1].weight[names.index("Smiling")] = direction
+            model.head[1].bias[names.index("Smiling")] = -direction @ (bright + dark) / 2
+    return model, {"class_names": list(names)}
+
+
+def save_models(folder):
+    torch.manual_seed(0)
+    shape = {"image_size": SIZE, "in_channels": 3, "base_channels": 32, "channel_mults": (1, 1), "patch": 2}
+    told = {"num_classes": 0, "embedding_channels": 16, "v_schedule": "linear", "v_timesteps": 40}
+    model = UNet(UNetConfig(**shape, **told))
+    torch.nn.init.normal_(model.conv_out.weight, std=0.1)
+    schedule = NoiseSchedule.linear(40)
+    defaults = {"sampler": "ddim", "steps": 3, "classifier": str(folder / "guide.safetensors")}
+    save_pretrained(folder / "denoiser.safetensors", model, schedule, {"defaults": defaults})
+    guide = NoisyClassifier(NoisyClassifierConfig(SIZE, 3, (32, 32), 40, 16, patch=2, multi_label=True))
+    proposed = {"guidance_scale": 5.0, "counterfactual": {"guidance_scale": 6.0, "depth": 30}}
+    torch.nn.init.normal_(guide.head.weight)
+    card = {"class_names": NAMES, "defaults": proposed}
+    save_pretrained(folder / "guide.safetensors", guide, schedule, card)
+    for name, (judge, its) in {
+        "judge": evaluator(),
+        "few": evaluator(("Male", "Eyeglasses", "Wearing_Hat")),
+        "small": evaluator(size=16),
+    }.items():
+        save_pretrained(folder / f"{name}.safetensors", judge, None, its)
+    save_pretrained(folder / "nameless.safetensors", evaluator()[0], None, {})
+    of_classes = NoisyClassifier(NoisyClassifierConfig(SIZE, 3, (32, 32), 10, 16, patch=2))
+    save_pretrained(folder / "classes.safetensors", of_classes, schedule, {})
+    judge = Evaluator(EvaluatorConfig(SIZE, 3, (32, 32), 10, patch=2))
+    save_pretrained(folder / "class-judge.safetensors", judge, None, {})
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A folder with untrained networks (T = 40) and a small CelebA."""
+    folder = tmp_path_factory.mktemp("tiny")
+    save_models(folder)
+    write_celeba(folder / "data")
+    return folder
+
+
+@pytest.fixture
+def here(tiny, tmp_path, monkeypatch):
+    """An empty working folder on a machine with that CelebA and without a network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data, "_data_roots", lambda: [tiny / "data"])
+    monkeypatch.setattr(data, "_NOTICES", set())
+    return tmp_path
+
+
+@pytest.fixture
+def run(capsys, tiny, here):
+    """Run a command with the tiny weights; returns (exit status, stdout, stderr)."""
+
+    def run(command, words=""):
+        capsys.readouterr()
+        judged = "" if command == "sample" else f"--evaluator-weights {tiny}/judge.safetensors"
+        fixed = f"{command} celeba --weights {tiny}/denoiser.safetensors {judged}"
+        status = cli.main(shlex.split(f"{fixed} {words.format(tiny=tiny)}"))
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def no_faces(tmp_path, monkeypatch):
+    """A machine without CelebA."""
+
+    def forget():
+        monkeypatch.setattr(data, "_data_roots", lambda: [tmp_path / "nowhere"])
+
+    return forget
+
+
+def everything(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def good(result):
+    status, out, err = result
+    assert status == 0, err
+    return out
+
+
+def refused(result, sentence):
+    status, out, err = result
+    assert status == 2 and out == "" and sentence in err, (status, out, err)
+    assert len(err.strip().splitlines()) == 1
+
+
+# -- sample --------------------------------------------------------------------------------------------
+
+
+def test_a_grid_and_a_file_for_each_face(run, here):
+    out = good(
+        run("sample", "--attribute Smiling --target 1 --num-samples 5 --out grid.png --individual faces")
+    )
+    assert iio.imread("grid.png").shape == (2 * (2 * SIZE + 2), 2 * (3 * SIZE + 2 * 2), 3), (
+        "5 faces in 3 columns"
+    )
+    names = [f"faces/0000{k}_label_1.png" for k in range(5)]
+    assert everything(here) == ["faces", *names, "grid.png"]
+    assert iio.imread(names[0]).shape == (SIZE, SIZE, 3)
+    assert out.startswith("5 images in grid.png: ") and "Smiling = yes, ddim, 3 steps, seed 0; " in out
+    assert "s=5," in out, "the scale of the classifier's card"
+
+
+@pytest.mark.parametrize(
+    "words, label", [("1", 1), ("yes", 1), ("Yes", 1), ("0", 0), ("no", 0), ("none", -1), (None, 1)]
+)
+def test_every_answer_and_its_label(run, words, label):
+    target = "" if words is None else f"--target {words}"
+    good(run("sample", f"--attribute smiling {target} --num-samples 2 --out x.npz"))
+    with np.load("x.npz") as found:
+        assert found["labels"].tolist() == [label] * 2
+        assert found["images"].shape == (2, 3, SIZE, SIZE)
+        assert found["images"].min() >= 0 and found["images"].max() <= 1
+
+
+def test_the_film(run):
+    good(run("sample", "--attribute Smiling --num-samples 4 --out way.gif"))
+    assert iio.imread("way.gif", index=None).shape[0] == 3
+
+
+def images_of(run, words):
+    good(run("sample", f"--num-samples 3 --out x.npz {words}"))
+    with np.load("x.npz") as found:
+        return found["images"]
+
+
+def test_without_an_answer_nothing_guides(run):
+    plain = images_of(run, "")
+    for words in (
+        "--target none",
+        "--attribute Smiling --target none",
+        "--attribute Smiling --guidance none",
+    ):
+        assert np.array_equal(images_of(run, words), plain)
+    steered = [images_of(run, f"--attribute Smiling --target {k} --guidance-scale 20") for k in (0, 1)]
+    assert not np.array_equal(steered[0], plain) and not np.array_equal(*steered)
+    unsteered = images_of(run, "--attribute Smiling --target 1 --guidance-scale 0")
+    assert np.abs(unsteered - plain).max() < 1e-5
+    assert "no guidance" in good(run("sample", "--num-samples 1 --out x.png"))
+
+
+def test_a_seed_decides_and_a_smaller_batch_does_not(run):
+    one = images_of(run, "--attribute Smiling --seed 4")
+    assert np.array_equal(images_of(run, "--attribute Smiling --seed 4 --guidance classifier"), one)
+    assert np.abs(images_of(run, "--attribute Smiling --seed 4 --batch-size 1") - one).max() < 1e-4
+    assert not np.array_equal(images_of(run, "--attribute Smiling --seed 5"), one)
+
+
+def test_sixteen_faces_if_no_number_is_given(run):
+    assert good(run("sample", "--out x.npz")).startswith("16 images")
+
+
+BAD_SAMPLES = {
+    "--attribute Smilng": "Unknown attribute 'Smilng': did you mean Smiling",
+    "--attribute glasses": "did you mean Eyeglasses",
+    "--attribute Smiling --target 2": "Unknown target '2': choose 1, 0 or none.",
+    "--attribute Smiling --target maybe": "Unknown target 'maybe'",
+    "--target 1": "--target 1 needs an --attribute, such as Smiling.",
+    "--target 2": "Unknown target '2'",
+    "--guidance classifier": "--guidance classifier needs an --attribute, such as Smiling.",
+    "--guidance-scale 3": "--guidance-scale needs an --attribute and a --target.",
+    "--attribute Smiling --target none --guidance-scale 3": "--guidance-scale needs",
+    "--classifier {tiny}/guide.safetensors": "--classifier needs an --attribute",
+    "--attribute Smiling --guidance none --target 1": "--guidance none asks for nothing: leave out --target.",
+    "--attribute Smiling --guidance classifier-x0": "steered with guidance classifier, not 'classifier-x0'.",
+    "--attribute Smiling --guidance magic": "not 'magic'",
+    "--attribute Smiling --guidance-scale nan": "must be a finite number",
+    "--attribute Smiling --guidance-scale -1": "at least 0, got -1",
+    "--attribute Smiling --guidance-scale much": "'much' is not a number",
+    "--labels 3": "--labels is for data sets with classes: of celeba name an --attribute and a --target.",
+    "--num-per-label 2": "--num-per-label is for data sets with classes",
+    "--num-samples 0": "at least 1, got 0",
+    "--num-samples -4": "at least 1, got -4",
+    "--batch-size 0": "at least 1, got 0",
+    "--steps 41": "between 1 and 40 (T), got 41",
+    "--sampler euler": "Unknown sampler 'euler'",
+    "--device quantum": "Unknown device 'quantum'",
+    "--weights nobody": "There are no weights 'nobody'",
+    "--weights {tiny}/judge.safetensors": "are no denoiser: they cannot draw.",
+    "--attribute Smiling --classifier {tiny}/denoiser.safetensors": "are no classifier: they cannot steer.",
+    "--attribute Smiling --classifier {tiny}/classes.safetensors": "reads classes, not attributes.",
+    "--attribute Smiling --classifier {tiny}/judge.safetensors": "reads clean images only",
+    "--out x.jpg": "must end in .png, .gif or .npz, got 'x.jpg'",
+    "--out text.png/x.png": "cannot be written",
+    "--individual text.png": "it is a file",
+}
+
+
+@pytest.mark.parametrize("words", BAD_SAMPLES)
+def test_bad_sample_is_one_sentence_and_writes_nothing(run, here, words):
+    (here / "text.png").write_text("no picture")
+    refused(run("sample", f"--out out.png {words}"), BAD_SAMPLES[words])
+    assert everything(here) == ["text.png"]
+
+
+OF_FACES = {
+    "sample mnist --out x.png --attribute Smiling": "--attribute belongs to celeba.",
+    "sample mnist --out x.png --target 1": "--target belongs to celeba.",
+    "sample mnist --out x.png --num-samples 3": "--num-samples belongs to celeba.",
+    "counterfactual mnist --index 1 --out x.png --attribute Smiling": "--attribute belongs to celeba.",
+    "counterfactual mnist --index 1 --out x.png --target 0": "--target belongs to celeba.",
+    "evaluate mnist --attribute Smiling": "--attribute belongs to celeba.",
+    "evaluate cifar10 --num-counterfactuals 3": "--num-counterfactuals belongs to celeba.",
+    "evaluate counterfactuals --attribute Smiling": "--attribute belongs to celeba.",
+}
+
+
+@pytest.mark.parametrize("words", OF_FACES)
+def test_options_of_faces_are_refused_elsewhere(capsys, here, words):
+    refused((cli.main(words.split()), *capsys.readouterr()), OF_FACES[words])
+    assert everything(here) == []
+
+
+# -- counterfactual ------------------------------------------------------------------------------------
+
+
+def changed(run, words):
+    return read_json(good(run("counterfactual", f"--steps 3 --attribute Smiling --json {words}")))
+
+
+def test_a_folder_gets_everything_and_json_is_one_object(run, here):
+    found = changed(run, "--index 3 --target 1 --guidance-scale 7 --depth 30 --seed 2 --output-dir results")
+    names = ["counterfactual.gif", "counterfactual.npz", "counterfactual.png", "measures.json"]
+    assert everything(here / "results") == names
+    assert read_json((here / "results/measures.json").read_text()) == found
+    assert (found["index"], found["attribute"], found["target"]) == (3, "Smiling", 1)
+    settings = {"method": "ddim", "guidance_scale": 7.0, "depth": 30, "steps": 3, "seed": 2}
+    assert settings.items() <= found.items()
+    assert found["classifier"].endswith("guide.safetensors") and found["weights"].endswith(
+        "denoiser.safetensors"
+    )
+    assert found["evaluator"].endswith("judge.safetensors") and len(found["evaluator_sha256"]) == 64
+    assert found["flipped"] == (found["read_after"] >= 0.5)
+    moves = [abs(after - before) for before, after in found["others"].values()]
+    assert moves == sorted(moves, reverse=True) and {*found["others"]} == {*NAMES} - {"Smiling"}
+    with np.load("results/counterfactual.npz") as file:
+        image, source, labels = file["images"], file["source"], file["labels"]
+    assert image.shape == (1, 3, SIZE, SIZE) and labels.tolist() == [1]
+    assert abs(found["l1"] - np.abs((image * 255).round() / 255 - source).mean()) < 1e-4
+    assert (
+        np.abs(data.to_unit(data.load("celeba", "test", image_size=SIZE)[3][0]).numpy() - source).max() < 1e-6
+    )
+    assert iio.imread("results/counterfactual.png").shape == (2 * (2 * SIZE + 2), 2 * (2 * SIZE + 2), 3)
+
+
+def test_the_card_proposes_a_scale_and_a_depth(run):
+    found = changed(run, "--index 0")
+    assert (found["guidance_scale"], found["depth"]) == (6.0, 30)
+    found = changed(run, "--index 0 --depth 35 --guidance-scale 1")
+    assert (found["guidance_scale"], found["depth"]) == (1.0, 35)
+    assert changed(run, "--index 0 --method same-noise")["depth"] is None
+    found = changed(run, "--index 0 --method ddpm --seed 3")
+    assert found == changed(run, "--index 0 --method ddpm --seed 3") | {"seconds": found["seconds"]}
+
+
+def test_the_default_is_the_opposite_of_what_is_read(run):
+    read = set()
+    for index in range(COUNTS["test"]):
+        found = changed(run, f"--index {index}")
+        read.add(found["target"])
+        assert found["target"] == (found["read_before"] < 0.5)
+    assert read == {0, 1}, "the judge reads some faces so and some otherwise"
+    same = changed(run, "--index 0 --target no"), changed(run, "--index 0 --target 0")
+    assert same[0]["target"] == 0 and same[0]["read_after"] == same[1]["read_after"]
+
+
+def test_a_report_for_people(run):
+    out = good(run("counterfactual", "--steps 3 --attribute smiling --target yes --index 1 --out row.png"))
+    assert out.startswith("Smiling to yes: read ") and "s=6, depth 30, 3 steps; " in out
+    assert "also changed: " in out and "in row.png" in out
+    assert iio.imread("row.png").shape[2] == 3
+
+
+def test_a_drawn_face_and_a_picture_of_celeba_are_taken(run, tiny):
+    good(run("sample", "--num-samples 1 --out x.png --individual faces"))
+    found = changed(run, "--image faces/00000.png --target 1 --out x.npz")
+    assert found["image"] == "faces/00000.png" and "index" not in found
+    expected = iio.imread("faces/00000.png").transpose(2, 0, 1) / 255
+    assert np.abs(np.load("x.npz")["source"] - expected).max() < 1e-6
+    first = sum(COUNTS.values()) - COUNTS["test"]
+    found = changed(run, f"--image {tiny}/data/celeba/img_align_celeba/{first:06d}.jpg")
+    assert found["read_before"] == changed(run, "--index 0")["read_before"]
+
+
+BAD_COUNTERFACTUALS = {
+    "--index 1": "Name an --attribute, such as Smiling.",
+    "--attribute Smilng --index 1": "Unknown attribute 'Smilng': did you mean Smiling",
+    "--attribute Smiling": "Name one face: a picture with --image FILE, or a test face with --index N.",
+    "--attribute Smiling --index 1 --image wide.png": "Name one face",
+    "--attribute Smiling --index -1": "--index must be between 0 and 11, got -1.",
+    "--attribute Smiling --index 12": "--index must be between 0 and 11, got 12.",
+    "--attribute Smiling --image wide.png": "it has 640×480 pixels, but an aligned face has 178×218",
+    "--attribute Smiling --image text.png": "text.png cannot be used: no picture",
+    "--attribute Smiling --image gone.png": "gone.png cannot be used: No such file",
+    "--attribute Smiling --image .": "cannot be used",
+    "--attribute Smiling --index 1 --target 2": "Unknown target '2': choose 1 or 0.",
+    "--attribute Smiling --index 1 --target none": "Unknown target 'none': choose 1 or 0.",
+    "--attribute Smiling --index 1 --target-class 3": "--target-class is for data sets with classes",
+    "--attribute Smiling --index 1 --source-class 3": "--source-class is for data sets with classes",
+    "--attribute Smiling --index 1 --guidance none": "steered with guidance classifier",
+    "--attribute Smiling --index 1 --guidance classifier-x0": "not 'classifier-x0'",
+    "--attribute Smiling --index 1 --guidance-scale -2": "at least 0, got -2",
+    "--attribute Smiling --index 1 --method magic": "Unknown method 'magic'",
+    "--attribute Smiling --index 1 --depth 40": "The depth must be between 0 and 39, got 40.",
+    "--attribute Smiling --index 1 --depth -1": "The depth must be at least 0, got -1.",
+    "--attribute Smiling --index 1 --depth 20 --method same-noise": "takes no depth",
+    "--attribute Smiling --index 1 --steps 41": "between 1 and 40 (T), got 41",
+    "--attribute Smiling --index 1 --weights nobody": "There are no weights 'nobody'",
+    "--attribute Smiling --index 1 --weights {tiny}/guide.safetensors": "are no denoiser",
+    "--attribute Smiling --index 1 --classifier {tiny}/denoiser.safetensors": "are no classifier",
+    "--attribute Smiling --index 1 --classifier {tiny}/classes.safetensors": "reads classes, not attributes",
+    "--attribute Smiling --index 1 --evaluator-weights {tiny}/guide.safetensors": "are no evaluator",
+    "--attribute Smiling --index 1 --evaluator-weights {tiny}/few.safetensors": "Unknown attribute 'Smiling'",
+    "--attribute Smiling --index 1 --evaluator-weights {tiny}/class-judge.safetensors": "reads classes, not",
+    "--attribute Smiling --index 1 --evaluator-weights {tiny}/nameless.safetensors": "does not name all",
+    "--attribute Smiling --index 1 --evaluator-weights {tiny}/small.safetensors": "draws 32 pixels a side",
+    "--attribute Smiling --index 1 --out x.jpg": "must end in .png, .gif or .npz, got 'x.jpg'",
+    "--attribute Smiling --index 1 --output-dir text.png": "it is a file",
+}
+
+
+@pytest.mark.parametrize("words", BAD_COUNTERFACTUALS)
+def test_bad_counterfactual_is_one_sentence_and_writes_nothing(run, here, words):
+    (here / "text.png").write_text("no picture")
+    iio.imwrite("wide.png", np.zeros((480, 640, 3), dtype=np.uint8))
+    refused(run("counterfactual", f"--steps 3 --out x.png {words}"), BAD_COUNTERFACTUALS[words])
+    assert everything(here) == ["text.png", "wide.png"]
+
+
+def test_a_result_must_go_somewhere_and_a_test_face_must_be_there(run, here, no_faces):
+    refused(run("counterfactual", "--attribute Smiling --index 1"), "Say where the result goes")
+    no_faces()
+    refused(run("counterfactual", "--attribute Smiling --index 1 --steps 3 --json"), "CelebA")
+    assert everything(here) == []
+
+
+# -- evaluate ------------------------------------------------------------------------------------------
+
+
+def measured(run, words=""):
+    return read_json(good(run("evaluate", f"{MEASURE} --json {words}")))
+
+
+def test_evaluate_reports_everything_and_can_be_run_again(run, capsys, tiny):
+    found = measured(run, "--guidance-scale 9 --seed 1 --depth 25")
+    assert (
+        found["attribute"] == "Smiling"
+        and len(found["weights_sha256"]) == len(found["evaluator_sha256"]) == 64
+    )
+    assert list(found["drawn"]) == ["unguided", "yes", "no"]
+    for asked, one in found["drawn"].items():
+        assert one["read_as_yes"]["total"] == 6 == one["fid"]["num_samples"]
+        assert one["fid"]["floor"] > 0 and one["fid"]["reference"] == "20 training faces"
+        assert one["fid"]["floor_images"] == "the other 4 training faces" and one["diversity"] > 0
+        assert ("no guidance" in one["settings"]) == (asked == "unguided") == ("drift" not in one)
+    for asked in ("yes", "no"):
+        assert {*found["drawn"][asked]["drift"]} == {*NAMES} - {"Smiling"}
+        assert f"s=9, Smiling = {asked}, ddim, 3 steps, seed 1" in found["drawn"][asked]["settings"]
+    faces = found["counterfactuals"]
+    assert (
+        faces["num_faces"] == 5
+        and faces["settings"]["guidance_scale"] == 9
+        and faces["settings"]["depth"] == 25
+    )
+    for what in ("guided", "inversion_alone"):
+        one = faces[what]
+        assert one["flipped"]["total"] == 5 == one["l1"]["total"] and 0 < one["l1"]["value"] < 1
+        sides = [one[side] for side in ("to_yes", "to_no") if side in one]
+        assert sum(side["flipped"]["right"] for side in sides) == one["flipped"]["right"]
+        for side in sides:
+            assert {*side["drift"]} == {*NAMES} - {"Smiling"}
+    capsys.readouterr()
+    assert cli.main([*shlex.split(found["command"])[3:], "--json"]) == 0
+    assert read_json(capsys.readouterr().out) == found
+
+
+def test_an_attribute_is_spelled_as_the_evaluator_does(run):
+    found = measured(run, "--attribute 'wearing hat' --num-counterfactuals 1")
+    assert found["attribute"] == "Wearing_Hat" and " --attribute Wearing_Hat " in found["command"]
+
+
+@pytest.fixture
+def by_brightness(monkeypatch):
+    """The judge reads every attribute as the brightness of the image: 1 is white."""
+    monkeypatch.setattr(
+        Evaluator, "probabilities", lambda self, x: ((x.mean((1, 2, 3)) + 1) / 2)[:, None].repeat(1, 40)
+    )
+
+
+def test_the_evaluator_decides_the_shares(run, by_brightness, monkeypatch):
+    drawn = []
+    original = face_study.counterfactual_images
+    asked = []
+
+    def keeping(request, images, batch_size):
+        asked.append(request)
+        drawn.append((images, original(request, images, batch_size)))
+        return drawn[-1][1]
+
+    monkeypatch.setattr(face_study, "counterfactual_images", keeping)
+    found = measured(run, "--guidance-scale 9")
+    for name, words in {"unguided": "", "yes": "--target 1", "no": "--target 0"}.items():
+        steer = f"--attribute Smiling --guidance-scale 9 {words}" if words else ""
+        good(run("sample", f"--steps 3 --num-samples 6 --out x.npz {steer}"))
+        bright = np.load("x.npz")["images"].mean(axis=(1, 2, 3)) >= 0.5
+        assert found["drawn"][name]["read_as_yes"]["right"] == bright.sum()
+    assert [request.guidance_scale for request in asked] == [9.0, 0.0], "inversion alone is not guided"
+    assert asked[0].targets == asked[1].targets and asked[0].depth == asked[1].depth == 30
+    test = data.load("celeba", "test", image_size=SIZE)
+    assert asked[0].targets == tuple((1 - test.labels[:5, SMILING]).tolist()), "all faces are read right"
+    for what, (sources, images) in zip(("guided", "inversion_alone"), drawn, strict=True):
+        bright = (images.mean((1, 2, 3)) + 1) / 2 >= 0.5
+        flips = int((bright == (torch.tensor(asked[0].targets) == 1)).sum())
+        assert found["counterfactuals"][what]["flipped"]["right"] == flips
+        l1 = float((images - sources).abs().mean()) / 2
+        assert abs(found["counterfactuals"][what]["l1"]["value"] - l1) < 2 / 255
+
+
+def test_only_faces_that_are_read_right_take_part(here, tiny, by_brightness, monkeypatch):
+    judge = Judge.load("celeba", str(tiny / "judge.safetensors"), "cpu")
+    faces = data.load("celeba", "test", image_size=SIZE)
+    study = face_study.Study(judge, tuple(NAMES), SMILING)
+    assert face_study.subjects(study, 12).targets.tolist() == (1 - faces.labels[:, SMILING]).tolist()
+    young = study._replace(place=NAMES.index("Young"))
+    right = faces.labels[:, young.place] == faces.labels[:, SMILING]
+    found = face_study.subjects(young, int(right.sum()))
+    assert 0 < len(found.images) < 12
+    assert torch.equal(found.images, faces.batch(torch.arange(12))[0][right])
+    assert torch.equal(found.targets, 1 - faces.labels[right, young.place])
+    with pytest.raises(
+        data.DataError, match=f"Only {int(right.sum())} test faces are read right: ask for fewer"
+    ):
+        face_study.subjects(young, 12)
+
+
+def test_one_face_and_a_report_for_people(run):
+    found = measured(run, "--num-samples 1 --num-counterfactuals 1")
+    one = found["drawn"]["yes"]
+    assert one["fid"] is None and one["diversity"] is None and one["read_as_yes"]["total"] == 1
+    assert one["drift"]["Male"]["interval_95"] is None and found["counterfactuals"]["num_faces"] == 1
+    assert found["counterfactuals"]["guided"]["l1"]["interval_95"] is None
+    out = good(run("evaluate", f"{MEASURE} --num-samples 1 --num-counterfactuals 1"))
+    assert "nan" not in out and "unguided        read as Smiling " in out
+    out = good(run("evaluate", MEASURE))
+    assert "guided to yes   read as Smiling " in out and ", feature FID " in out and "(floor " in out
+    assert "counterfactuals flipped " in out and "inversion alone flipped " in out and "drift to " in out
+
+
+@pytest.fixture
+def copied(tiny, here, run, capsys):
+    """The weights in a folder whose cards may be written; run(words) evaluates them."""
+    for name in ("denoiser", "judge", "few"):
+        for suffix in (".safetensors", ".json"):
+            (here / f"{name}{suffix}").write_bytes((tiny / f"{name}{suffix}").read_bytes())
+
+    def run_there(words):
+        capsys.readouterr()
+        fixed = "evaluate celeba --weights ./denoiser.safetensors --evaluator-weights ./judge.safetensors"
+        return cli.main(shlex.split(f"{fixed} {words}")), *capsys.readouterr()
+
+    return run_there
+
+
+def test_the_card_gets_the_evaluation_and_keeps_the_rest(copied):
+    card = weights.read_card("./denoiser.safetensors")
+    weights.write_card(
+        "./denoiser.safetensors",
+        card | {"metrics": {"loss": 0.5, "evaluations": [{"attribute": "Smiling"}, {"attribute": "Bald"}]}},
+    )
+    found = read_json(good(copied(f"{MEASURE} --card --json")))
+    after = weights.read_card("./denoiser.safetensors")
+    assert after["metrics"] == {"loss": 0.5, "evaluations": [{"attribute": "Bald"}, found]}
+    assert {**after, "metrics": 0} == {**card, "metrics": 0}
+
+
+def test_the_evaluator_is_measured_and_its_reference_kept(copied, here):
+    told = good(copied("--evaluator"))
+    assert "./judge.safetensors on 12 test faces: " in told and "Wearing_Lipstick" in told
+    found = read_json(good(copied("--evaluator --json")))
+    assert not (here / "judge-reference.npz").exists()
+    assert found["images"] == "12 test faces" and list(found["by_attribute"]) == NAMES
+    test = data.load("celeba", "test", image_size=SIZE)
+    model = weights.load_pretrained("./judge.safetensors")[0]
+    right = (model.probabilities(test.batch(torch.arange(12))[0]) >= 0.5) == (test.labels == 1)
+    assert found["mean_accuracy"] == round(float(right.float().mean()), 5)
+    assert found["by_attribute"]["Smiling"]["right"] == int(right[:, SMILING].sum())
+    assert found["by_attribute"]["Smiling"]["commonest_answer"] == 0.5
+    assert read_json(good(copied("--evaluator --card --json"))) == found
+    assert weights.read_card("./judge.safetensors")["metrics"] == {"test": found}
+    assert (here / "judge-reference.npz").exists()
+
+
+def test_a_kept_reference_is_used_as_long_as_it_is_the_evaluators(copied, here, monkeypatch):
+    fresh = copied(f"{MEASURE} --json")
+    assert "Measuring 24 training faces." in fresh[2]
+    good(copied("--evaluator --card"))
+    load = data.load
+    monkeypatch.setattr(
+        data, "load", lambda name, split, **how: load(name, split, **how) if split == "test" else 1 / 0
+    )
+    kept = copied(f"{MEASURE} --json")
+    assert "Measuring" not in kept[2] and read_json(good(kept)) == read_json(good(fresh))
+    monkeypatch.setattr(data, "load", load)
+    for suffix in (".safetensors", ".json"):
+        (here / f"few{suffix}").rename(here / f"judge{suffix}")
+    assert (
+        "Measuring 24 training faces."
+        in copied(f"{MEASURE} --attribute Male --json --num-counterfactuals 1")[2]
+    )
+
+
+def test_an_evaluator_without_smiling_is_measured_too(run):
+    found = read_json(good(run("evaluate", "--evaluator --json --evaluator-weights {tiny}/few.safetensors")))
+    assert list(found["by_attribute"]) == ["Male", "Eyeglasses", "Wearing_Hat"]
+    assert "few.safetensors" in found["command"]
+
+
+BAD_EVALUATIONS = {
+    "--attribute Smilng": "Unknown attribute 'Smilng': did you mean Smiling",
+    "--num-samples 0": "--num-samples must be at least 1, got 0.",
+    "--num-counterfactuals 0": "--num-counterfactuals must be at least 1, got 0.",
+    "--num-counterfactuals 500": "test faces are read right: ask for fewer --num-counterfactuals.",
+    "--batch-size 0": "at least 1, got 0",
+    "--guidance classifier-x0": "Faces are steered with guidance classifier, not 'classifier-x0'.",
+    "--guidance none": "Faces are measured with and without guidance: leave out --guidance none.",
+    "--guidance-scale inf": "must be a finite number",
+    "--guidance-scale -1": "at least 0, got -1",
+    "--depth 40": "The depth must be between 0 and 39, got 40.",
+    "--depth -1": "The depth must be at least 0, got -1.",
+    "--method magic": "Unknown method 'magic'",
+    "--steps 41": "between 1 and 40 (T), got 41",
+    "--by-timestep": "--by-timestep does not belong to evaluate celeba.",
+    "--methods ddim": "--methods does not belong to evaluate celeba.",
+    "--samplers ddim": "--samplers does not belong",
+    "--sampler ddpm": "--sampler does not belong",
+    "--step-counts 3": "--step-counts does not belong",
+    "--null-images 3": "--null-images does not belong",
+    "--interval 3,8": "--interval does not belong",
+    "--weights nobody": "There are no weights 'nobody'",
+    "--weights {tiny}/guide.safetensors": "are no denoiser: they cannot draw.",
+    "--classifier {tiny}/denoiser.safetensors": "are no classifier: they cannot steer.",
+    "--classifier {tiny}/classes.safetensors": "reads classes, not attributes.",
+    "--classifier {tiny}/judge.safetensors": "reads clean images only",
+    "--evaluator-weights nobody": "There are no weights 'nobody'",
+    "--evaluator-weights {tiny}/denoiser.safetensors": "are no evaluator: they cannot judge.",
+    "--evaluator-weights {tiny}/few.safetensors": "Unknown attribute 'Smiling'",
+    "--evaluator-weights {tiny}/class-judge.safetensors": "reads classes, not attributes.",
+    "--evaluator-weights {tiny}/nameless.safetensors": "does not name all attributes",
+    "--evaluator-weights {tiny}/small.safetensors": "draws 32 pixels a side but",
+    "--scales 1,2": "--scales belongs to a sweep: add --sweep.",
+    "--depths 20": "--depths belongs to a sweep: add --sweep.",
+    "--out x.csv": "--out belongs to a sweep: add --sweep.",
+    "--sweep": "A sweep needs --out with a name that ends in .csv, got nothing.",
+    "--sweep --out x.png": "got 'x.png'.",
+    "--sweep --out x.csv --depth 20": "A sweep takes --depths, not --depth.",
+    "--sweep --out x.csv --guidance-scale 2": "A sweep takes --scales, not --guidance-scale.",
+    "--sweep --out x.csv --depths 20,40": "The depth must be between 0 and 39, got 40.",
+    "--sweep --out x.csv --depths 20,deep": "'deep' in --depths is not a whole number.",
+    "--sweep --out x.csv --depths 20 --scales 1,x": "'x' in --scales is not a number.",
+    "--sweep --out x.csv --depths 20 --scales -1": "at least 0, got -1",
+    "--sweep --out x.csv --depths 20 --json": "--sweep and --json do not go together.",
+    "--sweep --out x.csv --depths 20 --card": "--sweep and --card do not go together.",
+    "--sweep --out x.csv --depths 20 --evaluator": "--sweep and --evaluator do not go together.",
+    "--sweep --out other.csv --depths 20": "other.csv is no table of a sweep",
+}
+
+
+@pytest.mark.parametrize("words", BAD_EVALUATIONS)
+def test_bad_evaluation_is_one_sentence_before_any_work(run, here, monkeypatch, words):
+    (here / "other.csv").write_text("steps,l1\n1,2\n")
+    for module in ("lessons_lib.cli.sampling.generate", "lessons_lib.cli.face_study.counterfactual_images"):
+        monkeypatch.setattr(module, lambda *_: 1 / 0)  # nothing is drawn
+    data.load("celeba", "test", image_size=SIZE)  # whose decoding would say a line
+    refused(run("evaluate", f"{MEASURE} {words}"), BAD_EVALUATIONS[words])
+    assert everything(here) == ["other.csv"]
+
+
+@pytest.mark.parametrize("words", ["", "--evaluator", "--sweep --out x.csv --depths 20"])
+def test_without_celeba_nothing_is_drawn(run, here, no_faces, monkeypatch, words):
+    no_faces()
+    monkeypatch.setattr("lessons_lib.cli.sampling.generate", lambda *_: 1 / 0)
+    refused(run("evaluate", f"{MEASURE} {words}"), "CelebA")
+    assert everything(here) == []
+
+
+def test_without_celeba_a_kept_reference_draws_nothing_either(copied, no_faces, monkeypatch):
+    good(copied("--evaluator --card"))
+    no_faces()
+    monkeypatch.setattr("lessons_lib.cli.sampling.generate", lambda *_: 1 / 0)
+    refused(copied(MEASURE), "CelebA")
+
+
+# -- the sweep -----------------------------------------------------------------------------------------
+
+SWEEP = "--sweep --steps 3 --num-counterfactuals 4 --scales 0,5 --depths 20,35 --out sweep.csv"
+
+
+def rows_of(path="sweep.csv"):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """(depth, scale) of what was drawn."""
+    seen, original = [], face_study.counterfactual_images
+
+    def counting(request, images, batch_size):
+        seen.append((request.depth, request.guidance_scale))
+        return original(request, images, batch_size)
+
+    monkeypatch.setattr(face_study, "counterfactual_images", counting)
+    return seen
+
+
+def test_a_row_for_each_depth_and_scale_and_a_picture(run, counted, capsys):
+    out = good(run("evaluate", SWEEP))
+    rows = rows_of()
+    assert tuple(rows[0]) == face_study.COLUMNS
+    assert counted == [(20, 0.0), (20, 5.0), (35, 0.0), (35, 5.0)]
+    assert [(int(row["depth"]), float(row["guidance_scale"])) for row in rows] == counted
+    for row in rows:
+        assert (row["attribute"], row["num_faces"], row["steps"]) == ("Smiling", "4", "3")
+        assert float(row["flipped_low"]) <= float(row["flipped"]) <= float(row["flipped_high"])
+        assert 0 < float(row["l1"]) < 1 and float(row["mean_drift"]) <= abs(float(row["largest_drift"]))
+        assert row["largest_drift_of"] in {*NAMES} - {"Smiling"}
+    assert "4 of 4: s=5, depth 35: flipped " in out and iio.imread("sweep.png").ndim == 3
+    assert cli.main([*shlex.split(rows[3]["command"])[3:], "--num-samples", "1", "--json"]) == 0
+    again = read_json(capsys.readouterr().out)["counterfactuals"]["guided"]
+    assert str(again["l1"]["value"]) == rows[3]["l1"] and str(again["flipped"]["value"]) == rows[3]["flipped"]
+
+
+def test_a_stopped_sweep_goes_on(run, counted, monkeypatch, here):
+    original = face_study.counterfactual_images
+
+    def stops(*given):
+        if len(counted) == 2:
+            raise KeyboardInterrupt
+        return original(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(face_study, "counterfactual_images", stops)
+        status, out, _ = run("evaluate", SWEEP)
+    assert status == 130 and "2 rows are in sweep.csv, and the same command goes on." in out
+    before = rows_of()
+    out = good(run("evaluate", SWEEP))
+    assert "2 of 4 combinations are in sweep.csv already." in out and len(counted) == 4
+    assert rows_of()[:2] == before and len(rows_of()) == 4 and (here / "sweep.png").exists()
+    assert (
+        "4 of 4 combinations" in good(run("evaluate", SWEEP + " --attribute smiling")) and len(counted) == 4
+    )
