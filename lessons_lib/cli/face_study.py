@@ -21,7 +21,7 @@ ATTRIBUTE = "Smiling"
 ASKED = {"yes": 1, "no": 0}
 # Options for one setting and what a sweep takes in their place.
 IN_PLACE_OF = {"guidance_scale": "scales", "depth": "depths"}
-SCALES, DEPTHS = "0,1,2,4,8", "500,700"
+SCALES, DEPTHS = "0,8,32,64,128", "400,600"
 COLUMNS = (
     "attribute", "guidance_scale", "depth", "steps", "num_faces", "flipped", "flipped_low", "flipped_high",
     "to_yes", "to_no", "l1", "mean_drift", "largest_drift", "largest_drift_of", "command", "weights_sha256",

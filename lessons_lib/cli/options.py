@@ -235,7 +235,7 @@ Sweep = Annotated[
 Scales = Annotated[
     str | None,
     Option(
-        help="Of --sweep. [default: 0,0.5,1,2,4,8; of counterfactuals 1,2,3,4; of celeba 0,1,2,4,8]",
+        help="Of --sweep. [default: 0,0.5,1,2,4,8; of counterfactuals 1,2,3,4; of celeba 0,8,32,64,128]",
         metavar="LIST",
     ),
 ]
@@ -250,7 +250,7 @@ Methods = Annotated[
 Depths = Annotated[
     str | None,
     Option(
-        help="Of --sweep, of counterfactuals. [default: 400,600,800,999; of celeba 500,700]", metavar="LIST"
+        help="Of --sweep, of counterfactuals. [default: 400,600,800,999; of celeba 400,600]", metavar="LIST"
     ),
 ]
 Samplers = Annotated[str | None, Option(help="Of --sweep. [default: the card's]", metavar="LIST")]

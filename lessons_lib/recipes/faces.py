@@ -79,7 +79,7 @@ def _classifier(image_size: int, num_attributes: int) -> Recipe:
         augment=random_flip,
         guidance_scale=8.0,
         spacing="trailing",  # as the unguided faces, so that both can share their noise
-        counterfactual={"guidance_scale": 32.0, "depth": 700},
+        counterfactual={"guidance_scale": 64.0, "depth": 600},
         channels_last=True,
     )
 
