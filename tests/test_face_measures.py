@@ -271,3 +271,14 @@ def test_attributes_in_one_table_are_lines_of_their_own():
     drawn(fig)
     assert labels(axes[0]) == ["Male, depth 500", "Smiling, depth 500"]
     assert all(len(line.get_ydata()) == 2 for line in axes[0].get_lines())
+
+
+def test_association_figure_names_the_far_dots_and_keeps_all():
+    gaps, drifts = (
+        {"Male": -14.0, "Young": 1.0, "Big_Nose": 9.0},
+        {"Male": -40.0, "Young": 2.0, "Big_Nose": 3.0},
+    )
+    _, ax = viz.association_figure(gaps, drifts)
+    dots = next(line for line in ax.lines if len(line.get_xdata()) == 3)
+    assert list(dots.get_xdata()) == list(gaps.values()) and list(dots.get_ydata()) == list(drifts.values())
+    assert [text.get_text() for text in ax.texts] == ["Male"]

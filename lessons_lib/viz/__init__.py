@@ -7,7 +7,7 @@ faces.py what else an attribute's guidance changes.
 
 from lessons_lib.viz.architecture import Stage, draw_unet, unet_stages
 from lessons_lib.viz.differences import changes_grid, difference_maps
-from lessons_lib.viz.faces import drift_figure, face_sweep_figure
+from lessons_lib.viz.faces import association_figure, drift_figure, face_sweep_figure
 from lessons_lib.viz.figures import (
     BLUE,
     GIF_ZOOM,
@@ -46,6 +46,7 @@ __all__ = [
     "Stage",
     "add_share",
     "arrow_field",
+    "association_figure",
     "changes_grid",
     "denoising_frames",
     "difference_maps",

@@ -46,6 +46,25 @@ def _end(drift: dict, side: int) -> float:
     return interval[side] if interval else drift["mean"]
 
 
+def association_figure(gaps: Mapping[str, float], drifts: Mapping[str, float], named_from: float = 18):
+    """What goes with an attribute in the data, against what its guidance brings along: (figure, axes).
+
+    Args:
+        gaps: attribute -> how much more common it is where the asked one is yes, in percentage points.
+        drifts: attribute -> how far guidance moves it from no to yes, in percentage points.
+        named_from: dots further from 0 than this, in either direction, get their names.
+    """
+    fig, ax = figure(6.4, 3.6)
+    ax.axline((0, 0), slope=1, color=GREY, lw=0.8)
+    ax.plot([gaps[name] for name in gaps], [drifts[name] for name in gaps], "o", ms=4, color=BLUE)
+    for name, gap in gaps.items():
+        if max(abs(gap), abs(drifts[name])) > named_from:
+            place = (gap, drifts[name])
+            ax.annotate(name.replace("_", " "), place, (5, -3), textcoords="offset points", fontsize=7)
+    ax.set(xlabel="in the data: if yes − if no (points)", ylabel="guided: to yes − to no (points)")
+    return fig, ax
+
+
 def face_sweep_figure(rows: Sequence[dict]):
     """A sweep of counterfactuals: flips against the pixels that changed, and against the other attributes.
 

@@ -111,5 +111,5 @@ def still_of(pairs: Pairs, names: Sequence[str], title: str) -> bytes:
     texts = [] if read is None else [f"{name}\n{p:.0%} → {q:.0%}" for p, q in zip(*read, strict=True)]
     plain = [text.replace("$", r"\$") for text in (title, *texts)]  # a dollar sign would start a formula
     # One or two faces are narrower than the whole title.
-    size, title = (1.8, "") if count < 3 else (min(1.4, 7 / count), plain[0])
+    size, title = (1.8, "") if count < 3 else (min(1.05, 7 / count), plain[0])
     return still_picture(rows, title, plain[1:], size=size)
