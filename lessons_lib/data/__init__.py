@@ -1,10 +1,11 @@
 """Data sets as tensors in [-1, 1]: MNIST, CIFAR-10, CelebA, scikit-learn's digits, your own pictures.
 
 `load` looks in $LESSONS_DATA, then in data/, then downloads with torchvision; for MNIST it falls back, where
-there is no network, to the embedded digits and says so. Splits: "train", "val" and "test". Neither data set
-has validation images of its own. MNIST: "val" is every even and "test" every odd one of its 10,000 test
+there is no network, to the embedded digits and says so. Splits: "train", "val" and "test". MNIST and CIFAR-10
+have no validation images of their own. MNIST: "val" is every even and "test" every odd one of its 10,000 test
 images, "train" all 60,000 training images. CIFAR-10: "val" is the last 500 training images of each class,
-"train" the other 45,000, "test" all 10,000 test images. Your own pictures: see folders.py.
+"train" the other 45,000, "test" all 10,000 test images. CelebA's own list says which faces are which, see
+celeba.py. Your own pictures: see folders.py.
 """
 
 from __future__ import annotations
