@@ -531,7 +531,7 @@ BAD_COMMANDS = {
     "train folder:pets --channels 2": "must be 1 (grey) or 3 (colour), got 2.",
     "train folder:pets --strict": "cat/0003.png cannot be read: no picture.",
     "train mnist --strict": "--strict belongs to folder:PATH, your own pictures.",
-    "train mnist --image-size 32": "--image-size belongs to folder:PATH, your own pictures.",
+    "train mnist --image-size 32": "--image-size belongs to celeba or folder:PATH, your own pictures.",
     "train mnist --no-flip": "--flip belongs to folder:PATH, your own pictures.",
     "train pets": "Unknown data set 'pets': choose mnist, cifar10 or celeba. (Your own pictures: "
     "folder:PATH.)",
