@@ -144,10 +144,11 @@ def read_face(path: Path, size: int = SIZE) -> np.ndarray:
                 return square(image, size, 3)
         return read_celeba_face(path, size)
     except UnreadableError as error:
-        raise DataError(
-            f"The picture {path} cannot be used: {error}; a square of at least {SMALLEST} pixels, cut from "
-            f"the chin to the hair, is taken as it is."
-        ) from error
+        square_too = (
+            f"a square of at least {SMALLEST} pixels, cut from the chin to the hair, is taken as it is"
+        )
+        hint = f"; {square_too}" if "pixels" in str(error) else ""  # of use only for a picture
+        raise DataError(f"The picture {path} cannot be used: {error}{hint}.") from error
 
 
 # -- the lists -------------------------------------------------------------------------------------
