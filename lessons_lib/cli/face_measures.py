@@ -52,7 +52,8 @@ def run(given: dict) -> None:
     _check_requests(study, given)
     if given["card"]:
         _check_card(name)
-    faces, reference = subjects(study, given["num_counterfactuals"]), reference_of(judge)
+    faces = subjects(study, given["num_counterfactuals"])
+    reference = judge.reference(lambda: measure_reference(judge))
     result = {
         "command": command_of(given, ("guidance_scale", "num_samples", "num_counterfactuals", "depth")),
         "attribute": study.attribute,
@@ -141,16 +142,6 @@ def _fid(judge: Judge, reference: metrics.Reference, images: Tensor) -> dict | N
         "reference": f"{reference.statistics.count:,} training faces",
         "floor_images": f"the other {reference.floor_count:,} training faces",
     }
-
-
-def reference_of(judge: Judge) -> metrics.Reference:
-    """What the evaluator makes of real faces: the file beside its weights, or else measured now."""
-    path = judge.reference_path()
-    if path.exists():
-        found = metrics.Reference.load(path)
-        if found.extractor == judge.sha256:
-            return found
-    return measure_reference(judge)
 
 
 def measure_reference(judge: Judge) -> metrics.Reference:

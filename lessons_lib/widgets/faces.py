@@ -36,7 +36,7 @@ from lessons_lib.widgets.facerows import (
     still_of,
     way_frames,
 )
-from lessons_lib.widgets.gallery import subject_of
+from lessons_lib.widgets.gallery import show_saved, subject_of
 from lessons_lib.widgets.pairs import (
     LARGEST,
     FromFaces,
@@ -50,7 +50,7 @@ from lessons_lib.widgets.pairs import (
     side_line,
     spoken,
 )
-from lessons_lib.widgets.panel import TEXT, Panel, image_html
+from lessons_lib.widgets.panel import TEXT, Panel
 
 FACE_EVALUATOR = "celeba-evaluator"
 START = 0.5  # the scrubber's first place: the states are noise there, the estimates already show something
@@ -252,17 +252,14 @@ class FacePanel(Panel):
         result = shown if self._drawn == settings else (yield from self._draw(settings))
         path, frames = fresh_path(folder, file_stem(settings), ".gif"), way_frames(result[1])
         viz.save_gif(path, frames)
-        return path, path.read_bytes(), frames[0].shape, result
+        return path, path.read_bytes(), frames[0].shape[:2], result
 
     def _show_gif(self, written: tuple) -> None:
-        path, content, (height, width, _), result = written
+        path, content, size, result = written
         if result[1] is not self.pairs:
             self._show(result)
-        alt = f"{path.name}: the faces before, below them the states and the estimates, from noise to faces"
-        shown = min(width, 552)
-        self.gif.value = image_html(content, alt, shown, round(height * shown / width))
-        self.gif.layout.display = "block"
-        self.saved.value = caption(f"Saved as <b>{path.name}</b> in {html.escape(str(path.parent))}").value
+        alt = "the faces before, below them the states and the estimates, from noise to faces"
+        show_saved(self.gif, self.saved, path, content, size, alt)
 
     # -- the still ---------------------------------------------------------------------------------
 

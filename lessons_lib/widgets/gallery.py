@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import ipywidgets as w
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from lessons_lib import data, viz
 from lessons_lib.classifier import Evaluator
 from lessons_lib.generation import load_model
 from lessons_lib.weights import WeightsError, read_card
-from lessons_lib.widgets.controls import card_defaults
+from lessons_lib.widgets.controls import caption, card_defaults
 from lessons_lib.widgets.drawing import Drawing, Model
 from lessons_lib.widgets.panel import image_html
 from lessons_lib.widgets.paths import ORANGE
@@ -210,6 +211,22 @@ def gallery_frames(drawing: Drawing) -> list[np.ndarray]:
     count, size = len(drawing.images), drawing.images.shape[-1]
     moments = (torch.cat(drawing.moment(k)) for k in range(len(drawing.states)))
     return viz.denoising_frames(moments, columns=count, scale=max(1, 64 // size))
+
+
+def show_saved(
+    gif: w.HTML, saved: w.HTML, path: Path, content: bytes, size: tuple[int, int], alt: str
+) -> None:
+    """Show a GIF that was written, and say where it is.
+
+    Args:
+        gif, saved: as `gif_controls` made them.
+        size: height and width of a frame; wider ones than a panel are shown smaller.
+    """
+    height, width = size
+    shown = min(width, 552)
+    gif.value = image_html(content, f"{path.name}: {alt}", shown, round(height * shown / width))
+    gif.layout.display = "block"
+    saved.value = caption(f"Saved as <b>{path.name}</b> in {html.escape(str(path.parent))}").value
 
 
 def file_stem(asked: str | None, guidance_scale: float | None, seed: int) -> str:

@@ -32,12 +32,13 @@ from lessons_lib.widgets.gallery import (
     height_of,
     moment_html,
     result_line,
+    show_saved,
     side_of,
     subject_of,
     suited_reader,
     texts_read,
 )
-from lessons_lib.widgets.panel import Panel, image_html
+from lessons_lib.widgets.panel import Panel
 
 OBJECT_EVALUATOR = "cifar10-evaluator"
 START = 0.5  # the scrubber's first place: the states are noise there, the estimates already show something
@@ -190,17 +191,14 @@ class ObjectGenerator(Panel):
         stem = file_stem(self._asked(settings), settings.get("guidance_scale"), settings["seed"])
         path, frames = fresh_path(folder, stem, ".gif"), gallery_frames(result[1])
         viz.save_gif(path, frames)
-        return path, path.read_bytes(), frames[0].shape, result
+        return path, path.read_bytes(), frames[0].shape[:2], result
 
     def _show_gif(self, written: tuple) -> None:
-        path, content, (height, width, _), result = written
+        path, content, size, result = written
         if result[1] is not self.drawing:
             self._show(result)
-        alt = f"{path.name}: the states, below them the estimates, from noise to pictures"
-        shown = min(width, 552)
-        self.gif.value = image_html(content, alt, shown, round(height * shown / width))
-        self.gif.layout.display = "block"
-        self.saved.value = caption(f"Saved as <b>{path.name}</b> in {path.parent}").value
+        alt = "the states, below them the estimates, from noise to pictures"
+        show_saved(self.gif, self.saved, path, content, size, alt)
 
     # -- the still ---------------------------------------------------------------------------------
 
