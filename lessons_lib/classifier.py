@@ -21,8 +21,8 @@ class EvaluatorConfig:
     """The shape of an Evaluator; the last width is the number of features.
 
     Args:
-        body: "blocks" (the U-Net's residual blocks, for digits) or "resnet9" (batch normalization and
-            max-pooling, for objects in colour).
+        body: "blocks" (the U-Net's residual blocks, for digits), "resnet9" (batch normalization and
+            max-pooling, for objects in colour) or "whitened" (plain convolutions after a fixed whitening).
         mirror: once trained, read each image and its mirror image and take the mean of their features; for
             objects, which stay what they are in a mirror.
         patch: each patch × patch pixels become one position with patch² times the channels.
@@ -91,7 +91,36 @@ def _resnet9(config: EvaluatorConfig) -> list[nn.Module]:
     return layers
 
 
-BODIES = {"blocks": _blocks, "resnet9": _resnet9}
+class Whitening(nn.Conv2d):
+    """2×2 patches in coordinates of variance 1, each with both signs; fixed, once `fit` has seen images."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, 8 * channels, 2)
+
+    @torch.no_grad()
+    def fit(self, x_0: Tensor) -> None:
+        """Set the weights from images x_0 [N, C, H, W]: eigenvectors of their patches' covariance."""
+        patches = F.unfold(x_0.double(), 2).transpose(1, 2).flatten(0, 1)  # [N·L, 4 C]
+        variances, directions = torch.linalg.eigh(torch.cov(patches.T))
+        rows = (directions / (variances + 5e-4).sqrt()).T.reshape(-1, *self.weight.shape[1:])
+        self.weight.copy_(torch.cat([rows, -rows]))
+        self.weight.requires_grad_(False)
+
+
+def _whitened(config: EvaluatorConfig) -> list[nn.Module]:
+    """After Jordan 2024, "94% on CIFAR-10 in 3.29 seconds": nothing is computed at full resolution twice."""
+    layers: list[nn.Module] = [Whitening(config.in_channels * config.patch**2), nn.GELU()]
+    narrow = layers[0].out_channels
+    for width in config.widths:
+        pair = ((narrow, [nn.MaxPool2d(2)]), (width, []))
+        for channels, pool in pair:
+            convolution = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+            layers += [convolution, *pool, nn.BatchNorm2d(width), nn.GELU()]
+        narrow = width
+    return [*layers, nn.AdaptiveMaxPool2d(1)]
+
+
+BODIES = {"blocks": _blocks, "resnet9": _resnet9, "whitened": _whitened}
 
 
 class Evaluator(nn.Module):

@@ -22,20 +22,25 @@ from torch import nn
 
 from lessons_lib import data
 from lessons_lib.files import WriteError
-from lessons_lib.schedules import NoiseSchedule, q_sample
+from lessons_lib.schedules import SCHEDULES, NoiseSchedule, q_sample
 from lessons_lib.training import (
+    BEFORE_DECAY,
     CHECKPOINT,
     EMA,
     EpochDone,
+    PrecisionChosen,
     StepDone,
     Stopped,
     TrainConfig,
     TrainingError,
     denoising_loss,
     learning_rate,
+    timestep_density,
     train,
 )
-from lessons_lib.unet import UNet, UNetConfig
+from lessons_lib.training.ingredients import LOG_SNR_MEAN, LOG_SNR_STD, UNIFORM_SHARE
+from lessons_lib.training.machine import seconds_a_step
+from lessons_lib.unet import UNet, UNetConfig, timestep_embedding
 
 SCHEDULE = NoiseSchedule.linear(50)
 LOSS = denoising_loss(SCHEDULE, num_classes=3)
@@ -75,7 +80,7 @@ def config(**changes):
 
 def run(model=None, loss_fn=LOSS, images=None, stop_after=None, **options):
     """Train and collect the events; stop_after walks away after that many steps, without a word."""
-    names = ("val_data", "test_data", "resume")
+    names = ("val_data", "test_data", "resume", "extend", "settings")
     more = {name: options.pop(name) for name in names if name in options}
     events = train(model or build(), loss_fn, images or Images(), config(**options), **more)
     seen = []
@@ -250,11 +255,85 @@ def test_the_loss_is_the_distance_to_the_noise_at_every_timestep(name, expected)
     assert exact.item() == pytest.approx(1 - abar, rel=0.1)
 
 
+def test_v_mse_is_the_error_of_v():
+    """Against v written out; the noise's own error is divided by abar, of which little is left at T."""
+    x_0 = torch.randn(64, 1, 4, 4, generator=torch.Generator().manual_seed(3))
+    model = Listener().eval()
+    found = denoising_loss(SCHEDULE, loss="v-mse")(model, x_0, None, torch.Generator().manual_seed(5))
+    signal, noise = SCHEDULE.signal_and_noise(model.t, x_0)
+    eps = (model.x_t - signal * x_0) / noise
+    v, v_answered = signal * eps - noise * x_0, (0 - noise * model.x_t) / signal  # an eps of 0, as v
+    torch.testing.assert_close(found, F.mse_loss(v_answered, v), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_logit_normal_timesteps_are_normal_in_log_snr_under_every_schedule(name):
+    schedule = NoiseSchedule.by_name(name, 1000)
+    density = timestep_density(schedule, "logit-normal")
+    assert density.sum().item() == pytest.approx(1, abs=1e-12) and density.min() > 0.9 * UNIFORM_SHARE / 1000
+    model, batch = Listener().train(), 4000
+    loss_fn = denoising_loss(schedule, t_density="logit-normal")
+    loss_fn(model, torch.zeros(batch, 1, 1, 1), None, torch.Generator().manual_seed(0))
+    counts = model.t.bincount(minlength=1000).double() / batch
+    # One offset for the batch: no set of timesteps is seen more or less often than its chance allows.
+    assert (counts.cumsum(0) - density.cumsum(0)).abs().max() <= 1.001 / batch
+    normal = (density - UNIFORM_SHARE / 1000) / (1 - UNIFORM_SHARE)
+    log_snr = schedule.snr.log()
+    mean = (normal * log_snr).sum()
+    std = (normal * (log_snr - mean) ** 2).sum().sqrt()
+    assert mean.item() == pytest.approx(LOG_SNR_MEAN, abs=0.1)
+    assert std.item() == pytest.approx(LOG_SNR_STD, rel=0.06)
+
+
+def test_attributes_are_untold_all_at_once_or_each_at_the_samples_own_rate():
+    model, batch = Listener().train(), 20_000
+    y = torch.randint(2, (batch, 8), generator=torch.Generator().manual_seed(1))
+    loss_fn = denoising_loss(SCHEDULE, 0.2, num_classes=8)
+    loss_fn(model, torch.zeros(batch, 1, 1, 1), y, torch.Generator().manual_seed(0))
+    told = model.y != -1
+    assert torch.equal(model.y[told], y[told]) and model.y.dtype == torch.int64
+    counts = told.sum(dim=1).bincount(minlength=9) / batch
+    # A rate that is uniform makes every number of told attributes equally likely.
+    expected = torch.full((9,), 0.8 / 9)
+    expected[0] += 0.2
+    torch.testing.assert_close(counts, expected, rtol=0, atol=0.012)
+    loss_fn(model.eval(), torch.zeros(4, 1, 1, 1), y[:4], torch.Generator())
+    assert torch.equal(model.y, y[:4])
+
+
+def test_the_learned_weight_brings_every_noise_level_to_the_same_size():
+    """At its optimum exp(u_t) is the mean loss at t, whatever that is."""
+    size = torch.linspace(0.5, 3, 50)
+
+    class Loud(nn.Module):  # wrong by sqrt(size_t) noises of its own
+        def forward(self, x_t, t):
+            return torch.zeros_like(x_t).addcmul(size.sqrt()[t][:, None, None, None] - 1, torch.ones(()))
+
+    loss_fn = denoising_loss(SCHEDULE, loss_weight="learned")
+    plain = denoising_loss(SCHEDULE)
+    model, x_0 = Loud().train(), torch.zeros(256, 1, 4, 4)
+    optimizer = torch.optim.Adam(loss_fn.parameters(), lr=0.05)
+    for step in range(300):
+        optimizer.zero_grad()
+        loss_fn(model, x_0, None, torch.Generator().manual_seed(step)).backward()
+        optimizer.step()
+    u = loss_fn.log_size(timestep_embedding(torch.arange(50), loss_fn.CHANNELS))[:, 0]
+    expected = 1 + (size.sqrt() - 1) ** 2  # E (a - eps)² = a² + 1
+    torch.testing.assert_close(u.exp(), expected, rtol=0.2, atol=0)
+    model.eval()  # outside training it is the plain loss
+    seeds = [torch.Generator().manual_seed(9) for _ in range(2)]
+    assert loss_fn(model, x_0, None, seeds[0]).item() == plain(model, x_0, None, seeds[1]).item()
+
+
 @pytest.mark.parametrize(
-    "options", [{"loss": "huber"}, {"p_uncond": -0.1}, {"p_uncond": 1.5}, {"p_uncond": float("nan")}]
-)
+    "options",
+    [
+        {"loss": "huber"}, {"p_uncond": -0.1}, {"p_uncond": 1.5}, {"p_uncond": float("nan")},
+        {"t_density": "square"}, {"loss_weight": "heavy"},
+    ],
+)  # fmt: skip
 def test_a_wrong_loss_is_refused(options):
-    with pytest.raises(ValueError, match=r"Unknown loss|must be in"):
+    with pytest.raises(ValueError, match=r"Unknown \w+ '\w+': choose one of|must be in"):
         denoising_loss(SCHEDULE, **options)
 
 
@@ -273,6 +352,27 @@ def test_the_moving_average_in_closed_form(decay):
         expected = d * expected + (1 - d) * (n + 1)
     assert average.model.weight.item() == pytest.approx(expected, rel=1e-12)
     assert not average.model.training and not average.model.weight.requires_grad
+
+
+@pytest.mark.parametrize("sigma_rel", [0.05, 0.1, 0.25])
+def test_the_power_law_average_in_closed_form(sigma_rel):
+    """Its weights n^gamma, and their standard deviation as a share of the training."""
+    model = nn.Linear(1, 1).double()
+    average, count = EMA(model, 0.999, sigma_rel), 2000
+    profile = torch.zeros(count, dtype=torch.float64)
+    for n in range(count):
+        decay = average.current_decay()
+        profile = profile * decay
+        profile[n] += 1 - decay
+        model.weight.data.fill_(n + 1.0)
+        average.update(model)
+    places = torch.arange(1, count + 1, dtype=torch.float64)
+    mean = (profile * places).sum()
+    assert profile.sum().item() == pytest.approx(1, abs=1e-12)
+    assert average.model.weight.item() == pytest.approx(mean.item(), rel=1e-12)
+    std = (profile * (places - mean) ** 2).sum().sqrt().item()
+    assert std / count == pytest.approx(sigma_rel, rel=0.01)
+    assert average.length() == pytest.approx(std, rel=0.01)
 
 
 def test_the_moving_average_copies_buffers():
@@ -299,6 +399,13 @@ def test_the_learning_rate_warms_up_and_ends_at_zero():
     assert learning_rate(cfg, 99, 0.5) == pytest.approx(1.0)
     assert learning_rate(cfg, 99, 1.0) == learning_rate(cfg, 99, 3.0) == 0.0
     assert learning_rate(config(warmup_steps=0, lr=2.0), 0, 0.0) == 2.0
+
+
+def test_the_learning_rate_is_constant_until_its_last_share():
+    cfg = config(lr=2.0, warmup_steps=4, lr_decay=0.25)
+    assert [learning_rate(cfg, 99, p) for p in (0.0, 0.3, 0.75)] == [2.0, 2.0, 2.0]
+    assert learning_rate(cfg, 99, 0.875) == pytest.approx(1.0)
+    assert learning_rate(cfg, 99, 1.0) == 0.0
 
 
 def test_the_learning_rate_reaches_the_optimizer():
@@ -543,11 +650,81 @@ def test_a_checkpoint_that_could_run_code_is_refused(tmp_path):
         run(output_dir=tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("changes", [{"seed": 1}, {"batch_size": 4}])
-def test_a_checkpoint_of_other_settings_is_refused(tmp_path, changes):
-    run(output_dir=tmp_path)
-    with pytest.raises(TrainingError, match="use the same settings to resume"):
-        run(output_dir=tmp_path, resume=True, **changes)
+@pytest.mark.parametrize(
+    "changes, named",
+    [
+        ({"seed": 1}, "seed 0, this training has 1"),
+        ({"batch_size": 4}, "steps_per_epoch 3, this training has 6"),
+        ({"epochs": 3}, "epochs 2, this training has 3"),
+        ({"ema_sigma_rel": 0.1}, "ema_sigma_rel None, this training has 0.1"),
+        ({"settings": {"class_names": ["a", "c", "b"]}}, "class_names 'b' in place 1, this training has 'c' in"),
+        ({"settings": {"schedule": "cosine"}}, "class_names"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused_by_name(tmp_path, changes, named):
+    run(output_dir=tmp_path, settings={"class_names": ["a", "b", "c"]})
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    with pytest.raises(TrainingError, match=f"was made with {named}.*: use the same settings to resume"):
+        run(output_dir=tmp_path, resume=True, **({"settings": {"class_names": ["a", "b", "c"]}} | changes))
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+# -- prolonged ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop_after", [4, 10, None], ids=["before the fall", "in the fall", "finished"])
+def test_an_extended_training_equals_a_longer_one_bit_for_bit(tmp_path, stop_after):
+    options = {"lr_decay": 0.25, "checkpoint_every": 1, "output_dir": tmp_path, "ema_sigma_rel": 0.1}
+    run(epochs=4, stop_after=stop_after, **options)
+    longer, extended = build(), build()
+    expected = run(longer, epochs=7, lr_decay=0.25, ema_sigma_rel=0.1)
+    found = run(extended, epochs=7, extend=True, **options)
+    assert same(longer.state_dict(), extended.state_dict())
+    assert same(expected[-1].ema_model.state_dict(), found[-1].ema_model.state_dict())
+    losses = {event.step: (event.loss, event.lr) for event in steps(expected)}
+    assert all((event.loss, event.lr) == losses[event.step] for event in steps(found))
+    assert steps(found)[0].step == {4: 5, 10: 10, None: 10}[stop_after]
+
+
+def test_what_cannot_be_extended_is_refused(tmp_path):
+    run(output_dir=tmp_path / "cosine")
+    with pytest.raises(TrainingError, match="fell from the start"):
+        run(output_dir=tmp_path / "cosine", epochs=4, extend=True)
+    options = {"lr_decay": 0.5, "output_dir": tmp_path / "constant"}
+    run(**options)
+    with pytest.raises(TrainingError, match="is of 2 epochs: name more to extend it, not 1"):
+        run(epochs=1, extend=True, **options)
+    with pytest.raises(TrainingError, match="was made with lr 0.001, this training has 0.1"):
+        run(epochs=4, extend=True, lr=0.1, **options)
+    (tmp_path / "constant" / BEFORE_DECAY).unlink()
+    with pytest.raises(TrainingError, match=r"before_decay.pt is missing"):
+        run(epochs=4, extend=True, **options)
+
+
+# -- automatic precision --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds, chosen", [((1.0, 0.5), "bf16"), ((1.0, 0.95), "float32")])
+def test_auto_takes_what_was_measured_faster_says_so_and_keeps_it(tmp_path, monkeypatch, seconds, chosen):
+    measured = dict(zip(("float32", "bf16"), seconds, strict=True))
+    monkeypatch.setattr("lessons_lib.training.loop.seconds_a_step", lambda *a: measured)
+    events = run(precision="auto", output_dir=tmp_path)
+    assert events[0] == PrecisionChosen(chosen, measured) and events[-1].precision == chosen
+    monkeypatch.setattr("lessons_lib.training.loop.seconds_a_step", None)  # not asked again
+    assert [event.precision for event in run(precision="auto", output_dir=tmp_path, resume=True)] == [chosen]
+
+
+def test_the_measurement_leaves_no_trace():
+    plain, measured = build(), build()
+    run(plain)
+    found = seconds_a_step(measured, LOSS, Images().batch(torch.arange(8)), repeats=1)
+    assert set(found) == {"float32", "bf16"} and all(s > 0 for s in found.values())
+    run(measured)
+    assert same(plain.state_dict(), measured.state_dict())
+
+
+def test_a_training_of_minutes_does_not_measure():
+    assert not any(isinstance(e, PrecisionChosen) for e in run(precision="auto", max_seconds=60))
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
@@ -610,6 +787,8 @@ def test_a_folder_that_cannot_be_written_shows_before_the_first_step(tmp_path):
         ({"grad_clip": -1.0}, "grad_clip must be above 0"),
         ({"max_seconds": 0}, "max_seconds must be above 0"),
         ({"ema_decay": 1.0}, "ema_decay must be in"),
+        ({"ema_sigma_rel": 0.3}, "ema_sigma_rel must be in"),
+        ({"lr_decay": 0.0}, "lr_decay must be in"),
         ({"precision": "fp8"}, "choose one of auto, float32, bf16, fp16"),
         ({"device": "tpu"}, "choose one of auto, cpu, cuda, mps"),
     ],
@@ -651,7 +830,9 @@ def test_what_needs_a_gpu_is_refused_without_one(wrong):
 def train_digits(folder: str) -> None:
     """A small training on the embedded digits: 72 steps, a checkpoint every 2."""
     torch.manual_seed(0)
-    model = UNet(UNetConfig(channel_mults=(1,), embedding_channels=32, dropout=0.1))
+    model = UNet(
+        UNetConfig(channel_mults=(1,), embedding_channels=32, dropout=0.1, v_schedule="linear")
+    )
     images = data.load("digits", "train").subset(torch.arange(36))
     val = data.load("digits", "val").subset(torch.arange(8))
     options = TrainConfig(
@@ -661,9 +842,13 @@ def train_digits(folder: str) -> None:
         device="cpu",
         precision="float32",
         checkpoint_every=2,
+        lr_decay=0.5,
+        ema_sigma_rel=0.1,
         output_dir=folder,
     )
-    loss_fn = denoising_loss(NoiseSchedule.linear(), num_classes=10)
+    loss_fn = denoising_loss(
+        NoiseSchedule.linear(), loss="v-mse", num_classes=10, t_density="logit-normal", loss_weight="learned"
+    )
     for _ in train(model, loss_fn, images, options, val_data=val, resume=True):
         pass
 
@@ -730,9 +915,10 @@ def test_killed_at_ten_random_moments_and_resumed_equals_uninterrupted(tmp_path)
     assert whole["state"]["step"] == killed["state"]["step"] == 72
     assert same(whole["model"], killed["model"]), seed
     assert same(whole["ema"]["weights"], killed["ema"]["weights"]), seed
+    assert same(whole["loss"], killed["loss"]) and whole["loss"]["log_size.bias"] != 0, seed
     assert whole["state"]["losses"] == killed["state"]["losses"]
     left = sorted(os.listdir(tmp_path / "killed"))
-    assert left == [CHECKPOINT, "losses.json"]  # and no temporary files
+    assert left == [BEFORE_DECAY, CHECKPOINT, "losses.json"]  # and no temporary files
 
 
 if __name__ == "__main__":

@@ -62,16 +62,23 @@ def train(
     timesteps: o.Timesteps = 1000,
     schedule: o.Schedule = None,
     loss: o.Loss = None,
-    p_uncond: o.PUncond = 0.1,
+    p_uncond: o.PUncond = None,
+    t_density: o.TDensity = None,
+    loss_weight: o.LossWeight = None,
+    dropout: o.Dropout = None,
+    told_augment: o.ToldAugment = False,
     device: o.Device = "auto",
     precision: o.TrainPrecision = "auto",
     ema_decay: o.EmaDecay = None,
+    ema_sigma_rel: o.EmaSigmaRel = None,
+    lr_decay: o.LrDecay = None,
     sample_every: o.SampleEvery = None,
     keep_epochs: o.KeepEpochs = False,
     output_dir: o.OutputDir = None,
     resume: o.Resume = False,
+    extend: o.Extend = False,
     start: o.Start = None,
-    seed: o.Seed = 0,
+    seed: o.TrainSeed = None,
     max_seconds: o.MaxSeconds = None,
     image_size: o.ImageSize = None,
     channels: o.Channels = None,
@@ -86,7 +93,7 @@ def train(
 
     parts = ({name: given[name] for name in names} for names in (training.CHANGES, training.OPTIONS))
     pictures = {name: given[name] for name in training.BELONGS}
-    training.run(dataset, model, *parts, output_dir, resume, pictures, start)
+    training.run(dataset, model, *parts, output_dir, resume, pictures, start, extend)
 
 
 @app.command()

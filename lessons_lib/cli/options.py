@@ -66,7 +66,10 @@ Seed = Annotated[int, Option(help="Decides all random numbers.")]
 # -- train --
 Model = Annotated[
     str,
-    Option(help="denoiser, classifier, clean-classifier, evaluator, both (denoiser and classifier) or all."),
+    Option(
+        help="denoiser, denoiser-v (answers v; of celeba told attributes), classifier, clean-classifier, "
+        "evaluator, second-judge, both (denoiser and classifier) or all."
+    ),
 ]
 Epochs = Annotated[int | None, Option(help="Passes over the images. [default: the recipe's]")]
 TrainBatchSize = Annotated[int | None, Option(help="Images a step, all processes together.")]
@@ -81,9 +84,50 @@ Schedule = Annotated[
 ]
 Loss = Annotated[
     str | None,
-    Option(help="mse, l1, min-snr or held-snr. [default: mse for mnist, held-snr for celeba, else min-snr]"),
+    Option(help="mse, l1, v-mse, min-snr or held-snr. [default: the recipe's]"),
 ]
-PUncond = Annotated[float, Option(help="Share of labels dropped, for guidance.", parser=_number, metavar="P")]
+TDensity = Annotated[
+    str | None, Option(help="Of t in training: uniform or logit-normal. [default: the recipe's]")
+]
+LossWeight = Annotated[
+    str | None, Option(help="none, or learned for each noise level. [default: the recipe's]")
+]
+Dropout = Annotated[
+    float | None, Option(help="Inside the denoiser's blocks, in training.", parser=_number, metavar="P")
+]
+ToldAugment = Annotated[
+    bool, Option("--told-augment", help="Of a denoiser: distort the images and tell the network how.")
+]
+LrDecay = Annotated[
+    float | None,
+    Option(
+        help="The last share of the training, over which the learning rate falls to 0. [default: the recipe's]",
+        parser=_number,
+        metavar="SHARE",
+    ),
+]
+EmaSigmaRel = Annotated[
+    float | None,
+    Option(
+        help="Length of a power law average of the weights, as a share of the training, in place of "
+        "--ema-decay. [default: the recipe's]",
+        parser=_number,
+        metavar="SHARE",
+    ),
+]
+Extend = Annotated[
+    bool,
+    Option("--extend", help="Prolong the training in the output folder to --epochs, from its constant rate."),
+]
+PUncond = Annotated[
+    float | None,
+    Option(
+        help="Share of labels dropped, for guidance. [default: 0.2 for denoiser-v, else 0.1]",
+        parser=_number,
+        metavar="P",
+    ),
+]
+TrainSeed = Annotated[int | None, Option(help="Decides all random numbers. [default: the recipe's]")]
 TrainPrecision = Annotated[str, Option(help=PRECISION_HELP)]
 EmaDecay = Annotated[float | None, Option(help="Of the weights' average.", parser=_number, metavar="DECAY")]
 SampleEvery = Annotated[

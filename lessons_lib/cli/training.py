@@ -13,16 +13,19 @@ import typer
 from lessons_lib import data, recipes
 from lessons_lib.cli import PROGRAM, processes, typed_command
 from lessons_lib.cli.common import check_dataset, check_writable, folder_weights, progress_bar
-from lessons_lib.training import CHECKPOINT, EpochDone, StepDone, Stopped, TrainConfig, TrainingError
+from lessons_lib.training import CHECKPOINT, EpochDone, PrecisionChosen, StepDone, Stopped, TrainConfig, TrainingError
 
-MODELS = ("denoiser", "classifier", "clean-classifier", "evaluator")
+MODELS = ("denoiser", "denoiser-v", "classifier", "clean-classifier", "evaluator", "second-judge")
 OF_FOLDERS = ("denoiser", "classifier", "evaluator")  # what can be trained on your own pictures
 # The options that are fields of a TrainConfig, and of DiffusionOptions.
 CHANGES = (
-    "epochs", "batch_size", "lr", "device", "precision", "ema_decay", "seed", "max_seconds",
-    "accumulation_steps",
+    "epochs", "batch_size", "lr", "lr_decay", "device", "precision", "ema_decay", "ema_sigma_rel", "seed",
+    "max_seconds", "accumulation_steps",
 )  # fmt: skip
-OPTIONS = ("timesteps", "schedule", "loss", "p_uncond", "sample_every", "keep_epochs")
+OPTIONS = (
+    "timesteps", "schedule", "loss", "p_uncond", "t_density", "loss_weight", "dropout", "told_augment",
+    "sample_every", "keep_epochs",
+)  # fmt: skip
 # The options that say which pictures, and what they belong to.
 BELONGS = {
     "image_size": ("celeba", "folder"), "channels": ("folder",), "strict": ("folder",), "flip": ("folder",),
@@ -33,7 +36,7 @@ SEVERAL = {"both": ("denoiser", "classifier"), "all": MODELS}
 
 def run(
     dataset: str, model: str, changes: dict, options: dict, output_dir: Path | None, resume: bool,
-    pictures: dict, start: str | None = None,
+    pictures: dict, start: str | None = None, extend: bool = False,
 ) -> None:  # fmt: skip
     """Train one model or all.
 
@@ -43,9 +46,11 @@ def run(
         pictures: of folder:PATH, image_size, channels, strict and flip; of celeba, image_size, attribute and
             fraction.
         start: name or path of weights to train on from.
+        extend: prolong what is there to more epochs.
     """
     check_dataset(dataset, folders=True)
-    if start and (resume or model in SEVERAL):
+    _check_together(changes, options, model, resume, extend)
+    if start and (resume or extend or model in SEVERAL):
         raise ValueError("--start begins one new training: leave out --resume, and name one --model.")
     wanted = _wanted(dataset, model)
     known, load = _recipes(dataset, model, wanted, changes, pictures)
@@ -54,18 +59,30 @@ def run(
         for name, recipe in known.items()
     }
     for config in configs.values():
-        _check_folder(config.output_dir, resume)
+        _check_folder(config.output_dir, resume or extend)
     for name, config in configs.items():
         settings = _options(dataset, name, options, known[name])
         if data.is_folder(dataset) and options["sample_every"] is None:  # for the epochs that are asked for
             settings = dataclasses.replace(settings, sample_every=recipes.sample_every(config.epochs))
         images = load or functools.partial(recipes.load_splits, dataset, config)
         events = recipes.run_recipe(
-            known[name], images, config, settings, resume=resume, start=start, command=typed_command()
-        )
+            known[name], images, config, settings,
+            resume=resume, extend=extend, start=start, command=typed_command(),
+        )  # fmt: skip
         reason = _train(dataset, name, events)
         if reason == "interrupted":
             raise typer.Exit(130)  # so that a script does not go on as if all were done
+
+
+def _check_together(changes: dict, options: dict, model: str, resume: bool, extend: bool) -> None:
+    """Refuse options that exclude each other."""
+    if extend and (resume or not changes["epochs"]):
+        raise ValueError("--extend goes on by itself, to more --epochs: leave out --resume, and name --epochs.")
+    if changes["ema_decay"] is not None and changes["ema_sigma_rel"] is not None:
+        raise ValueError("--ema-decay and --ema-sigma-rel are two averages: choose one.")
+    only = [name for name in ("t_density", "loss_weight", "dropout", "told_augment") if options[name]]
+    if only and not model.startswith("denoiser"):
+        raise ValueError(f"--{only[0].replace('_', '-')} belongs to a denoiser: name --model denoiser-v.")
 
 
 def _recipes(
@@ -162,6 +179,9 @@ def _train(dataset: str, model: str, events: Iterator) -> str:
             if isinstance(event, StepDone):
                 average = event.loss if average is None else 0.98 * average + 0.02 * event.loss
                 _show_step(bar, event, average)
+            elif isinstance(event, PrecisionChosen):
+                times = " and ".join(f"{1000 * s:.0f} ms a step in {p}" for p, s in event.seconds.items())
+                say(f"Training in {event.precision}: measured {times}.")
             elif isinstance(event, Stopped):
                 reason = event.reason
                 say(_ending(event))

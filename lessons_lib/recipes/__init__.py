@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -18,19 +19,27 @@ import torch
 from torch import nn
 
 from lessons_lib import data, viz, weights
-from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.classifier import (
+    Evaluator,
+    EvaluatorConfig,
+    NoisyClassifier,
+    NoisyClassifierConfig,
+    Whitening,
+)
 from lessons_lib.generation import GenerationRequest, generate_with
 from lessons_lib.recipes.faces import celeba_recipes
 from lessons_lib.recipes.folders import folder_recipes, sample_every
 from lessons_lib.recipes.losses import (
+    TOLD,
     augmented,
     cross_entropy_loss,
     noisy_classification_loss,
     random_affine,
     random_crop_and_flip,
     random_flip,
+    told_affine,
 )
-from lessons_lib.recipes.recipe import DiffusionOptions, Recipe, start_from
+from lessons_lib.recipes.recipe import LONG_TRAINING, ONE_RECIPE, DiffusionOptions, Recipe, start_from
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.training import EpochDone, Event, LossFn, Stopped, TrainConfig, denoising_loss, train
 from lessons_lib.training.machine import make_accelerator
@@ -81,12 +90,22 @@ CIFAR10_UNET = UNetConfig(
     attention_levels=(2,),
     embedding_channels=256,
 )
+OBJECT_TRAINING = TrainConfig(
+    batch_size=128, lr=3e-3, weight_decay=0.05, warmup_steps=700, ema_decay=0.998, checkpoint_every=300
+)
 RECIPES = {
     ("mnist", "denoiser"): Recipe(
         "mnist-denoiser",
         lambda: UNet(UNetConfig()),
         TrainConfig(epochs=20, batch_size=64, lr=1e-3),
         "denoiser",
+    ),
+    ("mnist", "denoiser-v"): Recipe(
+        "mnist-denoiser-v",
+        lambda: UNet(UNetConfig(v_schedule="linear")),
+        TrainConfig(epochs=20, batch_size=64, lr=1e-3, checkpoint_every=800, **LONG_TRAINING),
+        "denoiser",
+        DiffusionOptions(schedule="linear", **ONE_RECIPE),
     ),
     ("mnist", "classifier"): Recipe(
         "mnist-noisy-classifier",
@@ -125,18 +144,39 @@ RECIPES = {
         guidance_scale=3.0,
         channels_last=True,
     ),
+    ("cifar10", "denoiser-v"): Recipe(
+        "cifar10-denoiser-v",
+        lambda: UNet(dataclasses.replace(CIFAR10_UNET, v_schedule="cosine")),
+        TrainConfig(epochs=100, batch_size=64, lr=8e-4, checkpoint_every=800, **LONG_TRAINING),
+        "denoiser",
+        DiffusionOptions(schedule="cosine", **ONE_RECIPE),
+        augment=random_flip,
+        sampler="ddim",
+        steps=50,
+        guidance_scale=2.0,
+    ),
     ("cifar10", "evaluator"): Recipe(
         "cifar10-evaluator",
-        lambda: Evaluator(EvaluatorConfig(32, 3, widths=(32, 64, 128, 256), body="resnet9", mirror=True)),
-        TrainConfig(
-            epochs=22,
-            batch_size=128,
-            lr=3e-3,
-            weight_decay=0.05,
-            warmup_steps=700,
-            ema_decay=0.998,
-            checkpoint_every=300,
-        ),
+        lambda: Evaluator(EvaluatorConfig(32, 3, (64, 256, 256), dropout=0.0, body="whitened", mirror=True)),
+        dataclasses.replace(OBJECT_TRAINING, epochs=14, lr=4e-3),
+        "evaluator",
+        augment=functools.partial(random_crop_and_flip, padding=2),
+        label_smoothing=0.15,
+        channels_last=True,
+    ),
+    # The second judges: other networks and seeds, which no choice was made by.
+    ("mnist", "second-judge"): Recipe(
+        "mnist-second-judge",
+        lambda: Evaluator(EvaluatorConfig(body="resnet9")),
+        TrainConfig(epochs=6, batch_size=128, lr=3e-3, weight_decay=0.05, ema_decay=0.998, seed=1),
+        "evaluator",
+        augment=random_affine,
+        channels_last=True,
+    ),
+    ("cifar10", "second-judge"): Recipe(
+        "cifar10-second-judge",
+        lambda: Evaluator(EvaluatorConfig(32, 3, (32, 64, 128, 256), body="resnet9", mirror=True)),
+        dataclasses.replace(OBJECT_TRAINING, epochs=10, seed=1),
         "evaluator",
         augment=random_crop_and_flip,
         channels_last=True,
@@ -151,6 +191,7 @@ def run(
     options: DiffusionOptions | None = None,
     *,
     resume: bool = False,
+    extend: bool = False,
     start: str | Path | None = None,
     command: str = "",
 ) -> Iterator[Event | SamplesDrawn | WeightsSaved]:
@@ -159,6 +200,7 @@ def run(
     Args:
         dataset, model: a key of RECIPES.
         options: the recipe's own if not given.
+        resume, extend: as train.
         start: name or path of weights to train on from; random ones if not given.
         command: what the user typed, for the card.
 
@@ -173,8 +215,9 @@ def run(
         raise ValueError("A recipe needs an output_dir to write to.")
     sets = functools.partial(load_splits, dataset, config)
     yield from run_recipe(
-        RECIPES[dataset, model], sets, config, options, resume=resume, start=start, command=command
-    )
+        RECIPES[dataset, model], sets, config, options,
+        resume=resume, extend=extend, start=start, command=command,
+    )  # fmt: skip
 
 
 def load_splits(dataset: str, config: TrainConfig, **how) -> dict[str, data.ImageSet]:
@@ -191,6 +234,7 @@ def run_recipe(
     options: DiffusionOptions | None = None,
     *,
     resume: bool = False,
+    extend: bool = False,
     start: str | Path | None = None,
     command: str = "",
 ) -> Iterator[Event | SamplesDrawn | WeightsSaved]:
@@ -206,13 +250,16 @@ def run_recipe(
         network = _built(recipe, options)
     origin = {"start": start_from(network, start, schedule)} if start else {}
     sets = load()
+    if isinstance(getattr(network, "body", [None])[0], Whitening):
+        network.body[0].fit(sets["train"].batch(torch.arange(min(2000, len(sets["train"]))))[0])
     if recipe.channels_last:
         network = network.to(memory_format=torch.channels_last)
     loss_fn = _loss(recipe, network, schedule, options)
     is_main = os.environ.get("RANK", "0") == "0"
     for event in train(
-        network, loss_fn, sets["train"], config, val_data=sets["val"], test_data=sets["test"], resume=resume
-    ):
+        network, loss_fn, sets["train"], config, val_data=sets["val"], test_data=sets["test"],
+        resume=resume, extend=extend, settings=_settings(recipe, network, options, sets["train"]),
+    ):  # fmt: skip
         yield event
         if not is_main:
             continue
@@ -228,22 +275,45 @@ def run_recipe(
 
 def _built(recipe: Recipe, options: DiffusionOptions) -> nn.Module:
     network = recipe.build()
-    if getattr(network.config, "v_schedule", ""):  # which must be the one that it is trained on
-        own = {"v_schedule": options.schedule, "v_timesteps": options.timesteps}
-        return UNet(dataclasses.replace(network.config, **own))
-    return network
+    if recipe.kind != "denoiser":
+        return network
+    own = {"dropout": options.dropout or network.config.dropout}
+    if options.told_augment:
+        own["augment_channels"] = TOLD
+    if network.config.v_schedule:  # which must be the one that it is trained on
+        own |= {"v_schedule": options.schedule, "v_timesteps": options.timesteps}
+    return UNet(dataclasses.replace(network.config, **own))
 
 
 def _loss(
     recipe: Recipe, network: nn.Module, schedule: NoiseSchedule | None, options: DiffusionOptions
 ) -> LossFn:
     if recipe.kind == "evaluator":
-        return augmented(cross_entropy_loss, recipe.augment)
-    if recipe.kind == "denoiser":
-        loss = denoising_loss(schedule, options.p_uncond, options.loss, network.config.num_classes or None)
+        loss = functools.partial(cross_entropy_loss, smoothing=recipe.label_smoothing)
         return augmented(loss, recipe.augment)
+    if recipe.kind == "denoiser":
+        loss = denoising_loss(
+            schedule, options.p_uncond, options.loss, network.config.num_classes or None,
+            t_density=options.t_density, loss_weight=options.loss_weight,
+            told_augment=told_affine if options.told_augment else None,
+        )  # fmt: skip
+        return augmented(loss, None if options.told_augment else recipe.augment)
     loss = noisy_classification_loss(schedule, timesteps=None if recipe.kind == "classifier" else ())
     return augmented(loss, recipe.augment)
+
+
+def _settings(
+    recipe: Recipe, network: nn.Module, options: DiffusionOptions, images: data.ImageSet
+) -> dict[str, object]:
+    """What a checkpoint must agree with to be resumed, besides the TrainConfig."""
+    found = {"recipe": recipe.name, "data": images.source, "num_images": len(images)}
+    found["class_names"] = list(images.class_names)
+    if recipe.needs_schedule:
+        found |= dataclasses.asdict(options)
+        del found["sample_every"], found["keep_epochs"]  # what is written on the way
+    # As JSON has it: a checkpoint holds lists, no tuples.
+    network_config = {f"network's {k}": v for k, v in dataclasses.asdict(network.config).items()}
+    return json.loads(json.dumps(found | network_config))
 
 
 def _after_epoch(
@@ -313,6 +383,8 @@ def _card(
             "data": " ".join(filter(None, (DATA_NOTES[images.source], images.note))),
             "images_seen": end.step * config.batch_size,
             "ended": end.reason,
+            "precision": end.precision,
+            "ema_length_images": round(end.ema_length * config.batch_size),
             "hours": round(end.seconds / 3600, 2),
             "hardware": hardware(),
             "seed": config.seed,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.data.celeba import ATTRIBUTES
 from lessons_lib.recipes.losses import random_crop_and_flip, random_flip
-from lessons_lib.recipes.recipe import DiffusionOptions, Recipe
+from lessons_lib.recipes.recipe import LONG_TRAINING, ONE_RECIPE, DiffusionOptions, Recipe
 from lessons_lib.training import TrainConfig
 from lessons_lib.unet import UNet, UNetConfig
 
@@ -30,8 +32,10 @@ def celeba_recipes(image_size: int = 64, num_attributes: int = 40) -> dict[str, 
         raise ValueError(f"The image size must be a multiple of 16 from 32 on, got {image_size}.")
     return {
         "denoiser": _denoiser(image_size),
+        "denoiser-v": _told_denoiser(image_size),
         "classifier": _classifier(image_size, num_attributes),
         "evaluator": _evaluator(image_size, num_attributes),
+        "second-judge": _second_judge(image_size, num_attributes),
     }
 
 
@@ -63,6 +67,23 @@ def _denoiser(image_size: int) -> Recipe:
         steps=50,
         guide="celeba-classifier",
         channels_last=True,
+    )
+
+
+def _told_denoiser(image_size: int) -> Recipe:
+    """Told the attributes, all, some or none of them."""
+    config = dataclasses.replace(
+        _denoiser(image_size).build().config, num_classes=len(ATTRIBUTES), multi_label=True
+    )
+    return Recipe(
+        "celeba-denoiser-v",
+        functools.partial(UNet, config),
+        TrainConfig(epochs=500, batch_size=64, lr=8e-4, checkpoint_every=800, **LONG_TRAINING),
+        "denoiser",
+        DiffusionOptions(schedule="linear", sample_every=25, **ONE_RECIPE),
+        augment=random_flip,
+        steps=50,
+        guide="celeba-classifier",
     )
 
 
@@ -108,6 +129,23 @@ def _evaluator(image_size: int, num_attributes: int) -> Recipe:
         "celeba-evaluator",
         functools.partial(Evaluator, config),
         training,
+        "evaluator",
+        augment=random_crop_and_flip,
+        channels_last=True,
+    )
+
+
+def _second_judge(image_size: int, num_attributes: int) -> Recipe:
+    """Another network and seed than the evaluator, which no choice was made by."""
+    config = EvaluatorConfig(
+        image_size, 3, (32, 64, 128, 128), num_attributes, mirror=True, patch=PATCH, multi_label=True
+    )
+    return Recipe(
+        "celeba-second-judge",
+        functools.partial(Evaluator, config),
+        TrainConfig(
+            epochs=25, batch_size=128, lr=2e-3, weight_decay=0.05, warmup_steps=200, ema_decay=0.998, seed=1
+        ),
         "evaluator",
         augment=random_crop_and_flip,
         channels_last=True,

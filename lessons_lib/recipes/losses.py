@@ -13,24 +13,35 @@ from lessons_lib.training import LossFn
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]  # x_0 [B, C, H, W] -> the same shape
 
+TOLD = 5  # numbers that say how `told_affine` distorted an image
+TOLD_CHANCE = 0.12
+
 
 def augmented(loss_fn: LossFn, augment: Augment | None) -> LossFn:
     """The same loss on images that are varied in training, and in training only.
 
     The step's own generator decides how: a resumed training varies them as an uninterrupted one does.
     """
-    if augment is None:
-        return loss_fn
-
-    def loss_on_varied(model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        return loss_fn(model, augment(x_0, generator) if model.training else x_0, y, generator)
-
-    return loss_on_varied
+    return loss_fn if augment is None else _Augmented(loss_fn, augment)
 
 
-def cross_entropy_loss(model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+class _Augmented(nn.Module):
+    """A module, so that the trainer finds the weights that the loss may have of its own."""
+
+    def __init__(self, loss_fn: LossFn, augment: Augment) -> None:
+        super().__init__()
+        self.loss_fn, self.augment = loss_fn, augment
+
+    def forward(self, model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        x_0 = self.augment(x_0, generator) if model.training else x_0
+        return self.loss_fn(model, x_0, y, generator)
+
+
+def cross_entropy_loss(
+    model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator, smoothing: float = 0.05
+) -> Tensor:
     """Cross-entropy on clean images; in training with smoothed labels. y: as in `label_loss`."""
-    return label_loss(model(x_0), y, smoothing=0.05 if model.training else 0.0)
+    return label_loss(model(x_0), y, smoothing if model.training else 0.0)
 
 
 def label_loss(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -82,6 +93,31 @@ def random_flip(x_0: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror about half of the images [B, C, H, W] left to right: an object stays what it is, a digit not."""
     flipped = torch.rand(len(x_0), generator=generator) < 0.5
     return torch.where(flipped.to(x_0.device)[:, None, None, None], x_0.flip(3), x_0)
+
+
+def told_affine(x_0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Distort images [B, C, H, W] now and then, and say how: [B, TOLD], all 0 for an image left as it is.
+
+    Each image is mirrored with 0.5, and with TOLD_CHANCE each scaled, turned and shifted; a network that is
+    told does not draw such images itself (Karras et al. 2022, sec. 5 and app. F.2).
+    """
+    batch = len(x_0)
+    chance = torch.rand(batch, 4, generator=generator) < torch.tensor([0.5, *(TOLD_CHANCE,) * 3])
+    flip, size, turn, shift = (column.float() for column in chance.T)
+    # In units of the standard deviations of the paper's table 6.
+    drawn = torch.randn(batch, 4, generator=generator)
+    told = torch.stack(
+        [flip, size * drawn[:, 0], turn * drawn[:, 1], shift * drawn[:, 2], shift * drawn[:, 3]], dim=1
+    )
+    scale, angle = torch.exp2(0.2 * told[:, 1]), 0.3 * told[:, 2]
+    mirror, moved = 1 - 2 * flip, 0.125 * told[:, 3:]
+    top = torch.stack([mirror * angle.cos() * scale, -angle.sin() * scale, moved[:, 0]], dim=1)
+    bottom = torch.stack([mirror * angle.sin() * scale, angle.cos() * scale, moved[:, 1]], dim=1)
+    grid = F.affine_grid(torch.stack([top, bottom], dim=1), list(x_0.shape), align_corners=False)
+    images = F.grid_sample(
+        x_0, grid.to(x_0.device, x_0.dtype), padding_mode="reflection", align_corners=False
+    )
+    return images, told.to(x_0.device)
 
 
 def random_crop_and_flip(x_0: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:

@@ -20,7 +20,10 @@ class DiffusionOptions:
     """What a denoiser's training needs besides a TrainConfig.
 
     Args:
-        schedule, timesteps, loss, p_uncond: as in NoiseSchedule.by_name and denoising_loss.
+        schedule, timesteps, loss, p_uncond, t_density, loss_weight: as in NoiseSchedule.by_name and
+            denoising_loss.
+        dropout: as in UNetConfig.
+        told_augment: distort the images and tell the network how, see told_affine.
         sample_every: draw a grid of samples every so many epochs; 0 never.
         keep_epochs: keep the EMA weights of every epoch (epoch_NNN.safetensors), to study how a training
             went.
@@ -30,8 +33,17 @@ class DiffusionOptions:
     timesteps: int = 1000
     loss: str = "mse"
     p_uncond: float = 0.1
+    t_density: str = "uniform"
+    loss_weight: str = "none"
+    dropout: float = 0.0
+    told_augment: bool = False
     sample_every: int = 1
     keep_epochs: bool = False
+
+
+# The one recipe of all denoisers that answer v; chosen in benchmarks/recipe_bakeoff.py.
+ONE_RECIPE = {"loss": "v-mse", "t_density": "logit-normal", "p_uncond": 0.2}
+LONG_TRAINING = {"lr_decay": 0.25, "warmup_steps": 500, "ema_sigma_rel": 0.08}
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,7 @@ class Recipe:
         spacing: of the timesteps, what the card of a classifier proposes.
         counterfactual: what the card of a classifier proposes for counterfactuals, guidance_scale and depth.
         guide: name of the classifier that the card of a denoiser proposes; empty if it needs none.
+        label_smoothing: of the loss of an evaluator.
         channels_last: train with a pixel's channels side by side in memory, which suits wide convolutions.
     """
 
@@ -65,6 +78,7 @@ class Recipe:
     spacing: str = "logsnr"
     counterfactual: Mapping[str, float] | None = None
     guide: str = ""
+    label_smoothing: float = 0.05
     channels_last: bool = False
 
     @property

@@ -11,35 +11,49 @@ Read config (how to train, what is told), ingredients (loss, average, learning r
 and machine hold what a laptop, a GPU and a crash need.
 """
 
-from lessons_lib.training.checkpoints import CHECKPOINT
+from lessons_lib.training.checkpoints import BEFORE_DECAY, CHECKPOINT
 from lessons_lib.training.config import (
     DEVICES,
     PRECISIONS,
     EpochDone,
     Event,
+    PrecisionChosen,
     StepDone,
     Stopped,
     TrainConfig,
     TrainingError,
 )
-from lessons_lib.training.ingredients import EMA, LossFn, denoising_loss, learning_rate
+from lessons_lib.training.ingredients import (
+    EMA,
+    LOSS_WEIGHTS,
+    LOSSES,
+    T_DENSITIES,
+    LossFn,
+    denoising_loss,
+    learning_rate,
+    timestep_density,
+)
 from lessons_lib.training.loop import train
-from lessons_lib.training.machine import resolve_precision
 
 __all__ = [
+    "BEFORE_DECAY",
     "CHECKPOINT",
     "DEVICES",
     "EMA",
+    "LOSSES",
+    "LOSS_WEIGHTS",
     "PRECISIONS",
+    "T_DENSITIES",
     "EpochDone",
     "Event",
     "LossFn",
+    "PrecisionChosen",
     "StepDone",
     "Stopped",
     "TrainConfig",
     "TrainingError",
     "denoising_loss",
     "learning_rate",
-    "resolve_precision",
+    "timestep_density",
     "train",
 ]

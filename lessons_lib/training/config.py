@@ -23,12 +23,16 @@ class TrainConfig:
     Args:
         epochs: passes over the training images.
         batch_size: images a step, over all processes and accumulated micro-batches together.
-        lr: peak learning rate of AdamW, reached after warmup_steps, then a half cosine down to 0.
+        lr: peak learning rate of AdamW, reached after warmup_steps.
+        lr_decay: the last share of the training, over which the rate falls to 0 along a half cosine: 1 falls
+            from the start; with less there is a constant phase, from whose end a training can be prolonged.
         grad_clip: the gradient's norm is cut to this.
         accumulation_steps: micro-batches whose gradients are added up before a step.
         ema_decay: of the exponential moving average of the weights, which is what a training is for.
-        precision: "auto" (bfloat16 where the hardware multiplies it, else float32), "float32", "bf16",
-            "fp16".
+        ema_sigma_rel: in place of ema_decay, average by a power law whose standard deviation is this share of
+            the training so far (Karras et al. 2024, sec. 3.1).
+        precision: "auto" (on a GPU bfloat16 where it multiplies it; on a CPU the faster one of a few measured
+            steps, float32 for a training of minutes), "float32", "bf16", "fp16".
         device: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda", "mps".
         checkpoint_every: steps between checkpoints.
         max_seconds: stop by the clock; the learning rate then follows the clock too, so that it still ends at
@@ -39,11 +43,13 @@ class TrainConfig:
     epochs: int = 20
     batch_size: int = 64
     lr: float = 1e-3
+    lr_decay: float = 1.0
     weight_decay: float = 0.01
     warmup_steps: int = 300
     grad_clip: float = 1.0
     accumulation_steps: int = 1
     ema_decay: float = 0.999
+    ema_sigma_rel: float | None = None
     precision: str = "auto"
     device: str = "auto"
     seed: int = 0
@@ -60,12 +66,24 @@ class TrainConfig:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}.")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}.")
+        if not 0 < self.lr_decay <= 1:
+            raise ValueError(f"lr_decay must be in (0, 1], got {self.lr_decay}.")
+        # The power law's exponent is positive up to 1 / (2 sqrt 3), the spread of a plain mean.
+        if self.ema_sigma_rel is not None and not 0 < self.ema_sigma_rel < 12**-0.5:
+            raise ValueError(f"ema_sigma_rel must be in (0, 0.288), got {self.ema_sigma_rel}.")
         if self.precision not in PRECISIONS:
             raise ValueError(f"Unknown precision {self.precision!r}: choose one of {', '.join(PRECISIONS)}.")
         if self.device not in DEVICES:
             raise ValueError(f"Unknown device {self.device!r}: choose one of {', '.join(DEVICES)}.")
         if self.output_dir is not None:
             object.__setattr__(self, "output_dir", Path(self.output_dir))
+
+
+class PrecisionChosen(NamedTuple):
+    """Before the first step of a training in "auto" that measured: seconds a step in each precision."""
+
+    precision: str
+    seconds: dict[str, float]
 
 
 class StepDone(NamedTuple):
@@ -91,12 +109,17 @@ class EpochDone(NamedTuple):
 
 
 class Stopped(NamedTuple):
-    """The last event. `reason` is "finished", "time" or "interrupted"; `ema_model` is the result."""
+    """The last event. `reason` is "finished", "time" or "interrupted"; `ema_model` is the result.
+
+    `precision` is what was trained in, `ema_length` the standard deviation of the average's weights, in steps.
+    """
 
     reason: str
     step: int
     seconds: float
     ema_model: nn.Module
+    precision: str = "float32"
+    ema_length: float = 0.0
 
 
-Event = StepDone | EpochDone | Stopped
+Event = PrecisionChosen | StepDone | EpochDone | Stopped

@@ -3,20 +3,47 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
+import os
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lessons_lib.files import atomic_write, remove_leftovers
-from lessons_lib.training.checkpoints import CHECKPOINT, TrainState, load_checkpoint, save_checkpoint
-from lessons_lib.training.config import EpochDone, Event, StepDone, Stopped, TrainConfig, TrainingError
+from lessons_lib.training.checkpoints import (
+    BEFORE_DECAY,
+    CHECKPOINT,
+    TrainState,
+    load_checkpoint,
+    restore,
+    save_checkpoint,
+)
+from lessons_lib.training.config import (
+    EpochDone,
+    Event,
+    PrecisionChosen,
+    StepDone,
+    Stopped,
+    TrainConfig,
+    TrainingError,
+)
 from lessons_lib.training.ingredients import EMA, LossFn, learning_rate, step_generator
-from lessons_lib.training.machine import Clock, InterruptFlag, make_accelerator
+from lessons_lib.training.machine import (
+    Clock,
+    InterruptFlag,
+    make_accelerator,
+    resolve_precision,
+    seconds_a_step,
+    training_device,
+)
+
+# Settings that a resumed training may change: where it runs and what it writes, not what comes out.
+MACHINE = ("accumulation_steps", "precision", "device", "checkpoint_every", "max_seconds", "output_dir")
 
 
 def train(
@@ -28,8 +55,17 @@ def train(
     val_data: Any = None,
     test_data: Any = None,
     resume: bool = False,
+    extend: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> Iterator[Event]:
     """Train a model and yield what happens; the model itself is changed, the EMA comes with the events.
+
+    Args:
+        loss_fn: if it is a module with parameters of its own, they are trained, too.
+        resume: go on from the checkpoint in config.output_dir.
+        extend: as resume, but config.epochs may be more than the checkpoint's; config.lr_decay must be below
+            1.
+        settings: what the training is of besides config; a checkpoint with others is refused.
 
     Data sets have `len` and `batch(indices [B]) -> (x_0 [B, C, H, W], y [B])`. Ctrl-C, or the notebook's stop
     button, ends the training after the current step, writes a checkpoint and yields Stopped("interrupted").
@@ -39,11 +75,15 @@ def train(
             checkpoint does not fit. The last good checkpoint is kept.
         WriteError: if a checkpoint cannot be written.
     """
-    yield from _Trainer(model, loss_fn, train_data, config, val_data, test_data, resume).run()
+    yield from _Trainer(
+        model, loss_fn, train_data, config, val_data, test_data, resume or extend, extend, settings or {}
+    ).run()
 
 
 class _Trainer:
-    def __init__(self, model, loss_fn, train_data, config, val_data, test_data, resume) -> None:
+    def __init__(
+        self, model, loss_fn, train_data, config, val_data, test_data, resume, extend, settings
+    ) -> None:
         self.config, self.loss_fn = config, loss_fn
         self.train_data, self.val_data, self.test_data = train_data, val_data, test_data
         self.order: tuple[int, Tensor] | None = None  # the epoch and its order of images
@@ -53,33 +93,60 @@ class _Trainer:
                 f"The batch size is {config.batch_size} but there are only {len(train_data)} training images."
             )
         self.num_steps = config.epochs * self.steps_per_epoch
-        self.accelerator = make_accelerator(config)
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise TrainingError("This model's weights are frozen: call model.requires_grad_(True) first.")
+        self.chosen: PrecisionChosen | None = None
+        mine = {"steps_per_epoch": self.steps_per_epoch}
+        mine |= {name: value for name, value in dataclasses.asdict(config).items() if name not in MACHINE}
+        precision = resolve_precision(config, training_device(config))
+        self.state, content = TrainState(mine | dict(settings), precision), {}
+        if resume:
+            self.state, content = self._read_checkpoint(extend)
+        if self.state.precision == "auto":
+            self.state.precision = self._measure_precision(model)
+        elif config.precision != "auto":
+            self.state.precision = config.precision
+        self.accelerator = make_accelerator(config, self.state.precision)
         share = self.accelerator.num_processes * config.accumulation_steps
         if config.batch_size % share:
             raise TrainingError(f"The batch size {config.batch_size} must be a multiple of {share}.")
         self.device = self.accelerator.device
-        if not any(parameter.requires_grad for parameter in model.parameters()):
-            raise TrainingError("This model's weights are frozen: call model.requires_grad_(True) first.")
         self.raw_model = model.to(self.device)
-        self.ema = EMA(self.raw_model, config.ema_decay)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        self.ema = EMA(self.raw_model, config.ema_decay, config.ema_sigma_rel)
+        # The loss may have weights of its own.
+        self.raw_loss = loss_fn.to(self.device) if isinstance(loss_fn, nn.Module) else nn.Module()
+        own = [*self.raw_loss.parameters()]
+        parameters = [*model.parameters(), *own]
+        optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
         optimizer.zero_grad()  # what the caller may have left there
-        self.state = TrainState(config.seed, self.steps_per_epoch)
-        if resume:
-            self._load_checkpoint(optimizer)
+        if content:
+            restore(self._parts(optimizer), content, config.output_dir)
         if resume and self._highest(self.state.step) != -self._highest(-self.state.step):
             raise TrainingError(
                 "The processes found different checkpoints: all must share the folder output_dir."
             )
         self.model, self.optimizer = self.accelerator.prepare(self.raw_model, optimizer)
+        if own:
+            self.loss_fn = self.accelerator.prepare(loss_fn)
         if (
             self.state.step == 0
         ):  # the processes now share the first one's weights: the average starts there too
             self.ema.model.load_state_dict(self.raw_model.state_dict())
 
+    def _measure_precision(self, model: nn.Module) -> str:
+        """The faster precision on this CPU, for this network."""
+        few = torch.arange(min(self.config.batch_size, len(self.train_data)))
+        seconds = seconds_a_step(model, self.loss_fn, self.train_data.batch(few))
+        # What is hardly faster is not worth the coarser numbers.
+        precision = "bf16" if seconds["bf16"] < 0.9 * seconds["float32"] else "float32"
+        self.chosen = PrecisionChosen(precision, seconds)
+        return precision
+
     # -- the loop ---------------------------------------------------------------------------------------
 
     def run(self) -> Iterator[Event]:
+        if self.chosen:
+            yield self.chosen
         try:
             with InterruptFlag() as interrupted:
                 reason = yield from self._loop(interrupted)
@@ -87,7 +154,10 @@ class _Trainer:
                 self.accelerator.wait_for_everyone()  # or who resumes at once would find an older checkpoint
         finally:  # however it ends, the learner gets an ordinary module back
             self._unwrap_model()
-        yield Stopped(reason, self.state.step, self.state.seconds, self.ema.model)
+        state, average = self.state, self.ema
+        yield Stopped(
+            reason, state.step, state.seconds, average.model, state.precision, average.length()
+        )
 
     def _loop(self, interrupted: threading.Event) -> Generator[Event, None, str]:
         """Steps until the end; returns the reason for it."""
@@ -104,6 +174,9 @@ class _Trainer:
                 progress = max(progress, self._highest(clock.seconds()) / config.max_seconds)
                 if progress >= 1:
                     return "time"
+            if not state.decaying and config.lr_decay < 1 and progress >= 1 - config.lr_decay:
+                self._save_checkpoint(BEFORE_DECAY)
+                state.decaying = True
             lr = learning_rate(config, state.step, progress)
             loss = self._step(lr)
             state.step, state.seconds = state.step + 1, clock.seconds()
@@ -219,16 +292,18 @@ class _Trainer:
 
     def _parts(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """What a checkpoint holds of networks and optimizer, by name."""
-        parts = {"model": self.raw_model, "ema": self.ema, "optimizer": optimizer}
+        parts = {
+            "model": self.raw_model, "ema": self.ema, "optimizer": optimizer, "loss": self.raw_loss
+        }  # fmt: skip
         return parts | ({"scaler": self.accelerator.scaler} if self.accelerator.scaler else {})
 
-    def _save_checkpoint(self) -> None:
+    def _save_checkpoint(self, name: str = CHECKPOINT) -> None:
         if self.config.output_dir and self.accelerator.is_main_process:
-            save_checkpoint(self.config.output_dir, self.state, self._parts(self.optimizer))
+            save_checkpoint(self.config.output_dir, self.state, self._parts(self.optimizer), name)
 
-    def _load_checkpoint(self, optimizer: torch.optim.Optimizer) -> None:
+    def _read_checkpoint(self, extend: bool) -> tuple[TrainState, dict]:
         if not self.config.output_dir:
             raise TrainingError("To resume, output_dir must name the folder of the earlier run.")
-        if self.accelerator.is_main_process:
+        if int(os.environ.get("RANK", "0")) == 0:
             remove_leftovers(self.config.output_dir)
-        self.state = load_checkpoint(self.config.output_dir, self.state, self._parts(optimizer))
+        return load_checkpoint(self.config.output_dir, self.state, extend)

@@ -2,28 +2,62 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import signal
 import threading
 import time
+from collections.abc import Callable
 
 import torch
+from torch import Tensor, nn
 
 from lessons_lib.training.config import TrainConfig, TrainingError
 
+MEASURE_FROM_SECONDS = 300
+
 
 def resolve_precision(config: TrainConfig, device: torch.device) -> str:
-    """accelerate's name of the precision to train in: "no", "bf16" or "fp16"."""
+    """The precision to train in, "float32", "bf16" or "fp16"; "auto" where it must be measured, on a CPU."""
     if config.precision != "auto":
-        return {"float32": "no"}.get(config.precision, config.precision)
+        return config.precision
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "no"
-    # On a CPU bfloat16 pays only where there are matrix units for it; elsewhere it is slower than float32.
-    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return "bf16" if device.type == "cpu" and has_amx() else "no"
+        return "bf16" if torch.cuda.is_bf16_supported() else "float32"
+    # Not in a training of minutes; nor where processes would have to agree.
+    short = config.max_seconds is not None and config.max_seconds < MEASURE_FROM_SECONDS
+    return "float32" if short or device.type != "cpu" or torch.distributed.is_initialized() else "auto"
 
 
-def make_accelerator(config: TrainConfig):
-    """accelerate's Accelerator for the config's device and precision, whatever ran before in this process."""
+def seconds_a_step(
+    model: nn.Module, loss_fn: Callable, batch: tuple[Tensor, Tensor], repeats: int = 3
+) -> dict[str, float]:
+    """Seconds of forward and backward pass on the CPU in float32 and bf16, the best of a few.
+
+    A copy of the model is asked; the caller's random numbers stay as they were.
+    """
+    copied, best = copy.deepcopy(model).train(), {}
+    with torch.random.fork_rng(devices=[]):
+        for precision in ("float32", "bf16") * (1 + repeats):  # in turn: other programs disturb both
+            started = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                loss = loss_fn(copied, *batch, torch.Generator().manual_seed(0))
+            loss.backward()
+            best[precision] = min(time.perf_counter() - started, best.get(precision, math.inf))
+    return best
+
+
+def training_device(config: TrainConfig) -> torch.device:
+    """Where to train; TrainingError if that is not to be had."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("The device cuda was asked for but there is no usable GPU: use --device cpu.")
+    if config.device == "mps" and not torch.backends.mps.is_available():
+        raise TrainingError("The device mps was asked for but there is no Apple GPU: use --device cpu.")
+    on_cpu = config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available())
+    return torch.device("cpu" if on_cpu else config.device.replace("auto", "cuda"))
+
+
+def make_accelerator(config: TrainConfig, precision: str = "float32"):
+    """accelerate's Accelerator for the config's device, whatever ran before in this process."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, PartialState
 
@@ -31,19 +65,13 @@ def make_accelerator(config: TrainConfig):
     # Under `accelerate launch` the process group stands for the life of the process and is kept.
     if not torch.distributed.is_initialized():
         AcceleratorState._reset_state(reset_partial_state=True)
-    on_cpu = config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available())
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("The device cuda was asked for but there is no usable GPU: use --device cpu.")
-    if config.device == "mps" and not torch.backends.mps.is_available():
-        raise TrainingError("The device mps was asked for but there is no Apple GPU: use --device cpu.")
-    device = torch.device("cpu" if on_cpu else config.device.replace("auto", "cuda"))
+    device = training_device(config)
     if torch.distributed.is_initialized():
         AcceleratorState._reset_state()
         PartialState()
-    precision = resolve_precision(config, device)
     if precision == "fp16" and device.type == "cpu":
         raise TrainingError("The precision fp16 needs a GPU: use float32 or bf16.")
-    return Accelerator(cpu=on_cpu, mixed_precision=precision)
+    return Accelerator(cpu=device.type == "cpu", mixed_precision={"float32": "no"}.get(precision, precision))
 
 
 class Clock:
