@@ -399,9 +399,9 @@ def test_a_steered_step_is_the_formula(asked, folder):
     [
         ((2,), {}, r"target of an attribute must be 1 \(yes\) or 0 \(no\), got 2"),
         ((0, -1), {}, r"must be 1 \(yes\) or 0 \(no\), got -1"),
-        ((1,), {"guidance": "cfg", "classifier": None}, "steered with guidance 'classifier', not 'cfg'"),
-        ((1,), {"guidance": "none", "classifier": None}, "steered with guidance 'classifier', not 'none'"),
-        ((1,), {"guidance": "classifier-x0"}, "steered with guidance 'classifier', not 'classifier-x0'"),
+        ((1,), {"guidance": "none", "classifier": None}, "with guidance 'cfg' or 'classifier', not 'none'"),
+        ((1,), {"guidance": "classifier-x0"}, "with guidance 'cfg' or 'classifier', not 'classifier-x0'"),
+        (((1, 0),), {"guidance": "cfg", "classifier": None}, r"must be 1 \(yes\) or 0 \(no\), got \(1, 0\)"),
     ],
 )
 def test_what_no_attribute_can_be_asked_with_is_refused_at_once(asked, labels, changes, message):
@@ -422,6 +422,7 @@ def test_what_no_attribute_can_be_asked_with_is_refused_at_once(asked, labels, c
             "reads attributes: steer with guidance classifier",
         ),
         ({"classifier": "classes"}, "reads classes, not attributes"),
+        ({"guidance": "cfg", "classifier": None}, "is told no attributes: steer it with guidance classifier"),
         ({"classifier": "other"}, "was trained on another schedule"),
     ],
 )
@@ -438,6 +439,128 @@ def test_a_reader_of_clean_faces_cannot_steer(asked):
 
 def test_there_are_two_labels_to_choose_from(asked):
     assert check_request(asked()) == 2
+
+
+# -- a denoiser that is told attributes ---------------------------------------------------------------
+
+TOLD = ("Male", "Smiling")  # not as many as the reader reads, nor in its order
+
+
+@pytest.fixture(scope="module")
+def told(folder):
+    """The path of a denoiser of two attributes; the readers' folder has one of classes beside it."""
+    shape = {"patch": 2, "v_schedule": "linear", "v_timesteps": 100, "num_classes": 2}
+    card = {"defaults": {"guidance_scale": 3.0, "sampler": "ddim", "steps": 4}}
+    save_pretrained(folder / "of-classes.safetensors", awake(unet(**shape)), SCHEDULES["linear"], card)
+    network = awake(unet(**shape, multi_label=True, augment_channels=3))
+    card["class_names"] = list(TOLD)
+    save_pretrained(folder / "told.safetensors", network, SCHEDULES["linear"], card)
+    return folder / "told.safetensors"
+
+
+@pytest.fixture
+def heard(monkeypatch):
+    """The y of each call of a network."""
+    calls, forward = [], UNet.forward
+
+    def listening(self, x_t, t, y=None):
+        calls.append(None if y is None else y.tolist())
+        return forward(self, x_t, t, y)
+
+    monkeypatch.setattr(UNet, "forward", listening)
+    return calls
+
+
+def test_a_denoiser_of_attributes_is_saved_with_its_card(told):
+    network, _, card = load_pretrained(told)
+    assert network.config == UNetConfig(**card["config"]) and card["class_names"] == list(TOLD)
+    assert (network.config.multi_label, network.config.augment_channels) == (True, 3)
+    x_t, t = numbers(2, 3, 8, 8), torch.tensor([3, 90])
+    said = torch.tensor([[1, 0], [-1, 1]]), torch.ones(2, 3)
+    found = network(x_t, t, *said)
+    shape = {"patch": 2, "v_schedule": "linear", "v_timesteps": 100, "num_classes": 2}
+    again = awake(unet(**shape, multi_label=True, augment_channels=3))(x_t, t, *said).detach()
+    torch.testing.assert_close(found, again, rtol=0, atol=0.01 * float(again.abs().max()))  # half precision
+
+
+@pytest.mark.parametrize("attribute", ["smiling", 1])
+def test_an_attribute_is_told_alone(told, heard, attribute):
+    request = GenerationRequest((1, 0), told, attribute=attribute)
+    assert check_request(request) == 2
+    generate_images(request)
+    nothing = [[-1, -1]] * 2
+    assert heard == [[*nothing, [-1, 1], [-1, 0]]] * 4
+
+
+def test_rows_tell_all_attributes_at_once(told, heard):
+    rows = ((1, 0), (-1, 1), (-1, -1))
+    for labels in (rows, torch.tensor(rows), np.array(rows), [list(row) for row in rows]):
+        request = GenerationRequest(labels, told, guidance_scale=1.0)
+        assert request.labels == rows and check_request(request) == 2
+        heard.clear()
+        generate_images(request)
+        assert heard == [[list(row) for row in rows]] * 4
+
+
+def test_one_attribute_is_a_row_with_the_others_untold(told):
+    named = generate_images(GenerationRequest((1, 0), told, attribute="Male"))
+    torch.testing.assert_close(named, generate_images(GenerationRequest(((1, -1), (0, -1)), told)))
+    none = generate_images(GenerationRequest((0, 0), told, "none"))
+    untold = generate_images(GenerationRequest(((-1, -1),) * 2, told))
+    torch.testing.assert_close(untold, none, rtol=0, atol=1e-5)
+    assert not torch.allclose(named, none, atol=1e-3)
+
+
+def test_guidance_none_tells_nothing(told, heard):
+    for labels in ((7, 7), ((1, 0), (0, 1))):
+        generate_images(GenerationRequest(labels, told, "none"))
+    assert heard == [None] * 8
+
+
+def test_a_reader_of_other_attributes_steers_a_denoiser_that_is_told_nothing(told, folder, heard):
+    options = {"classifier": folder / "reader.safetensors", "guidance_scale": 5.0}
+    request = GenerationRequest((1, 0), told, "classifier", attribute="Eyeglasses", **options)
+    assert check_request(request) == 2
+    generate_images(request)
+    assert heard == [None] * 4
+    classes = {"classifier": folder / "classes.safetensors"}
+    assert check_request(GenerationRequest((2,), told, "classifier", **classes)) == 3
+
+
+@pytest.mark.parametrize(
+    "name, labels, changes, message",
+    [
+        ("told", (1,), {}, "told.safetensors' is told attributes: name one, such as Smiling"),
+        ("told", (1,), {"attribute": "Eyeglasses"}, "Unknown attribute 'Eyeglasses': choose one of Male"),
+        ("told", (1,), {"attribute": 2}, "Unknown attribute 2: choose from 0 to 1"),
+        ("told", ((1, 0, 1),), {}, "is told 2 attributes, got 3"),
+        ("told", ((1, 0), (1,)), {}, "is told 2 attributes, got 1"),
+        ("of-classes", ((1, 0),), {}, "is told no attributes"),
+        ("of-classes", (1,), {"attribute": 0}, "is told no attributes"),
+    ],
+)
+def test_what_a_denoiser_is_not_told_is_refused_before_any_work(told, name, labels, changes, message):
+    request = GenerationRequest(labels, told.with_stem(name), **changes)
+    for refuse in (check_request, generate_images):
+        with pytest.raises(ValueError, match=message):
+            refuse(request)
+
+
+@pytest.mark.parametrize("method", ["ddim", "ddpm"])
+def test_a_counterfactual_of_a_denoiser_that_is_told_abducts_what_the_source_is(told, drawn, method, heard):
+    options = {"method": method, "guidance_scale": 1.0, "steps": 5}
+    request = CounterfactualRequest((1,), (0,), told, attribute="Smiling", **options)
+    counterfactual_images(request, drawn[:1])
+    assert heard == [[[-1, 1]]] * (len(heard) - 5) + [[[-1, 0]]] * 5 and len(heard) > 5
+    heard.clear()
+    counterfactual_images(CounterfactualRequest(((1, 0),), ((0, 0),), told, **options), drawn[:1])
+    assert heard == [[[1, 0]]] * (len(heard) - 5) + [[[0, 0]]] * 5 and len(heard) > 5
+
+
+def test_a_counterfactual_by_a_reader_of_other_attributes_is_told_nothing(told, folder, drawn, heard):
+    request = dataclasses.replace(intervention(folder, (1,), (0,), attribute="Eyeglasses"), weights=told)
+    counterfactual_images(request, drawn[:1])
+    assert heard and set(heard) == {None}
 
 
 # -- counterfactuals ----------------------------------------------------------------------------------
@@ -505,7 +628,7 @@ def test_yes_and_no_of_each_picture_in_one_request_are_single_ones(folder, drawn
         ((2,), {}, r"must be 1 \(yes\) or 0 \(no\), got 2"),
         ((1,), {"attribute": "smilng"}, "did you mean Smiling"),
         ((1,), {"attribute": None}, "reads attributes: name one"),
-        ((1,), {"guidance": "cfg", "classifier": None}, "steered with guidance 'classifier', not 'cfg'"),
+        ((1,), {"guidance": "cfg", "classifier": None}, "is told no attributes"),
     ],
 )
 def test_an_impossible_intervention_is_refused(folder, drawn, targets, changes, message):

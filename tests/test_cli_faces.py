@@ -76,6 +76,11 @@ def save_models(folder):
     schedule = NoiseSchedule.linear(40)
     defaults = {"sampler": "ddim", "steps": 3, "classifier": str(folder / "guide.safetensors")}
     save_pretrained(folder / "denoiser.safetensors", model, schedule, {"defaults": defaults})
+    model = UNet(UNetConfig(**shape, **told | {"num_classes": 2, "multi_label": True}))
+    torch.nn.init.normal_(model.conv_out.weight, std=0.1)
+    torch.nn.init.normal_(model.middle2.conv2.weight, std=0.1)
+    card = {"defaults": defaults, "class_names": ["Male", "Smiling"]}
+    save_pretrained(folder / "told.safetensors", model, schedule, card)
     guide = NoisyClassifier(NoisyClassifierConfig(SIZE, 3, (32, 32), 40, 16, patch=2, multi_label=True))
     proposed = {"guidance_scale": 5.0, "counterfactual": {"guidance_scale": 6.0, "depth": 30}}
     torch.nn.init.normal_(guide.head.weight)
@@ -214,6 +219,29 @@ def test_a_seed_decides_and_a_smaller_batch_does_not(run):
     assert not np.array_equal(images_of(run, "--attribute Smiling --seed 5"), one)
 
 
+def test_a_denoiser_that_is_told_attributes_needs_no_classifier(run):
+    told = "--weights {tiny}/told.safetensors"
+    plain = images_of(run, told)
+    wish = f"{told} --attribute smiling --guidance-scale 20"
+    steered = [images_of(run, f"{wish} --target {k} --guidance cfg") for k in (0, 1)]
+    assert np.abs(steered[0] - steered[1]).max() > 1e-3 < np.abs(steered[1] - plain).max()
+    assert np.array_equal(images_of(run, wish), steered[1]), "cfg is what is meant of such weights"
+    assert np.abs(images_of(run, f"{wish} --guidance classifier") - steered[1]).max() > 1e-3
+    out = good(run("sample", f"{wish} --num-samples 2 --out x.npz"))
+    assert "told.safetensors, cfg, w=20, smiling = yes, ddim, 3 steps" in out
+    with np.load("x.npz") as found:
+        assert found["labels"].tolist() == [1, 1]
+    out = good(run("sample", f"{told} --attribute Eyeglasses --guidance classifier --out x.npz"))
+    assert "classifier" in out and "Eyeglasses = yes" in out, "the classifier reads more than the denoiser"
+
+
+def test_a_denoiser_that_is_told_nothing_is_steered_by_a_classifier_whatever_was_typed(run):
+    asked = "--attribute Smiling --guidance-scale 20"
+    assert np.array_equal(
+        images_of(run, f"{asked} --guidance cfg"), images_of(run, f"{asked} --guidance classifier")
+    )
+
+
 def test_sixteen_faces_if_no_number_is_given(run):
     assert good(run("sample", "--out x.npz")).startswith("16 images")
 
@@ -223,6 +251,8 @@ BAD_SAMPLES = {
     "--attribute glasses": "did you mean Eyeglasses",
     "--attribute Smiling --target 2": "Unknown target '2': choose 1, 0 or none.",
     "--attribute Smiling --target maybe": "Unknown target 'maybe'",
+    "--weights {tiny}/told.safetensors --attribute Eyeglasses": "Unknown attribute 'Eyeglasses': choose one",
+    "--weights {tiny}/told.safetensors --attribute Male --classifier x": "'cfg' asks no classifier, but 'x'",
     "--target 1": "--target 1 needs an --attribute, such as Smiling.",
     "--target 2": "Unknown target '2'",
     "--guidance classifier": "--guidance classifier needs an --attribute, such as Smiling.",

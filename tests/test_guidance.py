@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from lessons_lib.guidance import conditional, unconditional, with_cfg
+from lessons_lib.unet import UNet, UNetConfig
 
 NULL = 3
 
@@ -113,8 +114,40 @@ def test_a_toy_network_without_parameters_keeps_float64():
 
 @pytest.mark.parametrize("wrap", [lambda m, y: conditional(m, y), lambda m, y: with_cfg(m, y, 2.0)])
 def test_labels_must_be_one_a_sample(wrap):
-    with pytest.raises(ValueError, match="3 labels for 2 samples"):
-        wrap(Recorder(), torch.tensor([0, 1, 2]))(X, T)
+    for y in (torch.tensor([0, 1, 2]), torch.zeros(3, 2, dtype=torch.int64)):
+        with pytest.raises(ValueError, match="3 labels for 2 samples"):
+            wrap(Recorder(), y)(X, T)
+
+
+@pytest.fixture
+def told():
+    """A small network that is told three attributes."""
+    torch.manual_seed(0)
+    shape = {"image_size": 8, "channel_mults": (1,), "embedding_channels": 16}
+    network = UNet(UNetConfig(**shape, num_classes=3, multi_label=True)).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        if parameter.abs().sum() == 0:  # a fresh network predicts zero, whatever it is told
+            torch.nn.init.normal_(parameter, std=0.1)
+    return network
+
+
+def test_cfg_of_attributes(told):
+    x_t, y = torch.randn(2, 1, 8, 8), torch.tensor([[1, 0, -1], [-1, -1, 1]])
+    untold, asked = unconditional(told)(x_t, T), conditional(told, y)(x_t, T)
+    scale = float(untold.abs().max())
+    assert float((asked - untold).abs().amax(dim=(1, 2, 3)).min()) > 0.01 * scale, "both samples hear"
+
+    def check(eps_fn, expected):
+        torch.testing.assert_close(eps_fn(x_t, T), expected, rtol=0, atol=1e-5 * scale)
+
+    everywhere = (0, 999)  # the general path, where w = 0 and w = 1 are no shortcuts
+    for interval in (None, everywhere):
+        check(with_cfg(told, y, 0.0, interval), untold)
+        check(with_cfg(told, y, 1.0, interval), asked)
+        check(with_cfg(told, y, 3.0, interval), untold + 3 * (asked - untold))
+    null = torch.full_like(y, told.null_label)
+    check(conditional(told, null), untold)
+    check(with_cfg(told, null, 3.0), untold)
 
 
 def test_an_eps_fn_leaves_the_grad_mode_to_its_caller():

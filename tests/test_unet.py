@@ -1,5 +1,7 @@
 """unet/: the network's shapes, its labels, its time embedding, and that it learns."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,10 +11,9 @@ from lessons_lib.unet import ResidualBlock, SelfAttention, UNet, UNetConfig, num
 TINY = UNetConfig(image_size=8, base_channels=32, channel_mults=(1, 2), embedding_channels=32, num_classes=3)
 
 
-@pytest.fixture
-def tiny():
+def awake(config):
     torch.manual_seed(0)
-    network = UNet(TINY).eval()
+    network = UNet(config).eval()
     # A fresh network's last convolution is zero, so its output says nothing yet.
     torch.nn.init.normal_(network.conv_out.weight, std=0.1)
     for module in network.modules():
@@ -21,6 +22,17 @@ def tiny():
         if isinstance(module, SelfAttention):
             torch.nn.init.normal_(module.project.weight, std=0.05)
     return network
+
+
+@pytest.fixture
+def tiny():
+    return awake(TINY)
+
+
+@pytest.fixture
+def told():
+    """The same network, but told three attributes and two numbers of how its image was distorted."""
+    return awake(dataclasses.replace(TINY, multi_label=True, augment_channels=2))
 
 
 def test_the_digit_network_has_at_most_two_million_parameters():
@@ -134,6 +146,8 @@ def test_images_of_another_shape_are_refused(tiny, shape):
         ({"image_size": 30}, "multiple of 4"),
         ({"attention_levels": (3,)}, "attention_levels"),
         ({"num_classes": -1}, "num_classes"),
+        ({"num_classes": 0, "multi_label": True}, "at least 1: num_classes is 0"),
+        ({"augment_channels": -1}, "augment_channels must be at least 0, got -1"),
         ({"channel_mults": ()}, "multiple"),
         ({"blocks_per_level": 0}, "blocks_per_level"),
     ],
@@ -145,6 +159,88 @@ def test_configs_that_cannot_be_built_are_refused(wrong, message):
 
 def test_a_config_read_from_json_equals_the_one_written():
     assert UNetConfig(channel_mults=[1, 2, 4], attention_levels=[]) == UNetConfig()
+
+
+# -- attributes and distortions -------------------------------------------------------------------------
+
+X_T, T = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([3, 300, 700, 999])
+
+
+def test_untold_is_nothing_and_each_answer_is_something(told):
+    assert told.null_label == -1
+    untold = told(X_T, T)
+    assert torch.equal(told(X_T, T, torch.full((4, 3), -1)), untold)
+    for place in range(3):
+        yes, no = (torch.full((4, 3), -1) for _ in range(2))
+        yes[:, place], no[:, place] = 1, 0
+        answers = [told(X_T, T, y) for y in (yes, no)]
+        assert not any(torch.allclose(answer, untold, rtol=1e-3, atol=1e-4) for answer in answers)
+        assert not torch.allclose(*answers, rtol=1e-3, atol=1e-4), "no is not untold, and not yes"
+
+
+def test_the_embedding_adds_one_column_an_answer(told):
+    y = torch.tensor([[1, 0, -1]] * 4)
+    columns = told.attribute_linear.weight  # yes to each of the three, then no to each
+    expected = F.silu(told.time_mlp(timestep_embedding(T, 64)) + columns[:, 0] + columns[:, 4])
+    torch.testing.assert_close(told.embed(T, y), expected)
+
+
+def test_attributes_may_be_mixed_in_one_batch(told):
+    y = torch.tensor([[1, 0, -1], [-1, -1, -1], [0, 1, 1], [0, -1, 0]])
+    alone = [told(X_T[k : k + 1], T[k : k + 1], y[k : k + 1]) for k in range(4)]
+    torch.testing.assert_close(told(X_T, T, y), torch.cat(alone), rtol=1e-4, atol=1e-5)
+
+
+def test_undistorted_is_nothing_and_a_distortion_is_something(told):
+    plain = told(X_T, T)
+    assert torch.equal(told(X_T, T, augment=torch.zeros(4, 2)), plain)
+    augment = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.5, -1.0]])
+    distorted = told(X_T, T, augment=augment)
+    torch.testing.assert_close(distorted[0], plain[0], rtol=1e-4, atol=1e-5)
+    assert ((distorted - plain)[1:].abs().amax(dim=(1, 2, 3)) > 1e-3).all()
+    columns = told.augment_linear.weight
+    expected = told.time_mlp(timestep_embedding(T, 64))[3] + 0.5 * columns[:, 0] - columns[:, 1]
+    torch.testing.assert_close(told.embed(T, None, augment)[3], F.silu(expected))
+
+
+def test_half_precision_is_told_too(told):
+    y, augment = torch.tensor([[1, 0, -1]] * 4), torch.ones(4, 2)
+    expected = told(X_T, T, y, augment).detach()
+    found = told.bfloat16()(X_T.bfloat16(), T, y, augment)
+    assert found.dtype == torch.bfloat16
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.05 * scale)
+
+
+@pytest.mark.parametrize(
+    "y, message",
+    [
+        (torch.zeros(4, dtype=torch.int64), r"must be \[4, 3\] int64, got \[4\] torch.int64"),
+        (torch.zeros(4, 2, dtype=torch.int64), r"must be \[4, 3\] int64, got \[4, 2\]"),
+        (torch.zeros(1, 3, dtype=torch.int64), r"must be \[4, 3\] int64, got \[1, 3\]"),
+        (torch.zeros(4, 3), r"must be \[4, 3\] int64, got \[4, 3\] torch.float32"),
+        (torch.ones(4, 3, dtype=torch.bool), r"int64, got \[4, 3\] torch.bool"),
+        (torch.full((4, 3), 2), r"1 \(yes\), 0 \(no\) or -1 \(untold\), got 2 … 2"),
+        (torch.full((4, 3), -2), r"or -1 \(untold\), got -2 … -2"),
+    ],
+)
+def test_what_is_no_attribute_is_refused(told, y, message):
+    with pytest.raises(ValueError, match=message):
+        told(X_T, T, y)
+
+
+def test_distortions_of_another_shape_are_refused(tiny, told):
+    for augment in (torch.zeros(4), torch.zeros(4, 3), torch.zeros(1, 2)):
+        with pytest.raises(ValueError, match=r"augment must have shape \[4, 2\], got"):
+            told(X_T, T, augment=augment)
+    with pytest.raises(ValueError, match=r"augment_channels=0.*augment must be None"):
+        tiny(X_T, T, augment=torch.zeros(4, 2))
+
+
+def test_a_network_of_before_has_no_new_weights(tiny, told):
+    before, now = tiny.state_dict().keys(), told.state_dict().keys()
+    assert before - now == {"label_table.weight"}
+    assert now - before == {"attribute_linear.weight", "augment_linear.weight"}
 
 
 # -- the time embedding ---------------------------------------------------------------------------------
@@ -190,15 +286,18 @@ def test_a_fresh_network_predicts_zero():
     assert UNet(TINY)(torch.randn(2, 1, 8, 8), torch.tensor([0, 5])).abs().max() == 0
 
 
-def test_it_learns_a_tiny_batch():
+@pytest.mark.parametrize("attributes", [False, True])
+def test_it_learns_a_tiny_batch(attributes):
     torch.manual_seed(0)
-    network = UNet(TINY)
+    network = UNet(dataclasses.replace(TINY, multi_label=attributes, augment_channels=2 * attributes))
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     x_t, target = torch.randn(2, 4, 1, 8, 8)
-    t, y = torch.tensor([0, 300, 600, 999]), torch.tensor([0, 1, 2, 3])
+    t, told = torch.tensor([0, 300, 600, 999]), (torch.tensor([0, 1, 2, 3]),)
+    if attributes:
+        told = torch.tensor([[1, 0, -1], [0, 1, 1], [-1, -1, 0], [1, 1, 1]]), torch.randn(4, 2)
     losses = []
     for _ in range(40):
-        loss = F.mse_loss(network(x_t, t, y), target)
+        loss = F.mse_loss(network(x_t, t, *told), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

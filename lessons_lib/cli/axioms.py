@@ -32,6 +32,7 @@ from lessons_lib.generation import (
     counterfactuals,
     in_batches,
     load_model,
+    tells_sources,
 )
 
 DATASET = "mnist"
@@ -186,7 +187,7 @@ class Intervene:
 
 def null_fields(request: CounterfactualRequest) -> dict:
     """What a null intervention changes in a request: decoding is as abduction was."""
-    if load_model(request.weights, request.device)[0].null_label:
+    if tells_sources(load_model(request.weights, request.device)[0], request):
         return {"guidance": "cfg", "guidance_scale": 1.0, "classifier": None}
     return {"guidance_scale": 0.0}
 

@@ -55,7 +55,7 @@ def refuse_classes(given: dict) -> None:
 
 
 def guidance_of(given: dict) -> str:
-    """The guidance that is meant: cfg, the default of other data sets, is what nobody typed here."""
+    """The guidance that is meant of a denoiser told no attributes: cfg, the default, is a classifier's."""
     if given["guidance"] not in ("cfg", "classifier", "none"):
         raise ValueError(f"Faces are steered with guidance classifier, not {given['guidance']!r}.")
     return "none" if given["guidance"] == "none" else "classifier"
@@ -104,7 +104,8 @@ def sample(given: dict) -> None:
         wanted |= {"guidance": "none"}
     else:
         steered = {field: given[field] for field in ("guidance_scale", "classifier", "attribute")}
-        wanted |= {"guidance": "classifier", **steered}
+        hears = weights.read_card(name)["config"].get("multi_label") and given["guidance"] == "cfg"
+        wanted |= {"guidance": "cfg" if hears else "classifier", **steered}
     request = GenerationRequest((target or 0,) * count, weights=name, **wanted)
     sampling.check_settings(name, wanted, given["batch_size"])
     request = with_defaults(request)

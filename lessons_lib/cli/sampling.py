@@ -153,9 +153,10 @@ def describe(request: GenerationRequest) -> str:
         words.append("no guidance")
     elif request.is_steered:
         words += [f"{request.guidance} {request.classifier}", f"s={request.guidance_scale:g}"]
-        words += [] if request.attribute is None else [f"{request.attribute} = {_asked(request.labels)}"]
     else:
         words += [request.guidance, f"w={request.guidance_scale:g}"]
+    if request.attribute is not None:
+        words.append(f"{request.attribute} = {_asked(request.labels)}")
     words += [request.sampler, f"{request.steps} steps"]
     if request.interval:
         words.append("t from {} to {}".format(*request.interval))

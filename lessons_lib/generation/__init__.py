@@ -14,6 +14,7 @@ from lessons_lib.generation.counterfactual import (
     counterfactual_images,
     counterfactuals,
     in_batches,
+    tells_sources,
 )
 from lessons_lib.generation.drawing import (
     CLASSIFIER,
@@ -61,5 +62,6 @@ __all__ = [
     "in_chunks",
     "load_model",
     "starting_noise",
+    "tells_sources",
     "with_defaults",
 ]

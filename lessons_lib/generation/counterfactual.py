@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lessons_lib.counterfactuals import Abducted, abduct, check_method, in_8_bits, predict, to_depth
-from lessons_lib.generation.drawing import check_request, denoiser, prepare, with_defaults
+from lessons_lib.generation.drawing import check_request, denoiser, known_classes, prepare, with_defaults
 from lessons_lib.generation.request import GenerationRequest
 from lessons_lib.guidance import EpsFn
 from lessons_lib.samplers import SampleNoise, Step
@@ -29,13 +29,15 @@ class CounterfactualRequest:
     """What images are, what they should have been, and how to get there.
 
     Args:
-        sources: [S] the label of each image; with an attribute 1 (yes) or 0 (no).
+        sources: [S] the label of each image; with an attribute 1 (yes) or 0 (no). Rows as in
+            GenerationRequest; then the targets are, too.
         targets: [S * K] the labels asked for, K for each image, the first image's first. An image is abducted
             once for all its targets.
         weights: name or path of the denoiser.
         method: "ddim" (inversion), "ddpm" (edit-friendly inversion), "sdedit" or "same-noise".
         guidance: of the decoding: "cfg", or "classifier" of noisy images on the unconditional model.
-            Abduction is under the sources' labels at w = 1; without a label if the denoiser knows none.
+            Abduction is under the sources' labels at w = 1; without a label if the denoiser knows none, or
+            is told attributes but steered by a classifier's.
         guidance_scale: w of cfg or s of the classifier; None is the card's.
         classifier: name or path of the weights that steer; None with "cfg".
         attribute: as in GenerationRequest: the targets are then 1 (yes) or 0 (no).
@@ -225,6 +227,11 @@ def counterfactual_defaults(request: CounterfactualRequest) -> CounterfactualReq
     )
 
 
+def tells_sources(model: nn.Module, request: GenerationRequest | CounterfactualRequest) -> bool:
+    """Whether abduction tells the denoiser the sources' labels: a classifier's attributes are not its own."""
+    return request.guidance == "cfg" or known_classes(model) > 0
+
+
 def _prepared(
     request: CounterfactualRequest, given: tuple[nn.Module, NoiseSchedule] | None = None
 ) -> _Prepared:
@@ -232,8 +239,9 @@ def _prepared(
     down = with_defaults(request.decoding()) if given is None else request.decoding()
     model, schedule = given or denoiser(down)
     target_eps, timesteps = prepare(model, schedule, down)
-    told = {"guidance": "cfg", "guidance_scale": 1.0} if model.null_label else {"guidance": "none"}
-    up = dataclasses.replace(down, labels=request.sources, classifier=None, attribute=None, **told)
+    told = {"guidance": "cfg", "guidance_scale": 1.0} if tells_sources(model, down) else {"guidance": "none"}
+    attribute = down.attribute if down.guidance == "cfg" else None
+    up = dataclasses.replace(down, labels=request.sources, classifier=None, attribute=attribute, **told)
     source_eps, _ = prepare(model, schedule, up)
     if request.depth is not None:
         timesteps = to_depth(timesteps, request.depth)

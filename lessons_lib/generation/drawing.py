@@ -103,7 +103,7 @@ def generate(request: GenerationRequest) -> Iterator[Step]:
 def check_request(request: GenerationRequest) -> int:
     """Refuse before any work what `generate` would refuse; returns K, the number of labels to choose from.
 
-    With an attribute that is 2: no and yes.
+    With an attribute, or rows of them, that is 2: no and yes.
 
     Raises:
         ValueError, WeightsError: as `generate`.
@@ -111,9 +111,9 @@ def check_request(request: GenerationRequest) -> int:
     request = with_defaults(request)
     model, schedule = denoiser(request)
     prepare(model, schedule, request)
-    if request.attribute is not None:
+    if request.attribute is not None or request.in_rows:
         return 2
-    return _num_labels(model, _suited_classifier(model, schedule, request) if request.is_steered else None)
+    return known_classes(model, _suited_classifier(model, schedule, request) if request.is_steered else None)
 
 
 def generate_with(model: nn.Module, schedule: NoiseSchedule, request: GenerationRequest) -> Iterator[Step]:
@@ -159,16 +159,39 @@ def prepare(model: nn.Module, schedule: NoiseSchedule, request: GenerationReques
     if request.guidance == "none":
         return fast(unconditional(model)), timesteps
     classifier = _suited_classifier(model, schedule, request) if request.is_steered else None
-    num_labels = 2 if request.attribute is not None else _num_labels(model, classifier)
-    for label in request.labels:
-        if not 0 <= label < num_labels:
-            raise ValueError(f"Unknown label {label}: choose from 0 to {num_labels - 1}.")
-    y, scale, interval = torch.tensor(request.labels), request.guidance_scale, request.interval
+    y, scale, interval = _labels(model, classifier, request), request.guidance_scale, request.interval
     if classifier is None:
         return fast(with_cfg(model, y, scale, interval)), timesteps
     base = unconditional(model)
     log_prob_fn = _log_prob(classifier, request, base, schedule, y)
     return with_classifier(fast(base), fast(log_prob_fn), schedule, scale, interval), timesteps
+
+
+def _labels(model: nn.Module, classifier: nn.Module | None, request: GenerationRequest) -> Tensor:
+    """What is asked for: y [B], or [B, K] of a denoiser that is told attributes."""
+    if classifier is None and (model.config.multi_label or request.attribute is not None or request.in_rows):
+        return _attributes(model, request)
+    num_labels = 2 if request.attribute is not None else known_classes(model, classifier)
+    for label in request.labels:
+        if not 0 <= label < num_labels:
+            raise ValueError(f"Unknown label {label}: choose from 0 to {num_labels - 1}.")
+    return torch.tensor(request.labels)
+
+
+def _attributes(model: nn.Module, request: GenerationRequest) -> Tensor:
+    """y [B, K], 1 yes, 0 no, -1 untold."""
+    name, count = str(request.weights), model.config.num_classes
+    if not model.config.multi_label:
+        raise ValueError(f"The denoiser {name!r} is told no attributes: steer it with guidance classifier.")
+    if request.in_rows:
+        if wrong := [row for row in request.labels if len(row) != count]:
+            raise ValueError(f"The denoiser {name!r} is told {count} attributes, got {len(wrong[0])}.")
+        return torch.tensor(request.labels)
+    if request.attribute is None:
+        raise ValueError(f"The denoiser {name!r} is told attributes: name one, such as Smiling.")
+    y = torch.full((len(request.labels), count), -1)
+    y[:, attribute_place(request)] = torch.tensor(request.labels)
+    return y
 
 
 def _log_prob(
@@ -183,14 +206,15 @@ def _log_prob(
 
 
 def attribute_place(request: GenerationRequest) -> int:
-    """The number of the request's attribute among those that its classifier reads.
+    """The number of the request's attribute among those of its classifier, or with "cfg" of its denoiser.
 
     Raises:
         ValueError: for an unknown attribute, with the names that are most like it.
         WeightsError: as load_pretrained.
     """
     asked = request.attribute
-    card = load_model(str(request.classifier or CLASSIFIER), request.device)[2]
+    name = request.weights if request.guidance == "cfg" else request.classifier or CLASSIFIER
+    card = load_model(str(name), request.device)[2]
     known = card.get("class_names") or [str(k) for k in range(card["config"]["num_classes"])]
     if isinstance(asked, str):
         return place_of(asked, known, "attribute")
@@ -212,9 +236,10 @@ def _unchanged(function: EpsFn) -> EpsFn:
     return function
 
 
-def _num_labels(model: nn.Module, classifier: nn.Module | None) -> int:
-    """K: the denoiser's; of one that was trained without labels, the classifier's."""
-    return model.null_label or (classifier.config.num_classes if classifier else 0)
+def known_classes(model: nn.Module, classifier: nn.Module | None = None) -> int:
+    """K: the denoiser's; of one that is told nothing, or attributes, the classifier's; or else 0."""
+    classes = 0 if model.config.multi_label else model.config.num_classes
+    return classes or (classifier.config.num_classes if classifier else 0)
 
 
 # -- the classifier that steers --------------------------------------------------------------------
@@ -242,7 +267,8 @@ def _suited_classifier(model: nn.Module, schedule: NoiseSchedule, request: Gener
     _check_attribute(name, classifier, request)
     for what, words in MUST_AGREE.items():
         mine, its = getattr(model.config, what), getattr(classifier.config, what)
-        if mine != its and (what, mine) != ("num_classes", 0):  # a denoiser may have no classes at all
+        # A denoiser without classes is never told a label here: the classifier's may be any.
+        if mine != its and (what != "num_classes" or known_classes(model)):
             raise ValueError(f"The classifier {name!r} has {its} {words} but the denoiser has {mine}.")
     return classifier
 

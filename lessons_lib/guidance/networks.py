@@ -24,7 +24,7 @@ def conditional(model: nn.Module, y: Tensor) -> EpsFn:
     """eps(x_t | y): the network told the label (w = 1).
 
     Args:
-        y: [B] int64 labels, one a sample.
+        y: [B] int64 labels, one a sample; or [B, K] attributes, 1 yes, 0 no, -1 untold.
     """
 
     def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def with_cfg(model: nn.Module, y: Tensor, guidance_scale: float, interval: Inter
     1 amplified. w = 0 and w = 1 need half the work; otherwise both predictions are one batch of 2B.
 
     Args:
-        y: [B] int64 labels.
+        y: [B] int64 labels; or [B, K] attributes, 1 yes, 0 no, -1 untold, all of them guided at once.
         guidance_scale: w.
         interval: (t_low, t_high), inclusive: the timesteps where w holds; outside them w = 1
             (Kynkäänniemi et al. 2024).
@@ -93,7 +93,7 @@ def dtype_of(model: Callable[..., Tensor], x: Tensor) -> torch.dtype:
 
 
 def labels_like(y: Tensor, x_t: Tensor) -> Tensor:
-    """y [B] on the device of x_t [B, …]; ValueError if there is not one label a sample."""
+    """y [B] or [B, K] on the device of x_t [B, …]; ValueError if there is not one label a sample."""
     if len(y) != len(x_t):
         raise ValueError(f"There are {len(y)} labels for {len(x_t)} samples: one label a sample is needed.")
     return y.to(x_t.device)

@@ -42,6 +42,9 @@ class UNetConfig:
         v_schedule: the last layer answers v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 of the schedule of this
             name (Salimans & Ho 2022, app. D), which becomes eps; empty: it answers eps.
         v_timesteps: T of that schedule.
+        multi_label: the K labels are yes-or-no attributes, rather than classes of which one is right.
+        augment_channels: A numbers that say how a training image was distorted, so that the network does not
+            draw distorted ones (Karras et al. 2022, sec. 5 and app. F.2); 0 leaves them out.
     """
 
     image_size: int = 28
@@ -57,6 +60,8 @@ class UNetConfig:
     refine_channels: int = 0
     v_schedule: str = ""
     v_timesteps: int = 1000
+    multi_label: bool = False
+    augment_channels: int = 0
 
     def __post_init__(self) -> None:
         # JSON cards hold lists; tuples keep the config hashable.
@@ -77,6 +82,10 @@ class UNetConfig:
             raise ValueError(f"blocks_per_level must be at least 1, got {self.blocks_per_level}.")
         if self.num_classes < 0:
             raise ValueError(f"num_classes must be 0 (unconditional) or more, got {self.num_classes}.")
+        if self.multi_label and not self.num_classes:
+            raise ValueError("A network of attributes (multi_label) must have at least 1: num_classes is 0.")
+        if self.augment_channels < 0:
+            raise ValueError(f"augment_channels must be at least 0, got {self.augment_channels}.")
 
 
 def _maybe_attention(config: UNetConfig, level: int) -> nn.Module:
@@ -134,8 +143,8 @@ class UpLevel(nn.Module):
 class UNet(nn.Module):
     """Predicts the noise eps in x_t, told the timestep and, if it has classes, the label.
 
-    One network is conditional and unconditional at once: label index `num_classes` is the null label
-    (Ho & Salimans 2022).
+    One network is conditional and unconditional at once: `null_label` stands for "not told" (Ho & Salimans
+    2022).
     """
 
     def __init__(self, config: UNetConfig | None = None) -> None:
@@ -146,8 +155,13 @@ class UNet(nn.Module):
         self.time_mlp = nn.Sequential(
             nn.Linear(width * 2, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
+        labels, attributes = config.num_classes, config.multi_label
         # Row K of the table is the null label: "no class given".
-        self.label_table = nn.Embedding(config.num_classes + 1, embedding) if config.num_classes else None
+        self.label_table = nn.Embedding(labels + 1, embedding) if labels and not attributes else None
+        # Without a bias, so that what is untold, or undistorted, adds nothing.
+        self.attribute_linear = nn.Linear(2 * labels, embedding, bias=False) if attributes else None
+        numbers = config.augment_channels
+        self.augment_linear = nn.Linear(numbers, embedding, bias=False) if numbers else None
         pixels = config.in_channels * config.patch**2  # channels of one position
         self.stem = nn.Conv2d(pixels, width, 3, padding=1)
         levels = range(len(widths))
@@ -167,40 +181,66 @@ class UNet(nn.Module):
 
     @property
     def null_label(self) -> int:
-        """The label index that means "no class": num_classes."""
-        return self.config.num_classes
+        """What y holds where nothing is told: num_classes, or -1 for an attribute."""
+        return -1 if self.config.multi_label else self.config.num_classes
 
-    def embed(self, t: Tensor, y: Tensor | None) -> Tensor:
-        """The embedding of timestep and label, [B, embedding_channels], that every block reads."""
+    def embed(self, t: Tensor, y: Tensor | None, augment: Tensor | None = None) -> Tensor:
+        """The embedding of all that is told, [B, embedding_channels], that every block reads."""
         features = timestep_embedding(t, 2 * self.config.base_channels)
-        # The cast is for a network in half precision.
-        embedding = self.time_mlp(features.to(self.time_mlp[0].weight.dtype))
+        dtype = self.time_mlp[0].weight.dtype  # the casts are for a network in half precision
+        embedding = self.time_mlp(features.to(dtype))
         if self.label_table is not None:
             y = torch.full_like(t, self.null_label) if y is None else y
             embedding = embedding + self.label_table(y)
         elif y is not None:
-            raise ValueError("This network has no classes (num_classes=0): y must be None.")
+            self._check_attributes(y, len(t))
+            embedding = embedding + self.attribute_linear(torch.cat([y == 1, y == 0], dim=1).to(dtype))
+        if augment is not None:
+            self._check_augment(augment, len(t))
+            embedding = embedding + self.augment_linear(augment.to(dtype))
         return F.silu(embedding)
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+    def _check_attributes(self, y: Tensor, batch: int) -> None:
+        if self.attribute_linear is None:
+            raise ValueError("This network has no classes (num_classes=0): y must be None.")
+        wanted = [batch, self.config.num_classes]
+        if list(y.shape) != wanted or y.dtype != torch.int64:
+            raise ValueError(f"Attributes y must be {wanted} int64, got {list(y.shape)} {y.dtype}.")
+        if not bool(((y >= -1) & (y <= 1)).all()):
+            raise ValueError(
+                f"Attributes y must be 1 (yes), 0 (no) or -1 (untold), got {int(y.min())} … {int(y.max())}."
+            )
+
+    def _check_augment(self, augment: Tensor, batch: int) -> None:
+        if self.augment_linear is None:
+            raise ValueError("This network is told no distortion (augment_channels=0): augment must be None.")
+        wanted = [batch, self.config.augment_channels]
+        if list(augment.shape) != wanted:
+            raise ValueError(f"augment must have shape {wanted}, got {list(augment.shape)}.")
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, y: Tensor | None = None, augment: Tensor | None = None
+    ) -> Tensor:
         """Predict the noise.
 
         Args:
             x_t: [B, C, H, W] noisy images.
             t: [B] int64 timesteps, 0 … T-1.
-            y: [B] int64 labels in 0 … K; None or K is the null label.
+            y: [B] int64 labels in 0 … K, or with multi_label [B, K] int64, 1 yes, 0 no, -1 untold. None, K or
+                all -1 is "not told".
+            augment: [B, A] how each image was distorted; None or zeros is "undistorted".
 
         Returns:
             eps: [B, C, H, W].
 
         Raises:
-            ValueError: if x_t does not have the configured channels and size, or y is given to a network
-                without classes.
+            ValueError: if x_t does not have the configured channels and size, y or augment is given to a
+                network that is not told it, or attributes have another shape or other values.
         """
         size, channels = self.config.image_size, self.config.in_channels
         if x_t.shape[1:] != (channels, size, size):
             raise ValueError(f"x_t must have shape [B, {channels}, {size}, {size}], got {list(x_t.shape)}.")
-        embedding = self.embed(t, y)
+        embedding = self.embed(t, y, augment)
         h = self.stem(F.pixel_unshuffle(x_t, self.config.patch) if self.config.patch > 1 else x_t)
         skips: list[Tensor] = []
         for level in self.down:

@@ -145,8 +145,9 @@ def _steps_of(
     sampler_fn: SamplerFn, network: nn.Module, schedule: NoiseSchedule, request: GenerationRequest
 ) -> Iterator[Step]:
     """The learner's own Steps for a request; every error becomes one sentence with the learner's line."""
-    if not all(0 <= label < network.null_label for label in request.labels):
-        raise ValueError(f"Unknown label: choose from 0 to {network.null_label - 1}.")
+    num_classes = network.config.num_classes
+    if not all(0 <= label < num_classes for label in request.labels):
+        raise ValueError(f"Unknown label: choose from 0 to {num_classes - 1}.")
     eps_fn = with_cfg(network, torch.tensor(request.labels), request.guidance_scale, request.interval)
     timesteps = spaced_timesteps(schedule.num_timesteps, request.steps)
     x_T = starting_noise(network, request)[1]
