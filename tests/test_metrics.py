@@ -229,3 +229,43 @@ def test_damaged_reference_is_one_sentence(reference, tmp_path):
     np.savez(path, mean=np.array([{}], dtype=object))  # would have to be unpickled
     with pytest.raises(ValueError, match="damaged"):
         metrics.Reference.load(path)
+
+
+# ---- KID and sharpness ----
+
+
+def test_the_kid_is_the_unbiased_distance_of_the_cubic_kernel():
+    """Written out over all pairs; halves of the sets scatter around it."""
+    real, found = (gaussian(400, torch.ones(3) * m, torch.eye(3).double(), m)[:, 0, 0] for m in (0, 1))
+
+    def kernel(a, b):
+        return (a @ b.T / 3 + 1) ** 3
+
+    def others(k):
+        return (k.sum() - k.diagonal().sum()) / (len(k) * (len(k) - 1))
+
+    exact = others(kernel(real, real)) + others(kernel(found, found)) - 2 * kernel(real, found).mean()
+    mean, std = metrics.feature_kid(real, found, subsets=50)
+    assert mean == pytest.approx(float(exact), abs=4 * std / 50**0.5) and mean > 10 * std / 50**0.5
+    same, spread = metrics.feature_kid(real, real.flip(0), subsets=50)
+    assert abs(same) < 4 * spread / 50**0.5 + 0.01
+    assert metrics.feature_kid(real, found) == metrics.feature_kid(real, found)  # its own seed
+
+
+def test_the_kid_needs_four_images():
+    with pytest.raises(ValueError, match="at least 4 images in each set, got 3 and 9"):
+        metrics.feature_kid(torch.zeros(3, 2), torch.zeros(9, 2))
+
+
+@pytest.mark.parametrize("cycles, octave", [(1, 0), (3, 1), (6, 2), (12, 3)])
+def test_a_wave_has_its_power_in_its_octave(cycles, octave):
+    wave = torch.sin(2 * math.pi * cycles * torch.arange(32) / 32).expand(2, 3, 32, 32)
+    power = metrics.octave_power(wave + 0.7)
+    assert power[octave] > 0 and power[octave] == pytest.approx(power.sum().item(), rel=1e-9)
+
+
+def test_a_blurred_picture_has_less_power_where_it_is_fine():
+    noise = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    blurred = torch.nn.functional.avg_pool2d(noise, 3, 1, 1)
+    low, *_, high = (metrics.octave_power(blurred) / metrics.octave_power(noise)).tolist()
+    assert low > 0.7 and high < 0.2

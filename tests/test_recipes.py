@@ -26,7 +26,7 @@ from lessons_lib.recipes import (
     random_flip,
 )
 from lessons_lib.schedules import NoiseSchedule, q_sample
-from lessons_lib.training import StepDone, Stopped, TrainConfig
+from lessons_lib.training import StepDone, Stopped, TrainConfig, TrainingError
 from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import WeightsError, load_pretrained
 
@@ -201,6 +201,49 @@ def test_nonsense_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(ValueError, match="Unknown schedule 'square'"):
         run(tmp_path, options=DiffusionOptions(schedule="square"))
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        ({"schedule": "cosine"}, "schedule 'linear', this training has 'cosine'"),
+        ({"timesteps": 10}, "timesteps 20, this training has 10"),
+        ({"p_uncond": 0.3}, "p_uncond 0.1, this training has 0.3"),
+        ({"t_density": "logit-normal"}, "t_density 'uniform', this training has 'logit-normal'"),
+        ({"loss_weight": "learned"}, "loss_weight 'none', this training has 'learned'"),
+        ({"dropout": 0.1}, "dropout 0.0, this training has 0.1"),
+    ],
+)
+def test_a_finished_training_is_not_spoiled_by_a_resume_with_other_options(tmp_path, options, named):
+    run(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(TrainingError, match=f"made with {named}: use the same settings"):
+        run(tmp_path, resume=True, options=DiffusionOptions(**({"timesteps": 20} | options)))
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        (
+            {"class_names": tuple("1023456789")},
+            "class_names '0' in place 0, this training has '1' in place 0",
+        ),
+        ({"source": "mnist"}, "data 'digits', this training has 'mnist'"),
+    ],
+)
+def test_a_resume_with_other_images_is_refused_by_name(tmp_path, monkeypatch, change, named):
+    run(tmp_path)
+    load = data.load
+    monkeypatch.setattr(data, "load", lambda name, split: dataclasses.replace(load(name, split), **change))
+    with pytest.raises(TrainingError, match=f"made with {named}: use the same settings"):
+        run(tmp_path, resume=True)
+
+
+def test_a_resume_with_another_recipe_is_refused_by_name(tmp_path):
+    run(tmp_path, "evaluator")
+    with pytest.raises(TrainingError, match="recipe 'mnist-evaluator', this training has 'mnist-clean-class"):
+        run(tmp_path, "clean-classifier", resume=True)
 
 
 # -- CIFAR-10 -------------------------------------------------------------------------------------------

@@ -303,23 +303,22 @@ def test_attributes_are_untold_all_at_once_or_each_at_the_samples_own_rate():
 
 def test_the_learned_weight_brings_every_noise_level_to_the_same_size():
     """At its optimum exp(u_t) is the mean loss at t, whatever that is."""
-    size = torch.linspace(0.5, 3, 50)
+    wrong = torch.linspace(0, 4, 50)
 
-    class Loud(nn.Module):  # wrong by sqrt(size_t) noises of its own
+    class Wrong(nn.Module):
         def forward(self, x_t, t):
-            return torch.zeros_like(x_t).addcmul(size.sqrt()[t][:, None, None, None] - 1, torch.ones(()))
+            return wrong[t][:, None, None, None].expand_as(x_t)
 
-    loss_fn = denoising_loss(SCHEDULE, loss_weight="learned")
-    plain = denoising_loss(SCHEDULE)
-    model, x_0 = Loud().train(), torch.zeros(256, 1, 4, 4)
-    optimizer = torch.optim.Adam(loss_fn.parameters(), lr=0.05)
-    for step in range(300):
+    loss_fn, plain = denoising_loss(SCHEDULE, loss_weight="learned"), denoising_loss(SCHEDULE)
+    model, x_0 = Wrong().train(), torch.zeros(256, 1, 4, 4)
+    optimizer = torch.optim.Adam(loss_fn.parameters(), lr=0.03)
+    for step in range(600):
         optimizer.zero_grad()
         loss_fn(model, x_0, None, torch.Generator().manual_seed(step)).backward()
         optimizer.step()
     u = loss_fn.log_size(timestep_embedding(torch.arange(50), loss_fn.CHANNELS))[:, 0]
-    expected = 1 + (size.sqrt() - 1) ** 2  # E (a - eps)² = a² + 1
-    torch.testing.assert_close(u.exp(), expected, rtol=0.2, atol=0)
+    expected = 1 + wrong**2  # from 1 to 17: E (a - eps)² = a² + 1
+    torch.testing.assert_close(u.exp(), expected, rtol=0.35, atol=0)
     model.eval()  # outside training it is the plain loss
     seeds = [torch.Generator().manual_seed(9) for _ in range(2)]
     assert loss_fn(model, x_0, None, seeds[0]).item() == plain(model, x_0, None, seeds[1]).item()
@@ -657,8 +656,11 @@ def test_a_checkpoint_that_could_run_code_is_refused(tmp_path):
         ({"batch_size": 4}, "steps_per_epoch 3, this training has 6"),
         ({"epochs": 3}, "epochs 2, this training has 3"),
         ({"ema_sigma_rel": 0.1}, "ema_sigma_rel None, this training has 0.1"),
-        ({"settings": {"class_names": ["a", "c", "b"]}}, "class_names 'b' in place 1, this training has 'c' in"),
-        ({"settings": {"schedule": "cosine"}}, "class_names"),
+        (
+            {"settings": {"class_names": ["a", "c", "b"]}},
+            "class_names 'b' in place 1, this training has 'c' in",
+        ),
+        ({"settings": {"data": "mnist"}}, "data None, this training has 'mnist'"),
     ],
 )
 def test_a_checkpoint_of_other_settings_is_refused_by_name(tmp_path, changes, named):
@@ -830,9 +832,7 @@ def test_what_needs_a_gpu_is_refused_without_one(wrong):
 def train_digits(folder: str) -> None:
     """A small training on the embedded digits: 72 steps, a checkpoint every 2."""
     torch.manual_seed(0)
-    model = UNet(
-        UNetConfig(channel_mults=(1,), embedding_channels=32, dropout=0.1, v_schedule="linear")
-    )
+    model = UNet(UNetConfig(channel_mults=(1,), embedding_channels=32, dropout=0.1, v_schedule="linear"))
     images = data.load("digits", "train").subset(torch.arange(36))
     val = data.load("digits", "val").subset(torch.arange(8))
     options = TrainConfig(

@@ -13,7 +13,15 @@ import typer
 from lessons_lib import data, recipes
 from lessons_lib.cli import PROGRAM, processes, typed_command
 from lessons_lib.cli.common import check_dataset, check_writable, folder_weights, progress_bar
-from lessons_lib.training import CHECKPOINT, EpochDone, PrecisionChosen, StepDone, Stopped, TrainConfig, TrainingError
+from lessons_lib.training import (
+    CHECKPOINT,
+    EpochDone,
+    PrecisionChosen,
+    StepDone,
+    Stopped,
+    TrainConfig,
+    TrainingError,
+)
 
 MODELS = ("denoiser", "denoiser-v", "classifier", "clean-classifier", "evaluator", "second-judge")
 OF_FOLDERS = ("denoiser", "classifier", "evaluator")  # what can be trained on your own pictures
@@ -77,7 +85,9 @@ def run(
 def _check_together(changes: dict, options: dict, model: str, resume: bool, extend: bool) -> None:
     """Refuse options that exclude each other."""
     if extend and (resume or not changes["epochs"]):
-        raise ValueError("--extend goes on by itself, to more --epochs: leave out --resume, and name --epochs.")
+        raise ValueError(
+            "--extend goes on by itself, to more --epochs: leave out --resume, and name --epochs."
+        )
     if changes["ema_decay"] is not None and changes["ema_sigma_rel"] is not None:
         raise ValueError("--ema-decay and --ema-sigma-rel are two averages: choose one.")
     only = [name for name in ("t_density", "loss_weight", "dropout", "told_augment") if options[name]]

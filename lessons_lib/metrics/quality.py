@@ -173,10 +173,11 @@ def feature_fid(
     """
     if isinstance(reference, Tensor):
         reference = feature_statistics(evaluator, reference, batch_size)
-    return _fid(reference, features(evaluator, images, batch_size))
+    return fid_of_features(reference, features(evaluator, images, batch_size))
 
 
-def _fid(reference: FeatureStatistics, found: Tensor) -> float:
+def fid_of_features(reference: FeatureStatistics, found: Tensor) -> float:
+    """As `feature_fid`, from features [N, F] in hand."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     if len(found) < 2:
@@ -192,6 +193,32 @@ def _fid(reference: FeatureStatistics, found: Tensor) -> float:
     return float(metric.compute())
 
 
+def feature_kid(real: Tensor, found: Tensor, subsets: int = 20, seed: int = 0) -> tuple[float, float]:
+    """The kernel distance of two sets of features, unlike the FID unbiased (Bińkowski et al. 2018, eq. 4).
+
+    Args:
+        real, found: [M, F] and [N, F], from `features`.
+        subsets: random halves of the smaller set over which mean and standard deviation are taken.
+
+    Raises:
+        ValueError: for fewer than four features in one set.
+    """
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    size = min(len(real), len(found)) // 2
+    if size < 2:
+        raise ValueError(f"The KID needs at least 4 images in each set, got {len(real)} and {len(found)}.")
+    metric = KernelInceptionDistance(
+        feature=_Given(real.shape[1]), subsets=subsets, subset_size=size, sync_on_compute=False
+    )
+    metric.update(real, real=True)
+    metric.update(found, real=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        mean, std = metric.compute()
+    return float(mean), float(std)
+
+
 class _Given(nn.Module):
     """A "feature extractor" that is handed features: the images went through the evaluator already."""
 
@@ -201,6 +228,27 @@ class _Given(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x
+
+
+# -- sharpness -------------------------------------------------------------------------------------
+
+
+OCTAVES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # their upper ends, in cycles a pixel
+
+
+def octave_power(images: Tensor) -> Tensor:
+    """Mean power of images [N, C, H, W] in each of the OCTAVES, all channels together: [4] float64.
+
+    Each image's mean is taken out. Drawn over real pictures, below 1 is blurred in that octave, above 1 grainy.
+    """
+    height, width = images.shape[2:]
+    x = images.double()
+    spectrum = torch.fft.fft2(x - x.mean(dim=(2, 3), keepdim=True)).abs().square().mean(dim=(0, 1))
+    down, across = torch.fft.fftfreq(height), torch.fft.fftfreq(width)
+    radius = torch.hypot(down[:, None], across[None, :]).to(x.device)
+    lower = (0.0, *OCTAVES)
+    bands = [(radius > low) & (radius <= high) for low, high in zip(lower, OCTAVES, strict=False)]
+    return torch.stack([spectrum[band].mean() for band in bands]).cpu()
 
 
 # -- diversity -------------------------------------------------------------------------------------
@@ -315,7 +363,7 @@ def reference_of(found: Tensor, labels: Tensor, num_classes: int, extractor: str
     statistics = _statistics(found[:cut])
     return Reference(
         statistics=statistics,
-        floor=_fid(statistics, found[cut:]),
+        floor=fid_of_features(statistics, found[cut:]),
         floor_count=len(found) - cut,
         spread=_spread(found[:cut], labels[:cut], num_classes),
         class_counts=labels.bincount(minlength=num_classes),

@@ -329,10 +329,10 @@ def _after_epoch(
 def _draw_samples(event: EpochDone, recipe: Recipe, schedule: NoiseSchedule, folder: Path) -> SamplesDrawn:
     """Four of each class from the same noise after every epoch, so that progress shows and luck does not.
 
-    Of more than ten classes, four of each of the first ten; without classes sixteen.
+    Of more than ten classes, four of each of the first ten; without classes, or untold attributes, sixteen.
     """
     network = event.ema_model
-    num_classes = network.config.num_classes
+    num_classes = 0 if network.config.multi_label else network.config.num_classes
     labels = tuple(range(min(num_classes, 10) or 4)) * 4
     guidance = "cfg" if num_classes else "none"
     steps = min(max(recipe.steps, 25), schedule.num_timesteps)

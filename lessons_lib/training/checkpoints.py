@@ -13,7 +13,9 @@ from lessons_lib.files import atomic_write
 from lessons_lib.training.config import TrainingError
 
 CHECKPOINT = "checkpoint.pt"
-BEFORE_DECAY = "before_decay.pt"  # from which a training is prolonged once its learning rate has begun to fall
+BEFORE_DECAY = (
+    "before_decay.pt"  # from which a training is prolonged once its learning rate has begun to fall
+)
 
 
 @dataclass

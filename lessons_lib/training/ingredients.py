@@ -69,9 +69,7 @@ def denoising_loss(
     weights = weights.float()
     below = timestep_density(schedule, t_density).cumsum(0)[:-1]  # [T-1], the chance of at most t
 
-    def losses(
-        model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def losses(model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The loss of each sample [B], and its timestep."""
         batch, told = len(x_0), {}
         # Drawn on the CPU: the same numbers on every device.

@@ -155,9 +155,7 @@ class _Trainer:
         finally:  # however it ends, the learner gets an ordinary module back
             self._unwrap_model()
         state, average = self.state, self.ema
-        yield Stopped(
-            reason, state.step, state.seconds, average.model, state.precision, average.length()
-        )
+        yield Stopped(reason, state.step, state.seconds, average.model, state.precision, average.length())
 
     def _loop(self, interrupted: threading.Event) -> Generator[Event, None, str]:
         """Steps until the end; returns the reason for it."""

@@ -1,0 +1,199 @@
+"""Which recipe draws best for the same processor time? Each candidate is trained anew, drawn from and judged.
+
+    python -m benchmarks.recipe_bakeoff --dataset cifar10 --minutes 10
+
+trains every candidate for the same seconds of one core, on the same images in the same order, then draws 1,000
+images at each scale and sampler (25 steps; seed 0), and writes assets/results/bakeoff_DATASET.csv: feature FID
+and its floor (as many test images), KID, the share read right, and the power in four octaves over that of test
+pictures. Of faces the FID of faces drawn without a wish counts (guidance none), and of those told the attributes
+of test faces. What is trained and measured is kept in --folder and not done again. Needs the data and the
+evaluator's weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import ROOT, prepare
+from benchmarks.sampling_steps import write_table
+from lessons_lib import data, metrics, recipes, viz
+from lessons_lib.cli.evaluating import Judge
+from lessons_lib.cli.face_measures import measure_reference
+from lessons_lib.generation import GenerationRequest, generate_with, in_chunks
+from lessons_lib.recipes import Recipe
+from lessons_lib.training import Stopped
+from lessons_lib.training.machine import Clock
+from lessons_lib.unet import UNet, UNetConfig
+from lessons_lib.weights import load_pretrained
+
+JUDGES = {"cifar10": "cifar10-evaluator-whitened", "celeba": "celeba-evaluator"}
+SCALES, SAMPLERS, STEPS, EPOCHS = (1.0, 2.5), ("ddim", "ddpm"), 25, 10_000  # more epochs than there is time
+# At the FLOPs of the shipped networks, but with nothing wide at full resolution: patches of pixels.
+PATCHED = {
+    "cifar10": UNetConfig(
+        32, 3, 64, (1, 2, 3), 1, (1,), embedding_channels=256, patch=2, refine_channels=16, v_schedule="cosine"
+    ),
+    "celeba": UNetConfig(
+        64, 3, 64, (1, 2, 3), 1, (1,), 40, embedding_channels=256, patch=4, refine_channels=16,
+        v_schedule="linear", multi_label=True,
+    ),
+}  # fmt: skip
+
+
+def candidates(dataset: str) -> dict[str, Recipe]:
+    """The recipes to compare, by name."""
+    v = recipes.RECIPES[dataset, "denoiser-v"]
+    patched = dataclasses.replace(v, build=lambda: UNet(PATCHED[dataset]))
+    return {
+        "present": recipes.RECIPES[dataset, "denoiser"],
+        "v": _with(v, t_density="uniform", loss_weight="none"),
+        "v-logit-normal": _with(v, t_density="logit-normal", loss_weight="none"),
+        "v-learned": _with(v, t_density="logit-normal", loss_weight="learned"),
+        "v-patched": _with(patched, t_density="logit-normal", loss_weight="none"),
+        "v-patched-learned": _with(patched, t_density="logit-normal", loss_weight="learned"),
+    }
+
+
+def _with(recipe: Recipe, **options) -> Recipe:
+    return dataclasses.replace(recipe, options=dataclasses.replace(recipe.options, **options))
+
+
+def train(recipe: Recipe, dataset: str, minutes: float, seed: int, folder: Path) -> Path:
+    """Train for so many minutes of this process's processor time; returns the weights' path."""
+    path = folder / f"{recipe.name}.safetensors"
+    if path.exists():
+        return path
+    config = dataclasses.replace(
+        recipe.config, epochs=EPOCHS, precision="bf16", device="cpu", seed=seed, output_dir=folder,
+        max_seconds=60 * minutes, checkpoint_every=500,
+    )  # fmt: skip
+    options = dataclasses.replace(recipe.options, sample_every=0)
+    sets = recipes.load_splits(dataset, config)
+    none = data.ImageSet.subset(sets["val"], torch.arange(0))  # no time for losses on other images
+    Clock.now = staticmethod(time.process_time)
+    for event in recipes.run_recipe(
+        recipe, lambda: {"train": sets["train"], "val": none, "test": none}, config, options
+    ):
+        if isinstance(event, Stopped) and event.reason != "time":
+            raise KeyboardInterrupt
+    return path
+
+
+@dataclasses.dataclass
+class Ruler:
+    """What drawn images are measured against."""
+
+    judge: Judge
+    reference: metrics.Reference
+    test: data.ImageSet
+    real_features: Tensor
+    real_power: Tensor
+
+    @classmethod
+    def of(cls, dataset: str, count: int) -> Ruler:
+        """From `count` test images."""
+        judge = Judge.load(dataset, JUDGES[dataset], "cpu")
+        measure = (lambda: measure_reference(judge)) if dataset == "celeba" else None
+        test = data.load(dataset, "test").subset(torch.arange(count))
+        images = data.to_signed(test.images[:])
+        features = metrics.features(judge.model, images)
+        return cls(judge, judge.reference(measure), test, features, metrics.octave_power(images))
+
+    def labels(self, network: nn.Module, count: int) -> tuple:
+        """What to ask for: classes equally often; attributes as the test faces have them."""
+        if not network.config.multi_label:
+            return tuple(k % max(network.config.num_classes, 1) for k in range(count))
+        return tuple(tuple(row) for row in self.test.labels[torch.arange(count) % len(self.test)].tolist())
+
+    def measured(self, images: Tensor, labels: tuple) -> dict:
+        """The figures of one setting."""
+        found = metrics.features(self.judge.model, images)
+        kid, spread = metrics.feature_kid(self.real_features, found)
+        row = {
+            "fid": round(metrics.fid_of_features(self.reference.statistics, found), 4),
+            "fid_floor": round(metrics.fid_of_features(self.reference.statistics, self.real_features), 4),
+            "kid": round(kid, 5), "kid_std": round(spread, 5), "num_samples": len(images),
+        }  # fmt: skip
+        if labels and not isinstance(labels[0], tuple) and self.judge.num_classes == 10:
+            row["read_right"] = metrics.accuracy(self.judge.model, images, torch.tensor(labels)).overall.value
+        octaves = (metrics.octave_power(images) / self.real_power).tolist()
+        return row | {f"octave_{k}": round(ratio, 3) for k, ratio in enumerate(octaves, 1)}
+
+
+def draw(network: nn.Module, schedule, request: GenerationRequest) -> Tensor:
+    """Images [N, C, H, W] of a request, a batch at a time."""
+    parts = [[*generate_with(network, schedule, part)][-1].x_t for part in in_chunks(request, 100)]
+    return torch.cat(parts).clamp(-1, 1)
+
+
+def judged(name: str, path: Path, ruler: Ruler, count: int, seed: int, settings: tuple) -> list[dict]:
+    """A row for each setting, kept beside the weights."""
+    network, schedule, card = load_pretrained(path)
+    rows = []
+    for scale, sampler in settings:
+        told = network.config.num_classes > 0 and scale > 0
+        kept = path.with_name(f"measured_{sampler}_{scale:g}_{count}_{seed}.json")
+        if not kept.exists():
+            labels = ruler.labels(network, count) if told else (0,) * count
+            request = GenerationRequest(
+                labels, weights=path, guidance="cfg" if told else "none", guidance_scale=scale,
+                sampler=sampler, steps=STEPS, seed=seed, precision="bf16",
+            )  # fmt: skip
+            images = draw(network, schedule, request)
+            viz.save_png(kept.with_suffix(".png"), viz.to_grid(images[:40], columns=10, scale=2))
+            kept.write_text(json.dumps(ruler.measured(images, labels if told else ())))
+        trained = {k: card["training"][k] for k in ("images_seen", "seed")}
+        row = {"candidate": name, "w": scale if told else 0, "sampler": sampler}
+        row |= json.loads(kept.read_text()) | trained | {"parameters": card["parameters"]}
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+    return rows
+
+
+def main() -> None:
+    """Train and measure what is asked for and not there yet; write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", choices=("cifar10", "celeba"), default="cifar10")
+    parser.add_argument("--minutes", type=float, default=10, help="processor time of each training")
+    parser.add_argument("--candidates", default="", help="comma-separated; all if not given")
+    parser.add_argument("--seed", type=int, default=0, help="of the trainings")
+    parser.add_argument("--draw-seed", type=int, default=0, help="of the drawn images")
+    parser.add_argument("--num-samples", type=int, default=1000)
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "bakeoff")
+    arguments = parser.parse_args()
+    prepare(1)
+    known = candidates(arguments.dataset)
+    names = [name for name in arguments.candidates.split(",") if name] or list(known)
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"there is no candidate {unknown[0]}: choose from {', '.join(known)}")
+    faces = arguments.dataset == "celeba"
+    settings = tuple((w, s) for w in ((0.0, *SCALES[:1]) if faces else SCALES) for s in SAMPLERS)
+    ruler, rows = Ruler.of(arguments.dataset, arguments.num_samples), []
+    for name in names:
+        run = f"{arguments.dataset}-{name}-{arguments.minutes:g}min-seed{arguments.seed}"
+        path = train(
+            known[name], arguments.dataset, arguments.minutes, arguments.seed, arguments.folder / run
+        )
+        mine = settings if known[name].build().config.num_classes else settings[:2]
+        rows += judged(name, path, ruler, arguments.num_samples, arguments.draw_seed, mine)
+    note = (
+        f"python -m benchmarks.recipe_bakeoff --dataset {arguments.dataset} --minutes {arguments.minutes:g}"
+    )
+    write_table(f"bakeoff_{arguments.dataset}.csv", f"made by: {note}", _squared(rows))
+
+
+def _squared(rows: list[dict]) -> list[dict]:
+    """Every row with the columns of all."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    return [{column: row.get(column, "") for column in columns} for row in rows]
+
+
+if __name__ == "__main__":
+    main()
