@@ -2,12 +2,11 @@
 
     python -m benchmarks.recipe_bakeoff --dataset cifar10 --minutes 10
 
-trains every candidate for the same seconds of one core, on the same images in the same order, then draws 1,000
-images at each scale and sampler (25 steps; seed 0), and writes assets/results/bakeoff_DATASET.csv: feature FID
-and its floor (as many test images), KID, the share read right, and the power in four octaves over that of test
-pictures. Of faces the FID of faces drawn without a wish counts (guidance none), and of those told the attributes
-of test faces. What is trained and measured is kept in --folder and not done again. Needs the data and the
-evaluator's weights.
+trains every candidate for the same seconds of one core, on the same images in the same order, then draws
+1,000 images at each scale and sampler (25 steps), and writes assets/results/bakeoff_DATASET.csv: feature FID
+and its floor (as many test images), KID, the share read right, and the power in four octaves over that of
+test pictures. Faces are drawn without a wish (w = 0), and told the attributes of test faces (w = 1). What is
+trained and measured is kept in --folder and not done again. Needs the data and the evaluator's weights.
 """
 
 from __future__ import annotations
@@ -38,7 +37,8 @@ SCALES, SAMPLERS, STEPS, EPOCHS = (1.0, 2.5), ("ddim", "ddpm"), 25, 10_000  # mo
 # At the FLOPs of the shipped networks, but with nothing wide at full resolution: patches of pixels.
 PATCHED = {
     "cifar10": UNetConfig(
-        32, 3, 64, (1, 2, 3), 1, (1,), embedding_channels=256, patch=2, refine_channels=16, v_schedule="cosine"
+        32, 3, 64, (1, 2, 3), 1, (1,), embedding_channels=256, patch=2, refine_channels=16,
+        v_schedule="cosine",
     ),
     "celeba": UNetConfig(
         64, 3, 64, (1, 2, 3), 1, (1,), 40, embedding_channels=256, patch=4, refine_channels=16,

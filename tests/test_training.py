@@ -696,7 +696,7 @@ def test_what_cannot_be_extended_is_refused(tmp_path):
     run(**options)
     with pytest.raises(TrainingError, match="is of 2 epochs: name more to extend it, not 1"):
         run(epochs=1, extend=True, **options)
-    with pytest.raises(TrainingError, match="was made with lr 0.001, this training has 0.1"):
+    with pytest.raises(TrainingError, match=r"was made with lr 0\.001, this training has 0.1"):
         run(epochs=4, extend=True, lr=0.1, **options)
     (tmp_path / "constant" / BEFORE_DECAY).unlink()
     with pytest.raises(TrainingError, match=r"before_decay.pt is missing"):

@@ -101,7 +101,7 @@ ToldAugment = Annotated[
 LrDecay = Annotated[
     float | None,
     Option(
-        help="The last share of the training, over which the learning rate falls to 0. [default: the recipe's]",
+        help="Last share of the training, over which the learning rate falls to 0. [default: the recipe's]",
         parser=_number,
         metavar="SHARE",
     ),

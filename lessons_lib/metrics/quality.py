@@ -239,7 +239,7 @@ OCTAVES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # their upper ends, in cycles a pixel
 def octave_power(images: Tensor) -> Tensor:
     """Mean power of images [N, C, H, W] in each of the OCTAVES, all channels together: [4] float64.
 
-    Each image's mean is taken out. Drawn over real pictures, below 1 is blurred in that octave, above 1 grainy.
+    Each image's mean is taken out. Drawn over real pictures, below 1 is blurred there, above 1 grainy.
     """
     height, width = images.shape[2:]
     x = images.double()

@@ -117,6 +117,8 @@ def _check_settings(path: Path, state: TrainState, fresh: TrainState, extend: bo
 def _shown(value: object, other: object) -> str:
     """A value in a sentence; of a long list the first place where it differs from the other."""
     if isinstance(value, list) and isinstance(other, list):
-        place = next((k for k, pair in enumerate(zip(value, other)) if pair[0] != pair[1]), len(other))
+        place = next(
+            (k for k, pair in enumerate(zip(value, other, strict=False)) if pair[0] != pair[1]), len(other)
+        )
         return f"{value[place]!r} in place {place}" if place < len(value) else f"{len(value)} of them"
     return f"{value!r}"

@@ -111,7 +111,7 @@ class EpochDone(NamedTuple):
 class Stopped(NamedTuple):
     """The last event. `reason` is "finished", "time" or "interrupted"; `ema_model` is the result.
 
-    `precision` is what was trained in, `ema_length` the standard deviation of the average's weights, in steps.
+    `precision` is what was trained in, `ema_length` the standard deviation of the average's profile in steps.
     """
 
     reason: str

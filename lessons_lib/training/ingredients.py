@@ -41,10 +41,10 @@ def denoising_loss(
         p_uncond: share of the labels replaced by the null label, sample by sample, in training only, so that
             one network learns to be conditional and unconditional (Ho & Salimans 2022, alg. 1). Of the other
             samples with attributes [B, K] each attribute is untold (-1) at a rate drawn for the sample.
-        loss: "mse", "l1"; "v-mse": of v = sqrt(abar) eps - sqrt(1 - abar) x_0, the mse of the noise over abar;
-            "min-snr": mse with the weight min(SNR, 5) / SNR, which holds back the many easy timesteps of
-            little noise (Hang et al. 2023, sec. 3.4); or "held-snr": the error of x_0 with its weight SNR held
-            within 1 … 5 (from below as Salimans & Ho 2022, sec. 4).
+        loss: "mse", "l1"; "v-mse": of v = sqrt(abar) eps - sqrt(1 - abar) x_0, the mse of the noise over
+            abar; "min-snr": mse with the weight min(SNR, 5) / SNR, which holds back the many easy timesteps
+            of little noise (Hang et al. 2023, sec. 3.4); or "held-snr": the error of x_0 with its weight SNR
+            held within 1 … 5 (from below as Salimans & Ho 2022, sec. 4).
         num_classes: K, which is also the null label; None trains without labels.
         t_density: "uniform" in t, or "logit-normal": normal in log-SNR, whatever the schedule.
         loss_weight: "learned" divides each noise level's loss by its own size, see `LearnedWeight`.
@@ -52,8 +52,10 @@ def denoising_loss(
             sec. 5).
     """
     for what, value, known in (
-        ("loss", loss, LOSSES), ("t_density", t_density, T_DENSITIES), ("loss_weight", loss_weight, LOSS_WEIGHTS)
-    ):  # fmt: skip
+        ("loss", loss, LOSSES),
+        ("t_density", t_density, T_DENSITIES),
+        ("loss_weight", loss_weight, LOSS_WEIGHTS),
+    ):
         if value not in known:
             raise ValueError(f"Unknown {what} {value!r}: choose one of {', '.join(known)}.")
     if not 0 <= p_uncond <= 1:
@@ -75,7 +77,7 @@ def denoising_loss(
         # Drawn on the CPU: the same numbers on every device.
         if t_density == "uniform":
             t = torch.randint(schedule.num_timesteps, (batch,), generator=generator)
-        else:  # one offset for the batch, whose timesteps spread over the density (Kingma et al. 2021, app. I.1)
+        else:  # one offset for all: they spread evenly over the density (Kingma et al. 2021, app. I.1)
             u = torch.rand(1, generator=generator, dtype=torch.float64) + torch.arange(batch) / batch
             t = torch.searchsorted(below, u % 1, right=True)
         t = t.to(x_0.device)
