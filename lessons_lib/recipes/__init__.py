@@ -103,7 +103,7 @@ RECIPES = {
     ("mnist", "denoiser-v"): Recipe(
         "mnist-denoiser-v",
         lambda: UNet(UNetConfig(v_schedule="linear")),
-        TrainConfig(epochs=20, batch_size=64, lr=1e-3, checkpoint_every=800, **LONG_TRAINING),
+        TrainConfig(epochs=11, batch_size=64, lr=1e-3, checkpoint_every=800, **LONG_TRAINING),
         "denoiser",
         DiffusionOptions(schedule="linear", **ONE_RECIPE),
     ),
@@ -156,7 +156,7 @@ RECIPES = {
         guidance_scale=2.0,
     ),
     ("cifar10", "evaluator"): Recipe(
-        "cifar10-evaluator",
+        "cifar10-evaluator-whitened",
         lambda: Evaluator(EvaluatorConfig(32, 3, (64, 256, 256), dropout=0.0, body="whitened", mirror=True)),
         dataclasses.replace(OBJECT_TRAINING, epochs=14, lr=4e-3),
         "evaluator",
