@@ -4,9 +4,10 @@
 
 So many at a time run as processes of one thread and the lowest priority, in the order of TRAININGS, until
 all are finished or the minutes are over; Ctrl-C or a kill loses at most ten minutes of each. Code and
-checkpoints live in --folder, beside the checkout, where moving files does not disturb them: the code is copied
-there once. With a GPU each training finds it: --jobs 1. --status says how far each is. --export writes the raw and averaged weights so far, in half precision, to
-assets/weights/training/; where there is no checkpoint, a training starts from those.
+checkpoints live in --folder, beside the checkout, where moving files does not disturb them: the code is
+copied there once. A GPU is found by each training: take --jobs 1. --status says how far each is. --export
+writes the raw and averaged weights so far, in half precision, to assets/weights/training/; where there is no
+checkpoint, a training starts from those.
 """
 
 from __future__ import annotations

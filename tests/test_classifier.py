@@ -6,8 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.classifier import (
+    Evaluator,
+    EvaluatorConfig,
+    NoisyClassifier,
+    NoisyClassifierConfig,
+    Whitening,
+)
 from lessons_lib.unet import ResidualBlock
+from lessons_lib.weights import load_pretrained, save_pretrained
 
 SMALL = EvaluatorConfig(image_size=8, in_channels=3, widths=(32, 64), num_classes=5)
 
@@ -117,3 +124,29 @@ def test_an_evaluator_that_mirrors_reads_an_image_as_its_mirror_image():
         assert torch.equal(network.train().body(x_0), plain.train().features(x_0))  # training sees it once
         network.load_state_dict(plain.state_dict())
         assert torch.equal(network.features(x_0), plain.features(x_0))
+
+
+# ---- the whitened evaluator ----
+
+
+def test_whitening_makes_the_patches_of_its_images_white():
+    """Each coordinate has variance 1 and none goes with another; the second half is the first, negated."""
+    noise = torch.randn(64, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    images = torch.nn.functional.avg_pool2d(noise, 3, 1, 1)  # neighbours resemble each other
+    layer = Whitening(3)
+    layer.fit(images)
+    found = layer(images) - layer.bias[:, None, None]
+    first, second = found.chunk(2, dim=1)
+    torch.testing.assert_close(first, -second)
+    covariance = torch.cov(first.transpose(0, 1).flatten(1))
+    torch.testing.assert_close(covariance, torch.eye(12), rtol=0, atol=0.12)
+    assert not layer.weight.requires_grad and layer.bias.requires_grad
+
+
+def test_a_whitened_evaluator_saves_and_loads_with_its_weights(tmp_path):
+    model = Evaluator(EvaluatorConfig(16, 3, (8, 16), dropout=0.0, body="whitened")).eval()
+    save_pretrained(tmp_path / "w.safetensors", model, None, {})
+    loaded = load_pretrained(tmp_path / "w.safetensors")[0]
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert loaded.features(x).shape == (2, 16)
+    torch.testing.assert_close(loaded.half().float()(x), model.half().float()(x), rtol=1e-4, atol=1e-5)

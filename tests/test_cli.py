@@ -611,7 +611,16 @@ def test_ctrl_c_keeps_the_model_and_says_so(run, tiny_recipes, monkeypatch):
 
 
 BAD_TRAININGS = {
-    "--model gan": "choose one of denoiser, classifier, clean-classifier, evaluator, both, all.",
+    "--model gan": "clean-classifier, evaluator, denoiser-v, second-judge, both, all.",
+    "--t-density square": "Unknown t_density 'square'",
+    "--loss-weight heavy": "Unknown loss_weight 'heavy'",
+    "--told-augment": "--told-augment mirrors images, which digits may not be.",
+    "--lr-decay 0": "lr_decay must be in (0, 1]",
+    "--ema-sigma-rel 1": "ema_sigma_rel must be in (0, 0.288)",
+    "--ema-sigma-rel 0.1 --ema-decay 0.9": "are two averages: choose one.",
+    "--extend": "--extend goes on to more --epochs: name them, and leave out --resume.",
+    "--extend --resume --epochs 9": "--extend goes on to more --epochs",
+    "--model evaluator --loss-weight learned": "--loss-weight belongs to a denoiser",
     "--epochs 0": "epochs must be at least 1",
     "--batch-size 0": "batch_size must be at least 1",
     "--batch-size 5000": "only 1397 training images",

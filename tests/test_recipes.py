@@ -25,8 +25,9 @@ from lessons_lib.recipes import (
     random_crop_and_flip,
     random_flip,
 )
+from lessons_lib.recipes.losses import TOLD, told_affine
 from lessons_lib.schedules import NoiseSchedule, q_sample
-from lessons_lib.training import StepDone, Stopped, TrainConfig, TrainingError
+from lessons_lib.training import StepDone, Stopped, TrainConfig, TrainingError, denoising_loss
 from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import WeightsError, load_pretrained
 
@@ -345,6 +346,40 @@ def test_crops_are_shifted_images_mirrored_or_not():
             ]
     assert len(found) == 32  # each is one window of one of the two, and they vary
     assert len(set(found)) > 20 and 8 <= sum(mirrored for mirrored, _, _ in found) <= 24
+
+
+def test_a_distorted_image_comes_with_numbers_that_say_how():
+    x_0 = torch.rand(400, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images, told = told_affine(x_0, torch.Generator().manual_seed(1))
+    assert images.shape == x_0.shape and told.shape == (400, TOLD)
+    plain, mirrored = (told == 0).all(dim=1), (told[:, 0] == 1) & (told[:, 1:] == 0).all(dim=1)
+    assert 0.25 < plain.float().mean() < 0.43 and 0.25 < mirrored.float().mean() < 0.43  # 0.5 (1 - 0.12)³
+    torch.testing.assert_close(images[plain], x_0[plain], rtol=0, atol=1e-4)
+    torch.testing.assert_close(images[mirrored], x_0[mirrored].flip(3), rtol=0, atol=1e-4)
+    others = ~plain & ~mirrored
+    changed = (images - x_0)[others].abs().mean(dim=(1, 2, 3))
+    assert (changed > 0).all() and changed.mean() > 0.3
+
+
+def test_a_network_is_told_its_distortions_in_training_only():
+    heard = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, x_t, t, augment=None):
+            heard.append(augment)
+            return torch.zeros_like(x_t)
+
+    loss_fn = denoising_loss(NoiseSchedule.linear(20), told_augment=told_affine)
+    for model in (Spy().train(), Spy().eval()):
+        loss_fn(model, torch.zeros(6, 3, 8, 8), None, torch.Generator().manual_seed(0))
+    assert heard[0].shape == (6, TOLD) and heard[1] is None
+
+
+def test_a_told_recipe_builds_a_network_that_listens_and_the_card_keeps_it(tmp_path):
+    run(tmp_path, epochs=1, options=DiffusionOptions(timesteps=20, told_augment=True, dropout=0.1))
+    model, _, card = load_pretrained(tmp_path / "mnist-denoiser.safetensors")
+    assert model.config.augment_channels == TOLD and model.config.dropout == 0.1
+    assert card["training"]["settings"]["told_augment"] is True
 
 
 # -- the evaluator's loss -------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ Model = Annotated[
     str,
     Option(
         help="denoiser, denoiser-v (answers v; of celeba told attributes), classifier, clean-classifier, "
-        "evaluator, second-judge, both (denoiser and classifier) or all."
+        "evaluator, second-judge, both (denoiser and classifier) or all (but -v and second-judge)."
     ),
 ]
 Epochs = Annotated[int | None, Option(help="Passes over the images. [default: the recipe's]")]

@@ -23,7 +23,8 @@ from lessons_lib.training import (
     TrainingError,
 )
 
-MODELS = ("denoiser", "denoiser-v", "classifier", "clean-classifier", "evaluator", "second-judge")
+MODELS = ("denoiser", "classifier", "clean-classifier", "evaluator")
+BY_NAME_ONLY = ("denoiser-v", "second-judge")  # no part of "all": the lessons do without them
 OF_FOLDERS = ("denoiser", "classifier", "evaluator")  # what can be trained on your own pictures
 # The options that are fields of a TrainConfig, and of DiffusionOptions.
 CHANGES = (
@@ -57,7 +58,7 @@ def run(
         extend: prolong what is there to more epochs.
     """
     check_dataset(dataset, folders=True)
-    _check_together(changes, options, model, resume, extend)
+    _check_together(dataset, changes, options, model, resume, extend)
     if start and (resume or extend or model in SEVERAL):
         raise ValueError("--start begins one new training: leave out --resume, and name one --model.")
     wanted = _wanted(dataset, model)
@@ -82,8 +83,12 @@ def run(
             raise typer.Exit(130)  # so that a script does not go on as if all were done
 
 
-def _check_together(changes: dict, options: dict, model: str, resume: bool, extend: bool) -> None:
+def _check_together(
+    dataset: str, changes: dict, options: dict, model: str, resume: bool, extend: bool
+) -> None:
     """Refuse options that exclude each other."""
+    if options["told_augment"] and dataset == "mnist":
+        raise ValueError("--told-augment mirrors images, which digits may not be.")
     if extend and (resume or not changes["epochs"]):
         raise ValueError(
             "--extend goes on by itself, to more --epochs: leave out --resume, and name --epochs."
@@ -92,7 +97,7 @@ def _check_together(changes: dict, options: dict, model: str, resume: bool, exte
         raise ValueError("--ema-decay and --ema-sigma-rel are two averages: choose one.")
     only = [name for name in ("t_density", "loss_weight", "dropout", "told_augment") if options[name]]
     if only and not model.startswith("denoiser"):
-        raise ValueError(f"--{only[0].replace('_', '-')} belongs to a denoiser: name --model denoiser-v.")
+        raise ValueError(f"--{only[0].replace('_', '-')} belongs to a denoiser: name its --model.")
 
 
 def _recipes(
@@ -138,10 +143,11 @@ def _of_faces(
 
 def _wanted(dataset: str, model: str) -> tuple[str, ...]:
     """The models that are meant, of those that this data set has."""
-    known = [name for name in MODELS if (dataset, name) in recipes.RECIPES]
+    known = [name for name in (*MODELS, *BY_NAME_ONLY) if (dataset, name) in recipes.RECIPES]
     if data.is_folder(dataset):
         known = OF_FOLDERS
-    several = {name: parts for name, parts in SEVERAL.items() if set(parts) <= {*known}} | {"all": (*known,)}
+    several = {name: parts for name, parts in SEVERAL.items() if set(parts) <= {*known}}
+    several["all"] = tuple(name for name in known if name not in BY_NAME_ONLY)
     if model not in (*known, *several):
         raise ValueError(f"Unknown model {model!r}: choose one of {', '.join((*known, *several))}.")
     return several.get(model, (model,))
@@ -236,6 +242,7 @@ def _how_to_use(dataset: str, model: str, path: Path) -> str:
         "denoiser": f"{PROGRAM} sample {dataset} --weights {path} --out {dataset}.png",
         "evaluator": f"{PROGRAM} evaluate {dataset} --evaluator --evaluator-weights {path}",
     }
+    use |= {"denoiser-v": use["denoiser"], "second-judge": use["evaluator"]}
     guide = f"{PROGRAM} sample {dataset} --guidance classifier --classifier {path} --out {dataset}.png"
     use |= {"classifier": guide, "clean-classifier": guide}
     return f"The weights are in {path}, their card beside them. To use them:\n  {use[model]}"
