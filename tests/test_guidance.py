@@ -6,6 +6,8 @@ from torch import nn
 
 from lessons_lib.guidance import conditional, unconditional, with_cfg
 
+pytestmark = pytest.mark.numeric
+
 NULL = 3
 
 
