@@ -1,10 +1,14 @@
 """What every test file relies on: no network, and the tests that need real data skipped without it."""
 
+import functools
 import os
 from pathlib import Path
 
 import pytest
 import torch
+
+from lessons_lib import classifier, unet
+from lessons_lib.generation import drawing
 
 os.environ["LESSONS_OFFLINE"] = "1"
 
@@ -49,3 +53,24 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def in_float64(monkeypatch):
+    """What the test builds, loads and draws is float64: there rounding is too small to hide an error.
+
+    The embedding of t is float32 whatever the network: each t is embedded alone, so that no batch rounds it
+    in its own way.
+    """
+    embed = unet.timestep_embedding
+
+    def one_by_one(t, *more):
+        return torch.cat([embed(one, *more) for one in t.split(1)])
+
+    for module in (unet.network, classifier):
+        monkeypatch.setattr(module, "timestep_embedding", one_by_one)
+    # A memory of its own, since the usual one may hold these weights in float32.
+    monkeypatch.setattr(drawing, "_load_model", functools.lru_cache(drawing._load_model.__wrapped__))
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)

@@ -5,6 +5,7 @@ import types
 
 import pytest
 import torch
+from numeric import seeded
 from torch import nn
 
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
@@ -22,9 +23,11 @@ from lessons_lib.samplers import sample_ddim, sample_ddpm, sample_dpmpp_2m
 from lessons_lib.schedules import NoiseSchedule, predict_x0, spaced_timesteps
 from lessons_lib.toy import GaussianMixture
 
+pytestmark = pytest.mark.numeric
+
 LINEAR = NoiseSchedule.linear()
 CLOUDS = GaussianMixture(torch.tensor([[-0.6, -0.3], [0.6, 0.3]], dtype=torch.float64), std=0.25)
-X = torch.randn(8, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+X = torch.randn(8, 2, generator=seeded(), dtype=torch.float64)
 T = torch.tensor([0, 20, 100, 250, 500, 700, 900, 999])
 Y = torch.tensor([0, 1] * 4)
 

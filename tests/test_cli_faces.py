@@ -212,10 +212,13 @@ def test_without_an_answer_nothing_guides(run):
     assert "no guidance" in good(run("sample", "--num-samples 1 --out x.png"))
 
 
+@pytest.mark.numeric
+@pytest.mark.usefixtures("in_float64")
 def test_a_seed_decides_and_a_smaller_batch_does_not(run):
     one = images_of(run, "--attribute Smiling --seed 4")
     assert np.array_equal(images_of(run, "--attribute Smiling --seed 4 --guidance classifier"), one)
-    assert np.abs(images_of(run, "--attribute Smiling --seed 4 --batch-size 1") - one).max() < 1e-4
+    single = images_of(run, "--attribute Smiling --seed 4 --batch-size 1")
+    assert np.abs(single - one).max() < 1e-6  # the file is float32
     assert not np.array_equal(images_of(run, "--attribute Smiling --seed 5"), one)
 
 

@@ -7,6 +7,8 @@ from torch import nn
 from lessons_lib.guidance import conditional, unconditional, with_cfg
 from lessons_lib.unet import UNet, UNetConfig
 
+pytestmark = pytest.mark.numeric
+
 NULL = 3
 
 

@@ -12,6 +12,8 @@ from torch import nn
 from lessons_lib import metrics
 from lessons_lib.classifier import Evaluator, EvaluatorConfig
 
+pytestmark = pytest.mark.numeric
+
 
 class Pixels(nn.Module):
     """A judge whose features are the pixels themselves, and which reads the brightest pixel as the class."""

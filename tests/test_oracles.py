@@ -10,11 +10,14 @@ import math
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
+from numeric import seeded
 from torch import nn
 
 from lessons_lib.guidance import conditional, unconditional, with_cfg
 from lessons_lib.samplers import sample_ddim, sample_ddpm
 from lessons_lib.schedules import NoiseSchedule, spaced_timesteps
+
+pytestmark = pytest.mark.numeric
 
 LINEAR = NoiseSchedule.linear()
 MEAN, STD = 0.4, 0.3
@@ -26,7 +29,7 @@ def final(steps):
 
 
 def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(*shape, generator=seeded(seed), dtype=torch.float64)
 
 
 def gaussian_eps(schedule, mean=MEAN, std=STD):

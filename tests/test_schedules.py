@@ -17,6 +17,8 @@ from lessons_lib.schedules import (
     spaced_timesteps_logsnr,
 )
 
+pytestmark = pytest.mark.numeric
+
 DIFFUSERS_NAME = {"linear": "linear", "sigmoid": "sigmoid", "cosine": "squaredcos_cap_v2"}
 
 

@@ -1,17 +1,21 @@
 """The mixture of Gaussians: its formulas against automatic differentiation, Bayes' rule and sampling."""
 
+import pytest
 import torch
+from numeric import seeded
 
 from lessons_lib.samplers import sample_ddim
 from lessons_lib.schedules import NoiseSchedule, q_sample, spaced_timesteps
 from lessons_lib.toy import GaussianMixture, two_clouds
+
+pytestmark = pytest.mark.numeric
 
 SCHEDULE = NoiseSchedule.linear()
 CLOUDS = GaussianMixture(torch.tensor([[-0.6, -0.3], [0.6, 0.3], [0.0, 0.9]], dtype=torch.float64), std=0.15)
 
 
 def points(count=7):
-    return torch.randn(count, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return torch.randn(count, 2, dtype=torch.float64, generator=seeded())
 
 
 def test_score_is_the_gradient_of_the_log_density():

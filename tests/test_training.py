@@ -130,6 +130,7 @@ def test_every_epoch_sees_each_image_at_most_once_in_another_order():
     assert len(set(first)) == len(set(second)) == 24 and first != second
 
 
+@pytest.mark.numeric
 def test_it_learns():
     model, images = build(dropout=0.0), Images(8)
     losses = [event.loss for event in steps(run(model, plain_loss, images, epochs=60, lr=3e-3))]
@@ -236,6 +237,7 @@ def test_without_classes_no_label_is_passed():
 MIN_SNR = float((5 / SCHEDULE.snr).clamp(max=1).mean())
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(
     "name, expected", [("mse", 1.0), ("l1", math.sqrt(2 / math.pi)), ("min-snr", MIN_SNR)]
 )
@@ -339,6 +341,7 @@ def test_a_wrong_loss_is_refused(options):
 # -- EMA and learning rate ------------------------------------------------------------------------------
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.999])
 def test_the_moving_average_in_closed_form(decay):
     model = nn.Linear(1, 1).double()
@@ -416,6 +419,7 @@ def test_the_learning_rate_reaches_the_optimizer():
     assert [e.lr for e in steps(events)] == [learning_rate(config(lr=1e-12), k, k / 6) for k in range(6)]
 
 
+@pytest.mark.numeric
 def test_accumulated_micro_batches_equal_one_big_batch():
     results = []
     for accumulation_steps in (1, 2, 4):
@@ -428,6 +432,7 @@ def test_accumulated_micro_batches_equal_one_big_batch():
             torch.testing.assert_close(tensor, results[0][0][name], rtol=0, atol=1e-6)
 
 
+@pytest.mark.numeric
 def test_the_gradient_is_clipped(tmp_path):
     """Adam hides the gradient's size in its update, but keeps it in its second moment."""
     seen = {}
@@ -573,6 +578,7 @@ def test_a_cell_that_is_run_again_goes_on_with_the_same_model():
     assert run(model, precision="bf16")[-1].reason == "finished"
 
 
+@pytest.mark.numeric
 def test_after_bf16_training_the_model_computes_in_float32():
     model = build(dropout=0.0)
     run(model, precision="bf16")

@@ -5,14 +5,17 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
+from numeric import SEED, assert_close_by_scale
 
 from lessons_lib.unet import ResidualBlock, SelfAttention, UNet, UNetConfig, num_groups, timestep_embedding
+
+pytestmark = pytest.mark.numeric
 
 TINY = UNetConfig(image_size=8, base_channels=32, channel_mults=(1, 2), embedding_channels=32, num_classes=3)
 
 
 def awake(config):
-    torch.manual_seed(0)
+    torch.manual_seed(SEED)
     network = UNet(config).eval()
     # A fresh network's last convolution is zero, so its output says nothing yet.
     torch.nn.init.normal_(network.conv_out.weight, std=0.1)
@@ -78,8 +81,9 @@ def test_attention_mixes_positions_and_works_for_any_width(channels):
     assert (x.grad[0].abs().amax(0) > 0).all()  # the corner hears every other position
 
 
+@pytest.mark.usefixtures("in_float64")
 def test_attention_is_the_textbook_formula():
-    torch.manual_seed(0)
+    torch.manual_seed(SEED)
     attention = SelfAttention(64)  # two heads
     torch.nn.init.normal_(attention.project.weight)
     x = torch.randn(2, 64, 3, 4)
@@ -89,7 +93,7 @@ def test_attention_is_the_textbook_formula():
     )
     mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
     expected = x + attention.project(mixed).transpose(1, 2).reshape(x.shape)
-    torch.testing.assert_close(attention(x), expected, rtol=1e-4, atol=1e-5)
+    assert_close_by_scale(attention(x), expected)
 
 
 @pytest.mark.parametrize("channels, groups", [(32, 8), (40, 8), (64, 16), (96, 16), (128, 32), (256, 32)])
@@ -115,10 +119,11 @@ def test_no_label_is_the_null_label_and_labels_differ(tiny):
     assert not torch.allclose(labelled[0], unlabelled) and not torch.allclose(labelled[0], labelled[1])
 
 
+@pytest.mark.usefixtures("in_float64")
 def test_labels_may_be_mixed_in_one_batch(tiny):
     x_t, t, y = torch.randn(3, 1, 8, 8), torch.tensor([1, 2, 3]), torch.tensor([2, 3, 0])
     singles = [tiny(x_t[k : k + 1], t[k : k + 1], y[k : k + 1]) for k in range(3)]
-    torch.testing.assert_close(tiny(x_t, t, y), torch.cat(singles), rtol=1e-4, atol=1e-5)
+    assert_close_by_scale(tiny(x_t, t, y), torch.cat(singles))
 
 
 def test_the_timestep_matters(tiny):

@@ -14,6 +14,8 @@ from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import WeightsError, load_pretrained, read_card, save_pretrained, write_card
 
+pytestmark = pytest.mark.numeric
+
 CONFIG = UNetConfig(image_size=8, channel_mults=(1, 2), attention_levels=(1,), num_classes=3)
 
 
