@@ -284,7 +284,9 @@ def test_evaluate_measures_colour_images_against_its_own_45_000(run, colour, her
 def test_cifar10_has_a_denoiser_and_an_evaluator(run, here):
     status, _, err = run("train cifar10 --model classifier")
     assert status == 2
-    assert sentence(err) == "Unknown model 'classifier': choose one of denoiser, evaluator, all."
+    assert sentence(err) == (
+        "Unknown model 'classifier': choose one of denoiser, evaluator, denoiser-v, second-judge, all."
+    )
     assert everything(here) == []
 
 
@@ -549,10 +551,12 @@ def tiny_recipes(here, monkeypatch):
 def test_train_then_resume_then_sample(run, tiny_recipes):
     status, out, err = run(
         "train mnist --model denoiser --epochs 1 --batch-size 512 --timesteps 50 --schedule cosine"
+        " --lr-decay 0.5"
     )
     assert status == 0, err
     folder = tiny_recipes / "runs/mnist-denoiser"
     assert everything(folder) == [
+        "before_decay.pt",
         "checkpoint.pt",
         "losses.json",
         "mnist-denoiser.json",
@@ -566,13 +570,17 @@ def test_train_then_resume_then_sample(run, tiny_recipes):
     assert card["schedule"] == {"name": "cosine", "num_timesteps": 50}
 
     words = "train mnist --model denoiser --epochs 2 --batch-size 512 --timesteps 50 --schedule cosine"
+    words += " --lr-decay 0.5"
     before = (folder / "checkpoint.pt").read_bytes()
     status, out, err = run(words)
     assert status == 2 and out == "" and "--resume" in err and len(err.strip().splitlines()) == 1
     assert (folder / "checkpoint.pt").read_bytes() == before
-    status, out, err = run(f"{words} --resume --sample-every 0")
+    status, out, err = run(f"{words} --resume")
+    assert status == 2 and "was made with epochs 1, this training has 2" in err
+    assert (folder / "checkpoint.pt").read_bytes() == before
+    status, out, err = run(f"{words} --extend --sample-every 0")
     assert status == 0, err
-    assert "epoch 2" in out and "epoch 1:" not in out
+    assert "epoch 2" in out
     assert json.loads((folder / "losses.json").read_text())["epochs"] == [1, 2]
 
     (hint,) = [line.strip() for line in out.splitlines() if " sample mnist " in line]
@@ -613,7 +621,7 @@ def test_ctrl_c_keeps_the_model_and_says_so(run, tiny_recipes, monkeypatch):
 
 
 BAD_TRAININGS = {
-    "--model gan": "clean-classifier, evaluator, denoiser-v, second-judge, both, all.",
+    "--model gan": "choose one of denoiser, classifier, clean-classifier, evaluator, both, all.",
     "--t-density square": "Unknown t_density 'square'",
     "--loss-weight heavy": "Unknown loss_weight 'heavy'",
     "--told-augment": "--told-augment mirrors images, which digits may not be.",

@@ -283,7 +283,7 @@ def test_a_colour_training_that_was_cut_ends_with_the_same_weights_bit_for_bit(t
             os.kill(os.getpid(), signal.SIGINT)
     assert isinstance(event, WeightsSaved)
     list(run_colour(tmp_path / "cut", model, resume=True))
-    name = f"cifar10-{model}.safetensors"
+    name = f"{RECIPES['cifar10', model].name}.safetensors"
     assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     losses = [json.loads((tmp_path / folder / "losses.json").read_text()) for folder in ("whole", "cut")]
     assert losses[0] == losses[1]
@@ -301,7 +301,7 @@ def test_a_card_says_that_the_pictures_were_lossy(tmp_path, colour, monkeypatch)
     lossy = dataclasses.replace(colour, note="They were lossy.")
     monkeypatch.setattr(data, "load", lambda name, split: lossy)
     list(run_colour(tmp_path, "evaluator", epochs=1))
-    told = load_pretrained(tmp_path / "cifar10-evaluator.safetensors")[2]["training"]["data"]
+    told = load_pretrained(tmp_path / "cifar10-evaluator-whitened.safetensors")[2]["training"]["data"]
     assert told.endswith("They were lossy.")
 
 

@@ -90,9 +90,7 @@ def _check_together(
     if options["told_augment"] and dataset == "mnist":
         raise ValueError("--told-augment mirrors images, which digits may not be.")
     if extend and (resume or not changes["epochs"]):
-        raise ValueError(
-            "--extend goes on by itself, to more --epochs: leave out --resume, and name --epochs."
-        )
+        raise ValueError("--extend goes on to more --epochs: name them, and leave out --resume.")
     if changes["ema_decay"] is not None and changes["ema_sigma_rel"] is not None:
         raise ValueError("--ema-decay and --ema-sigma-rel are two averages: choose one.")
     only = [name for name in ("t_density", "loss_weight", "dropout", "told_augment") if options[name]]

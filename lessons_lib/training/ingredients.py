@@ -61,26 +61,14 @@ def denoising_loss(
     if not 0 <= p_uncond <= 1:
         raise ValueError(f"p_uncond must be in [0, 1], got {p_uncond}.")
     distance = F.l1_loss if loss == "l1" else F.mse_loss
-    abar = schedule.alphas_cumprod
-    inverse_snr = (1 - abar) / abar
-    weights = {
-        "v-mse": 1 / abar,
-        "min-snr": (MIN_SNR * inverse_snr).clamp(max=1),
-        "held-snr": schedule.snr.clamp(1, MIN_SNR) * inverse_snr,
-    }.get(loss, torch.ones_like(abar))
-    weights = weights.float()
-    below = timestep_density(schedule, t_density).cumsum(0)[:-1]  # [T-1], the chance of at most t
+    weights = _timestep_weights(schedule, loss)
+    density = timestep_density(schedule, t_density)
 
     def losses(model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The loss of each sample [B], and its timestep."""
-        batch, told = len(x_0), {}
+        told = {}
         # Drawn on the CPU: the same numbers on every device.
-        if t_density == "uniform":
-            t = torch.randint(schedule.num_timesteps, (batch,), generator=generator)
-        else:  # one offset for all: they spread evenly over the density (Kingma et al. 2021, app. I.1)
-            u = torch.rand(1, generator=generator, dtype=torch.float64) + torch.arange(batch) / batch
-            t = torch.searchsorted(below, u % 1, right=True)
-        t = t.to(x_0.device)
+        t = _timesteps(density, t_density == "uniform", len(x_0), generator).to(x_0.device)
         eps = torch.randn(x_0.shape, generator=generator).to(x_0.device)
         if num_classes is not None and model.training:
             y = _untold(y, p_uncond, num_classes, generator)
@@ -91,10 +79,19 @@ def denoising_loss(
         found = distance(prediction.float(), eps, reduction="none").flatten(1).mean(dim=1)
         return weights.to(t.device)[t] * found, t
 
-    def loss_fn(model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        return losses(model, x_0, y, generator)[0].mean()
+    return LearnedWeight(losses) if loss_weight == "learned" else lambda *given: losses(*given)[0].mean()
 
-    return LearnedWeight(losses) if loss_weight == "learned" else loss_fn
+
+def _timestep_weights(schedule: NoiseSchedule, loss: str) -> Tensor:
+    """[T] float32, what the error of the noise counts at each timestep."""
+    abar = schedule.alphas_cumprod
+    inverse_snr = (1 - abar) / abar
+    weights = {
+        "v-mse": 1 / abar,
+        "min-snr": (MIN_SNR * inverse_snr).clamp(max=1),
+        "held-snr": schedule.snr.clamp(1, MIN_SNR) * inverse_snr,
+    }
+    return weights.get(loss, torch.ones_like(abar)).float()
 
 
 def timestep_density(schedule: NoiseSchedule, name: str) -> Tensor:
@@ -106,6 +103,15 @@ def timestep_density(schedule: NoiseSchedule, name: str) -> Tensor:
     (steps,) = torch.gradient(-log_snr)  # log-SNR that falls to one timestep
     normal = steps * torch.exp(-0.5 * ((log_snr - LOG_SNR_MEAN) / LOG_SNR_STD) ** 2)
     return UNIFORM_SHARE * uniform + (1 - UNIFORM_SHARE) * normal / normal.sum()
+
+
+def _timesteps(density: Tensor, is_uniform: bool, batch: int, generator: torch.Generator) -> Tensor:
+    """[B] int64, drawn from the density."""
+    if is_uniform:
+        return torch.randint(len(density), (batch,), generator=generator)
+    # One offset for all: they spread evenly over the density (Kingma et al. 2021, app. I.1).
+    u = (torch.rand(1, generator=generator, dtype=torch.float64) + torch.arange(batch) / batch) % 1
+    return torch.searchsorted(density.cumsum(0)[:-1], u, right=True)
 
 
 def _untold(y: Tensor, p_uncond: float, num_classes: int, generator: torch.Generator) -> Tensor:

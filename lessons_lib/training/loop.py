@@ -96,16 +96,7 @@ class _Trainer:
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise TrainingError("This model's weights are frozen: call model.requires_grad_(True) first.")
         self.chosen: PrecisionChosen | None = None
-        mine = {"steps_per_epoch": self.steps_per_epoch}
-        mine |= {name: value for name, value in dataclasses.asdict(config).items() if name not in MACHINE}
-        precision = resolve_precision(config, training_device(config))
-        self.state, content = TrainState(mine | dict(settings), precision), {}
-        if resume:
-            self.state, content = self._read_checkpoint(extend)
-        if self.state.precision == "auto":
-            self.state.precision = self._measure_precision(model)
-        elif config.precision != "auto":
-            self.state.precision = config.precision
+        content = self._begin(model, resume, extend, settings)
         self.accelerator = make_accelerator(config, self.state.precision)
         share = self.accelerator.num_processes * config.accumulation_steps
         if config.batch_size % share:
@@ -126,12 +117,24 @@ class _Trainer:
                 "The processes found different checkpoints: all must share the folder output_dir."
             )
         self.model, self.optimizer = self.accelerator.prepare(self.raw_model, optimizer)
-        if own:
-            self.loss_fn = self.accelerator.prepare(loss_fn)
-        if (
-            self.state.step == 0
-        ):  # the processes now share the first one's weights: the average starts there too
+        self.loss_fn = self.accelerator.prepare(loss_fn) if own else loss_fn
+        if self.state.step == 0:  # the processes now share the first one's weights, and the average, too
             self.ema.model.load_state_dict(self.raw_model.state_dict())
+
+    def _begin(self, model: nn.Module, resume: bool, extend: bool, settings: Mapping[str, Any]) -> dict:
+        """The state to start from, its precision decided; returns what a checkpoint holds besides."""
+        config = self.config
+        mine = {"steps_per_epoch": self.steps_per_epoch}
+        mine |= {name: value for name, value in dataclasses.asdict(config).items() if name not in MACHINE}
+        precision = resolve_precision(config, training_device(config))
+        self.state, content = TrainState(mine | dict(settings), precision), {}
+        if resume:
+            self.state, content = self._read_checkpoint(extend)
+        if config.precision != "auto":
+            self.state.precision = config.precision
+        elif self.state.precision == "auto":
+            self.state.precision = self._measure_precision(model)
+        return content
 
     def _measure_precision(self, model: nn.Module) -> str:
         """The faster precision on this CPU, for this network."""
