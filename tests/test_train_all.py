@@ -1,0 +1,66 @@
+"""benchmarks/train_all.py: what it starts, what it leaves alone, what it keeps."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from benchmarks import train_all
+from lessons_lib.schedules import NoiseSchedule
+from lessons_lib.unet import UNet, UNetConfig
+from lessons_lib.weights import load_pretrained, save_pretrained
+
+NAME = "mnist-denoiser-v"
+
+
+@pytest.fixture
+def begun(tmp_path, monkeypatch):
+    """A training that was stopped: a checkpoint whose raw weights are all 1, averaged ones, their card."""
+    monkeypatch.setattr(train_all, "KEPT", tmp_path / "kept")
+    network = UNet(UNetConfig(image_size=8, channel_mults=(1,), embedding_channels=32))
+    facts = {"training": {"ended": "interrupted", "images_seen": 5, "hours": 0.1}}
+    save_pretrained(tmp_path / NAME / f"{NAME}.safetensors", network, NoiseSchedule.linear(20), facts)
+    ones = {name: torch.ones_like(tensor) for name, tensor in network.state_dict().items()}
+    torch.save({"model": ones, "state": {}}, tmp_path / NAME / "checkpoint.pt")
+    return tmp_path
+
+
+def test_a_training_starts_anew_from_what_is_kept_or_goes_on(begun):
+    assert not {"--resume", "--start"} & set(train_all.command("celeba-denoiser-v", begun))
+    assert train_all.command(NAME, begun)[-1] == "--resume"
+    train_all.export(NAME, begun)
+    (begun / NAME / "checkpoint.pt").unlink()
+    assert train_all.command(NAME, begun)[-2:] == [
+        "--start",
+        str(begun / "kept" / f"{NAME}-averaged.safetensors"),
+    ]
+
+
+def test_the_export_holds_raw_and_averaged_weights(begun):
+    train_all.export(NAME, begun)
+    raw, averaged = (
+        load_pretrained(begun / "kept" / f"{NAME}-{kind}.safetensors") for kind in ("raw", "averaged")
+    )
+    assert all((tensor == 1).all() for tensor in raw[0].state_dict().values())
+    stopped = load_pretrained(begun / NAME / f"{NAME}.safetensors")[0].state_dict()
+    assert all(torch.equal(stopped[name], tensor) for name, tensor in averaged[0].state_dict().items())
+    assert averaged[2]["training"]["images_seen"] == 5
+
+
+def test_what_is_finished_is_left_alone_and_the_time_stops_the_others(begun, monkeypatch, capsys):
+    card = begun / NAME / f"{NAME}.json"
+    facts = json.loads(card.read_text())
+    facts["training"]["ended"] = "finished"
+    card.write_text(json.dumps(facts))
+    started = []
+
+    def start(name, folder):
+        started.append(name)
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+
+    monkeypatch.setattr(train_all, "start", start)
+    train_all.run([NAME, "a", "b", "c"], begun, jobs=2, minutes=0.02)
+    assert started == ["a", "b"]
+    assert "a: stopped with status" in capsys.readouterr().out
