@@ -160,7 +160,7 @@ RECIPES = {
         lambda: Evaluator(EvaluatorConfig(32, 3, (64, 256, 256), dropout=0.0, body="whitened", mirror=True)),
         dataclasses.replace(OBJECT_TRAINING, epochs=14, lr=4e-3),
         "evaluator",
-        augment=functools.partial(random_crop_and_flip, padding=2),
+        augment=random_crop_and_flip,
         label_smoothing=0.15,
         channels_last=True,
     ),
