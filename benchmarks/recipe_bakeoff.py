@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -183,10 +184,8 @@ def main() -> None:
         )
         mine = settings if known[name].build().config.num_classes else settings[:2]
         rows += judged(name, path, ruler, arguments.num_samples, arguments.draw_seed, mine)
-    note = (
-        f"python -m benchmarks.recipe_bakeoff --dataset {arguments.dataset} --minutes {arguments.minutes:g}"
-    )
-    write_table(f"bakeoff_{arguments.dataset}.csv", f"made by: {note}", _squared(rows))
+    note = f"made by: python -m benchmarks.recipe_bakeoff {' '.join(sys.argv[1:])}"
+    write_table(f"bakeoff_{arguments.dataset}.csv", note, _squared(rows))
 
 
 def _squared(rows: list[dict]) -> list[dict]:

@@ -3,7 +3,7 @@
     python -m benchmarks.train_all [--minutes 170] [--only NAME,NAME] [--jobs 2] [--status] [--export]
 
 So many at a time run as processes of one thread and the lowest priority, in the order of TRAININGS, until
-all are finished or the minutes are over; Ctrl-C or a kill loses at most ten minutes of each. Code and
+all are finished or the minutes are over; a kill loses what came after the last checkpoint, minutes. Code and
 checkpoints live in --folder, beside the checkout, where moving files does not disturb them: the code is
 copied there once. A GPU is found by each training: take --jobs 1. --status says how far each is. --export
 writes the raw and averaged weights so far, in half precision, to assets/weights/training/; where there is no
@@ -21,6 +21,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import psutil
+import torch
 
 from benchmarks import ROOT
 
@@ -53,20 +56,38 @@ def card(name: str, folder: Path) -> dict:
 
 def start(name: str, folder: Path) -> subprocess.Popen:
     """The training as a process; what it says goes to NAME.log."""
-    code = folder / "code"
+    code, partial = folder / "code", folder / "code.partial"
     if not code.exists():
-        shutil.copytree(ROOT / "lessons_lib", code / "lessons_lib")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "LESSONS_DATA": str(ROOT / "data")}
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(ROOT / "lessons_lib", partial / "lessons_lib")
+        partial.rename(code)
+    environment = {"LESSONS_DATA": str(ROOT / "data")} | os.environ | {"OMP_NUM_THREADS": "1"}
     nice = [] if sys.platform == "win32" else ["nice", "-n", "19"]
     with open(folder / f"{name}.log", "a", encoding="utf-8") as log:
-        return subprocess.Popen(
-            [*nice, *command(name, folder)], cwd=code, env=environment, stdout=log, stderr=log
-        )
+        # A session of its own: Ctrl-C reaches it once, from `run`, and it writes what it has.
+        process = subprocess.Popen(
+            [*nice, *command(name, folder)], cwd=code, env=environment, stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+    (folder / f"{name}.pid").write_text(str(process.pid))
+    return process
+
+
+def is_running(name: str, folder: Path) -> bool:
+    """Whether an earlier command's process trains it still."""
+    path = folder / f"{name}.pid"
+    try:
+        return name in " ".join(psutil.Process(int(path.read_text())).cmdline())
+    except (OSError, ValueError, psutil.Error):
+        return False
 
 
 def run(names: list[str], folder: Path, jobs: int, minutes: float) -> None:
     """Train what is not finished, `jobs` at a time, until all are or the time is over."""
     waiting = [name for name in names if card(name, folder).get("ended") != "finished"]
+    for name in [name for name in waiting if is_running(name, folder)]:
+        print(f"{name}: is being trained already", flush=True)
+        waiting.remove(name)
     end, running = time.monotonic() + 60 * minutes, {}
     try:
         while (waiting or running) and time.monotonic() < end:
@@ -78,15 +99,24 @@ def run(names: list[str], folder: Path, jobs: int, minutes: float) -> None:
             time.sleep(1)
     finally:
         for process in running.values():  # each writes its checkpoint and its weights
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM if sys.platform == "win32" else signal.SIGINT)
         for name, process in running.items():
             print(f"{name}: stopped with status {process.wait()}", flush=True)
 
 
+def status(name: str, folder: Path) -> str:
+    """How far the last checkpoint is."""
+    path = folder / name / "checkpoint.pt"
+    if not path.exists():
+        return "–"
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["state"]
+    images = state["step"] * state["settings"]["batch_size"]
+    now = "running" if is_running(name, folder) else card(name, folder).get("ended", "stopped")
+    return f"{images:,} images in {state['seconds'] / 3600:.1f} h, {now}"
+
+
 def export(name: str, folder: Path) -> None:
     """Raw and averaged weights so far, in half precision, with the card."""
-    import torch
-
     from lessons_lib.weights import load_pretrained, save_pretrained
 
     model, schedule, facts = load_pretrained(folder / name / f"{name}.safetensors")
@@ -113,12 +143,11 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if arguments.status or arguments.export:
         for name in names:
-            facts = card(name, folder)
-            told = f"{facts['images_seen']:,} images, {facts['hours']} h, {facts['ended']}" if facts else "–"
-            print(f"{name}: {told}")
-            if arguments.export and facts and facts["ended"] != "finished":
+            print(f"{name}: {status(name, folder)}", flush=True)
+            if arguments.export and card(name, folder).get("ended", "finished") != "finished":
                 export(name, folder)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that it ends what it started
     run(names, folder, arguments.jobs, arguments.minutes)
 
 

@@ -92,10 +92,11 @@ def _resnet9(config: EvaluatorConfig) -> list[nn.Module]:
 
 
 class Whitening(nn.Conv2d):
-    """2×2 patches in coordinates of variance 1, each with both signs; fixed, once `fit` has seen images."""
+    """2×2 patches in coordinates of variance 1, each with both signs; set by `fit` and never trained."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, 8 * channels, 2)
+        self.weight.requires_grad_(False)
 
     @torch.no_grad()
     def fit(self, x_0: Tensor) -> None:
@@ -104,7 +105,6 @@ class Whitening(nn.Conv2d):
         variances, directions = torch.linalg.eigh(torch.cov(patches.T))
         rows = (directions / (variances + 5e-4).sqrt()).T.reshape(-1, *self.weight.shape[1:])
         self.weight.copy_(torch.cat([rows, -rows]))
-        self.weight.requires_grad_(False)
 
 
 def _whitened(config: EvaluatorConfig) -> list[nn.Module]:

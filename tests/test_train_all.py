@@ -23,7 +23,8 @@ def begun(tmp_path, monkeypatch):
     facts = {"training": {"ended": "interrupted", "images_seen": 5, "hours": 0.1}}
     save_pretrained(tmp_path / NAME / f"{NAME}.safetensors", network, NoiseSchedule.linear(20), facts)
     ones = {name: torch.ones_like(tensor) for name, tensor in network.state_dict().items()}
-    torch.save({"model": ones, "state": {}}, tmp_path / NAME / "checkpoint.pt")
+    state = {"step": 7, "seconds": 7200.0, "settings": {"batch_size": 64}}
+    torch.save({"model": ones, "state": state}, tmp_path / NAME / "checkpoint.pt")
     return tmp_path
 
 
@@ -36,6 +37,22 @@ def test_a_training_starts_anew_from_what_is_kept_or_goes_on(begun):
         "--start",
         str(begun / "kept" / f"{NAME}-averaged.safetensors"),
     ]
+
+
+def test_the_status_is_the_checkpoints(begun):
+    assert train_all.status(NAME, begun) == "448 images in 2.0 h, interrupted"
+    assert train_all.status("celeba-denoiser-v", begun) == "–"
+
+
+def test_what_runs_already_is_not_started_twice(begun, monkeypatch, capsys):
+    words = [sys.executable, "-c", "import time; time.sleep(60)", NAME]
+    with subprocess.Popen(words) as other:
+        (begun / f"{NAME}.pid").write_text(str(other.pid))
+        monkeypatch.setattr(train_all, "start", None)
+        train_all.run([NAME], begun, jobs=1, minutes=0.01)
+        other.kill()
+    assert "is being trained already" in capsys.readouterr().out
+    assert not train_all.is_running(NAME, begun)
 
 
 def test_the_export_holds_raw_and_averaged_weights(begun):

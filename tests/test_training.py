@@ -659,7 +659,7 @@ def test_a_checkpoint_that_could_run_code_is_refused(tmp_path):
     "changes, named",
     [
         ({"seed": 1}, "seed 0, this training has 1"),
-        ({"batch_size": 4}, "steps_per_epoch 3, this training has 6"),
+        ({"batch_size": 4}, "batch_size 8, this training has 4"),
         ({"epochs": 3}, "epochs 2, this training has 3"),
         ({"ema_sigma_rel": 0.1}, "ema_sigma_rel None, this training has 0.1"),
         (
@@ -715,6 +715,7 @@ def test_what_cannot_be_extended_is_refused(tmp_path):
 @pytest.mark.parametrize("seconds, chosen", [((1.0, 0.5), "bf16"), ((1.0, 0.95), "float32")])
 def test_auto_takes_what_was_measured_faster_says_so_and_keeps_it(tmp_path, monkeypatch, seconds, chosen):
     measured = dict(zip(("float32", "bf16"), seconds, strict=True))
+    monkeypatch.setattr("lessons_lib.training.machine.MEASURE_FROM_STEPS", 6)
     monkeypatch.setattr("lessons_lib.training.loop.seconds_a_step", lambda *a: measured)
     events = run(precision="auto", output_dir=tmp_path)
     assert events[0] == PrecisionChosen(chosen, measured) and events[-1].precision == chosen
@@ -731,8 +732,11 @@ def test_the_measurement_leaves_no_trace():
     assert same(plain.state_dict(), measured.state_dict())
 
 
-def test_a_training_of_minutes_does_not_measure():
-    assert not any(isinstance(e, PrecisionChosen) for e in run(precision="auto", max_seconds=60))
+@pytest.mark.parametrize("steps, seconds", [(7, 600), (6, 60)])
+def test_a_short_training_does_not_measure(monkeypatch, steps, seconds):
+    monkeypatch.setattr("lessons_lib.training.machine.MEASURE_FROM_STEPS", steps)
+    events = run(precision="auto", max_seconds=seconds)
+    assert events[-1].precision == "float32" and not isinstance(events[0], PrecisionChosen)
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):

@@ -58,7 +58,7 @@ def run(
         extend: prolong what is there to more epochs.
     """
     check_dataset(dataset, folders=True)
-    _check_together(dataset, changes, options, model, resume, extend)
+    _check_together(dataset, changes, options, model, extend)
     if start and (resume or extend or model in SEVERAL):
         raise ValueError("--start begins one new training: leave out --resume, and name one --model.")
     wanted = _wanted(dataset, model)
@@ -83,14 +83,12 @@ def run(
             raise typer.Exit(130)  # so that a script does not go on as if all were done
 
 
-def _check_together(
-    dataset: str, changes: dict, options: dict, model: str, resume: bool, extend: bool
-) -> None:
+def _check_together(dataset: str, changes: dict, options: dict, model: str, extend: bool) -> None:
     """Refuse options that exclude each other."""
     if options["told_augment"] and dataset == "mnist":
         raise ValueError("--told-augment mirrors images, which digits may not be.")
-    if extend and (resume or not changes["epochs"]):
-        raise ValueError("--extend goes on to more --epochs: name them, and leave out --resume.")
+    if extend and not changes["epochs"]:
+        raise ValueError("--extend goes on to more --epochs: name them.")
     if changes["ema_decay"] is not None and changes["ema_sigma_rel"] is not None:
         raise ValueError("--ema-decay and --ema-sigma-rel are two averages: choose one.")
     only = [name for name in ("t_density", "loss_weight", "dropout", "told_augment") if options[name]]
@@ -160,6 +158,8 @@ def _options(
 
 def _config(recipe: recipes.Recipe, changes: dict, folder: Path) -> TrainConfig:
     given = {name: value for name, value in changes.items() if value is not None}
+    if "ema_decay" in given:  # in place of the recipe's power law
+        given["ema_sigma_rel"] = None
     return dataclasses.replace(recipe.config, **given, output_dir=folder)
 
 

@@ -242,13 +242,13 @@ def octave_power(images: Tensor) -> Tensor:
     Each image's mean is taken out. Drawn over real pictures, below 1 is blurred there, above 1 grainy.
     """
     height, width = images.shape[2:]
-    x = images.double()
+    x = images.cpu().double()
     spectrum = torch.fft.fft2(x - x.mean(dim=(2, 3), keepdim=True)).abs().square().mean(dim=(0, 1))
     down, across = torch.fft.fftfreq(height), torch.fft.fftfreq(width)
-    radius = torch.hypot(down[:, None], across[None, :]).to(x.device)
+    radius = torch.hypot(down[:, None], across[None, :])
     lower = (0.0, *OCTAVES)
     bands = [(radius > low) & (radius <= high) for low, high in zip(lower, OCTAVES, strict=False)]
-    return torch.stack([spectrum[band].mean() for band in bands]).cpu()
+    return torch.stack([spectrum[band].mean() for band in bands])
 
 
 # -- diversity -------------------------------------------------------------------------------------

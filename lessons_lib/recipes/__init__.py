@@ -1,4 +1,4 @@
-"""The named trainings behind the shipped weights: what is trained, on what, how, and what is written.
+"""The named trainings: what is trained, on what, how, and what is written.
 
 A recipe writes into its output folder: checkpoint.pt, losses.json, samples_epoch_NNN.png (denoisers), and at
 the end the weights NAME.safetensors with their card NAME.json.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -41,7 +40,16 @@ from lessons_lib.recipes.losses import (
 )
 from lessons_lib.recipes.recipe import LONG_TRAINING, ONE_RECIPE, DiffusionOptions, Recipe, start_from
 from lessons_lib.schedules import NoiseSchedule
-from lessons_lib.training import EpochDone, Event, LossFn, Stopped, TrainConfig, denoising_loss, train
+from lessons_lib.training import (
+    V_LOSSES,
+    EpochDone,
+    Event,
+    LossFn,
+    Stopped,
+    TrainConfig,
+    denoising_loss,
+    train,
+)
 from lessons_lib.training.machine import make_accelerator
 from lessons_lib.unet import UNet, UNetConfig
 
@@ -103,7 +111,7 @@ RECIPES = {
     ("mnist", "denoiser-v"): Recipe(
         "mnist-denoiser-v",
         lambda: UNet(UNetConfig(v_schedule="linear")),
-        TrainConfig(epochs=11, batch_size=64, lr=1e-3, checkpoint_every=800, **LONG_TRAINING),
+        TrainConfig(epochs=11, batch_size=64, lr=1e-3, checkpoint_every=300, **LONG_TRAINING),
         "denoiser",
         DiffusionOptions(schedule="linear", **ONE_RECIPE),
     ),
@@ -147,7 +155,7 @@ RECIPES = {
     ("cifar10", "denoiser-v"): Recipe(
         "cifar10-denoiser-v",
         lambda: UNet(dataclasses.replace(CIFAR10_UNET, v_schedule="cosine")),
-        TrainConfig(epochs=100, batch_size=64, lr=8e-4, checkpoint_every=800, **LONG_TRAINING),
+        TrainConfig(epochs=100, batch_size=64, lr=8e-4, checkpoint_every=300, **LONG_TRAINING),
         "denoiser",
         DiffusionOptions(schedule="cosine", **ONE_RECIPE),
         augment=random_flip,
@@ -155,6 +163,7 @@ RECIPES = {
         steps=50,
         guidance_scale=2.0,
     ),
+    # The judge of what comes next; the lessons' own, cifar10-evaluator, came from an earlier recipe.
     ("cifar10", "evaluator"): Recipe(
         "cifar10-evaluator-whitened",
         lambda: Evaluator(EvaluatorConfig(32, 3, (64, 256, 256), dropout=0.0, body="whitened", mirror=True)),
@@ -250,8 +259,9 @@ def run_recipe(
         network = _built(recipe, options)
     origin = {"start": start_from(network, start, schedule)} if start else {}
     sets = load()
-    if isinstance(getattr(network, "body", [None])[0], Whitening):
-        network.body[0].fit(sets["train"].batch(torch.arange(min(2000, len(sets["train"]))))[0])
+    for layer in network.modules():
+        if isinstance(layer, Whitening) and not start:  # else what follows fits the weights that it has
+            layer.fit(sets["train"].batch(torch.arange(min(2000, len(sets["train"]))))[0])
     if recipe.channels_last:
         network = network.to(memory_format=torch.channels_last)
     loss_fn = _loss(recipe, network, schedule, options)
@@ -277,7 +287,9 @@ def _built(recipe: Recipe, options: DiffusionOptions) -> nn.Module:
     network = recipe.build()
     if recipe.kind != "denoiser":
         return network
-    own = {"dropout": options.dropout or network.config.dropout}
+    if options.loss in V_LOSSES and not network.config.v_schedule:
+        raise ValueError(f"The loss {options.loss} is for a network that answers v: train denoiser-v.")
+    own = {"dropout": options.dropout}
     if options.told_augment:
         own["augment_channels"] = TOLD
     if network.config.v_schedule:  # which must be the one that it is trained on
@@ -307,13 +319,11 @@ def _settings(
 ) -> dict[str, object]:
     """What a checkpoint must agree with to be resumed, besides the TrainConfig."""
     found = {"recipe": recipe.name, "data": images.source, "num_images": len(images)}
-    found["class_names"] = list(images.class_names)
+    found["class_names"] = images.class_names
     if recipe.needs_schedule:
         found |= dataclasses.asdict(options)
         del found["sample_every"], found["keep_epochs"]  # what is written on the way
-    # As JSON has it: a checkpoint holds lists, no tuples.
-    network_config = {f"network's {k}": v for k, v in dataclasses.asdict(network.config).items()}
-    return json.loads(json.dumps(found | network_config))
+    return found | {f"network's {name}": value for name, value in dataclasses.asdict(network.config).items()}
 
 
 def _after_epoch(

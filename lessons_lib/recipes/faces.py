@@ -1,4 +1,4 @@
-"""Recipes for CelebA: an unconditional denoiser, and two networks that read its attributes."""
+"""Recipes for CelebA: denoisers, told its attributes or not, and networks that read them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import functools
 
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
-from lessons_lib.data.celeba import ATTRIBUTES
 from lessons_lib.recipes.losses import random_crop_and_flip, random_flip
 from lessons_lib.recipes.recipe import LONG_TRAINING, ONE_RECIPE, DiffusionOptions, Recipe
 from lessons_lib.training import TrainConfig
@@ -19,11 +18,11 @@ PATCH = 2  # the networks see 64×64 pixels as 32×32 positions, and cost what C
 
 
 def celeba_recipes(image_size: int = 64, num_attributes: int = 40) -> dict[str, Recipe]:
-    """The three trainings, by model.
+    """The trainings, by model.
 
     Args:
         image_size: in pixels, a multiple of 16.
-        num_attributes: how many the classifier and the evaluator read.
+        num_attributes: how many the networks read or are told.
 
     Raises:
         ValueError: for another image size.
@@ -32,7 +31,7 @@ def celeba_recipes(image_size: int = 64, num_attributes: int = 40) -> dict[str, 
         raise ValueError(f"The image size must be a multiple of 16 from 32 on, got {image_size}.")
     return {
         "denoiser": _denoiser(image_size),
-        "denoiser-v": _told_denoiser(image_size),
+        "denoiser-v": _told_denoiser(image_size, num_attributes),
         "classifier": _classifier(image_size, num_attributes),
         "evaluator": _evaluator(image_size, num_attributes),
         "second-judge": _second_judge(image_size, num_attributes),
@@ -70,15 +69,15 @@ def _denoiser(image_size: int) -> Recipe:
     )
 
 
-def _told_denoiser(image_size: int) -> Recipe:
+def _told_denoiser(image_size: int, num_attributes: int) -> Recipe:
     """Told the attributes, all, some or none of them."""
     config = dataclasses.replace(
-        _denoiser(image_size).build().config, num_classes=len(ATTRIBUTES), multi_label=True
+        _denoiser(image_size).build().config, num_classes=num_attributes, multi_label=True
     )
     return Recipe(
         "celeba-denoiser-v",
         functools.partial(UNet, config),
-        TrainConfig(epochs=500, batch_size=64, lr=8e-4, checkpoint_every=800, **LONG_TRAINING),
+        TrainConfig(epochs=500, batch_size=64, lr=8e-4, checkpoint_every=300, **LONG_TRAINING),
         "denoiser",
         DiffusionOptions(schedule="linear", sample_every=25, **ONE_RECIPE),
         augment=random_flip,

@@ -104,13 +104,13 @@ def told_affine(x_0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor
     batch = len(x_0)
     chance = torch.rand(batch, 4, generator=generator) < torch.tensor([0.5, *(TOLD_CHANCE,) * 3])
     flip, size, turn, shift = (column.float() for column in chance.T)
-    # In units of the standard deviations of the paper's table 6.
+    # In standard deviations: scale and shift as in the paper, a turn of 0.3 radians in place of any.
     drawn = torch.randn(batch, 4, generator=generator)
     told = torch.stack(
         [flip, size * drawn[:, 0], turn * drawn[:, 1], shift * drawn[:, 2], shift * drawn[:, 3]], dim=1
     )
     scale, angle = torch.exp2(0.2 * told[:, 1]), 0.3 * told[:, 2]
-    mirror, moved = 1 - 2 * flip, 0.125 * told[:, 3:]
+    mirror, moved = 1 - 2 * flip, 0.25 * told[:, 3:]  # grid_sample's unit is half the image
     top = torch.stack([mirror * angle.cos() * scale, -angle.sin() * scale, moved[:, 0]], dim=1)
     bottom = torch.stack([mirror * angle.sin() * scale, angle.cos() * scale, moved[:, 1]], dim=1)
     grid = F.affine_grid(torch.stack([top, bottom], dim=1), list(x_0.shape), align_corners=False)

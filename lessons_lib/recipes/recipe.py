@@ -41,7 +41,7 @@ class DiffusionOptions:
     keep_epochs: bool = False
 
 
-# The one recipe of all denoisers that answer v; chosen in benchmarks/recipe_bakeoff.py.
+# The one recipe of all denoisers that answer v; benchmarks/recipe_bakeoff.py measures its choices.
 ONE_RECIPE = {"loss": "v-mse", "t_density": "logit-normal", "p_uncond": 0.2}
 LONG_TRAINING = {"lr_decay": 0.25, "warmup_steps": 500, "ema_sigma_rel": 0.08}
 

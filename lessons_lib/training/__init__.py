@@ -25,9 +25,7 @@ from lessons_lib.training.config import (
 )
 from lessons_lib.training.ingredients import (
     EMA,
-    LOSS_WEIGHTS,
-    LOSSES,
-    T_DENSITIES,
+    V_LOSSES,
     LossFn,
     denoising_loss,
     learning_rate,
@@ -40,10 +38,8 @@ __all__ = [
     "CHECKPOINT",
     "DEVICES",
     "EMA",
-    "LOSSES",
-    "LOSS_WEIGHTS",
     "PRECISIONS",
-    "T_DENSITIES",
+    "V_LOSSES",
     "EpochDone",
     "Event",
     "LossFn",

@@ -24,6 +24,7 @@ class TrainState:
 
     settings: dict[str, Any]
     precision: str
+    device: str
     step: int = 0
     decaying: bool = False  # the learning rate has begun to fall
     loss_sum: float = 0.0
@@ -53,7 +54,7 @@ def load_checkpoint(folder: Path, fresh: TrainState, extend: bool = False) -> tu
     Args:
         fresh: the state of the training that wants to go on.
         extend: the training may have more epochs than the checkpoint's: if that one's learning rate was
-            falling already, it goes on from where the fall began.
+            falling already, it goes on from where the fall began. With as many it is resumed.
 
     Returns:
         its state and its parts for `restore`; `fresh` and none where there is no checkpoint: the run was
@@ -64,10 +65,12 @@ def load_checkpoint(folder: Path, fresh: TrainState, extend: bool = False) -> tu
     """
     path = folder / CHECKPOINT
     if not path.exists():
+        if extend:
+            raise TrainingError(f"There is nothing to extend in {folder}.")
         return fresh, {}
     state, content = _read(path)
     _check_settings(path, state, fresh, extend)
-    if extend and state.decaying:
+    if extend and state.decaying and state.settings["epochs"] < fresh.settings["epochs"]:
         path = folder / BEFORE_DECAY
         if not path.exists():
             raise TrainingError(f"{path} is missing: without it this training cannot be prolonged.")
@@ -80,7 +83,8 @@ def restore(parts: dict[str, Any], content: dict, folder: Path) -> None:
     """Give each part its state_dict; TrainingError if one does not fit."""
     try:
         for name, part in parts.items():
-            part.load_state_dict(content[name])
+            if name != "scaler" or name in content:  # only a training in float16 has one
+                part.load_state_dict(content[name])
     except (KeyError, ValueError, RuntimeError) as error:
         path = folder / CHECKPOINT
         raise TrainingError(f"{path} belongs to another network: delete it to start anew.") from error
@@ -106,9 +110,10 @@ def _check_settings(path: Path, state: TrainState, fresh: TrainState, extend: bo
             continue
         if extend and name == "epochs":
             raise TrainingError(f"{path} is of {old} epochs: name more to extend it, not {new}.")
+        more = " (to prolong it, extend it)" if name == "epochs" else ""
         raise TrainingError(
             f"{path} was made with {name} {_shown(old, new)}, this training has {_shown(new, old)}: "
-            f"use the same settings to resume."
+            f"use the same settings to resume{more}."
         )
     if extend and state.settings["lr_decay"] == 1:
         raise TrainingError(f"{path} cannot be extended: its learning rate fell from the start (lr_decay 1).")
@@ -116,7 +121,7 @@ def _check_settings(path: Path, state: TrainState, fresh: TrainState, extend: bo
 
 def _shown(value: object, other: object) -> str:
     """A value in a sentence; of a long list the first place where it differs from the other."""
-    if isinstance(value, list) and isinstance(other, list):
+    if isinstance(value, list | tuple) and isinstance(other, list | tuple):
         place = next(
             (k for k, pair in enumerate(zip(value, other, strict=False)) if pair[0] != pair[1]), len(other)
         )

@@ -32,7 +32,7 @@ class TrainConfig:
         ema_sigma_rel: in place of ema_decay, average by a power law whose standard deviation is this share of
             the training so far (Karras et al. 2024, sec. 3.1).
         precision: "auto" (on a GPU bfloat16 where it multiplies it; on a CPU the faster one of a few measured
-            steps, float32 for a training of minutes), "float32", "bf16", "fp16".
+            steps, float32 for a short training), "float32", "bf16", "fp16".
         device: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda", "mps".
         checkpoint_every: steps between checkpoints.
         max_seconds: stop by the clock; the learning rate then follows the clock too, so that it still ends at

@@ -19,6 +19,7 @@ LossFn = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
 LOSSES = ("mse", "l1", "v-mse", "min-snr", "held-snr")
 T_DENSITIES = ("uniform", "logit-normal")
 LOSS_WEIGHTS = ("none", "learned")
+V_LOSSES = ("v-mse", "held-snr")  # whose weights are without bound where an answer of eps says little
 MIN_SNR = 5.0  # gamma of Hang et al.
 # Of log-SNR. Karras et al. 2022, sec. 5, have 2.4 and 2.4; Esser et al. 2024, sec. 3.1, -2 logit(s): 0 and 2.
 LOG_SNR_MEAN, LOG_SNR_STD = 1.0, 2.2
@@ -44,9 +45,10 @@ def denoising_loss(
         loss: "mse", "l1"; "v-mse": of v = sqrt(abar) eps - sqrt(1 - abar) x_0, the mse of the noise over
             abar; "min-snr": mse with the weight min(SNR, 5) / SNR, which holds back the many easy timesteps
             of little noise (Hang et al. 2023, sec. 3.4); or "held-snr": the error of x_0 with its weight SNR
-            held within 1 … 5 (from below as Salimans & Ho 2022, sec. 4).
+            held within 1 … 5 (from below as Salimans & Ho 2022, sec. 4). V_LOSSES need a network that
+            answers v.
         num_classes: K, which is also the null label; None trains without labels.
-        t_density: "uniform" in t, or "logit-normal": normal in log-SNR, whatever the schedule.
+        t_density: "uniform" in t, or "logit-normal": nine in ten normal in log-SNR, whatever the schedule.
         loss_weight: "learned" divides each noise level's loss by its own size, see `LearnedWeight`.
         told_augment: in training, distorts the images and says how; the network is told (Karras et al. 2022,
             sec. 5).
@@ -126,7 +128,7 @@ class LearnedWeight(nn.Module):
     """The mean of exp(-u_t) loss_t + u_t, with u learned beside the network and thrown away after training.
 
     At its best u_t = log E[loss_t], so that no noise level outweighs another (Kendall et al. 2018; Karras et
-    al. 2024, eq. 21). Outside training the loss is not weighted.
+    al. 2024, eq. 21). The loss of a training is then this weighted one; outside training it is not weighted.
     """
 
     CHANNELS = 64

@@ -42,7 +42,7 @@ from lessons_lib.training.machine import (
     training_device,
 )
 
-# Settings that a resumed training may change: where it runs and what it writes, not what comes out.
+# What a resumed training may change: where and how long it runs, and what it writes.
 MACHINE = ("accumulation_steps", "precision", "device", "checkpoint_every", "max_seconds", "output_dir")
 
 
@@ -118,27 +118,29 @@ class _Trainer:
             )
         self.model, self.optimizer = self.accelerator.prepare(self.raw_model, optimizer)
         self.loss_fn = self.accelerator.prepare(loss_fn) if own else loss_fn
+        self.raw_loss.__dict__.pop("forward", None)  # only the network runs in another precision
         if self.state.step == 0:  # the processes now share the first one's weights, and the average, too
             self.ema.model.load_state_dict(self.raw_model.state_dict())
 
     def _begin(self, model: nn.Module, resume: bool, extend: bool, settings: Mapping[str, Any]) -> dict:
         """The state to start from, its precision decided; returns what a checkpoint holds besides."""
         config = self.config
-        mine = {"steps_per_epoch": self.steps_per_epoch}
-        mine |= {name: value for name, value in dataclasses.asdict(config).items() if name not in MACHINE}
-        precision = resolve_precision(config, training_device(config))
-        self.state, content = TrainState(mine | dict(settings), precision), {}
+        mine = {name: value for name, value in dataclasses.asdict(config).items() if name not in MACHINE}
+        mine |= {"steps_per_epoch": self.steps_per_epoch}
+        device = training_device(config)
+        precision = resolve_precision(config, device, self.num_steps)
+        self.state, content = TrainState(mine | dict(settings), precision, device.type), {}
         if resume:
             self.state, content = self._read_checkpoint(extend)
-        if config.precision != "auto":
-            self.state.precision = config.precision
-        elif self.state.precision == "auto":
+        if config.precision != "auto" or self.state.device != device.type:
+            self.state.precision, self.state.device = precision, device.type
+        if self.state.precision == "auto":
             self.state.precision = self._measure_precision(model)
         return content
 
     def _measure_precision(self, model: nn.Module) -> str:
         """The faster precision on this CPU, for this network."""
-        few = torch.arange(min(self.config.batch_size, len(self.train_data)))
+        few = torch.arange(self.config.batch_size // self.config.accumulation_steps)
         seconds = seconds_a_step(model, self.loss_fn, self.train_data.batch(few))
         # What is hardly faster is not worth the coarser numbers.
         precision = "bf16" if seconds["bf16"] < 0.9 * seconds["float32"] else "float32"
@@ -148,9 +150,9 @@ class _Trainer:
     # -- the loop ---------------------------------------------------------------------------------------
 
     def run(self) -> Iterator[Event]:
-        if self.chosen:
-            yield self.chosen
         try:
+            if self.chosen:
+                yield self.chosen
             with InterruptFlag() as interrupted:
                 reason = yield from self._loop(interrupted)
                 self._save_checkpoint()
@@ -175,9 +177,10 @@ class _Trainer:
                 progress = max(progress, self._highest(clock.seconds()) / config.max_seconds)
                 if progress >= 1:
                     return "time"
-            if not state.decaying and config.lr_decay < 1 and progress >= 1 - config.lr_decay:
+            falls = config.lr_decay < 1 and progress >= 1 - config.lr_decay
+            if falls and not state.decaying:
                 self._save_checkpoint(BEFORE_DECAY)
-                state.decaying = True
+            state.decaying = falls
             lr = learning_rate(config, state.step, progress)
             loss = self._step(lr)
             state.step, state.seconds = state.step + 1, clock.seconds()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import signal
 import threading
 import time
@@ -14,18 +15,19 @@ from torch import Tensor, nn
 
 from lessons_lib.training.config import TrainConfig, TrainingError
 
-MEASURE_FROM_SECONDS = 300
+MEASURE_FROM_STEPS, MEASURE_FROM_SECONDS = 200, 300
 
 
-def resolve_precision(config: TrainConfig, device: torch.device) -> str:
+def resolve_precision(config: TrainConfig, device: torch.device, num_steps: int) -> str:
     """The precision to train in, "float32", "bf16" or "fp16"; "auto" where it must be measured, on a CPU."""
     if config.precision != "auto":
         return config.precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "float32"
-    # Not in a training of minutes; nor where processes would have to agree.
-    short = config.max_seconds is not None and config.max_seconds < MEASURE_FROM_SECONDS
-    return "float32" if short or device.type != "cpu" or torch.distributed.is_initialized() else "auto"
+    # Not in a training of few steps or minutes; nor where processes would have to agree.
+    short = num_steps < MEASURE_FROM_STEPS or (config.max_seconds or math.inf) < MEASURE_FROM_SECONDS
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return "float32" if short or several or device.type != "cpu" else "auto"
 
 
 def seconds_a_step(
@@ -53,6 +55,8 @@ def training_device(config: TrainConfig) -> torch.device:
     if config.device == "mps" and not torch.backends.mps.is_available():
         raise TrainingError("The device mps was asked for but there is no Apple GPU: use --device cpu.")
     on_cpu = config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available())
+    if config.precision == "fp16" and on_cpu:
+        raise TrainingError("The precision fp16 needs a GPU: use float32 or bf16.")
     return torch.device("cpu" if on_cpu else config.device.replace("auto", "cuda"))
 
 
@@ -69,8 +73,6 @@ def make_accelerator(config: TrainConfig, precision: str = "float32"):
     if torch.distributed.is_initialized():
         AcceleratorState._reset_state()
         PartialState()
-    if precision == "fp16" and device.type == "cpu":
-        raise TrainingError("The precision fp16 needs a GPU: use float32 or bf16.")
     return Accelerator(cpu=device.type == "cpu", mixed_precision={"float32": "no"}.get(precision, precision))
 
 

@@ -82,6 +82,8 @@ class UNetConfig:
             raise ValueError(f"blocks_per_level must be at least 1, got {self.blocks_per_level}.")
         if self.num_classes < 0:
             raise ValueError(f"num_classes must be 0 (unconditional) or more, got {self.num_classes}.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}.")
         if self.multi_label and not self.num_classes:
             raise ValueError("A network of attributes (multi_label) must have at least 1: num_classes is 0.")
         if self.augment_channels < 0:
