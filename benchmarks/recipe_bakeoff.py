@@ -18,6 +18,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +27,7 @@ from benchmarks.sampling_steps import write_table
 from lessons_lib import data, metrics, recipes, viz
 from lessons_lib.cli.evaluating import Judge
 from lessons_lib.cli.face_measures import measure_reference
+from lessons_lib.files import atomic_write
 from lessons_lib.generation import GenerationRequest, generate_with, in_chunks
 from lessons_lib.recipes import Recipe
 from lessons_lib.training import Stopped
@@ -135,24 +137,27 @@ def draw(network: nn.Module, schedule, request: GenerationRequest) -> Tensor:
 
 
 def judged(name: str, path: Path, ruler: Ruler, count: int, seed: int, settings: tuple) -> list[dict]:
-    """A row for each setting, kept beside the weights."""
+    """A row for each setting; the pictures are kept beside the weights."""
     network, schedule, card = load_pretrained(path)
     rows = []
     for scale, sampler in settings:
         told = network.config.num_classes > 0 and scale > 0
-        kept = path.with_name(f"measured_{sampler}_{scale:g}_{count}_{seed}.json")
-        if not kept.exists():
-            labels = ruler.labels(network, count) if told else (0,) * count
+        labels = ruler.labels(network, count) if told else (0,) * count
+        kept = path.with_name(f"drawn_{sampler}_{scale:g}_{count}_{seed}.npy")
+        if not kept.exists():  # the pictures are kept, not their figures: a better judge may come
             request = GenerationRequest(
                 labels, weights=path, guidance="cfg" if told else "none", guidance_scale=scale,
                 sampler=sampler, steps=STEPS, seed=seed, precision="bf16",
             )  # fmt: skip
             images = draw(network, schedule, request)
             viz.save_png(kept.with_suffix(".png"), viz.to_grid(images[:40], columns=10, scale=2))
-            kept.write_text(json.dumps(ruler.measured(images, labels if told else ())))
+            with atomic_write(kept) as temporary, open(temporary, "wb") as file:
+                np.save(file, (127.5 * (images + 1)).round().to(torch.uint8).numpy())
+        images = data.to_signed(torch.from_numpy(np.load(kept)))
         trained = {k: card["training"][k] for k in ("images_seen", "seed")}
         row = {"candidate": name, "w": scale if told else 0, "sampler": sampler}
-        row |= json.loads(kept.read_text()) | trained | {"parameters": card["parameters"]}
+        row |= ruler.measured(images, labels if told else ())
+        row |= trained | {"parameters": card["parameters"]}
         rows.append(row)
         print(json.dumps(row), flush=True)
     return rows
