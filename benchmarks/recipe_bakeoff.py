@@ -6,7 +6,8 @@ trains every candidate for the same seconds of one core, on the same images in t
 1,000 images at each scale and sampler (25 steps), and writes assets/results/bakeoff_DATASET.csv: feature FID
 and its floor (as many test images), KID, the share read right, and the power in four octaves over that of
 test pictures. Faces are drawn without a wish (w = 0), and told the attributes of test faces (w = 1). What is
-trained and measured is kept in --folder and not done again. Needs the data and the evaluator's weights.
+trained and measured is kept in --folder and not done again. Needs the data and the evaluator's weights; the
+faces' v-latent an autoencoder, whose minutes count as its own: python -m benchmarks.latents.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks import ROOT, prepare
+from benchmarks import ROOT, latents, prepare
 from benchmarks.sampling_steps import write_table
 from lessons_lib import data, metrics, recipes, viz
 from lessons_lib.cli.evaluating import Judge
@@ -33,7 +34,7 @@ from lessons_lib.recipes import Recipe
 from lessons_lib.training import Stopped
 from lessons_lib.training.machine import Clock
 from lessons_lib.unet import UNet, UNetConfig
-from lessons_lib.weights import load_pretrained
+from lessons_lib.weights import WeightsError, load_pretrained
 
 JUDGES = {"cifar10": "cifar10-evaluator-whitened", "celeba": "celeba-evaluator"}
 SCALES, SAMPLERS, STEPS, EPOCHS = (1.0, 2.5), ("ddim", "ddpm"), 25, 10_000  # more epochs than there is time
@@ -54,7 +55,7 @@ def candidates(dataset: str) -> dict[str, Recipe]:
     """The recipes to compare, by name."""
     v = recipes.RECIPES[dataset, "denoiser-v"]
     patched = dataclasses.replace(v, build=lambda: UNet(PATCHED[dataset]))
-    return {
+    found = {
         "present": recipes.RECIPES[dataset, "denoiser"],
         "v": _with(v, t_density="uniform", loss_weight="none"),
         "v-logit-normal": _with(v, t_density="logit-normal", loss_weight="none"),
@@ -62,13 +63,19 @@ def candidates(dataset: str) -> dict[str, Recipe]:
         "v-patched": _with(patched, t_density="logit-normal", loss_weight="none"),
         "v-patched-learned": _with(patched, t_density="logit-normal", loss_weight="learned"),
     }
+    if dataset == "celeba":  # without random_flip: the mirror images are encoded, latents are not mirrored
+        latent = dataclasses.replace(v, build=lambda: UNet(latents.NETWORK), augment=None)
+        found["v-latent"] = _with(latent, t_density="logit-normal", loss_weight="none")
+    return found
 
 
 def _with(recipe: Recipe, **options) -> Recipe:
     return dataclasses.replace(recipe, options=dataclasses.replace(recipe.options, **options))
 
 
-def train(recipe: Recipe, dataset: str, minutes: float, seed: int, folder: Path) -> Path:
+def train(
+    recipe: Recipe, images: data.ImageSet | latents.Coded, minutes: float, seed: int, folder: Path
+) -> Path:
     """Train for so many minutes of this process's processor time; returns the weights' path."""
     path = folder / f"{recipe.name}.safetensors"
     if path.exists():
@@ -78,12 +85,9 @@ def train(recipe: Recipe, dataset: str, minutes: float, seed: int, folder: Path)
         max_seconds=60 * minutes, checkpoint_every=500,
     )  # fmt: skip
     options = dataclasses.replace(recipe.options, sample_every=0)
-    sets = recipes.load_splits(dataset, config)
-    none = data.ImageSet.subset(sets["val"], torch.arange(0))  # no time for losses on other images
+    sets = {"train": images, "val": None, "test": None}  # no time for losses on other images
     Clock.now = staticmethod(time.process_time)
-    for event in recipes.run_recipe(
-        recipe, lambda: {"train": sets["train"], "val": none, "test": none}, config, options
-    ):
+    for event in recipes.run_recipe(recipe, lambda: sets, config, options):
         if isinstance(event, Stopped) and event.reason != "time":
             raise KeyboardInterrupt
     return path
@@ -136,10 +140,12 @@ def draw(network: nn.Module, schedule, request: GenerationRequest) -> Tensor:
     return torch.cat(parts).clamp(-1, 1)
 
 
-def judged(name: str, path: Path, ruler: Ruler, count: int, seed: int, settings: tuple) -> list[dict]:
+def judged(
+    name: str, path: Path, ruler: Ruler, count: int, seed: int, settings: tuple, coder: latents.Coded | None
+) -> list[dict]:
     """A row for each setting; the pictures are kept beside the weights."""
     network, schedule, card = load_pretrained(path)
-    rows = []
+    rows, parameters = [], card["parameters"] + (coder.card["parameters"] if coder else 0)
     for scale, sampler in settings:
         told = network.config.num_classes > 0 and scale > 0
         labels = ruler.labels(network, count) if told else (0,) * count
@@ -149,7 +155,7 @@ def judged(name: str, path: Path, ruler: Ruler, count: int, seed: int, settings:
                 labels, weights=path, guidance="cfg" if told else "none", guidance_scale=scale,
                 sampler=sampler, steps=STEPS, seed=seed, precision="bf16",
             )  # fmt: skip
-            images = draw(network, schedule, request)
+            images = coder.draw(network, schedule, request) if coder else draw(network, schedule, request)
             viz.save_png(kept.with_suffix(".png"), viz.to_grid(images[:40], columns=10, scale=2))
             with atomic_write(kept) as temporary, open(temporary, "wb") as file:
                 np.save(file, (127.5 * (images + 1)).round().to(torch.uint8).numpy())
@@ -157,7 +163,7 @@ def judged(name: str, path: Path, ruler: Ruler, count: int, seed: int, settings:
         trained = {k: card["training"][k] for k in ("images_seen", "seed")}
         row = {"candidate": name, "w": scale if told else 0, "sampler": sampler}
         row |= ruler.measured(images, labels if told else ())
-        row |= trained | {"parameters": card["parameters"]}
+        row |= trained | {"parameters": parameters}
         rows.append(row)
         print(json.dumps(row), flush=True)
     return rows
@@ -179,16 +185,22 @@ def main() -> None:
     names = [name for name in arguments.candidates.split(",") if name] or list(known)
     if unknown := [name for name in names if name not in known]:
         parser.error(f"there is no candidate {unknown[0]}: choose from {', '.join(known)}")
+    try:
+        home = arguments.folder / latents.FOLDER
+        trained = latents.load(home, arguments.minutes) if "v-latent" in names else None
+    except WeightsError as error:
+        parser.error(str(error))
     faces = arguments.dataset == "celeba"
     settings = tuple((w, s) for w in ((0.0, *SCALES[:1]) if faces else SCALES) for s in SAMPLERS)
     ruler, rows = Ruler.of(arguments.dataset, arguments.num_samples), []
     for name in names:
         run = f"{arguments.dataset}-{name}-{arguments.minutes:g}min-seed{arguments.seed}"
-        path = train(
-            known[name], arguments.dataset, arguments.minutes, arguments.seed, arguments.folder / run
-        )
+        coder = trained if name == "v-latent" else None
+        images = coder or data.load(arguments.dataset, "train")
+        minutes = arguments.minutes - (coder.card["minutes"] if coder else 0)
+        path = train(known[name], images, minutes, arguments.seed, arguments.folder / run)
         mine = settings if known[name].build().config.num_classes else settings[:2]
-        rows += judged(name, path, ruler, arguments.num_samples, arguments.draw_seed, mine)
+        rows += judged(name, path, ruler, arguments.num_samples, arguments.draw_seed, mine, coder)
     note = f"made by: python -m benchmarks.recipe_bakeoff {' '.join(sys.argv[1:])}"
     write_table(f"bakeoff_{arguments.dataset}.csv", note, _squared(rows))
 
