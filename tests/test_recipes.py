@@ -114,6 +114,11 @@ def test_training_starts_from_given_weights(tmp_path):
     model, _, card = load_pretrained(tmp_path / "second" / "mnist-denoiser.safetensors")
     for name, tensor in model.state_dict().items():
         assert torch.allclose(tensor, before[name], atol=1e-6)
+    run(tmp_path / "second", resume=True, lr=1e-9, seed=1)
+    assert (
+        load_pretrained(tmp_path / "second" / "mnist-denoiser.safetensors")[2]["training"]["start"]
+        == (card["training"]["start"])
+    )
     origin = card["training"]["start"]
     assert origin["weights"] == "mnist-denoiser" and origin["images_seen"] == 24
     assert origin["sha256"] == load_pretrained(path)[2]["sha256"] != card["sha256"]

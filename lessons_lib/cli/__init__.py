@@ -277,13 +277,13 @@ def main(arguments: list[str] | None = None) -> int:
     if processes.count() == 1 or words[:1] == ["train"]:  # which keeps its processes together itself
         return _guarded(command)
     if processes.rank():
-        return _guarded(processes.follow)
+        processes.leave(_guarded(processes.follow))
     status = 1
     try:
         status = _guarded(lambda: processes.join() or command())
     finally:
         processes.dismiss(status)
-    return status
+    processes.leave(status)
 
 
 def _guarded(command: Callable[[], object]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from lessons_lib.classifier import (
     NoisyClassifierConfig,
     Whitening,
 )
+from lessons_lib.files import atomic_write
 from lessons_lib.generation import GenerationRequest, generate_with
 from lessons_lib.recipes.faces import celeba_recipes
 from lessons_lib.recipes.folders import folder_recipes, sample_every
@@ -89,6 +91,7 @@ class WeightsSaved(NamedTuple):
     path: Path
 
 
+ORIGIN = "start.json"  # of a training that began from given weights: which
 # Small enough to train in hours on one CPU core; attention at 8×8 and below.
 CIFAR10_UNET = UNetConfig(
     image_size=32,
@@ -257,7 +260,7 @@ def run_recipe(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = _built(recipe, options)
-    origin = {"start": start_from(network, start, schedule)} if start else {}
+    origin = start_from(network, start, schedule) if start else None
     sets = load()
     for layer in network.modules():
         if isinstance(layer, Whitening) and not start:  # else what follows fits the weights that it has
@@ -273,11 +276,16 @@ def run_recipe(
         yield event
         if not is_main:
             continue
+        if origin:  # now that the folder is the training's own; a resumed one finds it there
+            with atomic_write(config.output_dir / ORIGIN) as temporary:
+                temporary.write_text(json.dumps(origin, indent=1))
+            origin = None
         if isinstance(event, EpochDone) and recipe.kind == "denoiser":
             yield from _after_epoch(event, recipe, schedule, options, config.output_dir)
         if isinstance(event, Stopped):
             card = _card(recipe, config, options, sets["train"], event, command)
-            card["training"] |= origin
+            if (config.output_dir / ORIGIN).exists():
+                card["training"]["start"] = json.loads((config.output_dir / ORIGIN).read_text())
             path = config.output_dir / f"{recipe.name}.safetensors"
             weights.save_pretrained(path, event.ema_model, schedule, card)
             yield WeightsSaved(path)
