@@ -262,9 +262,8 @@ def run_recipe(
         network = _built(recipe, options)
     origin = start_from(network, start, schedule) if start else None
     sets = load()
-    for layer in network.modules():
-        if isinstance(layer, Whitening) and not start:  # else what follows fits the weights that it has
-            layer.fit(sets["train"].batch(torch.arange(min(2000, len(sets["train"]))))[0])
+    if not start:  # else what follows fits the weights that are there
+        _whiten(network, sets["train"])
     if recipe.channels_last:
         network = network.to(memory_format=torch.channels_last)
     loss_fn = _loss(recipe, network, schedule, options)
@@ -276,19 +275,33 @@ def run_recipe(
         yield event
         if not is_main:
             continue
-        if origin:  # now that the folder is the training's own; a resumed one finds it there
-            with atomic_write(config.output_dir / ORIGIN) as temporary:
-                temporary.write_text(json.dumps(origin, indent=1))
-            origin = None
+        origin = _keep_origin(config.output_dir, origin)
         if isinstance(event, EpochDone) and recipe.kind == "denoiser":
             yield from _after_epoch(event, recipe, schedule, options, config.output_dir)
         if isinstance(event, Stopped):
             card = _card(recipe, config, options, sets["train"], event, command)
-            if (config.output_dir / ORIGIN).exists():
-                card["training"]["start"] = json.loads((config.output_dir / ORIGIN).read_text())
+            card["training"] |= _kept_origin(config.output_dir)
             path = config.output_dir / f"{recipe.name}.safetensors"
             weights.save_pretrained(path, event.ema_model, schedule, card)
             yield WeightsSaved(path)
+
+
+def _whiten(network: nn.Module, images: data.ImageSet) -> None:
+    for layer in network.modules():
+        if isinstance(layer, Whitening):
+            layer.fit(images.batch(torch.arange(min(2000, len(images))))[0])
+
+
+def _keep_origin(folder: Path, origin: dict | None) -> None:
+    """Write where the training started from, once; a resumed one finds it for its card."""
+    if origin:
+        with atomic_write(folder / ORIGIN) as temporary:
+            temporary.write_text(json.dumps(origin, indent=1))
+
+
+def _kept_origin(folder: Path) -> dict:
+    path = folder / ORIGIN
+    return {"start": json.loads(path.read_text())} if path.exists() else {}
 
 
 def _built(recipe: Recipe, options: DiffusionOptions) -> nn.Module:
