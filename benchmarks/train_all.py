@@ -120,6 +120,8 @@ def export(name: str, folder: Path) -> None:
     from lessons_lib.weights import load_pretrained, save_pretrained
 
     model, schedule, facts = load_pretrained(folder / name / f"{name}.safetensors")
+    # Folders of this machine are nobody else's.
+    facts["training"]["command"] = facts["training"].get("command", "").split(" --output-dir")[0]
     save_pretrained(KEPT / f"{name}-averaged.safetensors", model, schedule, facts)
     content = torch.load(folder / name / "checkpoint.pt", map_location="cpu", weights_only=True)
     model.load_state_dict(content["model"])

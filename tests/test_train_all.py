@@ -21,6 +21,7 @@ def begun(tmp_path, monkeypatch):
     monkeypatch.setattr(train_all, "KEPT", tmp_path / "kept")
     network = UNet(UNetConfig(image_size=8, channel_mults=(1,), embedding_channels=32))
     facts = {"training": {"ended": "interrupted", "images_seen": 5, "hours": 0.1}}
+    facts["training"]["command"] = "train mnist --output-dir my/runs --start my/a.safetensors"
     save_pretrained(tmp_path / NAME / f"{NAME}.safetensors", network, NoiseSchedule.linear(20), facts)
     ones = {name: torch.ones_like(tensor) for name, tensor in network.state_dict().items()}
     state = {"step": 7, "seconds": 7200.0, "settings": {"batch_size": 64}}
@@ -64,6 +65,7 @@ def test_the_export_holds_raw_and_averaged_weights(begun):
     stopped = load_pretrained(begun / NAME / f"{NAME}.safetensors")[0].state_dict()
     assert all(torch.equal(stopped[name], tensor) for name, tensor in averaged[0].state_dict().items())
     assert averaged[2]["training"]["images_seen"] == 5
+    assert averaged[2]["training"]["command"] == "train mnist"  # no folder of this machine
 
 
 def test_what_is_finished_is_left_alone_and_the_time_stops_the_others(begun, monkeypatch, capsys):
