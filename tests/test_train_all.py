@@ -46,8 +46,9 @@ def test_the_status_is_the_checkpoints(begun):
 
 
 def test_what_runs_already_is_not_started_twice(begun, monkeypatch, capsys):
-    words = [sys.executable, "-c", "import time; time.sleep(60)", NAME]
-    with subprocess.Popen(words) as other:
+    words = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)", NAME]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()  # for a moment after its start a process has no command line yet
         (begun / f"{NAME}.pid").write_text(str(other.pid))
         monkeypatch.setattr(train_all, "start", None)
         train_all.run([NAME], begun, jobs=1, minutes=0.01)
