@@ -14,17 +14,18 @@ from pathlib import Path
 
 import torch
 
-from lessons_lib import metrics, viz, weights
+from lessons_lib import evaluation, weights
 from lessons_lib.cli.faces import STEPS, face_defaults
 from lessons_lib.counterfactuals import in_8_bits
-from lessons_lib.generation import (
+from lessons_lib.images import save_png, to_grid
+from lessons_lib.names import place_of
+from lessons_lib.pipeline import (
     CounterfactualRequest,
     GenerationRequest,
     counterfactual_images,
     generate_images,
     load_model,
 )
-from lessons_lib.names import place_of
 
 CLEAR = 0.15  # from 0 or 1
 
@@ -43,7 +44,7 @@ def main() -> None:
         (0,) * 4 * given.count, "celeba-denoiser", "none", seed=given.seed, precision=given.precision
     )
     faces = in_8_bits(generate_images(drawn))
-    read = metrics.read_attributes(judge, faces)[:, place]
+    read = evaluation.read_attributes(judge, faces)[:, place]
     chosen = ((read < CLEAR) | (read > 1 - CLEAR)).nonzero().flatten()[: given.count]
     targets = (read[chosen] < 0.5).long()
     request = CounterfactualRequest(
@@ -52,9 +53,9 @@ def main() -> None:
     )  # fmt: skip
     images = counterfactual_images(face_defaults(request), faces[chosen])
     rows = torch.cat([faces[chosen], images])
-    viz.save_png(given.out, viz.to_grid(rows, columns=len(chosen), scale=2))
-    after = metrics.read_attributes(judge, in_8_bits(images))[:, place]
-    flipped = metrics.Share(int(((after >= 0.5) == (targets == 1)).sum()), len(chosen))
+    save_png(given.out, to_grid(rows, columns=len(chosen), scale=2))
+    after = evaluation.read_attributes(judge, in_8_bits(images))[:, place]
+    flipped = evaluation.Share(int(((after >= 0.5) == (targets == 1)).sum()), len(chosen))
     sha = weights.read_card("celeba-denoiser")["sha256"][:12]
     print(f"{given.attribute}: {flipped.successes} of {flipped.total} flipped; denoiser {sha}…; {given.out}")
 

@@ -27,9 +27,9 @@ import torch
 from torch import Tensor
 
 from benchmarks import ROOT, prepare
-from lessons_lib import metrics, recipes
+from lessons_lib import evaluation, recipes
 from lessons_lib.counterfactuals import METHODS
-from lessons_lib.generation import (
+from lessons_lib.pipeline import (
     SAMPLERS,
     SPACINGS,
     CounterfactualRequest,
@@ -119,11 +119,11 @@ def read() -> Iterator[tuple[str, str]]:
             yield f"answer {path.stem}", digest(network(images, *told))
     for name in ("mnist-evaluator", "cifar10-evaluator", "celeba-evaluator"):
         network, _, _ = load_pretrained(name)
-        features = [metrics.features(network, next(_images(name, count))) for count in (40, 30)]
-        kid = torch.tensor(metrics.feature_kid(*features))
+        features = [evaluation.features(network, next(_images(name, count))) for count in (40, 30)]
+        kid = torch.tensor(evaluation.feature_kid(*features))
         yield f"features {name}", digest(*features)
         yield f"kid {name}", digest(kid)
-    yield "octaves", digest(metrics.octave_power(next(_images("cifar10-evaluator", 5))))
+    yield "octaves", digest(evaluation.octave_power(next(_images("cifar10-evaluator", 5))))
 
 
 def trained() -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ WEIGHTS = "mnist-denoiser"
 FRESH = f"""
 import time
 started = time.perf_counter()
-from lessons_lib.generation import load_model
+from lessons_lib.pipeline import load_model
 load_model({WEIGHTS!r})
 print(time.perf_counter() - started)
 """
@@ -35,7 +35,7 @@ def seconds_to_ready(repeats: int) -> float:
 
 def seconds_a_digit(repeats: int) -> list[float]:
     """Seconds of each of `repeats` digits, the classes in turn, after three to warm up."""
-    from lessons_lib.generation import GenerationRequest, generate_images
+    from lessons_lib.pipeline import GenerationRequest, generate_images
 
     times = []
     for k in range(-3, repeats):
@@ -60,7 +60,7 @@ def cost_of_guidance(repeats: int) -> dict[str, dict]:
 
     The ways take turns, so a slow moment of the machine hits all of them.
     """
-    from lessons_lib.generation import GenerationRequest, generate_images
+    from lessons_lib.pipeline import GenerationRequest, generate_images
 
     times: dict[str, list[float]] = {way: [] for way in WAYS}
     for k in range(-2, repeats):
@@ -78,13 +78,13 @@ def read_right(num_samples: int):
     """The share of images, drawn with the same settings, that the evaluator reads as asked."""
     import torch
 
-    from lessons_lib import metrics
-    from lessons_lib.generation import GenerationRequest, generate_images, in_chunks, load_model
+    from lessons_lib import evaluation
+    from lessons_lib.pipeline import GenerationRequest, generate_images, in_chunks, load_model
 
     labels = [k % 10 for k in range(num_samples)]
     request = GenerationRequest(labels, weights=WEIGHTS, seed=1)
     images = torch.cat([generate_images(part) for part in in_chunks(request, 100)])
-    return metrics.accuracy(load_model("mnist-evaluator")[0], images, torch.tensor(labels)).overall
+    return evaluation.accuracy(load_model("mnist-evaluator")[0], images, torch.tensor(labels)).overall
 
 
 def main() -> None:
@@ -96,7 +96,7 @@ def main() -> None:
     machine = prepare(arguments.threads)
     ready = seconds_to_ready(5)
 
-    from lessons_lib.generation import GenerationRequest, with_defaults
+    from lessons_lib.pipeline import GenerationRequest, with_defaults
 
     used = with_defaults(GenerationRequest((0,), weights=WEIGHTS))
     digit, share = summary(seconds_a_digit(arguments.repeats)), read_right(arguments.num_samples)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lessons_lib import data
-from lessons_lib.generation import GenerationRequest, generate_images, in_chunks
+from lessons_lib.pipeline import GenerationRequest, generate_images, in_chunks
 
 
 def coarse(images: Tensor) -> Tensor:

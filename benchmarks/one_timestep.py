@@ -14,9 +14,9 @@ import dataclasses
 import torch
 
 from benchmarks import ROOT, parser, prepare, show
-from lessons_lib import data, metrics
+from lessons_lib import data, evaluation
 from lessons_lib.cli.reading import read_at
-from lessons_lib.generation import load_model
+from lessons_lib.pipeline import load_model
 from lessons_lib.recipes import RECIPES, noisy_classification_loss
 from lessons_lib.training import EpochDone, Stopped, train
 
@@ -57,7 +57,7 @@ def main() -> None:
     sets = [data.load("mnist", split) for split in ("val", "test")]
     images = data.to_signed(torch.cat([one.images for one in sets]))
     labels = torch.cat([one.labels for one in sets])
-    found: dict[str, metrics.Share] = {
+    found: dict[str, evaluation.Share] = {
         name: read_at(network, schedule, images, labels, [t])[t] for name, network in networks.items()
     }
     alone, every = (share.value for share in found.values())

@@ -25,11 +25,12 @@ from torch import Tensor, nn
 
 from benchmarks import ROOT, latents, prepare
 from benchmarks.sampling_steps import write_table
-from lessons_lib import data, metrics, recipes, viz
+from lessons_lib import data, evaluation, recipes
 from lessons_lib.cli.evaluating import Judge
 from lessons_lib.cli.face_measures import measure_reference
 from lessons_lib.files import atomic_write
-from lessons_lib.generation import GenerationRequest, generate_with, in_chunks
+from lessons_lib.images import save_png, to_grid
+from lessons_lib.pipeline import GenerationRequest, generate_with, in_chunks
 from lessons_lib.recipes import Recipe
 from lessons_lib.training import Stopped
 from lessons_lib.training.machine import Clock
@@ -98,7 +99,7 @@ class Ruler:
     """What drawn images are measured against."""
 
     judge: Judge
-    reference: metrics.Reference
+    reference: evaluation.Reference
     test: data.ImageSet
     real_features: Tensor
     real_power: Tensor
@@ -110,8 +111,8 @@ class Ruler:
         measure = (lambda: measure_reference(judge)) if dataset == "celeba" else None
         test = data.load(dataset, "test").subset(torch.arange(count))
         images = data.to_signed(test.images[:])
-        features = metrics.features(judge.model, images)
-        return cls(judge, judge.reference(measure), test, features, metrics.octave_power(images))
+        features = evaluation.features(judge.model, images)
+        return cls(judge, judge.reference(measure), test, features, evaluation.octave_power(images))
 
     def labels(self, network: nn.Module, count: int) -> tuple:
         """What to ask for: classes equally often; attributes as the test faces have them."""
@@ -121,16 +122,18 @@ class Ruler:
 
     def measured(self, images: Tensor, labels: tuple) -> dict:
         """The figures of one setting."""
-        found = metrics.features(self.judge.model, images)
-        kid, spread = metrics.feature_kid(self.real_features, found)
+        found = evaluation.features(self.judge.model, images)
+        kid, spread = evaluation.feature_kid(self.real_features, found)
         row = {
-            "fid": round(metrics.fid_of_features(self.reference.statistics, found), 4),
-            "fid_floor": round(metrics.fid_of_features(self.reference.statistics, self.real_features), 4),
+            "fid": round(evaluation.fid_of_features(self.reference.statistics, found), 4),
+            "fid_floor": round(evaluation.fid_of_features(self.reference.statistics, self.real_features), 4),
             "kid": round(kid, 5), "kid_std": round(spread, 5), "num_samples": len(images),
         }  # fmt: skip
         if labels and not isinstance(labels[0], tuple) and self.judge.num_classes == 10:
-            row["read_right"] = metrics.accuracy(self.judge.model, images, torch.tensor(labels)).overall.value
-        octaves = (metrics.octave_power(images) / self.real_power).tolist()
+            row["read_right"] = evaluation.accuracy(
+                self.judge.model, images, torch.tensor(labels)
+            ).overall.value
+        octaves = (evaluation.octave_power(images) / self.real_power).tolist()
         return row | {f"octave_{k}": round(ratio, 3) for k, ratio in enumerate(octaves, 1)}
 
 
@@ -156,7 +159,7 @@ def judged(
                 sampler=sampler, steps=STEPS, seed=seed, precision="bf16",
             )  # fmt: skip
             images = coder.draw(network, schedule, request) if coder else draw(network, schedule, request)
-            viz.save_png(kept.with_suffix(".png"), viz.to_grid(images[:40], columns=10, scale=2))
+            save_png(kept.with_suffix(".png"), to_grid(images[:40], columns=10, scale=2))
             with atomic_write(kept) as temporary, open(temporary, "wb") as file:
                 np.save(file, (127.5 * (images + 1)).round().to(torch.uint8).numpy())
         images = data.to_signed(torch.from_numpy(np.load(kept)))

@@ -22,7 +22,7 @@ from benchmarks.sampling_steps import write_table
 from lessons_lib import weights
 from lessons_lib.cli import evaluating
 from lessons_lib.files import atomic_write
-from lessons_lib.generation import GenerationRequest, generate_images
+from lessons_lib.pipeline import GenerationRequest, generate_images
 
 RUNS = ROOT / "runs" / "samplers"
 NAME, SCALE = "mnist-denoiser", 1.0  # at w = 1 a step is one evaluation of the network

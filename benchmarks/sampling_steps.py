@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from lessons_lib.files import atomic_write
-from lessons_lib.generation import GenerationRequest, generate_images, load_model
+from lessons_lib.pipeline import GenerationRequest, generate_images, load_model
 
 RESULTS = Path(__file__).resolve().parent.parent / "assets" / "results"
 STEPS = (2, 3, 5, 10, 25, 50)

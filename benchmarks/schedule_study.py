@@ -21,11 +21,12 @@ from torch import Tensor, nn
 
 from benchmarks import ROOT, prepare
 from benchmarks.sampling_steps import write_table
-from lessons_lib import data, metrics, viz
+from lessons_lib import data, evaluation
 from lessons_lib.cli.evaluating import Judge
 from lessons_lib.files import atomic_write
-from lessons_lib.generation import GenerationRequest, generate_with, in_chunks
 from lessons_lib.guidance import conditional, in_bfloat16
+from lessons_lib.images import save_png, to_grid
+from lessons_lib.pipeline import GenerationRequest, generate_with, in_chunks
 from lessons_lib.recipes import augmented, random_flip
 from lessons_lib.samplers import SampleNoise
 from lessons_lib.schedules import NoiseSchedule, q_sample
@@ -102,14 +103,14 @@ def measured(name: str, epochs: int, num_samples: int, judge: Judge) -> tuple[di
     network, schedule = trained(name, epochs)
     labels = tuple(k % 10 for k in range(num_samples))
     samples = torch.cat(list(drawn(network, schedule, labels, 2024)))
-    right = metrics.accuracy(judge.model, samples, torch.tensor(labels)).overall
+    right = evaluation.accuracy(judge.model, samples, torch.tensor(labels)).overall
     reference = judge.reference()
     row = {
         "schedule": name, "loss": round(test_loss(network, schedule, torch.arange(1000)), 5),
         "loss_at_common_levels": round(test_loss(network, schedule, levels(schedule)), 5),
         "accuracy": right.value, "accuracy_low": round(right.interval[0], 4),
         "accuracy_high": round(right.interval[1], 4),
-        "fid": round(metrics.feature_fid(judge.model, reference.statistics, samples), 4),
+        "fid": round(evaluation.feature_fid(judge.model, reference.statistics, samples), 4),
         "fid_floor": round(reference.floor, 4), "num_samples": num_samples, "epochs": epochs,
         "parameters": sum(p.numel() for p in network.parameters()),
     }  # fmt: skip
@@ -141,7 +142,7 @@ def main() -> None:
     note = f"w=1, DDPM, 50 steps; made by: python -m benchmarks.schedule_study {words}"
     write_table("11_schedules.csv", note, rows)
     path = ROOT / "assets" / "figures" / "11_schedules.png"
-    viz.save_png(path, viz.to_grid(torch.cat(pictures), columns=10, scale=2))
+    save_png(path, to_grid(torch.cat(pictures), columns=10, scale=2))
 
 
 if __name__ == "__main__":

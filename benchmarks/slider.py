@@ -40,7 +40,7 @@ def main() -> None:
     """Measure and print."""
     arguments = parser(__doc__).parse_args()
     machine = prepare(arguments.threads)
-    from lessons_lib.widgets import NoiseExplorer
+    from classroom.panels import NoiseExplorer
 
     panel = NoiseExplorer()
     panel.wait()

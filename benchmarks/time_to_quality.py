@@ -40,13 +40,13 @@ def read_right(path: Path, num_samples: int):
     """The share of samples, the classes in turn, that the evaluator reads as asked."""
     import torch
 
-    from lessons_lib import metrics
-    from lessons_lib.generation import GenerationRequest, generate_images, in_chunks, load_model
+    from lessons_lib import evaluation
+    from lessons_lib.pipeline import GenerationRequest, generate_images, in_chunks, load_model
 
     labels = [k % 10 for k in range(num_samples)]
     request = GenerationRequest(labels, weights=path, guidance_scale=SCALE, sampler=SAMPLER, steps=STEPS)
     images = torch.cat([generate_images(part) for part in in_chunks(request, 100)])
-    return metrics.accuracy(load_model("mnist-evaluator")[0], images, torch.tensor(labels)).overall
+    return evaluation.accuracy(load_model("mnist-evaluator")[0], images, torch.tensor(labels)).overall
 
 
 def main() -> None:

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from benchmarks import ROOT, prepare
 from benchmarks.sampling_steps import write_table
-from lessons_lib import data, metrics
-from lessons_lib.ablation import without
+from classroom.ablation import without
+from lessons_lib import data, evaluation
 from lessons_lib.files import atomic_write
-from lessons_lib.generation import GenerationRequest, generate_with, in_chunks, load_model
 from lessons_lib.guidance import conditional, in_bfloat16
+from lessons_lib.pipeline import GenerationRequest, generate_with, in_chunks, load_model
 from lessons_lib.samplers import SampleNoise
 from lessons_lib.schedules import NoiseSchedule, q_sample
 from lessons_lib.training import Stopped, TrainConfig, denoising_loss, train
@@ -89,7 +89,7 @@ def read_right(network: nn.Module, schedule: NoiseSchedule, num_samples: int) ->
     for part in in_chunks(GenerationRequest(labels, **options), 100):
         *_, last = generate_with(network, schedule, part)
         images.append(last.x_t.clamp(-1, 1))
-    return metrics.accuracy(evaluator, torch.cat(images), torch.tensor(labels)).overall.value
+    return evaluation.accuracy(evaluator, torch.cat(images), torch.tensor(labels)).overall.value
 
 
 def measured(variant: str, seed: int, images: int, num_samples: int) -> dict:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lessons_lib import classifier, unet
-from lessons_lib.generation import drawing
+from lessons_lib.pipeline import drawing
 
 os.environ["LESSONS_OFFLINE"] = "1"
 

@@ -247,7 +247,7 @@ def _measure(nb: NotebookNode) -> Found:
 
 
 def _exercises(nb: NotebookNode) -> Found:
-    from lessons_lib.checks import EXERCISES
+    from classroom.checks import EXERCISES
 
     minutes = []
     for index, cell in tagged(nb, "exercise"):
@@ -400,7 +400,7 @@ def _alt(nb: NotebookNode) -> Found:
             html += "".join(data.get("text/html", ""))
             for kind in set(data) & set(PICTURES):
                 if not output.metadata.get(kind, {}).get("alt", "").strip():
-                    yield index, f"an {kind} has no alt text: show it with viz.show_figure(…, alt=…)"
+                    yield index, f"an {kind} has no alt text: show it with figures.show_figure(…, alt=…)"
         if any("alt=" not in tag for tag in re.findall(r"<img\b[^>]*>", html)) or re.search(
             r"!\[\s*\]\(", html
         ):
@@ -597,7 +597,7 @@ def execute(nb: NotebookNode, folder: Path, progress: Path, timeout: float = 4 *
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-    from lessons_lib.cli.kernels import ThisPython
+    from classroom.kernels import ThisPython
 
     environment = {**os.environ, "LESSONS_OFFLINE": "1", "LESSONS_PROGRESS": str(progress)}
     client = NotebookClient(

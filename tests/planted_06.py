@@ -6,7 +6,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from lessons_lib.checks import lesson06
+from classroom.checks import lesson06
 from lessons_lib.schedules import NoiseSchedule, predict_eps, predict_x0
 
 # ---- right answers ----

@@ -2,8 +2,8 @@
 
 import torch
 
+from classroom.checks import lesson07
 from lessons_lib import guidance
-from lessons_lib.checks import lesson07
 
 # ---- right answers ----
 

@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from lessons_lib.checks import lesson08
+from classroom.checks import lesson08
 from lessons_lib.samplers import ddim_invert
 from lessons_lib.schedules import NoiseSchedule
 

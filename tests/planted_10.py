@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from lessons_lib.checks import lesson10
+from classroom.checks import lesson10
 from lessons_lib.samplers import sample_ddim
 from lessons_lib.schedules import NoiseSchedule
 

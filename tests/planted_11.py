@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from lessons_lib.checks import lesson11
+from classroom.checks import lesson11
 from lessons_lib.recipes import random_flip
 
 # ---- right answers ----

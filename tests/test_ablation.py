@@ -6,7 +6,7 @@ import pytest
 import torch
 from numeric import SEED, assert_close_by_scale, seeded
 
-from lessons_lib.ablation import PARTS, without
+from classroom.ablation import PARTS, without
 from lessons_lib.unet import UNet, UNetConfig
 
 pytestmark = pytest.mark.numeric

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from numeric import SEED, assert_close_by_scale, seeded
 
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
-from lessons_lib.generation import (
+from lessons_lib.pipeline import (
     CounterfactualRequest,
     GenerationRequest,
     check_request,
@@ -380,7 +380,7 @@ def test_mixed_targets_in_one_batch_are_single_requests(asked, options):
 @pytest.mark.usefixtures("in_float64")
 def test_a_steered_step_is_the_formula(asked, folder):
     """eps = eps_model - s sqrt(1 - abar) grad log p, and p the sigmoid or 1 minus it."""
-    from lessons_lib.generation.drawing import prepare
+    from lessons_lib.pipeline.drawing import prepare
 
     network, schedule, _ = load_pretrained(folder / "denoiser.safetensors")
     reader = load_pretrained(folder / "reader.safetensors")[0]

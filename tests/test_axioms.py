@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from lessons_lib import data, metrics
-from lessons_lib.metrics.interventions import AT_ONCE
+from lessons_lib import data, evaluation
+from lessons_lib.evaluation.interventions import AT_ONCE
 
 K, SIDE = 4, 4
 
@@ -36,7 +36,7 @@ def images(n, seed=0):
     generator = torch.Generator().manual_seed(seed)
     style = torch.randint(20, 85, (n, 1, 1, SIDE), generator=generator)
     labels = torch.arange(n) % K
-    return metrics.to_8bit(style / 127.5 - 1 + TEMPLATES[labels]), labels
+    return evaluation.to_8bit(style / 127.5 - 1 + TEMPLATES[labels]), labels
 
 
 X, Y = images(24)
@@ -74,17 +74,17 @@ def noisy(x, source, target):
 
 def test_to_8bit_rounds_clips_and_copies():
     levels = torch.arange(256, dtype=torch.uint8)
-    assert torch.equal(metrics.to_8bit(data.to_signed(levels)), data.to_signed(levels))
+    assert torch.equal(evaluation.to_8bit(data.to_signed(levels)), data.to_signed(levels))
     x = torch.linspace(-1.5, 1.5, 1001).requires_grad_()
-    found = metrics.to_8bit(x)
+    found = evaluation.to_8bit(x)
     assert found.unique().numel() == 256 and not found.requires_grad
     assert (found - x.clamp(-1, 1)).abs().max() <= 1 / 255 + 1e-6
-    again = metrics.to_8bit(found)
+    again = evaluation.to_8bit(found)
     assert torch.equal(again, found) and again.data_ptr() != found.data_ptr()
-    assert metrics.to_8bit(x.double()).dtype == torch.float64
+    assert evaluation.to_8bit(x.double()).dtype == torch.float64
     for bad in (math.nan, math.inf):
         with pytest.raises(ValueError, match="not finite"):
-            metrics.to_8bit(torch.tensor([0.0, bad]))
+            evaluation.to_8bit(torch.tensor([0.0, bad]))
 
 
 class Hiding:
@@ -101,10 +101,10 @@ class Hiding:
             if hasattr(x, "latent"):
                 return x.latent
         else:  # in the last decimals: 1/100 of a grey level holds the image
-            rest = x - metrics.to_8bit(x)
+            rest = x - evaluation.to_8bit(x)
             if rest.abs().max() > 1e-6:
                 return rest * 12750
-        found = metrics.to_8bit(torch.rand(x.shape) - 0.5)
+        found = evaluation.to_8bit(torch.rand(x.shape) - 0.5)
         if self.way == "last decimals":
             return found + x / 12750
         self.last, self.kept, found.latent = found, x.clone(), x.clone()
@@ -116,9 +116,9 @@ def test_no_latent_gets_through(way):
     cheat = Hiding(way)
     there = cheat(X, Y, TARGET)
     assert (cheat(there, TARGET, Y) - X).abs().mean() < 0.01, "without the rounding it would work"
-    found = metrics.reversibility(Hiding(way), JUDGE, X, Y, TARGET)
+    found = evaluation.reversibility(Hiding(way), JUDGE, X, Y, TARGET)
     assert found.error > 0.1 and found.read_as_source.value < 0.7
-    assert metrics.composition(Hiding(way), X, Y, (2,))[2] > 0.1
+    assert evaluation.composition(Hiding(way), X, Y, (2,))[2] > 0.1
 
 
 def test_the_original_is_safe_from_an_intervention_that_writes_into_its_input():
@@ -127,8 +127,8 @@ def test_the_original_is_safe_from_an_intervention_that_writes_into_its_input():
         return x.fill_(1)
 
     before = X.clone(), Y.clone()
-    assert metrics.composition(vandal, X, Y, (1,))[1] == pytest.approx(float((1 - X).mean()) / 2, rel=1e-5)
-    metrics.measure_axioms(vandal, JUDGE, X, Y, TARGET)
+    assert evaluation.composition(vandal, X, Y, (1,))[1] == pytest.approx(float((1 - X).mean()) / 2, rel=1e-5)
+    evaluation.measure_axioms(vandal, JUDGE, X, Y, TARGET)
     assert torch.equal(X, before[0]) and torch.equal(Y, before[1])
 
 
@@ -136,19 +136,19 @@ def test_the_original_is_safe_from_an_intervention_that_writes_into_its_input():
 
 
 def test_effectiveness_and_its_matrix():
-    found = metrics.effectiveness(JUDGE, swap(X, Y, TARGET), TARGET, Y)
+    found = evaluation.effectiveness(JUDGE, swap(X, Y, TARGET), TARGET, Y)
     assert (found.successes, found.total, found.value) == (24, 24, 1.0)
-    assert found.interval == metrics.wilson_interval(24, 24)
+    assert found.interval == evaluation.wilson_interval(24, 24)
     assert found.counts.tolist() == [[0, 2, 2, 2], [2, 0, 2, 2], [2, 2, 0, 2], [2, 2, 2, 0]]
     assert found.matrix.isnan().equal(torch.eye(K, dtype=torch.bool))
-    assert metrics.effectiveness(JUDGE, X, TARGET, Y).successes == 0, "the identity reaches no target"
+    assert evaluation.effectiveness(JUDGE, X, TARGET, Y).successes == 0, "the identity reaches no target"
     half = torch.cat([swap(X, Y, TARGET)[:12], X[12:]])
-    found = metrics.effectiveness(JUDGE, half, TARGET, Y)
+    found = evaluation.effectiveness(JUDGE, half, TARGET, Y)
     assert found.value == 0.5 and "50.0%" in str(found)
     for i, j in zip(Y.tolist(), TARGET.tolist(), strict=True):
         mine = (i == Y) & (j == TARGET)
         assert found.matrix[i, j] == mine[:12].sum() / mine.sum()
-    assert metrics.effectiveness(JUDGE, half, TARGET).matrix is None
+    assert evaluation.effectiveness(JUDGE, half, TARGET).matrix is None
 
 
 # ---- composition ----
@@ -156,39 +156,39 @@ def test_effectiveness_and_its_matrix():
 
 def test_composition_is_zero_for_the_perfect_and_the_idle():
     for intervene in (identity, swap):
-        assert metrics.composition(intervene, X, Y) == {1: 0.0, 10: 0.0}
+        assert evaluation.composition(intervene, X, Y) == {1: 0.0, 10: 0.0}
 
 
 def test_composition_of_a_drift_grows_with_the_times():
-    found = metrics.composition(brighter, X, Y, (1, 2, 5, 10))
+    found = evaluation.composition(brighter, X, Y, (1, 2, 5, 10))
     assert [found[n] for n in (1, 2, 5, 10)] == pytest.approx([n * 2 / 255 for n in (1, 2, 5, 10)], rel=1e-4)
-    found = metrics.composition(noisy, X, Y)
+    found = evaluation.composition(noisy, X, Y)
     assert found[1] == pytest.approx(4 / 255, rel=1e-4)
     assert found[1] < found[10] < 40 / 255, "a random walk, not a drift"
 
 
 def test_composition_of_a_constant_is_the_distance_to_it():
     expected = float((X - constant(X, Y, Y)).abs().mean()) / 2
-    found = metrics.composition(constant, X, Y)
+    found = evaluation.composition(constant, X, Y)
     assert found[1] == found[10] == pytest.approx(expected, abs=1 / 255)
 
 
 def test_changes_below_a_grey_level_are_lost():
-    assert metrics.composition(lambda x, source, target: x + 0.4 / 127.5, X, Y)[10] == 0
+    assert evaluation.composition(lambda x, source, target: x + 0.4 / 127.5, X, Y)[10] == 0
 
 
 # ---- reversibility ----
 
 
 def test_reversibility():
-    found = metrics.reversibility(swap, JUDGE, X, Y, TARGET)
+    found = evaluation.reversibility(swap, JUDGE, X, Y, TARGET)
     assert (found.read_as_source.value, found.error) == (1.0, 0.0)
-    found = metrics.reversibility(brighter, JUDGE, X, Y, TARGET)
+    found = evaluation.reversibility(brighter, JUDGE, X, Y, TARGET)
     assert found.error == pytest.approx(4 / 255, rel=1e-4)
-    found = metrics.reversibility(constant, JUDGE, X, Y, TARGET)
+    found = evaluation.reversibility(constant, JUDGE, X, Y, TARGET)
     assert found.read_as_source.value == 1.0, "the class comes back"
     assert found.error == pytest.approx(float((X - constant(X, Y, Y)).abs().mean()) / 2, abs=1 / 255)
-    one_way = metrics.reversibility(
+    one_way = evaluation.reversibility(
         lambda x, source, target: TEMPLATES[torch.zeros_like(target)] - 1, JUDGE, X, Y, TARGET
     )
     assert one_way.read_as_source.successes == 6, "only what was class 0"
@@ -199,17 +199,17 @@ def test_reversibility():
 
 @pytest.fixture(scope="module")
 def reference():
-    return metrics.real_features(JUDGE, *images(40, seed=1))
+    return evaluation.real_features(JUDGE, *images(40, seed=1))
 
 
 def test_proximity(reference):
-    found = metrics.proximity(JUDGE, X, identity(X, Y, TARGET), reference)
+    found = evaluation.proximity(JUDGE, X, identity(X, Y, TARGET), reference)
     assert (found.l1, found.features, found.unit) == (0.0, 0.0, reference.unit)
-    found = metrics.proximity(JUDGE, X, X + 5 / 127.5)
+    found = evaluation.proximity(JUDGE, X, X + 5 / 127.5)
     assert found.l1 == pytest.approx(5 / 255, rel=1e-4) and found.unit is None
     assert found.features == pytest.approx(5 / 255 * 4, rel=1e-4), "16 pixels: the root of 16 squares"
-    far = metrics.proximity(JUDGE, X, constant(X, Y, TARGET), reference)
-    near = metrics.proximity(JUDGE, X, swap(X, Y, TARGET), reference)
+    far = evaluation.proximity(JUDGE, X, constant(X, Y, TARGET), reference)
+    near = evaluation.proximity(JUDGE, X, swap(X, Y, TARGET), reference)
     assert near.l1 == pytest.approx(128 / 255 / 2, rel=1e-4), "two rows of four change"
     assert near.l1 < far.l1 and near.features < 1 < far.features
 
@@ -224,7 +224,7 @@ def test_the_unit_is_the_mean_distance_of_all_pairs_of_different_class(reference
 def test_real_features_need_two_classes():
     for labels in (torch.zeros(24, dtype=torch.int64), Y):
         with pytest.raises(ValueError, match="at least two classes"):
-            metrics.real_features(JUDGE, X * 0, labels)
+            evaluation.real_features(JUDGE, X * 0, labels)
 
 
 # ---- minimality ----
@@ -232,11 +232,11 @@ def test_real_features_need_two_classes():
 
 def test_minimality(reference):
     found = {
-        f: metrics.minimality(JUDGE, X, f(X, Y, TARGET), TARGET, reference)
+        f: evaluation.minimality(JUDGE, X, f(X, Y, TARGET), TARGET, reference)
         for f in (identity, swap, constant)
     }
-    assert found[identity] == metrics.Minimality(0.0, 0.0), "nothing is nearer than no change"
-    assert found[swap] == metrics.Minimality(0.0, 0.0), "another handwriting is never as near as one's own"
+    assert found[identity] == evaluation.Minimality(0.0, 0.0), "nothing is nearer than no change"
+    assert found[swap] == evaluation.Minimality(0.0, 0.0), "another handwriting is never as near as one's own"
     assert min(found[constant].pixels, found[constant].features) > 0.9, (
         "black paper is farther than any handwriting"
     )
@@ -246,7 +246,7 @@ def test_minimality_of_a_random_real_image_is_a_half():
     real = images(400, seed=2)
     drawn, labels = images(400, seed=3)
     originals = images(400, seed=4)[0].roll(1, 0)
-    found = metrics.minimality(JUDGE, originals, drawn, labels, metrics.real_features(JUDGE, *real))
+    found = evaluation.minimality(JUDGE, originals, drawn, labels, evaluation.real_features(JUDGE, *real))
     for mean in (found.pixels, found.features):
         assert mean == pytest.approx(0.5, abs=0.05)
         assert mean.interval[1] - mean.interval[0] < 0.1
@@ -255,37 +255,37 @@ def test_minimality_of_a_random_real_image_is_a_half():
 def test_minimality_counts_by_hand():
     """One pixel: the original at 0, real images of class 1 at 0.2, 0.4, 0.6 and 0.8, and one of class 0."""
     at = torch.tensor([0.2, 0.4, 0.6, 0.8, 0.1]) * 2 - 1
-    real = metrics.real_features(JUDGE, at[:, None, None, None], torch.tensor([1, 1, 1, 1, 0]))
+    real = evaluation.real_features(JUDGE, at[:, None, None, None], torch.tensor([1, 1, 1, 1, 0]))
     x = torch.full((3, 1, 1, 1), -1.0)
     moved = torch.tensor([0.1, 0.5, 0.9])[:, None, None, None] * 2 - 1
     ones = torch.ones(3, dtype=torch.int64)
-    found = [metrics.minimality(JUDGE, x[:1], m[None], ones[:1], real) for m in moved]
-    assert found == [metrics.Minimality(share, share) for share in (0.0, 0.5, 1.0)]
-    assert metrics.minimality(JUDGE, x, moved, ones, real).pixels == 0.5
+    found = [evaluation.minimality(JUDGE, x[:1], m[None], ones[:1], real) for m in moved]
+    assert found == [evaluation.Minimality(share, share) for share in (0.0, 0.5, 1.0)]
+    assert evaluation.minimality(JUDGE, x, moved, ones, real).pixels == 0.5
     with pytest.raises(ValueError, match="no real image of class 3"):
-        metrics.minimality(JUDGE, x, moved, ones * 3, real)
+        evaluation.minimality(JUDGE, x, moved, ones * 3, real)
 
 
 # ---- all in one ----
 
 
 def test_the_report_agrees_with_the_single_measures(reference):
-    statistics = metrics.feature_statistics(JUDGE, images(40, seed=1)[0])
-    report = metrics.measure_axioms(noisy, JUDGE, X, Y, TARGET, reference, statistics, batch_size=7)
+    statistics = evaluation.feature_statistics(JUDGE, images(40, seed=1)[0])
+    report = evaluation.measure_axioms(noisy, JUDGE, X, Y, TARGET, reference, statistics, batch_size=7)
     there = torch.cat([noisy(*batch) for batch in zip(*(z.split(7) for z in (X, Y, TARGET)), strict=True)])
-    there = metrics.to_8bit(there)
+    there = evaluation.to_8bit(there)
     assert report.count == 24
-    assert report.effectiveness.value == metrics.effectiveness(JUDGE, there, TARGET).value == 1.0
-    assert report.composition == metrics.composition(noisy, X, Y, batch_size=7)
-    assert report.reversibility == metrics.reversibility(noisy, JUDGE, X, Y, TARGET, batch_size=7)
-    assert report.proximity == metrics.proximity(JUDGE, X, there, reference)
-    assert report.minimality == metrics.minimality(JUDGE, X, there, TARGET, reference)
-    assert report.fid == pytest.approx(metrics.feature_fid(JUDGE, statistics, there))
-    assert report.fid_originals == pytest.approx(metrics.feature_fid(JUDGE, statistics, X))
+    assert report.effectiveness.value == evaluation.effectiveness(JUDGE, there, TARGET).value == 1.0
+    assert report.composition == evaluation.composition(noisy, X, Y, batch_size=7)
+    assert report.reversibility == evaluation.reversibility(noisy, JUDGE, X, Y, TARGET, batch_size=7)
+    assert report.proximity == evaluation.proximity(JUDGE, X, there, reference)
+    assert report.minimality == evaluation.minimality(JUDGE, X, there, TARGET, reference)
+    assert report.fid == pytest.approx(evaluation.feature_fid(JUDGE, statistics, there))
+    assert report.fid_originals == pytest.approx(evaluation.feature_fid(JUDGE, statistics, X))
 
 
 def test_the_report_as_json(reference):
-    report = metrics.measure_axioms(brighter, JUDGE, X, Y, TARGET, reference)
+    report = evaluation.measure_axioms(brighter, JUDGE, X, Y, TARGET, reference)
     found = json.loads(json.dumps(report.as_json(), allow_nan=False))
     assert found["num_images"] == 24 and found["feature_fid"] is None
     assert found["effectiveness"]["right"] == 24 and found["effectiveness"]["matrix"][0] == [None, 1, 1, 1]
@@ -293,7 +293,7 @@ def test_the_report_as_json(reference):
     assert found["reversibility"]["error"]["value"] == pytest.approx(4 / 255, abs=1e-5)
     low, high = found["proximity"]["l1"]["interval_95"]
     assert low <= found["proximity"]["l1"]["value"] <= high
-    one = metrics.measure_axioms(swap, JUDGE, X[:1], Y[:1], TARGET[:1], times=())
+    one = evaluation.measure_axioms(swap, JUDGE, X[:1], Y[:1], TARGET[:1], times=())
     found = json.loads(json.dumps(one.as_json(), allow_nan=False))
     assert found["proximity"]["l1"]["interval_95"] is None and found["minimality"] is None
     assert found["composition"] == {}
@@ -308,33 +308,33 @@ def test_images_go_in_batches_and_progress_is_told():
 
     x, y = X.repeat(10, 1, 1, 1), Y.repeat(10)
     tell = lambda done, total: told.append((done, total))  # noqa: E731
-    metrics.measure_axioms(counted, JUDGE, x, y, y, times=(3, 1), progress=tell)
+    evaluation.measure_axioms(counted, JUDGE, x, y, y, times=(3, 1), progress=tell)
     assert max(sizes) == AT_ONCE and sum(sizes) == 240 * 5
     assert told == sorted(told) and len(told) == len(sizes) and told[-1] == (1200, 1200)
     sizes.clear()
-    metrics.composition(counted, x, y, (2,), batch_size=240)
+    evaluation.composition(counted, x, y, (2,), batch_size=240)
     assert sizes == [240, 240]
 
 
 def test_a_mean_is_a_number_that_knows_its_interval():
     values = torch.randn(4000, generator=torch.Generator().manual_seed(0)) * 3 + 5
-    mean = metrics.Mean.of(values)
+    mean = evaluation.Mean.of(values)
     assert isinstance(mean, float) and mean == pytest.approx(float(values.mean())) and mean.total == 4000
     half = 1.96 * 3 / 4000**0.5
     assert mean.interval == pytest.approx((mean - half, mean + half), rel=0.01)
-    assert math.isnan(metrics.Mean.of(values[:1]).interval[0])
+    assert math.isnan(evaluation.Mean.of(values[:1]).interval[0])
 
 
 def test_what_is_refused():
     with pytest.raises(ValueError, match="no images"):
-        metrics.composition(identity, X[:0], Y[:0])
+        evaluation.composition(identity, X[:0], Y[:0])
     with pytest.raises(ValueError, match="3 labels for 24 images"):
-        metrics.measure_axioms(identity, JUDGE, X, Y, TARGET[:3])
+        evaluation.measure_axioms(identity, JUDGE, X, Y, TARGET[:3])
     with pytest.raises(ValueError, match=r"at least 1, got \[0, 10\]"):
-        metrics.composition(identity, X, Y, (0, 10))
+        evaluation.composition(identity, X, Y, (0, 10))
     with pytest.raises(ValueError, match=r"must keep the shape \[24, 1, 4, 4\], it returned \[24, 1, 2, 4\]"):
-        metrics.composition(lambda x, source, target: x[:, :, :2], X, Y)
+        evaluation.composition(lambda x, source, target: x[:, :, :2], X, Y)
     with pytest.raises(ValueError, match="not finite"):
-        metrics.composition(lambda x, source, target: x / 0, X, Y)
+        evaluation.composition(lambda x, source, target: x / 0, X, Y)
     with pytest.raises(ValueError, match="must have one shape"):
-        metrics.proximity(JUDGE, X, X[:3])
+        evaluation.proximity(JUDGE, X, X[:3])

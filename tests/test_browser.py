@@ -39,9 +39,9 @@ START, NOISE, UNET, GRIDS, LESSON_11, LESSON_12 = (
 pytestmark = MARKS
 
 PANELS = (
-    "from lessons_lib.widgets import DigitGenerator\npanel = DigitGenerator()\npanel",
+    "from classroom.panels import DigitGenerator\npanel = DigitGenerator()\npanel",
     "simple = DigitGenerator(simple=True, digit=3)\nsimple",
-    "from lessons_lib.widgets import ModelComparison\n"
+    "from classroom.panels import ModelComparison\n"
     'ModelComparison({"10 seconds": "mnist-denoiser", "shipped": "mnist-denoiser"}, steps=5)',
 )
 
@@ -216,11 +216,11 @@ def test_feature_maps_by_keyboard(lab, page):
 
 
 STEERING = (
-    "from lessons_lib import widgets\n"
+    "from classroom import panels\n"
     'ways = {"noise-aware": {"guidance": "classifier"}, "classifier-free": {"guidance": "cfg"}}\n'
-    'widgets.MethodComparison(ways, digit=6, samples=3, spacing="logsnr", interval=True)',
-    "widgets.GradientOverlay(digit=3)",
-    "widgets.SamplerRace(digit=8, guidance_scale=1.0)",
+    'panels.MethodComparison(ways, digit=6, samples=3, spacing="logsnr", interval=True)',
+    "panels.GradientOverlay(digit=3)",
+    "panels.SamplerRace(digit=8, guidance_scale=1.0)",
 )
 
 
@@ -248,9 +248,9 @@ def test_steering_panels_by_keyboard(lab, page):
 
 COLOUR = (
     "import torch\n"
-    "from lessons_lib import widgets\n"
-    "widgets.ScheduleExplorer(torch.linspace(-1, 1, 3072).view(1, 3, 32, 32))",
-    "widgets.ObjectGenerator(label=8, guidance_scale=3.0, steps=5, count=2)",
+    "from classroom import panels\n"
+    "panels.ScheduleExplorer(torch.linspace(-1, 1, 3072).view(1, 3, 32, 32))",
+    "panels.ObjectGenerator(label=8, guidance_scale=3.0, steps=5, count=2)",
 )
 
 

@@ -21,18 +21,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lessons_lib import (
-    checks,
-    counterfactuals,
-    guidance,
-    metrics,
-    recipes,
-    samplers,
-    schedules,
-    toy,
-    unet,
-)
-from lessons_lib.checks import (
+from classroom import checks
+from classroom.checks import (
     judging,
     lesson01,
     lesson02,
@@ -48,6 +38,7 @@ from lessons_lib.checks import (
     running,
     store,
 )
+from lessons_lib import counterfactuals, evaluation, guidance, recipes, samplers, schedules, toy, unet
 from lessons_lib.schedules import q_sample
 
 EXERCISES = list(checks.EXERCISES.values())
@@ -1272,7 +1263,7 @@ class Tint(torch.nn.Linear):
 @answers("09.1")
 def test_right_error_of_09_is_the_metrics(function):
     x_0, source, target = lesson09._originals(lesson09.LABELS[0])
-    found = metrics.reversibility(lesson09.Intervention(), Tint(60, 3), x_0, source, target)
+    found = evaluation.reversibility(lesson09.Intervention(), Tint(60, 3), x_0, source, target)
     mine = function(lesson09.Intervention(), x_0, source, target)
     assert float(mine.mean()) == pytest.approx(float(found.error), abs=1e-3)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from lessons_lib import cli, data, metrics, recipes, weights
+from lessons_lib import cli, data, evaluation, recipes, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
@@ -385,7 +385,7 @@ def give_reference(here, count=240):
     model, _, card = weights.load_pretrained("./judge.safetensors")
     digits = data.load("digits", "train").subset(torch.arange(count))
     images = data.to_signed(digits.images)
-    reference = metrics.measure_reference(
+    reference = evaluation.measure_reference(
         model, images, digits.labels, 10, extractor=card["sha256"], source="mnist"
     )
     reference.save(here / "judge-reference.npz")
@@ -399,7 +399,7 @@ def test_json_is_all_that_is_printed(evaluate, here):
     result = json.loads(out)
     assert result["num_samples"] == 40 and "w=1, ddim, 2 steps" in result["settings"]
     counts = [result["accuracy"]["by_class"][str(k)]["total"] for k in range(10)]
-    assert counts == metrics.labels_by_frequency(reference.class_counts, 40).bincount().tolist()
+    assert counts == evaluation.labels_by_frequency(reference.class_counts, 40).bincount().tolist()
     low, high = result["accuracy"]["interval_95"]
     assert low <= result["accuracy"]["value"] <= high
     fid = result["fid"]
@@ -789,7 +789,7 @@ def test_shipped_weights_draw_what_was_asked(run, tmp_path, monkeypatch):
 def test_shipped_evaluator_reads_mnist():
     evaluator, _, _ = weights.load_pretrained("mnist-evaluator")
     test = data.load("mnist", "test").subset(torch.arange(1000))
-    found = metrics.accuracy(evaluator, data.to_signed(test.images), test.labels)
+    found = evaluation.accuracy(evaluator, data.to_signed(test.images), test.labels)
     assert found.overall.value >= 0.985
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from numeric import assert_close_by_scale
 
-from lessons_lib import cli, data, metrics, viz, weights
+from classroom import figures
+from lessons_lib import cli, data, evaluation, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.cli import axiom_sweep, axioms
 from lessons_lib.cli.evaluating import Judge
@@ -36,7 +37,7 @@ def tiny(tmp_path_factory):
     save_pretrained(folder / "judge.safetensors", Evaluator(EvaluatorConfig(widths=(32, 32))), None, {})
     judge, _, card = weights.load_pretrained(folder / "judge.safetensors")
     digits = data.load("digits", "train").subset(torch.arange(240))
-    metrics.measure_reference(
+    evaluation.measure_reference(
         judge, data.to_signed(digits.images), digits.labels, 10, extractor=card["sha256"], source="mnist"
     ).save(folder / "judge-reference.npz")
     return folder
@@ -110,7 +111,7 @@ def test_the_measures_are_those_of_the_request(run, tiny):
         source.tolist(), ((source + jump) % 10).tolist(), weights=tiny / "denoiser.safetensors",
         method="sdedit", depth=30, guidance_scale=2.0, steps=3,
     )  # fmt: skip
-    from lessons_lib.generation import counterfactual_images
+    from lessons_lib.pipeline import counterfactual_images
 
     drawn = in_8_bits(counterfactual_images(request, x_0))
     assert found["proximity"]["l1"]["value"] == pytest.approx(
@@ -329,7 +330,7 @@ def fake_row(method="ddim", scale="3.0", depth="999", **changes):
 def test_lines_go_along_the_scale_at_full_depth_and_along_the_depth_at_the_middle_scale():
     grid = [fake_row(scale=s, depth=d) for d in ("999", "400") for s in ("4.0", "1.0", "2.0")]
     noise = [fake_row("same-noise", s, "") for s in ("2.0", "1.0")]
-    found = viz.validity_lines(grid + noise)
+    found = figures.validity_lines(grid + noise)
     places = {k: [(row["guidance_scale"], row["depth"]) for row in rows] for k, rows in found.items()}
     assert places == {
         "ddim, w 1 to 4": [("1.0", "999"), ("2.0", "999"), ("4.0", "999")],
@@ -337,9 +338,9 @@ def test_lines_go_along_the_scale_at_full_depth_and_along_the_depth_at_the_middl
         "same-noise, w 1 to 2": [("1.0", ""), ("2.0", "")],
     }
     steered = fake_row(guidance="classifier", weights_sha256="a g b")
-    assert list(viz.validity_lines([fake_row(), steered])) == ["ddim, cfg, w 3", "ddim, classifier, s 3"]
+    assert list(figures.validity_lines([fake_row(), steered])) == ["ddim, cfg, w 3", "ddim, classifier, s 3"]
     more = [fake_row(), fake_row(seed="1")]
-    assert list(viz.validity_lines(more)) == ["ddim, seed 0, w 3", "ddim, seed 1, w 3"]
+    assert list(figures.validity_lines(more)) == ["ddim, seed 0, w 3", "ddim, seed 1, w 3"]
 
 
 def test_the_picture_labels_its_points_and_marks_the_best_corner(tmp_path):
@@ -347,13 +348,13 @@ def test_the_picture_labels_its_points_and_marks_the_best_corner(tmp_path):
     axiom_sweep.picture(rows).savefig(io.BytesIO())
     table = tmp_path / "table.csv"
     axiom_sweep.tables.write_rows(table, rows, tuple(rows[0]))
-    read = viz.read_table(table)  # numbers, as a lesson has them
-    fig, ax = viz.validity_proximity_figure(viz.validity_lines(read), read)
+    read = figures.read_table(table)  # numbers, as a lesson has them
+    fig, ax = figures.validity_proximity_figure(figures.validity_lines(read), read)
     assert fig.get_figwidth() == 8 and "L1" in ax.get_xlabel() and ax.get_ylabel() == "read as the target (%)"
     texts = [text.get_text() for text in ax.texts]
     # All these rows lie at one point: of the labels above it and of those below the first has its place.
     assert set(texts) == {"", "w 1", "t 400", "better"}
     apart = [fake_row(scale=s, depth="999") | {"l1": l1} for s, l1 in (("1.0", "0.05"), ("3.0", "0.1"))]
-    _, ax = viz.validity_proximity_figure(viz.validity_lines(apart))
+    _, ax = figures.validity_proximity_figure(figures.validity_lines(apart))
     assert {"w 1", "w 3"} <= {text.get_text() for text in ax.texts}
-    assert list(viz.validity_lines(read)) == ["ddim, w 1 to 3", "ddim, w 3, depth 400 to 999"]
+    assert list(figures.validity_lines(read)) == ["ddim, w 1 to 3", "ddim, w 3, depth 400 to 999"]

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from lessons_lib import cli, data, viz
+from lessons_lib import cli, data
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.images import to_pixels
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import save_pretrained
@@ -61,7 +62,7 @@ def test_png_shows_the_source_its_counterfactuals_and_what_changed(run, tmp_path
     pixels = iio.imread(tmp_path / "row.png")
     assert pixels.shape == (2 * (2 * 28 + 2), 2 * (3 * 28 + 2 * 2), 3)
     source, label = data.load("digits", "test")[3]
-    difference = pixels[:56, :56].astype(int) - viz.to_pixels(source, 2)
+    difference = pixels[:56, :56].astype(int) - to_pixels(source, 2)
     assert np.abs(difference).max() <= 8, "16 shades"
     assert (pixels[60:, :56] == 255).all(), "the source does not differ from itself"
     assert (pixels[60:, 60:116] != 255).any()

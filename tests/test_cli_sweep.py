@@ -7,7 +7,8 @@ import imageio.v3 as iio
 import pytest
 import torch
 
-from lessons_lib import cli, data, viz, weights
+from classroom import figures
+from lessons_lib import cli, data, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.cli import evaluating, sweeping
 from lessons_lib.schedules import NoiseSchedule
@@ -238,6 +239,6 @@ def test_a_line_is_named_by_what_tells_it_from_the_others():
 
 def test_the_picture_stands_gaps():
     rows = [fake_rows(), fake_rows(guidance_scale="2", fid="", fid_floor="", diversity="")]
-    fig, _ = viz.sweep_figure(sweeping.curves(rows))
+    fig, _ = figures.sweep_figure(sweeping.curves(rows))
     fig.savefig(io.BytesIO())
     assert [ax.get_ylabel() for ax in fig.axes] == ["read right (%)", "feature FID", "diversity"]

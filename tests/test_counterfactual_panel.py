@@ -10,23 +10,23 @@ import pytest
 import torch
 from panel_tools import done, text_of
 
+from classroom.panels import CounterfactualExplorer
+from classroom.panels.cells import cells_picture, sources_and, way_frames
+from classroom.panels.paths import cell_line, depth_options, paths_of, result_line
 from lessons_lib import data, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig
 from lessons_lib.counterfactuals import Abducted, abduct_ddim, in_8_bits
-from lessons_lib.generation import (
+from lessons_lib.pictures import sharpened
+from lessons_lib.pipeline import (
     CounterfactualRequest,
     abduction,
     counterfactual_images,
     counterfactuals,
     load_model,
 )
-from lessons_lib.pictures import sharpened
 from lessons_lib.samplers import ddim_invert
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
-from lessons_lib.widgets import CounterfactualExplorer
-from lessons_lib.widgets.cells import cells_picture, sources_and, way_frames
-from lessons_lib.widgets.paths import cell_line, depth_options, paths_of, result_line
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -491,7 +491,9 @@ def test_save_gif(make, tmp_path, monkeypatch):
 def test_gif_that_cannot_be_written(make, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     panel = make()
-    monkeypatch.setattr("lessons_lib.widgets.counterfactuals.Path.cwd", lambda: tmp_path / "file" / "folder")
+    monkeypatch.setattr(
+        "classroom.panels.counterfactual_explorer.Path.cwd", lambda: tmp_path / "file" / "folder"
+    )
     panel.save.click()
     assert "cannot be written" in text_of(done(panel))
 

@@ -8,16 +8,16 @@ import torch
 from numeric import SEED, assert_close_by_scale, seeded
 
 from lessons_lib import counterfactuals as cf
-from lessons_lib import metrics
+from lessons_lib import evaluation
 from lessons_lib.classifier import NoisyClassifier, NoisyClassifierConfig
-from lessons_lib.generation import (
+from lessons_lib.guidance import with_cfg
+from lessons_lib.pipeline import (
     CounterfactualRequest,
     check_counterfactual,
     counterfactual_defaults,
     counterfactual_images,
     counterfactuals,
 )
-from lessons_lib.guidance import with_cfg
 from lessons_lib.samplers import SampleNoise, ddim_invert, sample_ddim
 from lessons_lib.schedules import NoiseSchedule, spaced_timesteps
 from lessons_lib.toy import GaussianMixture
@@ -295,7 +295,7 @@ def images(count=2):
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("method", cf.METHODS)
 def test_a_request_is_the_library_by_hand(tiny, method):
-    from lessons_lib.generation import load_model
+    from lessons_lib.pipeline import load_model
 
     asked = request(tiny, method=method, guidance_scale=2.0, seed=5)
     steps = list(counterfactuals(asked, images()))
@@ -409,4 +409,4 @@ def test_images_and_weights_that_do_not_suit(tiny):
 
 def test_eight_bits_are_those_of_the_measures():
     images = torch.linspace(-1, 1, 1001).view(1, 1, 7, 143)
-    assert torch.equal(cf.in_8_bits(images), metrics.to_8bit(images))
+    assert torch.equal(cf.in_8_bits(images), evaluation.to_8bit(images))

@@ -7,13 +7,13 @@ import pytest
 import torch
 from panel_tools import done, text_of
 
+from classroom.panels import FeatureExplorer, NoiseExplorer, NoiseReader
+from classroom.panels.features import layers_of, look
+from classroom.panels.noise import curve_svg, noised
 from lessons_lib import data
 from lessons_lib.samplers import SampleNoise
 from lessons_lib.schedules import NoiseSchedule, predict_x0, q_sample
 from lessons_lib.unet import UNet, UNetConfig
-from lessons_lib.widgets import FeatureExplorer, NoiseExplorer, NoiseReader
-from lessons_lib.widgets.features import layers_of, look
-from lessons_lib.widgets.noise import curve_svg, noised
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

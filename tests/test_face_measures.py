@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from lessons_lib import metrics, viz
+from classroom import figures
+from lessons_lib import evaluation
 from lessons_lib.cli import face_measures, face_study
-from lessons_lib.metrics import quality
+from lessons_lib.evaluation import quality
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -45,7 +46,7 @@ TARGETS = torch.tensor([1, 1, 0, 0])
 
 
 def flips(before=BEFORE, after=AFTER, targets=TARGETS, place=0, names=NAMES):
-    return metrics.measure_flips(Channels(), before, after, names, place, targets)
+    return evaluation.measure_flips(Channels(), before, after, names, place, targets)
 
 
 # -- reading -------------------------------------------------------------------------------------------
@@ -53,27 +54,27 @@ def flips(before=BEFORE, after=AFTER, targets=TARGETS, place=0, names=NAMES):
 
 def test_attributes_are_read_a_batch_at_a_time():
     judge = Channels()
-    found = metrics.read_attributes(judge, BEFORE.double(), batch_size=3)
+    found = evaluation.read_attributes(judge, BEFORE.double(), batch_size=3)
     assert judge.sizes == [3, 1] and found.shape == (4, 3) and found.dtype == torch.float32
     torch.testing.assert_close(found[:, 0], torch.tensor([10.0, 20, 200, 220]) / 255)
 
 
 def test_one_half_is_yes():
-    share = metrics.share_of_yes(torch.tensor([0.5, 0.499999, 0.9, 0.0]))
+    share = evaluation.share_of_yes(torch.tensor([0.5, 0.499999, 0.9, 0.0]))
     assert (share.successes, share.total) == (2, 4)
     with pytest.raises(ValueError, match="There are no images to measure"):
-        metrics.share_of_yes(torch.zeros(0))
+        evaluation.share_of_yes(torch.zeros(0))
 
 
 def test_drift_by_hand():
     before, after = torch.tensor([0.1, 0.6, 0.8, 0.2]), torch.tensor([0.7, 0.4, 0.9, 0.3])
-    drift = metrics.Drift.of("Young", before, after)
+    drift = evaluation.Drift.of("Young", before, after)
     assert (drift.name, drift.before.successes, drift.after.successes) == ("Young", 2, 2)
     assert (drift.changed.successes, drift.changed.total) == (2, 4)
     assert drift.mean == pytest.approx(0.15) and drift.mean.total == 4
     half = 1.959964 * float(torch.tensor([0.6, -0.2, 0.1, 0.1]).std()) / 2
     assert drift.mean.interval == pytest.approx((0.15 - half, 0.15 + half), abs=1e-6)
-    none = metrics.Drift.of("Young", before, before)
+    none = evaluation.Drift.of("Young", before, before)
     assert none.mean == 0 and none.changed.successes == 0
 
 
@@ -155,8 +156,8 @@ def test_a_reference_from_features_is_that_of_the_images():
     pictures = torch.randn(36, 3, 4, 6, generator=torch.Generator().manual_seed(0))
     labels, facts = torch.arange(36) % 2, {"extractor": "sha", "source": "celeba"}
     judge = Channels()
-    one = metrics.measure_reference(judge, pictures, labels, 2, **facts)
-    two = metrics.reference_of(metrics.features(judge, pictures), labels, 2, **facts)
+    one = evaluation.measure_reference(judge, pictures, labels, 2, **facts)
+    two = evaluation.reference_of(evaluation.features(judge, pictures), labels, 2, **facts)
     assert (one.floor_count, one.statistics.count) == (two.floor_count, two.statistics.count) == (6, 30)
     assert one.floor == two.floor and torch.equal(one.spread, two.spread)
     assert torch.equal(one.statistics.covariance, two.statistics.covariance)
@@ -166,7 +167,7 @@ def test_a_reference_from_features_is_that_of_the_images():
     buffer.seek(0)
     assert quality.Reference.load(buffer).floor == two.floor
     with pytest.raises(ValueError, match="at least 2 images"):
-        metrics.reference_of(metrics.features(judge, pictures[:6]), labels[:6], 2, **facts)
+        evaluation.reference_of(evaluation.features(judge, pictures[:6]), labels[:6], 2, **facts)
 
 
 # -- telling ---------------------------------------------------------------------------------------------
@@ -209,7 +210,7 @@ def drawn(fig):
 def test_the_drift_figure_shows_the_largest_of_the_first_series():
     yes = drifts(Young=0.05, Wearing_Hat=-0.3, Male=0.1)
     no = drifts(Male=-0.2, Young=0.4, Wearing_Hat=0.0)
-    fig, ax = viz.drift_figure({"to yes": yes, "to no": no}, count=2, title="What else changed")
+    fig, ax = figures.drift_figure({"to yes": yes, "to no": no}, count=2, title="What else changed")
     drawn(fig)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["Male", "Wearing Hat"], (
         "the largest on top"
@@ -225,8 +226,8 @@ def test_the_drift_figure_shows_the_largest_of_the_first_series():
 
 def test_the_drift_figure_of_one_image_and_of_many_series():
     alone = {"Male": {"mean": 0.1, "interval_95": None}, "Young": {"mean": 0.0}}
-    drawn(viz.drift_figure({"one": alone})[0])
-    fig, ax = viz.drift_figure({str(k): drifts(Male=0.1) for k in range(5)})
+    drawn(figures.drift_figure({"one": alone})[0])
+    fig, ax = figures.drift_figure({str(k): drifts(Male=0.1) for k in range(5)})
     drawn(fig)
     assert len(ax.get_legend().get_texts()) == 5
 
@@ -246,7 +247,7 @@ def test_the_sweep_figure_has_a_line_a_depth_with_its_scales_in_order():
         for d in ("700", "500")
         for s, f in (("10.0", "1.0"), ("2.0", "0.25"), ("0.0", "0.0"))
     ]
-    fig, axes = viz.face_sweep_figure(rows)
+    fig, axes = figures.face_sweep_figure(rows)
     drawn(fig)
     assert labels(axes[0]) == labels(axes[1]) == ["depth 500", "depth 700"]
     for ax, x in zip(axes, (0.1, 3.0), strict=True):
@@ -258,16 +259,16 @@ def test_the_sweep_figure_has_a_line_a_depth_with_its_scales_in_order():
 
 def test_the_sweep_figure_takes_numbers_one_row_and_many_lines():
     one = [row(guidance_scale=1.5, depth=20.0, flipped=0.5, l1=0.1, mean_drift=0.2)]
-    assert labels(viz.face_sweep_figure(one)[1][0]) == ["depth 20"]
+    assert labels(figures.face_sweep_figure(one)[1][0]) == ["depth 20"]
     many = [row(depth=str(100 * k)) for k in range(1, 8)]
-    fig, axes = viz.face_sweep_figure(many)
+    fig, axes = figures.face_sweep_figure(many)
     drawn(fig)
     assert len(labels(axes[0])) == 7
 
 
 def test_attributes_in_one_table_are_lines_of_their_own():
     rows = [row(attribute=name, guidance_scale=s) for s in ("1", "2") for name in ("Smiling", "Male")]
-    fig, axes = viz.face_sweep_figure(rows)
+    fig, axes = figures.face_sweep_figure(rows)
     drawn(fig)
     assert labels(axes[0]) == ["Male, depth 500", "Smiling, depth 500"]
     assert all(len(line.get_ydata()) == 2 for line in axes[0].get_lines())
@@ -278,7 +279,7 @@ def test_association_figure_names_the_far_dots_and_keeps_all():
         {"Male": -14.0, "Young": 1.0, "Big_Nose": 9.0},
         {"Male": -40.0, "Young": 2.0, "Big_Nose": 3.0},
     )
-    _, ax = viz.association_figure(gaps, drifts)
+    _, ax = figures.association_figure(gaps, drifts)
     dots = next(line for line in ax.lines if len(line.get_xdata()) == 3)
     assert list(dots.get_xdata()) == list(gaps.values()) and list(dots.get_ydata()) == list(drifts.values())
     assert [text.get_text() for text in ax.texts] == ["Male"]

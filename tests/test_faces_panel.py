@@ -10,9 +10,13 @@ import pytest
 import torch
 from panel_tools import done, text_of
 
-from lessons_lib import data, viz, weights
+from classroom.panels import FacePanel
+from classroom.panels.facerows import GAIN, change_maps, file_stem, side_for, way_frames
+from classroom.panels.pairs import Wish, choices, result_line, side_line
+from lessons_lib import data, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
-from lessons_lib.generation import (
+from lessons_lib.images import difference_maps, to_pixels
+from lessons_lib.pipeline import (
     CounterfactualRequest,
     GenerationRequest,
     counterfactual_images,
@@ -21,9 +25,6 @@ from lessons_lib.generation import (
 )
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
-from lessons_lib.widgets import FacePanel
-from lessons_lib.widgets.facerows import GAIN, change_maps, file_stem, side_for, way_frames
-from lessons_lib.widgets.pairs import Wish, choices, result_line, side_line
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -263,12 +264,12 @@ def test_what_changed(given):
         before=pairs.before / 10,
         drawing=dataclasses.replace(pairs.drawing, images=pairs.after / 10),
     )
-    white = viz.difference_maps(pairs.before, pairs.before)
-    plain = viz.difference_maps(fainter.after, fainter.before)
+    white = difference_maps(pairs.before, pairs.before)
+    plain = difference_maps(fainter.after, fainter.before)
     torch.testing.assert_close(change_maps(fainter) - white, GAIN * (plain - white))
     assert maps.min() >= -1 and maps.max() <= 1
     content = re.search(r"base64,([^\"]+)", panel.changes.value)[1]
-    assert (iio.imread(base64.b64decode(content)) == viz.to_pixels(maps[0])).all()
+    assert (iio.imread(base64.b64decode(content)) == to_pixels(maps[0])).all()
     assert panel.changes.value.count(", what changed") == 4
 
 
@@ -325,7 +326,7 @@ def test_gif(given, faces, tmp_path, monkeypatch):
 def test_gif_that_cannot_be_written(given, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     panel = done(FacePanel(**given, count=1))
-    monkeypatch.setattr("lessons_lib.widgets.faces.Path.cwd", lambda: tmp_path / "file" / "folder")
+    monkeypatch.setattr("classroom.panels.face_panel.Path.cwd", lambda: tmp_path / "file" / "folder")
     panel.save.click()
     assert "cannot be written" in text_of(done(panel))
 

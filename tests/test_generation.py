@@ -5,9 +5,9 @@ import pytest
 import torch
 from numeric import SEED, assert_close_by_scale
 
-from lessons_lib import generation
+from lessons_lib import pipeline
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
-from lessons_lib.generation import (
+from lessons_lib.pipeline import (
     GenerationRequest,
     generate,
     generate_images,
@@ -267,7 +267,7 @@ def test_a_steered_step_is_guidance_as_the_lessons_write_it(denoiser, guide, gui
             (0, 2), denoiser, guidance, guidance_scale=4.0, classifier=guide, sampler="ddim", steps=4
         )
     )
-    x_T = generation.starting_noise(network, request)[1]
+    x_T = pipeline.starting_noise(network, request)[1]
     y, classifier, base = torch.tensor([0, 2]), load_model(guide)[0], unconditional(network)
     by_x0 = guidance == "classifier-x0"
     log_prob = x0_log_prob(classifier, base, schedule, y) if by_x0 else class_log_prob(classifier, y)
@@ -284,7 +284,7 @@ def test_the_scale_of_a_classifier_comes_from_its_own_card(denoiser, guide, read
         GenerationRequest((0,), denoiser, "classifier-x0", classifier=reader)
     ).guidance_scale == (1.0)
     assert with_defaults(GenerationRequest((0,), denoiser)).classifier is None
-    monkeypatch.setattr(generation.drawing, "CLASSIFIER", str(guide))
+    monkeypatch.setattr(pipeline.drawing, "CLASSIFIER", str(guide))
     assert with_defaults(GenerationRequest((0,), denoiser, "classifier")).classifier == str(guide)
     mine = tmp_path / "mine.safetensors"
     network, schedule, card = load_model(denoiser)
@@ -353,29 +353,29 @@ def steered(denoiser, classifier, guidance="classifier", **options):
 )
 def test_a_classifier_that_does_not_suit_is_refused(denoiser, tmp_path, schedule, config, message):
     path = make_classifier(tmp_path / "other.safetensors", schedule, **config)
-    for ask in (lambda request: next(generate(request)), generation.check_request):
+    for ask in (lambda request: next(generate(request)), pipeline.check_request):
         with pytest.raises(ValueError, match=message):
             ask(steered(denoiser, path))
     if not config:  # told t = 0 it reads estimates, which no schedule noises
-        assert generation.check_request(steered(denoiser, path, "classifier-x0")) == 3
+        assert pipeline.check_request(steered(denoiser, path, "classifier-x0")) == 3
 
 
 def test_weights_that_cannot_steer_are_refused(denoiser, reader, guide):
     with pytest.raises(WeightsError, match="no classifier: they cannot steer"):
-        generation.check_request(steered(denoiser, denoiser))
+        pipeline.check_request(steered(denoiser, denoiser))
     with pytest.raises(WeightsError, match="reads clean images only"):
-        generation.check_request(steered(denoiser, reader))
+        pipeline.check_request(steered(denoiser, reader))
     with pytest.raises(WeightsError, match="There are no weights 'nobody'"):
-        generation.check_request(steered(denoiser, "nobody"))
+        pipeline.check_request(steered(denoiser, "nobody"))
     with pytest.raises(WeightsError, match="no denoiser"):
-        generation.check_request(steered(guide, guide))
-    assert generation.check_request(steered(denoiser, reader, "classifier-x0")) == 3
+        pipeline.check_request(steered(guide, guide))
+    assert pipeline.check_request(steered(denoiser, reader, "classifier-x0")) == 3
 
 
 @pytest.mark.parametrize("interval", [(50, 100), (-1, 5), (9, 3)])
 def test_an_interval_outside_the_schedule_is_refused(denoiser, guide, interval):
     with pytest.raises(ValueError, match="0 <= t_low <= t_high <= 99"):
-        generation.check_request(steered(denoiser, guide, interval=interval))
+        pipeline.check_request(steered(denoiser, guide, interval=interval))
 
 
 def test_a_denoiser_without_labels_draws_the_classifiers(guide, tmp_path):
@@ -384,7 +384,7 @@ def test_a_denoiser_without_labels_draws_the_classifiers(guide, tmp_path):
         tmp_path / "u.safetensors",
     )
     save_pretrained(path, network, NoiseSchedule.linear(100), {})
-    assert generation.check_request(steered(path, guide)) == 3
+    assert pipeline.check_request(steered(path, guide)) == 3
     assert images(path, (0, 2), guidance="classifier", classifier=guide, steps=2).shape == (2, 1, 8, 8)
     with pytest.raises(ValueError, match="Unknown label 3: choose from 0 to 2"):
         images(path, (3,), guidance="classifier", classifier=guide, steps=2)
@@ -428,10 +428,10 @@ def test_dpmpp_2m_is_spaced_by_log_snr(denoiser):
 
 
 def test_every_sampler_guidance_and_spacing_that_is_named_draws(denoiser, guide):
-    for sampler in generation.SAMPLERS:
-        for guidance in generation.GUIDANCES:
-            classifier = guide if guidance in generation.BY_CLASSIFIER else None
+    for sampler in pipeline.SAMPLERS:
+        for guidance in pipeline.GUIDANCES:
+            classifier = guide if guidance in pipeline.BY_CLASSIFIER else None
             options = {"sampler": sampler, "guidance": guidance, "classifier": classifier, "steps": 2}
             assert images(denoiser, **options).isfinite().all()
-    for spacing in generation.SPACINGS:
+    for spacing in pipeline.SPACINGS:
         assert images(denoiser, spacing=spacing, steps=2).isfinite().all()

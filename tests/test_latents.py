@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import latents, recipe_bakeoff
 from lessons_lib.data import ATTRIBUTES, ImageSet, to_signed
-from lessons_lib.generation import GenerationRequest
+from lessons_lib.pipeline import GenerationRequest
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet
 from lessons_lib.weights import WeightsError

@@ -8,16 +8,16 @@ import pytest
 import torch
 from panel_tools import done, text_of
 
+from classroom.panels import InterventionMeter
+from classroom.panels.measured import NAMES, Setting, batch_of, row_html, side_for, with_targets
+from classroom.panels.plane import Dot, plane_svg, plane_text
 from lessons_lib import weights as store
 from lessons_lib.classifier import Evaluator, EvaluatorConfig
-from lessons_lib.generation import CounterfactualRequest, counterfactual_images
-from lessons_lib.metrics import Share, composition, effectiveness, proximity, reversibility, to_8bit
+from lessons_lib.evaluation import Share, composition, effectiveness, proximity, reversibility, to_8bit
+from lessons_lib.pipeline import CounterfactualRequest, counterfactual_images
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import load_pretrained
-from lessons_lib.widgets import InterventionMeter
-from lessons_lib.widgets.measured import NAMES, Setting, batch_of, row_html, side_for, with_targets
-from lessons_lib.widgets.plane import Dot, plane_svg, plane_text
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,7 +9,7 @@ import pytest
 import refresh_notebooks
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from lessons_lib import checks
+from classroom import checks
 
 LESSONS = {path.stem: path for path in tools.lessons()}
 ALL = {tools.name_of(path): path for path in tools.all_notebooks()}
@@ -152,7 +152,7 @@ def small_lesson():
         ),
         markdown("> **You may think** so.", "misconception"),
         code("assert 1 < 2"),
-        code('viz.show_figure(fig, alt="a", caption="b")', "picture", free, outputs=[picture()]),
+        code('figures.show_figure(fig, alt="a", caption="b")', "picture", free, outputs=[picture()]),
         code("panel", "widget", free, outputs=[picture()]),
         code("assert 0.97 <= 0.98", "measure"),
         markdown("### Exercise 03.1 (5 minutes): repair"),
@@ -298,7 +298,7 @@ BROKEN_HYGIENE = {
     ],
     "alt text": [
         lambda nb: find(nb, "picture").update(outputs=[new_output("display_data", PNG)]),
-        lambda nb: find(nb, "picture").update(source='viz.show_figure(fig, alt="a")'),
+        lambda nb: find(nb, "picture").update(source='figures.show_figure(fig, alt="a")'),
         lambda nb: nb.cells[3].update(source="![](x.png)".replace("x.png", "https://example.org/x.png")),
         lambda nb: nb.cells[3].update(source='<img src="https://example.org/x.png">'),
     ],

@@ -11,14 +11,9 @@ import torch
 from numeric import SEED
 from panel_tools import done, text_of
 
-from lessons_lib import data, viz, weights
-from lessons_lib.classifier import Evaluator, EvaluatorConfig
-from lessons_lib.generation import GenerationRequest, generate_images
-from lessons_lib.samplers import SampleNoise
-from lessons_lib.schedules import NoiseSchedule, q_sample
-from lessons_lib.unet import UNet, UNetConfig
-from lessons_lib.widgets import ObjectGenerator, ScheduleExplorer
-from lessons_lib.widgets.gallery import (
+from classroom import figures
+from classroom.panels import ObjectGenerator, ScheduleExplorer
+from classroom.panels.gallery import (
     Reader,
     file_stem,
     gallery_frames,
@@ -27,7 +22,13 @@ from lessons_lib.widgets.gallery import (
     suited_reader,
     texts_read,
 )
-from lessons_lib.widgets.snr import Mixture, curves_svg, place
+from classroom.panels.snr import Mixture, curves_svg, place
+from lessons_lib import data, weights
+from lessons_lib.classifier import Evaluator, EvaluatorConfig
+from lessons_lib.pipeline import GenerationRequest, generate_images
+from lessons_lib.samplers import SampleNoise
+from lessons_lib.schedules import NoiseSchedule, q_sample
+from lessons_lib.unet import UNet, UNetConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -186,7 +187,7 @@ def test_gif_of_what_was_asked_for_last(names, tmp_path, monkeypatch):
 def test_gif_that_cannot_be_written(names, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     panel = done(ObjectGenerator(**names, count=1))
-    monkeypatch.setattr("lessons_lib.widgets.objects.Path.cwd", lambda: tmp_path / "file" / "folder")
+    monkeypatch.setattr("classroom.panels.objects.Path.cwd", lambda: tmp_path / "file" / "folder")
     panel.save.click()
     assert "cannot be written" in text_of(done(panel))
 
@@ -386,7 +387,7 @@ def test_own_schedules_by_name_even_with_another_T(image):
 def test_curves_are_drawn_once_and_the_marker_moves():
     schedules = {name: NoiseSchedule.by_name(name) for name in ("linear", "cosine")}
     first, last = (curves_svg(schedules, t, 1000) for t in (0, 999))
-    assert first.count("<polyline") == 2 and 'role="img"' in first and viz.BLUE in first
+    assert first.count("<polyline") == 2 and 'role="img"' in first and figures.BLUE in first
     assert "log-SNR against t/T; at t = 0: linear 9.21" in first
     lines = [re.findall("<polyline[^>]*>", svg) for svg in (first, last)]
     assert lines[0] == lines[1]

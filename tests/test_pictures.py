@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from lessons_lib import data, pictures
-from lessons_lib.generation import load_model
 from lessons_lib.guidance import conditional
+from lessons_lib.pipeline import load_model
 from lessons_lib.samplers import ddim_invert, sample_ddim
 from lessons_lib.schedules import spaced_timesteps
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 from panel_tools import done, text_of
 
+from classroom.panels import GradientOverlay
+from classroom.panels.pull import CLASSIFIERS, Pull, overlay, pull_line, pull_on_estimate
 from lessons_lib import data, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
-from lessons_lib.generation import GenerationRequest, generate_images, load_model
 from lessons_lib.guidance import class_log_prob, unconditional, with_classifier
+from lessons_lib.pipeline import GenerationRequest, generate_images, load_model
 from lessons_lib.samplers import SampleNoise, timesteps_for
 from lessons_lib.schedules import NoiseSchedule, predict_x0, q_sample
 from lessons_lib.unet import UNet, UNetConfig
-from lessons_lib.widgets import GradientOverlay
-from lessons_lib.widgets.pull import CLASSIFIERS, Pull, overlay, pull_line, pull_on_estimate
 
 TINY = UNetConfig(
     image_size=8, in_channels=1, base_channels=32, channel_mults=(1,), attention_levels=(), num_classes=10

@@ -8,15 +8,15 @@ import pytest
 import torch
 from panel_tools import done, text_of
 
+from classroom.panels import SamplerRace
+from classroom.panels.lanes import Runner, apart, rounds, runner_for, summary
+from classroom.panels.race import LANES
 from lessons_lib import weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig
-from lessons_lib.generation import GenerationRequest, generate_images, load_model, starting_noise
+from lessons_lib.pipeline import GenerationRequest, generate_images, load_model, starting_noise
 from lessons_lib.samplers import Step, sample_ddim
 from lessons_lib.schedules import NoiseSchedule, spaced_timesteps_logsnr
 from lessons_lib.unet import UNet, UNetConfig
-from lessons_lib.widgets import SamplerRace
-from lessons_lib.widgets.lanes import Runner, apart, rounds, runner_for, summary
-from lessons_lib.widgets.race import LANES
 
 TINY = UNetConfig(
     image_size=8, in_channels=1, base_channels=32, channel_mults=(1,), attention_levels=(), num_classes=10

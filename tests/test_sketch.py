@@ -15,13 +15,13 @@ import torch
 from panel_tools import done, text_of
 from PIL import Image, ImageDraw
 
+from classroom.panels import DrawnCounterfactuals, sketch
+from classroom.panels.digit_drawing import read
+from classroom.panels.pad import DrawingPad, Marks
 from lessons_lib import data, pictures
-from lessons_lib.generation import CounterfactualRequest, counterfactual_images
+from lessons_lib.pipeline import CounterfactualRequest, counterfactual_images
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
-from lessons_lib.widgets import DrawnCounterfactuals, sketch
-from lessons_lib.widgets.drawing import read
-from lessons_lib.widgets.pad import DrawingPad, Marks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -154,7 +154,7 @@ def test_what_a_finger_says():
 def test_a_stroke_whose_end_was_lost_is_not_waited_for(monkeypatch):
     pad = DrawingPad(lambda: None)
     pad.begin(10, 10)
-    monkeypatch.setattr("lessons_lib.widgets.pad.FORGOTTEN", 0.0)
+    monkeypatch.setattr("classroom.panels.pad.FORGOTTEN", 0.0)
     assert not pad.drawing
 
 

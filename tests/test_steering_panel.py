@@ -9,13 +9,13 @@ import pytest
 import torch
 from panel_tools import done, text_of
 
+from classroom.panels import MethodComparison, draw_digit
+from classroom.panels.same_noise_rows import moment_of, row_frames, share_of, side_for
 from lessons_lib import weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
-from lessons_lib.generation import GenerationRequest
+from lessons_lib.pipeline import GenerationRequest
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
-from lessons_lib.widgets import MethodComparison, draw_digit
-from lessons_lib.widgets.rows import moment_of, row_frames, share_of, side_for
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -375,7 +375,7 @@ def test_gif_of_what_was_asked_for_last(make, tmp_path, monkeypatch):
 def test_gif_that_cannot_be_written(make, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     panel = make()
-    monkeypatch.setattr("lessons_lib.widgets.steering.Path.cwd", lambda: tmp_path / "file" / "folder")
+    monkeypatch.setattr("classroom.panels.steering.Path.cwd", lambda: tmp_path / "file" / "folder")
     panel.save.click()
     assert "cannot be written" in text_of(done(panel))
 

@@ -14,17 +14,18 @@ import pytest
 import torch
 from panel_tools import done, text_of
 
-from lessons_lib import viz, weights
+from classroom.panels import DigitGenerator, ModelComparison, Panel, draw_digit
+from classroom.panels.panel import PATIENCE, sentence
+from lessons_lib import weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig
 from lessons_lib.data import DataError
 from lessons_lib.files import WriteError
-from lessons_lib.generation import GenerationRequest
+from lessons_lib.images import to_grid, to_pixels
+from lessons_lib.pipeline import GenerationRequest
 from lessons_lib.samplers import Step, sample_ddim
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import WeightsError
-from lessons_lib.widgets import DigitGenerator, ModelComparison, Panel, draw_digit
-from lessons_lib.widgets.panel import PATIENCE, sentence
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = UNetConfig(
@@ -103,7 +104,7 @@ def test_one_worker_off_the_main_thread():
 
 
 def test_an_idle_worker_ends_and_a_later_request_starts_another(monkeypatch):
-    monkeypatch.setattr("lessons_lib.widgets.panel.LINGER", 0.05)
+    monkeypatch.setattr("classroom.panels.panel.LINGER", 0.05)
     panel = SlowPanel(0)
     for n in (1, 2):
         panel.number(n)
@@ -131,7 +132,7 @@ def test_progress_bar_appears_only_for_what_takes_long(monkeypatch, with_steps):
     panel, seen = SlowPanel(0.6), []
     panel.progress.layout.observe(lambda change: seen.append(change["new"]), "visibility")
     for patience, expected in ((60, []), (0.1, ["visible", "hidden"])):
-        monkeypatch.setattr("lessons_lib.widgets.panel.PATIENCE", patience)
+        monkeypatch.setattr("classroom.panels.panel.PATIENCE", patience)
         if with_steps:
             panel.number(1)
         else:
@@ -214,7 +215,7 @@ def test_draw_digit_without_a_card_has_defaults(model):
 
 def test_first_picture_needs_no_slow_import(names):
     paths = f"{str(names['weights'])!r}, evaluator={str(names['evaluator'])!r}"
-    code = "import sys\nfrom lessons_lib.widgets import DigitGenerator\n"
+    code = "import sys\nfrom classroom.panels import DigitGenerator\n"
     code += f"panel = DigitGenerator({paths})\npanel.wait(300)\nassert panel.drawing, panel.status.value\n"
     code += "print({'torchvision', 'matplotlib', 'accelerate', 'sklearn'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
@@ -223,7 +224,7 @@ def test_first_picture_needs_no_slow_import(names):
 
 def test_pixels_of_one_image_are_those_of_the_grid():
     image = torch.rand(1, 1, 5, 7) * 3 - 1.5
-    assert (viz.to_pixels(image[0], scale=3) == viz.to_grid(image, scale=3)).all()
+    assert (to_pixels(image[0], scale=3) == to_grid(image, scale=3)).all()
 
 
 def test_missing_evaluator_still_draws(names, tmp_path):
@@ -438,7 +439,7 @@ def test_gif_of_what_was_asked_for_last(names, tmp_path, monkeypatch):
 def test_gif_that_cannot_be_written(names, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     panel = done(DigitGenerator(**names))
-    monkeypatch.setattr("lessons_lib.widgets.digits.Path.cwd", lambda: tmp_path / "file" / "folder")
+    monkeypatch.setattr("classroom.panels.digits.Path.cwd", lambda: tmp_path / "file" / "folder")
     panel.save.click()
     assert "cannot be written" in text_of(done(panel))
     panel.digit.value = 1

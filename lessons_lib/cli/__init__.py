@@ -1,4 +1,4 @@
-"""The command line: python -m lessons_lib train | sample | evaluate | counterfactual | check | check-machine
+"""The command line: python -m lessons_lib train | sample | evaluate | counterfactual | check-machine
 
 Here are the commands, and the one place that turns a user's error into a sentence. What a command does stands
 in the module of its name, loaded only when it runs: torch takes seconds to load, and --help should not.
@@ -247,18 +247,6 @@ def draw_counterfactual(
     command.run(
         picture, target_class, wanted, command.Outputs(out, output_dir, json), evaluator_weights, device
     )
-
-
-@app.command()
-def check(notebooks: o.Notebooks, json: o.Json = False) -> None:
-    """Check the exercises in learners' notebooks: this RUNS THE CODE in them on your machine.
-
-    Each notebook runs in a fresh Python without changing it or your progress, a cell for 60 s at most.
-    The exit status is 0 if every exercise is right, 1 if some is not, 2 if a notebook cannot be checked.
-    """
-    from lessons_lib.cli import checking
-
-    raise typer.Exit(checking.run(notebooks, json))
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lessons_lib import metrics
+from lessons_lib import evaluation
 
 
 def named(result: dict) -> str:
@@ -41,7 +41,7 @@ def report(result: dict) -> str:
 
 
 def _share(found: dict) -> str:
-    return str(metrics.Share(found["right"], found["total"]))
+    return str(evaluation.Share(found["right"], found["total"]))
 
 
 def _matrix(found: dict) -> list[str]:

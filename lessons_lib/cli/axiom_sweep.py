@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 
-from lessons_lib import viz
 from lessons_lib.cli import tables
 from lessons_lib.cli.axiom_report import named
 from lessons_lib.cli.axioms import DATASET, Trial, check, command_of, fields, measure
 from lessons_lib.cli.evaluating import Judge, tell_if_circular
 from lessons_lib.counterfactuals import METHODS
-from lessons_lib.generation import CounterfactualRequest
+from lessons_lib.evaluation.curves import validity_lines, validity_proximity_figure
+from lessons_lib.pipeline import CounterfactualRequest
 
 SCALES = "1,2,3,4"
 DEPTHS = "400,600,800,999"
@@ -52,7 +52,7 @@ def run(given: dict) -> None:
 
 def picture(rows: list[tables.Row]):
     """The figure of a table."""
-    return viz.validity_proximity_figure(viz.validity_lines(rows), rows)[0]
+    return validity_proximity_figure(validity_lines(rows), rows)[0]
 
 
 def _settings(given: dict) -> list[tuple[str, float, int | None]]:

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lessons_lib import data, metrics, weights
+from lessons_lib import data, evaluation, weights
 from lessons_lib.cli import PROGRAM
 from lessons_lib.cli.axiom_report import report
 from lessons_lib.cli.common import progress_bar
 from lessons_lib.cli.evaluating import SOURCES, Judge, share_json, tell_if_circular
 from lessons_lib.cli.tables import check_in_place_of, option
 from lessons_lib.counterfactuals import in_8_bits
-from lessons_lib.generation import (
+from lessons_lib.pipeline import (
     CounterfactualRequest,
     check_counterfactual,
     counterfactual_defaults,
@@ -93,15 +93,17 @@ class Trial:
         return cls(judge, images, target, nulls, given["batch_size"])
 
     @functools.cached_property
-    def reference(self) -> metrics.Reference:
+    def reference(self) -> evaluation.Reference:
         """Of the feature FID."""
         return self.judge.reference()
 
     @functools.cached_property
-    def real(self) -> metrics.RealFeatures:
+    def real(self) -> evaluation.RealFeatures:
         """Of distances and minimality."""
         train = data.load(self.judge.dataset, "train")
-        return metrics.real_features(self.judge.model, *train.batch(torch.arange(len(train))[:REAL_IMAGES]))
+        return evaluation.real_features(
+            self.judge.model, *train.batch(torch.arange(len(train))[:REAL_IMAGES])
+        )
 
 
 def run(given: dict) -> None:
@@ -162,7 +164,7 @@ def check(judge: Judge, wanted: dict, scale: float | None) -> CounterfactualRequ
 
 
 class Intervene:
-    """(x_0, source, target) -> counterfactuals, as `metrics.measure_axioms` calls it with all images at once.
+    """(x_0, source, target) -> counterfactuals, as `measure_axioms` calls it with all images at once.
 
     Image k's noise comes from (seed, k) in every intervention: whatever the batch size, and on the way back
     too. It is told nothing of the image.
@@ -207,11 +209,11 @@ def measure(trial: Trial, request: CounterfactualRequest, in_full: bool = True) 
     started = time.perf_counter()
     with progress_bar(2 * count + nulls * max(times) + stored, "intervening", unit="image") as bar:
         intervene = Intervene(request, trial.batch_size, bar)
-        found = metrics.measure_axioms(
+        found = evaluation.measure_axioms(
             intervene, judge.model, x_0, source, trial.target, real, statistics, times=(), batch_size=count
         )
         if nulls:
-            kept = metrics.composition(intervene, x_0[:nulls], source[:nulls], times, batch_size=nulls)
+            kept = evaluation.composition(intervene, x_0[:nulls], source[:nulls], times, batch_size=nulls)
             found = dataclasses.replace(found, composition=kept)
         latents = _with_stored_latents(intervene, judge, x_0[:stored], source[:stored]) if stored else None
     return {
@@ -241,8 +243,8 @@ def _with_stored_latents(intervene: Intervene, judge: Judge, x_0: Tensor, source
     back = intervene(in_8_bits(x_0), source, source)
     return {
         "num_images": len(x_0),
-        "error": round(float(metrics.proximity(judge.model, in_8_bits(x_0), back).l1), 5),
-        "read_as_source": share_json(metrics.accuracy(judge.model, back, source).overall),
+        "error": round(float(evaluation.proximity(judge.model, in_8_bits(x_0), back).l1), 5),
+        "read_as_source": share_json(evaluation.accuracy(judge.model, back, source).overall),
     }
 
 

@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lessons_lib import data, viz
+from lessons_lib import data
 from lessons_lib.cli.common import check_dataset, check_writable, progress_bar, resolve_device
 from lessons_lib.cli.evaluating import Judge, tell_if_circular
 from lessons_lib.cli.sampling import MAX_FRAMES, SUFFIXES, parse_labels
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.data import to_unit
 from lessons_lib.files import atomic_write
-from lessons_lib.generation import (
+from lessons_lib.images import changes_grid, save_gif, save_png, to_grid
+from lessons_lib.pipeline import (
     CounterfactualRequest,
     check_counterfactual,
     counterfactual_defaults,
@@ -149,9 +150,9 @@ def write(out: Path, source: Tensor, images: Tensor, states: list[Tensor], targe
     """Write the row, the way or the archive, whole or not at all."""
     suffix = out.suffix.lower()
     if suffix == ".png":
-        viz.save_png(out, viz.changes_grid(source, images[None]))
+        save_png(out, changes_grid(source, images[None]))
     elif suffix == ".gif":
-        viz.save_gif(out, list(_frames(source, images, states)))
+        save_gif(out, list(_frames(source, images, states)))
     else:
         arrays = {
             "images": to_unit(images).float().numpy(),
@@ -167,7 +168,7 @@ def _frames(source: Tensor, images: Tensor, states: list[Tensor]) -> Iterator[np
     count = min(len(states), MAX_FRAMES)
     kept = np.linspace(0, len(states) - 1, count).round().astype(int)
     for state in [*(states[k] for k in kept[:-1]), images]:
-        yield viz.to_grid(torch.cat([source, state]), len(images) + 1, scale=2)
+        yield to_grid(torch.cat([source, state]), len(images) + 1, scale=2)
 
 
 # -- measuring and telling -------------------------------------------------------------------------

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from lessons_lib import data, metrics, weights
+from lessons_lib import data, evaluation, weights
 from lessons_lib.cli import PROGRAM, processes
 from lessons_lib.cli.common import check_dataset, check_writable, resolve_device
 from lessons_lib.cli.sampling import check_settings, describe, draw
 from lessons_lib.files import atomic_write
-from lessons_lib.generation import DEFAULT_SPACING, GenerationRequest, load_model, with_defaults
+from lessons_lib.pipeline import DEFAULT_SPACING, GenerationRequest, load_model, with_defaults
 
 # What every denoiser's card says: (guidance scale, sampler, steps, samples).
 STANDARD = {
@@ -61,7 +61,7 @@ class Judge:
         """K."""
         return self.model.config.num_classes
 
-    def reference(self, measure: Callable[[], metrics.Reference] | None = None) -> metrics.Reference:
+    def reference(self, measure: Callable[[], evaluation.Reference] | None = None) -> evaluation.Reference:
         """What this evaluator makes of real images: the file beside its weights, or else measured now.
 
         Args:
@@ -69,21 +69,21 @@ class Judge:
         """
         path = self.reference_path()
         if path.exists():
-            reference = metrics.Reference.load(path)
+            reference = evaluation.Reference.load(path)
             if reference.extractor == self.sha256:
                 return reference
         return (measure or self.measure_reference)()
 
-    def measure_reference(self) -> metrics.Reference:
+    def measure_reference(self) -> evaluation.Reference:
         """Measure the training images: MNIST, or where that is missing the embedded digits, which is said."""
         images = data.load(self.dataset, "train")
         print(f"Measuring {len(images):,} training images of {SOURCES[images.source]}.", file=sys.stderr)
-        return metrics.measure_reference(
+        return evaluation.measure_reference(
             self.model, data.to_signed(images.images), images.labels, self.num_classes,
             extractor=self.sha256, source=images.source,
         )  # fmt: skip
 
-    def write_reference(self, reference: metrics.Reference) -> None:
+    def write_reference(self, reference: evaluation.Reference) -> None:
         """Put it beside the weights, so that machines without MNIST measure against MNIST too."""
         with atomic_write(self.reference_path()) as temporary, open(temporary, "wb") as file:
             reference.save(file)
@@ -133,7 +133,7 @@ def run_evaluator(judge: Judge, write: bool, as_json: bool) -> None:
     if write:
         _check_card(judge, judge.name, tested.source)
     images = data.to_signed(tested.images)
-    found = metrics.accuracy(judge.model, images, tested.labels)
+    found = evaluation.accuracy(judge.model, images, tested.labels)
     result = {
         "command": f"{PROGRAM} evaluate {judge.dataset} --evaluator{_named('evaluator-weights', judge)}",
         "images": f"{len(images):,} test images of {SOURCES[tested.source]}",
@@ -183,13 +183,13 @@ def tell_if_circular(judge: Judge, requests: Iterable[GenerationRequest]) -> Non
 
 
 def measure(
-    judge: Judge, reference: metrics.Reference, name: str, wanted: dict, num_samples: int, batch_size: int
+    judge: Judge, reference: evaluation.Reference, name: str, wanted: dict, num_samples: int, batch_size: int
 ) -> dict:
     """Draw num_samples images in the training set's class frequencies; all that was measured, for JSON.
 
     With guidance "none" there is no label to read right: accuracy is None, and diversity takes what is read.
     """
-    labels = metrics.labels_by_frequency(reference.class_counts, num_samples)
+    labels = evaluation.labels_by_frequency(reference.class_counts, num_samples)
     request = GenerationRequest(labels.tolist(), weights=name, device=judge.device, **wanted)
     request = with_defaults(request)
     steered = (
@@ -199,9 +199,9 @@ def measure(
     images, _ = draw(request, batch_size)
     seconds = (time.perf_counter() - started) / num_samples
     told = request.guidance != "none"
-    read = labels if told else metrics.predictions(judge.model, images)
-    right = metrics.accuracy(judge.model, images, labels) if told else None
-    spread = metrics.diversity(judge.model, images, read, reference.spread)
+    read = labels if told else evaluation.predictions(judge.model, images)
+    right = evaluation.accuracy(judge.model, images, labels) if told else None
+    spread = evaluation.diversity(judge.model, images, read, reference.spread)
     return {
         "command": command_of(request, judge, num_samples),
         "settings": describe(request),
@@ -220,7 +220,7 @@ def measure(
     }
 
 
-def cells_right(judge: Judge, name: str, wanted: dict, batch_size: int) -> metrics.Share:
+def cells_right(judge: Judge, name: str, wanted: dict, batch_size: int) -> evaluation.Share:
     """NOISES noises, each pushed towards every class: how many of these cells are read as asked.
 
     The lessons' grid: with ten classes it has 100 cells, and a row of it differs in the label alone.
@@ -231,7 +231,7 @@ def cells_right(judge: Judge, name: str, wanted: dict, batch_size: int) -> metri
         labels.tolist(), weights=name, device=judge.device, sample_indices=tuple(noises.tolist()), **wanted
     )
     images, _ = draw(with_defaults(request), batch_size)
-    return metrics.accuracy(judge.model, images, labels).overall
+    return evaluation.accuracy(judge.model, images, labels).overall
 
 
 def command_of(request: GenerationRequest, judge: Judge, num_samples: int) -> str:
@@ -255,22 +255,22 @@ def command_of(request: GenerationRequest, judge: Judge, num_samples: int) -> st
     return " ".join(words) + _named("evaluator-weights", judge)
 
 
-def share_json(share: metrics.Share) -> dict:
+def share_json(share: evaluation.Share) -> dict:
     """A share with its interval, for JSON."""
     low, high = share.interval
     rounded = {"value": round(share.value, 5), "interval_95": [round(low, 5), round(high, 5)]}
     return rounded | {"right": share.successes, "total": share.total}
 
 
-def _accuracy_json(found: metrics.Accuracy, names: tuple[str, ...]) -> dict:
+def _accuracy_json(found: evaluation.Accuracy, names: tuple[str, ...]) -> dict:
     by_class = {names[label]: share_json(share) for label, share in found.by_class.items()}
     return share_json(found.overall) | {"by_class": by_class}
 
 
-def _fid_json(judge: Judge, reference: metrics.Reference, images: torch.Tensor) -> dict | None:
+def _fid_json(judge: Judge, reference: evaluation.Reference, images: torch.Tensor) -> dict | None:
     if len(images) < 2:
         return None
-    value = metrics.feature_fid(judge.model, reference.statistics, images)
+    value = evaluation.feature_fid(judge.model, reference.statistics, images)
     return {
         "value": round(value, 4),
         "floor": round(reference.floor, 4),
@@ -314,6 +314,6 @@ def _accuracy_lines(result: dict) -> str:
     rows = {"read right": found} | {f"  as {k}": v for k, v in found["by_class"].items()}
     width = max(12, *map(len, rows))
     return "\n".join(
-        f"{name:{width}} {metrics.Share(v['right'], v['total'])}, {v['total']:,} images"
+        f"{name:{width}} {evaluation.Share(v['right'], v['total'])}, {v['total']:,} images"
         for name, v in rows.items()
     )

@@ -9,7 +9,7 @@ import sys
 import torch
 from torch import Tensor
 
-from lessons_lib import data, metrics, weights
+from lessons_lib import data, evaluation, weights
 from lessons_lib.cli import PROGRAM, processes, sampling, tables
 from lessons_lib.cli.common import check_writable, resolve_device
 from lessons_lib.cli.evaluating import Judge, share_json
@@ -26,8 +26,8 @@ from lessons_lib.cli.face_study import (
     subjects,
 )
 from lessons_lib.cli.faces import DENOISER, STEPS, attributes_of, check_same_size, guidance_of
-from lessons_lib.generation import GenerationRequest, check_counterfactual, with_defaults
 from lessons_lib.names import place_of
+from lessons_lib.pipeline import GenerationRequest, check_counterfactual, with_defaults
 
 NUM_SAMPLES, NUM_FACES = 1000, 300
 REFUSED = (
@@ -105,7 +105,7 @@ def _drawing(study: Study, given: dict, target: int | None) -> dict:
 # -- drawn faces -----------------------------------------------------------------------------------
 
 
-def measure_drawn(study: Study, given: dict, reference: metrics.Reference) -> dict:
+def measure_drawn(study: Study, given: dict, reference: evaluation.Reference) -> dict:
     """Faces drawn unguided and towards both answers: how they are read, how far from real ones they lie."""
     found, baseline = {}, None
     for asked, target in {"unguided": None, **ASKED}.items():
@@ -113,28 +113,28 @@ def measure_drawn(study: Study, given: dict, reference: metrics.Reference) -> di
         labels = (0 if target is None else target,) * given["num_samples"]
         request = with_defaults(GenerationRequest(labels, weights=given["weights"] or DENOISER, **wanted))
         images, _ = sampling.draw(request, given["batch_size"])
-        read = metrics.read_attributes(study.judge.model, images)
+        read = evaluation.read_attributes(study.judge.model, images)
         baseline = read if baseline is None else baseline
-        spread = metrics.diversity(study.judge.model, images, torch.zeros(len(images)), reference.spread)
+        spread = evaluation.diversity(study.judge.model, images, torch.zeros(len(images)), reference.spread)
         found[asked] = {
             "settings": sampling.describe(request),
-            "read_as_yes": share_json(metrics.share_of_yes(read[:, study.place])),
+            "read_as_yes": share_json(evaluation.share_of_yes(read[:, study.place])),
             "fid": _fid(study.judge, reference, images),
             "diversity": None if math.isnan(spread) else round(spread, 4),
         }
         if target is not None:  # the same noises: each face beside its unguided twin
             found[asked]["drift"] = drifts_json(
-                metrics.Drift.of(name, baseline[:, k], read[:, k])
+                evaluation.Drift.of(name, baseline[:, k], read[:, k])
                 for k, name in enumerate(study.names)
                 if k != study.place
             )
     return found
 
 
-def _fid(judge: Judge, reference: metrics.Reference, images: Tensor) -> dict | None:
+def _fid(judge: Judge, reference: evaluation.Reference, images: Tensor) -> dict | None:
     if len(images) < 2:
         return None
-    value = metrics.feature_fid(judge.model, reference.statistics, images)
+    value = evaluation.feature_fid(judge.model, reference.statistics, images)
     return {
         "value": round(value, 4),
         "floor": round(reference.floor, 4),
@@ -144,14 +144,14 @@ def _fid(judge: Judge, reference: metrics.Reference, images: Tensor) -> dict | N
     }
 
 
-def measure_reference(judge: Judge) -> metrics.Reference:
+def measure_reference(judge: Judge) -> evaluation.Reference:
     """Measure the training faces, a batch at a time. Faces are one class: they have no other."""
     faces = data.load("celeba", "train", image_size=judge.model.config.image_size)
     print(f"Measuring {len(faces):,} training faces.", file=sys.stderr)
-    parts = torch.arange(len(faces)).split(metrics.BATCH)
-    found = torch.cat([metrics.features(judge.model, faces.batch(part)[0]) for part in parts])
+    parts = torch.arange(len(faces)).split(evaluation.BATCH)
+    found = torch.cat([evaluation.features(judge.model, faces.batch(part)[0]) for part in parts])
     one = torch.zeros(len(faces), dtype=torch.int64)
-    return metrics.reference_of(found, one, 1, extractor=judge.sha256, source="celeba")
+    return evaluation.reference_of(found, one, 1, extractor=judge.sha256, source="celeba")
 
 
 # -- the evaluator ---------------------------------------------------------------------------------
@@ -162,14 +162,14 @@ def run_evaluator(judge: Judge, names: tuple[str, ...], write: bool, as_json: bo
     faces = data.load("celeba", "test", image_size=judge.model.config.image_size)
     if write:
         _check_card(judge.name)
-    parts = torch.arange(len(faces)).split(metrics.BATCH)
-    read = torch.cat([metrics.read_attributes(judge.model, faces.batch(part)[0]) for part in parts]) >= 0.5
+    parts = torch.arange(len(faces)).split(evaluation.BATCH)
+    read = torch.cat([evaluation.read_attributes(judge.model, faces.batch(part)[0]) for part in parts]) >= 0.5
     columns = [data.ATTRIBUTES.index(name) for name in names]
     labels = faces.labels[:, columns] == 1
     right = (read == labels).sum(dim=0).tolist()
-    shares = {name: metrics.Share(count, len(faces)) for name, count in zip(names, right, strict=True)}
+    shares = {name: evaluation.Share(count, len(faces)) for name, count in zip(names, right, strict=True)}
     commonest = torch.maximum(labels.sum(dim=0), (~labels).sum(dim=0)).tolist()
-    whole = metrics.Share(sum(right), len(faces) * len(names))
+    whole = evaluation.Share(sum(right), len(faces) * len(names))
     result = {
         "command": f"{PROGRAM} evaluate celeba --evaluator"
         + ("" if judge.name == "celeba-evaluator" else f" --evaluator-weights {judge.name}"),
@@ -214,13 +214,13 @@ def report(result: dict) -> str:
     lines = []
     for asked, found in result["drawn"].items():
         read, fid = found["read_as_yes"], found["fid"]
-        share = metrics.Share(read["right"], read["total"])
+        share = evaluation.Share(read["right"], read["total"])
         words = "unguided" if asked == "unguided" else f"guided to {asked}"
         far = f", feature FID {fid['value']:.3f} (floor {fid['floor']:.3f})" if fid else ""
         lines.append(f"{words:15} read as {name} {share}{far}")
     cf = result["counterfactuals"]
     for what, words in {"guided": "counterfactuals", "inversion_alone": "inversion alone"}.items():
-        flipped = metrics.Share(cf[what]["flipped"]["right"], cf[what]["flipped"]["total"])
+        flipped = evaluation.Share(cf[what]["flipped"]["right"], cf[what]["flipped"]["total"])
         lines.append(f"{words:15} flipped {flipped}, L1 {cf[what]['l1']['value']:.3f}")
     for asked in ASKED:
         if side := cf["guided"].get(f"to_{asked}"):

@@ -11,11 +11,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lessons_lib import data, metrics, viz
+from lessons_lib import data, evaluation
 from lessons_lib.cli import PROGRAM, tables
 from lessons_lib.cli.evaluating import Judge, share_json
 from lessons_lib.cli.faces import DENOISER, face_defaults
-from lessons_lib.generation import CounterfactualRequest, check_counterfactual, counterfactual_images
+from lessons_lib.evaluation.curves import face_sweep_figure
+from lessons_lib.pipeline import CounterfactualRequest, check_counterfactual, counterfactual_images
 
 ATTRIBUTE = "Smiling"
 ASKED = {"yes": 1, "no": 0}
@@ -72,7 +73,7 @@ def command_of(given: dict, options: tuple[str, ...]) -> str:
     return " ".join(words)
 
 
-def drifts_json(drifts: Iterable[metrics.Drift]) -> dict:
+def drifts_json(drifts: Iterable[evaluation.Drift]) -> dict:
     """By attribute, the largest mean change first."""
     ordered = sorted(drifts, key=lambda drift: -abs(drift.mean))
     return {
@@ -100,9 +101,9 @@ def subjects(study: Study, count: int) -> Subjects:
     faces = data.load("celeba", "test", image_size=study.judge.model.config.image_size)
     label = data.ATTRIBUTES.index(study.attribute)
     images, targets, found = [], [], 0
-    for part in torch.arange(len(faces)).split(metrics.BATCH):
+    for part in torch.arange(len(faces)).split(evaluation.BATCH):
         x_0, y = faces.batch(part)
-        read = metrics.read_attributes(study.judge.model, x_0)[:, study.place] >= 0.5
+        read = evaluation.read_attributes(study.judge.model, x_0)[:, study.place] >= 0.5
         right = read == (y[:, label] == 1)
         images.append(x_0[right])
         targets.append(1 - y[right, label])
@@ -131,8 +132,8 @@ def measure_counterfactuals(study: Study, given: dict, faces: Subjects) -> dict:
 def flips_json(study: Study, faces: Subjects, images: Tensor) -> dict:
     """Of all faces, and of those sent to each answer: their drifts go opposite ways."""
 
-    def measured(chosen: Tensor) -> metrics.Flips:
-        return metrics.measure_flips(
+    def measured(chosen: Tensor) -> evaluation.Flips:
+        return evaluation.measure_flips(
             study.judge.model, faces.images[chosen], images[chosen], study.names, study.place,
             faces.targets[chosen],
         )  # fmt: skip
@@ -150,11 +151,11 @@ def flips_json(study: Study, faces: Subjects, images: Tensor) -> dict:
     return found
 
 
-def _mean_json(mean: metrics.Mean) -> dict:
+def _mean_json(mean: evaluation.Mean) -> dict:
     return {"value": round(mean, 5), "interval_95": interval_json(mean, 5), "total": mean.total}
 
 
-def interval_json(mean: metrics.Mean, digits: int) -> list[float] | None:
+def interval_json(mean: evaluation.Mean, digits: int) -> list[float] | None:
     """None for one image: it says nothing of others, and JSON has no nan."""
     return [round(end, digits) for end in mean.interval] if mean.total > 1 else None
 
@@ -185,7 +186,7 @@ def run_sweep(study: Study, given: dict) -> None:
         words = f"s={request.guidance_scale:g}, depth {request.depth}: flipped {float(row['flipped']):.1%}"
         return row, f"{words}, L1 {float(row['l1']):.3f}, mean drift {float(row['mean_drift']):.3f}"
 
-    tables.fill(out, COLUMNS, plan, measured, lambda rows: viz.face_sweep_figure(rows)[0])
+    tables.fill(out, COLUMNS, plan, measured, lambda rows: face_sweep_figure(rows)[0])
 
 
 def _row(study: Study, request: CounterfactualRequest, found: dict, key: tables.Key) -> tables.Row:

@@ -11,14 +11,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lessons_lib import data, metrics, weights
+from lessons_lib import data, evaluation, weights
 from lessons_lib.cli import counterfactual as rows
 from lessons_lib.cli import sampling
 from lessons_lib.cli.common import resolve_device
 from lessons_lib.cli.evaluating import Judge
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.files import atomic_write
-from lessons_lib.generation import (
+from lessons_lib.names import place_of
+from lessons_lib.pipeline import (
     CounterfactualRequest,
     GenerationRequest,
     check_counterfactual,
@@ -26,7 +27,6 @@ from lessons_lib.generation import (
     load_model,
     with_defaults,
 )
-from lessons_lib.names import place_of
 
 DENOISER = "celeba-denoiser"
 ANSWERS = {"1": 1, "yes": 1, "0": 0, "no": 0}
@@ -168,12 +168,12 @@ def counterfactual(given: dict) -> None:
     check_same_size(judge, request.weights)
     place = place_of(given["attribute"], names, "attribute")
     source, named = _face(given, load_model(request.weights)[0].config.image_size)
-    before = metrics.read_attributes(judge.model, source)[0]
+    before = evaluation.read_attributes(judge.model, source)[0]
     target = int(before[place] < 0.5) if given["target"] is None else target_of(given["target"])
     request = dataclasses.replace(request, sources=(1 - target,), targets=(target,))
     started = time.perf_counter()
     images, states = rows.draw(request, source)
-    after = metrics.read_attributes(judge.model, in_8_bits(images))[0]
+    after = evaluation.read_attributes(judge.model, in_8_bits(images))[0]
     facts = named | {"attribute": names[place], "target": target}
     facts["seconds"] = round(time.perf_counter() - started, 3)
     result = facts | _measures(request, judge, source, images, (before, after, names, place))

@@ -14,7 +14,7 @@ import torch
 
 from lessons_lib import data, weights
 from lessons_lib.cli import PROGRAM
-from lessons_lib.generation import GenerationRequest, generate_images, load_model
+from lessons_lib.pipeline import GenerationRequest, generate_images, load_model
 from lessons_lib.unet import UNet
 
 NEEDED = ("mnist-denoiser", "mnist-evaluator")

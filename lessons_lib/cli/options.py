@@ -343,9 +343,3 @@ Row = Annotated[
 Folder = Annotated[
     Path | None, Option(help="A folder that gets all three, and the measures as JSON.", metavar="DIR")
 ]
-
-# -- check --
-Notebooks = Annotated[
-    list[Path],
-    Argument(help="A learner's notebook, in any folder; several are checked in turn.", metavar="NOTEBOOK"),
-]

@@ -6,12 +6,12 @@ import json
 
 import torch
 
-from lessons_lib import data, metrics, weights
+from lessons_lib import data, evaluation, weights
 from lessons_lib.classifier import NoisyClassifier
 from lessons_lib.cli import PROGRAM
 from lessons_lib.cli.common import check_dataset, check_writable, resolve_device
 from lessons_lib.cli.evaluating import SOURCES, share_json
-from lessons_lib.generation import load_model
+from lessons_lib.pipeline import load_model
 from lessons_lib.samplers import SampleNoise
 from lessons_lib.schedules import NoiseSchedule, q_sample
 
@@ -68,7 +68,7 @@ def read_at(
     labels: torch.Tensor,
     at: list[int],
     device: str = "cpu",
-) -> dict[int, metrics.Share]:
+) -> dict[int, evaluation.Share]:
     """The share of images [N, C, H, W] read as their label at each t; image k's noise is that of (0, k)."""
     right = dict.fromkeys(at, 0)
     for start in range(0, len(images), BATCH):
@@ -78,13 +78,13 @@ def read_at(
             t_all = torch.full((len(y),), t)
             x_t = q_sample(schedule, x_0, t_all, eps).to(device)
             right[t] += int((model(x_t, t_all.to(device)).argmax(1).cpu() == y).sum())
-    return {t: metrics.Share(count, len(images)) for t, count in right.items()}
+    return {t: evaluation.Share(count, len(images)) for t, count in right.items()}
 
 
 def report(name: str, result: dict) -> str:
     """The result for people."""
     lines = [f"{name} on {result['images']}, read right:"]
     for row in result["by_timestep"]:
-        share = metrics.Share(row["accuracy"]["right"], row["accuracy"]["total"])
+        share = evaluation.Share(row["accuracy"]["right"], row["accuracy"]["total"])
         lines.append(f"  t = {row['t']:4}, SNR {row['snr']:<9.3g} {share}")
     return "\n".join(lines)

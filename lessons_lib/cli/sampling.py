@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lessons_lib import data, viz, weights
+from lessons_lib import data, weights
 from lessons_lib.cli import processes
 from lessons_lib.cli.common import (
     check_dataset,
@@ -22,7 +22,8 @@ from lessons_lib.cli.common import (
 )
 from lessons_lib.data import to_unit
 from lessons_lib.files import atomic_write
-from lessons_lib.generation import (
+from lessons_lib.images import denoising_frames, png_bytes, save_gif, save_png, to_grid
+from lessons_lib.pipeline import (
     DEFAULT_SPACING,
     GenerationRequest,
     check_request,
@@ -208,9 +209,9 @@ def write(out: Path, images: Tensor, labels: Tensor, states: list[Tensor], colum
     """Write a grid, a denoising film or an archive, whole or not at all."""
     suffix = out.suffix.lower()
     if suffix == ".png":
-        viz.save_png(out, viz.to_grid(images, columns, scale=2))
+        save_png(out, to_grid(images, columns, scale=2))
     elif suffix == ".gif":
-        viz.save_gif(out, viz.denoising_frames(states, columns))
+        save_gif(out, denoising_frames(states, columns))
     else:
         with atomic_write(out) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, images=to_unit(images).float().numpy(), labels=labels.numpy())
@@ -220,7 +221,7 @@ def write_individual(folder: Path, images: Tensor, labels: Tensor) -> None:
     """Write a PNG an image, in its own size."""
     for name, pixels in _named_pixels(images, labels):
         with atomic_write(folder / name) as temporary:
-            temporary.write_bytes(viz.png_bytes(pixels))
+            temporary.write_bytes(png_bytes(pixels))
 
 
 def _named_pixels(images: Tensor, labels: Tensor) -> Iterator[tuple[str, np.ndarray]]:

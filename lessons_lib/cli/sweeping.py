@@ -7,10 +7,11 @@ import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
-from lessons_lib import metrics, viz
+from lessons_lib import evaluation
 from lessons_lib.cli import tables
 from lessons_lib.cli.evaluating import Judge, cells_right, check, command_of, measure, tell_if_circular
-from lessons_lib.generation import BY_CLASSIFIER, SAMPLERS, GenerationRequest, with_defaults
+from lessons_lib.evaluation.curves import named_lines, sweep_figure
+from lessons_lib.pipeline import BY_CLASSIFIER, SAMPLERS, GenerationRequest, with_defaults
 
 METHODS = ("cfg", *BY_CLASSIFIER)
 SCALES = "0,0.5,1,2,4,8"
@@ -92,11 +93,11 @@ def run(
         cells = cells_right(judge, name, setting, batch_size)
         return _row(request, result, cells, *key), _told(result)
 
-    tables.fill(lists.out, COLUMNS, plan, measured, lambda rows: viz.sweep_figure(curves(rows))[0])
+    tables.fill(lists.out, COLUMNS, plan, measured, lambda rows: sweep_figure(curves(rows))[0])
 
 
 def _row(
-    request: GenerationRequest, result: dict, cells: metrics.Share, command: str, shas: str
+    request: GenerationRequest, result: dict, cells: evaluation.Share, command: str, shas: str
 ) -> dict[str, str]:
     accuracy, fid = result["accuracy"], result["fid"] or {}
     low, high = accuracy["interval_95"]
@@ -129,7 +130,7 @@ def _told(result: dict) -> str:
 def curves(rows: list[dict[str, str]]) -> dict[str, list[dict[str, str]]]:
     """The rows of each line by its label, which names what the lines differ in; each sorted by its scale."""
     shown = {"interval": "t {}", "steps": "{} steps", "num_samples": "{} samples", "seed": "seed {}"}
-    found = viz.named_lines(rows, ONE_LINE, shown)
+    found = named_lines(rows, ONE_LINE, shown)
     return {label: sorted(mine, key=_scale_of) for label, mine in found.items()}
 
 

@@ -15,7 +15,7 @@ from lessons_lib import weights
 from lessons_lib.cli.common import check_writable
 from lessons_lib.cli.evaluating import Judge
 from lessons_lib.files import atomic_write
-from lessons_lib.generation import GenerationRequest
+from lessons_lib.pipeline import GenerationRequest
 
 Row = dict[str, str]
 Key = tuple[str, str]  # the command that measures a row, and the weights that it was measured with

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from lessons_lib import data, viz, weights
+from lessons_lib import data, weights
 from lessons_lib.classifier import (
     Evaluator,
     EvaluatorConfig,
@@ -27,7 +27,8 @@ from lessons_lib.classifier import (
     Whitening,
 )
 from lessons_lib.files import atomic_write
-from lessons_lib.generation import GenerationRequest, generate_with
+from lessons_lib.images import save_png, to_grid
+from lessons_lib.pipeline import GenerationRequest, generate_with
 from lessons_lib.recipes.faces import celeba_recipes
 from lessons_lib.recipes.folders import folder_recipes, sample_every
 from lessons_lib.recipes.losses import (
@@ -372,7 +373,7 @@ def _draw_samples(event: EpochDone, recipe: Recipe, schedule: NoiseSchedule, fol
     )
     *_, step = generate_with(network, schedule, request)
     path = folder / f"samples_epoch_{event.epoch:03d}.png"
-    viz.save_png(path, viz.to_grid(step.x_t, columns=len(labels) // 4, scale=2))
+    save_png(path, to_grid(step.x_t, columns=len(labels) // 4, scale=2))
     return SamplesDrawn(event.epoch, path)
 
 

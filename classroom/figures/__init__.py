@@ -1,0 +1,56 @@
+"""The figures of the lessons. Everything here takes images in [-1, 1] and shows them in [0, 1].
+
+basics.py shows and arranges; architecture.py draws a U-Net; attributes.py what else an attribute's guidance
+changes. Tables and curves of measured results come from the library's evaluation/curves.py.
+"""
+
+from classroom.figures.architecture import Stage, draw_unet, unet_stages
+from classroom.figures.attributes import association_figure, drift_figure
+from classroom.figures.basics import (
+    GIF_ZOOM,
+    LiveLoss,
+    add_share,
+    arrow_field,
+    image_row,
+    log_steps,
+    show_figure,
+)
+from lessons_lib.evaluation.curves import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    face_sweep_figure,
+    figure,
+    named_lines,
+    read_table,
+    sweep_figure,
+    validity_lines,
+    validity_proximity_figure,
+)
+
+__all__ = [
+    "BLUE",
+    "GIF_ZOOM",
+    "GREEN",
+    "GREY",
+    "ORANGE",
+    "LiveLoss",
+    "Stage",
+    "add_share",
+    "arrow_field",
+    "association_figure",
+    "draw_unet",
+    "drift_figure",
+    "face_sweep_figure",
+    "figure",
+    "image_row",
+    "log_steps",
+    "named_lines",
+    "read_table",
+    "show_figure",
+    "sweep_figure",
+    "unet_stages",
+    "validity_lines",
+    "validity_proximity_figure",
+]

@@ -1,0 +1,86 @@
+"""How good are drawn images and counterfactuals? Judged by a network that did not draw or guide them.
+
+quality.py: accuracy, feature FID and diversity of drawn images. interventions.py and axioms.py: the axioms
+and distances of counterfactuals; report.py has them all in one call. attributes.py: yes-or-no attributes.
+"""
+
+from lessons_lib.evaluation.attributes import Drift, Flips, measure_flips, read_attributes, share_of_yes
+from lessons_lib.evaluation.axioms import (
+    Effectiveness,
+    Minimality,
+    Proximity,
+    RealFeatures,
+    Reversibility,
+    composition,
+    effectiveness,
+    minimality,
+    proximity,
+    real_features,
+    reversibility,
+)
+from lessons_lib.evaluation.interventions import Intervention, Mean, to_8bit
+from lessons_lib.evaluation.quality import (
+    BATCH,
+    Accuracy,
+    FeatureStatistics,
+    Reference,
+    Share,
+    accuracy,
+    class_spread,
+    diversity,
+    feature_fid,
+    feature_kid,
+    feature_statistics,
+    features,
+    fid_of_features,
+    labels_by_frequency,
+    measure_reference,
+    octave_power,
+    predictions,
+    reference_of,
+    wilson_interval,
+)
+from lessons_lib.evaluation.report import AxiomReport, measure_axioms
+
+__all__ = [
+    "BATCH",
+    "Accuracy",
+    "AxiomReport",
+    "Drift",
+    "Effectiveness",
+    "FeatureStatistics",
+    "Flips",
+    "Intervention",
+    "Mean",
+    "Minimality",
+    "Proximity",
+    "RealFeatures",
+    "Reference",
+    "Reversibility",
+    "Share",
+    "accuracy",
+    "class_spread",
+    "composition",
+    "diversity",
+    "effectiveness",
+    "feature_fid",
+    "feature_kid",
+    "feature_statistics",
+    "features",
+    "fid_of_features",
+    "labels_by_frequency",
+    "measure_axioms",
+    "measure_flips",
+    "measure_reference",
+    "minimality",
+    "octave_power",
+    "predictions",
+    "proximity",
+    "read_attributes",
+    "real_features",
+    "reference_of",
+    "reversibility",
+    "share_of_yes",
+    "to_8bit",
+    "wilson_interval",
+]

@@ -1,0 +1,151 @@
+"""Grids of images and GIFs as pixels and bytes, and their files. Images come in [-1, 1]."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lessons_lib.data import to_unit
+from lessons_lib.files import atomic_write
+
+MARK = (214, 96, 77)  # orange, as in the figures
+
+
+def to_grid(
+    images: Tensor, columns: int = 10, scale: int = 1, gap: int = 2, marked: Tensor | None = None
+) -> np.ndarray:
+    """Tile images into one picture.
+
+    Args:
+        images: [N, C, H, W] in [-1, 1].
+        columns: images in a row.
+        scale: each pixel becomes scale × scale.
+        gap: grey pixels between images, before scaling.
+        marked: [N] bool, the images that get an orange frame on their outermost pixels.
+
+    Returns:
+        [rows, columns, 3] uint8.
+    """
+    from torchvision.utils import make_grid
+
+    shown = to_unit(images.float())
+    if marked is not None:
+        shown = _framed(shown, marked)
+    grid = make_grid(shown, nrow=columns, padding=gap, pad_value=0.6)
+    if gap and len(images) > 1:  # the frame around the whole grid says nothing; one image gets none
+        grid = grid[:, gap:-gap, gap:-gap]
+    pixels = (grid * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def _framed(images: Tensor, marked: Tensor) -> Tensor:
+    """[N, C, H, W] in [0, 1] -> [N, 3, H, W] with a frame around the marked ones."""
+    height, width = images.shape[2:]
+    edge = torch.ones(height, width, dtype=torch.bool)
+    edge[1:-1, 1:-1] = False
+    colour = torch.tensor(MARK).view(3, 1, 1) / 255
+    return torch.where(edge & marked.view(-1, 1, 1, 1), colour, images.expand(-1, 3, -1, -1))
+
+
+def to_pixels(image: Tensor, scale: int = 1) -> np.ndarray:
+    """One image [C, H, W] in [-1, 1] -> [H, W, 3] uint8, each pixel scale × scale.
+
+    Without torchvision, whose import takes longer than a panel's first picture may.
+    """
+    pixels = (to_unit(image.float()) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    pixels = pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels
+    return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def png_bytes(pixels: np.ndarray) -> bytes:
+    """[H, W, 3] uint8 -> the bytes of a PNG file."""
+    import imageio.v3 as iio
+
+    return iio.imwrite("<bytes>", pixels, extension=".png")
+
+
+def save_png(path: str | Path, pixels: np.ndarray) -> None:
+    """Write [H, W, 3] uint8 as a PNG, whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(png_bytes(pixels))
+
+
+def gif_bytes(
+    frames: Sequence[np.ndarray], seconds: float = 3.0, hold: float = 1.5, shades: int = 16
+) -> bytes:
+    """An endless GIF.
+
+    Args:
+        frames: each [H, W, 3] uint8.
+        seconds: for all frames but the last, which stays for `hold` seconds.
+        shades: of grey frames; noise in 16 takes a quarter of the bytes of noise in 256, and looks the same.
+    """
+    import imageio.v3 as iio
+
+    # GIF viewers slow down frames that are faster than 1/50 s.
+    each = max(20, round(1000 * seconds / max(len(frames) - 1, 1)))
+    durations = [each] * (len(frames) - 1) + [round(1000 * hold)]
+    stack = np.stack(frames)
+    if (stack == stack[..., :1]).all():
+        step = 255 / (shades - 1)
+        stack = (np.round(stack[..., 0] / step) * step).astype(np.uint8)
+    buffer = io.BytesIO()
+    shown = durations if len(frames) > 1 else durations[0]  # Pillow takes no list for one frame
+    iio.imwrite(buffer, stack, extension=".gif", duration=shown, loop=0)
+    return buffer.getvalue()
+
+
+def denoising_frames(states: Iterable[Tensor], columns: int = 10, scale: int = 2) -> list[np.ndarray]:
+    """One frame for each state x_t [N, C, H, W] of a sampler."""
+    return [to_grid(state, columns, scale) for state in states]
+
+
+def save_gif(path: str | Path, frames: Sequence[np.ndarray], seconds: float = 3.0) -> None:
+    """Write a GIF, whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(gif_bytes(frames, seconds))
+
+
+SHADE = 17  # 255 / 15
+CAME, WENT = (0.839, 0.376, 0.302), (0.129, 0.400, 0.675)  # the figures' orange and blue
+
+
+def difference_maps(images: Tensor, source: Tensor) -> Tensor:
+    """Where images differ from their source: white where they agree.
+
+    Args:
+        images: [N, C, H, W] in [-1, 1].
+        source: [1, C, H, W] or [N, C, H, W] in [-1, 1].
+
+    Returns:
+        [N, 3, H, W] in [-1, 1]: full orange where a pixel rose from 0 to 1, full blue where it fell from 1 to
+        0; of several channels the mean.
+    """
+    change = (to_unit(images.float()) - to_unit(source.float())).mean(dim=1, keepdim=True)  # [N, 1, H, W]
+    came, went = (torch.tensor(c, device=change.device).view(1, 3, 1, 1) for c in (CAME, WENT))
+    colour = torch.where(change > 0, came, went)
+    return 2 * (1 - change.abs() * (1 - colour)) - 1
+
+
+def changes_grid(sources: Tensor, images: Tensor, scale: int = 2) -> np.ndarray:
+    """For each source two rows: the source and what became of it, and below each its difference map.
+
+    Args:
+        sources: [S, C, H, W] in [-1, 1].
+        images: [S, K, C, H, W] in [-1, 1].
+
+    Returns:
+        [rows, columns, 3] uint8, K + 1 images a row.
+    """
+    rows = []
+    for source, mine in zip(sources, images, strict=True):
+        row = torch.cat([source[None], mine])
+        rows += [row if row.shape[1] == 3 else row.expand(-1, 3, -1, -1), difference_maps(row, source[None])]
+    grid = to_grid(torch.cat(rows), images.shape[1] + 1, scale)
+    # 16 shades of a colour look the same and make half of the PNG: notebooks hold grids of 220 pictures.
+    return (np.round(grid / SHADE) * SHADE).astype(np.uint8)
