@@ -19,14 +19,14 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-import lessons_lib
+import classroom
 from classroom import kernels
 from classroom.checks import EXERCISES
 from classroom.kernels import Job, Ran
 
 CELL_LIMIT_S = 60  # of a learner's cell; the check itself stops a learner's function earlier
 COURSE_LIMIT_S = 300  # of the course's own cells and of imports: nobody's fault on a slow machine
-COURSE = Path(lessons_lib.__file__).resolve().parent.parent
+COURSE = Path(classroom.__file__).resolve().parent.parent
 SKIPPED_TAGS = {"widget", "reveal", "picture", "measure"}  # no exercise needs what they show
 BEST_FIRST = ("right", "wrong", "error", "not started", "missing")
 RESULT = re.compile(

@@ -9,7 +9,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from classroom import checks, grading
 
-SET_UP = "from lessons_lib import checks"
+SET_UP = "from classroom import checks"
 RIGHT = """def x0_from_score(x_t, score, abar):
     return (x_t + (1 - abar) * score) / abar**0.5
 

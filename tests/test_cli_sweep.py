@@ -30,7 +30,7 @@ def here(tmp_path, monkeypatch):
     save_guide()
     model, _, card = weights.load_pretrained("./judge.safetensors")
     digits = data.load("digits", "train").subset(torch.arange(240))
-    evaluating.metrics.measure_reference(
+    evaluating.evaluation.measure_reference(
         model, data.to_signed(digits.images), digits.labels, 10, extractor=card["sha256"], source="mnist"
     ).save("judge-reference.npz")
     return tmp_path
