@@ -41,9 +41,6 @@ NOT_THE_COURSE = ("data", "runs", "my_work", "dist", "build", "test-artifacts", 
 LONGEST_VENV_ON_WINDOWS = 95  # Windows stops at 259 characters; the longest path in the environment takes 155
 NOTEBOOK_LIMIT_S = 60
 FIRST_NOTEBOOK = "notebooks/00_start_here.ipynb"
-PLAYGROUND = "notebooks/playground.ipynb"
-PLAYGROUND_PAGE = "assets/playground"  # settings and template for voila
-REFRESH = "tests/refresh_notebooks.py"
 
 # What a failed step prints, and the cause that it stands for.
 DISK_FULL = "the disk is full: free about 3 GB, or 10 GB for CUDA"
@@ -70,8 +67,8 @@ class Refusal(Exception):
 def refuse_what_cannot_work(root=ROOT):
     """Raise Refusal for a Python, a machine or a folder on which the course cannot run."""
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
-        found = [name for name in ("python3.12", "python3.13", "python3.11") if shutil.which(name)]
-        hint = f"run {found[0]} lab.py instead" if found else "install one of them"
+        pythons = [name for name in ("python3.12", "python3.13", "python3.11") if shutil.which(name)]
+        hint = f"run {pythons[0]} lab.py instead" if pythons else "install one of them"
         version = platform.python_version()
         raise Refusal(f"This is Python {version}, and the course needs Python 3.11, 3.12 or 3.13: {hint}.")
     if sys.platform == "darwin" and platform.machine() == "x86_64":
@@ -198,22 +195,22 @@ def stamp_of(venv):
     return hashlib.sha256(repr((parts, version, str(ROOT))).encode()).hexdigest()
 
 
-def set_up(asked=None):
+def set_up(choice=None):
     """Return the environment's folder, ready to use; takes no time when nothing has changed.
 
-    asked: the build of torch, "cuda" or "cpu"; without it the environment's, else what suits the machine.
+    choice: the build of torch, "cuda" or "cpu"; without it the environment's, else what suits the machine.
     """
     venv = environment_folder()
-    stamp, python = venv / "steering-diffusion.stamp", python_in(venv)
+    python, stamp = python_in(venv), venv / "steering-diffusion.stamp"
     present = "cpu" if installed(venv, "torch==*+cpu") else "cuda" if installed(venv, "torch==*") else None
     if sys.platform != "linux" or (ROOT / WHEELS / MADE_FOR).exists():
-        asked = None  # there is one build only
+        choice = None  # there is one build only
     ready = python.exists() and stamp.exists() and stamp.read_text() == stamp_of(venv)
-    if ready and asked in (None, present):
+    if ready and choice in (None, present):
         return venv
     make_environment(venv)
     stamp.unlink(missing_ok=True)
-    build = asked or present or ("cuda" if answer("nvidia-smi", limit=30) else "cpu")
+    build = choice or present or ("cuda" if answer("nvidia-smi", limit=30) else "cpu")
     print("Installing the course's packages: the first time takes some minutes", flush=True)
     if (present, build) == ("cpu", "cuda"):  # the pin alone would be content with the CPU-only one
         step("Removing the CPU-only torch", python, "-m", "pip", "uninstall", "--yes", "torch", "torchvision")
@@ -255,15 +252,14 @@ def check(venv, words):
 
 
 def playground(venv, words):
-    page = ROOT / PLAYGROUND_PAGE
-    paths = (str(page), os.environ.get("JUPYTER_PATH"))
-    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, paths))
+    page = ROOT / "assets/playground"  # settings and template for voila
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, (str(page), os.environ.get("JUPYTER_PATH"))))
     settings = f"--Voila.config_file_paths={page}"
-    return start(venv, "-m", "voila", PLAYGROUND, settings, *words)
+    return start(venv, "-m", "voila", "notebooks/playground.ipynb", settings, *words)
 
 
 def notebooks(venv, words):
-    return start(venv, REFRESH, *words)
+    return start(venv, "tests/refresh_notebooks.py", *words)
 
 
 def test(venv, words):
@@ -295,10 +291,10 @@ def test(venv, words):
                     over = f"  over {NOTEBOOK_LIMIT_S} s" if seconds > NOTEBOOK_LIMIT_S else ""
                     lines.append(f"    notebook {short:<39} {seconds:7.1f} s{over}")
     total = time.perf_counter() - begun
-    told = ", ".join(f"{counts[kind]} {kind}" for kind in ("failed", "passed", "skipped") if kind in counts)
+    tests = ", ".join(f"{counts[kind]} {kind}" for kind in ("failed", "passed", "skipped") if kind in counts)
     print("\n==== seconds ====", *lines, f"{'total':<52} {total:7.1f} s", sep="\n")
     print("stages that failed: " + ", ".join(failed) if failed else "every stage is ok")
-    print(f"==== {told or 'no tests ran'} in {total:.1f}s ====", flush=True)
+    print(f"==== {tests or 'no tests ran'} in {total:.1f}s ====", flush=True)
     return 1 if failed else 0
 
 

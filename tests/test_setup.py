@@ -107,8 +107,8 @@ def test_pins_are_closed(system, python):
         except importlib.metadata.PackageNotFoundError:
             continue  # belongs to another system
         for need in map(Requirement, needs):
-            asked = [{**env, "extra": extra} for extra in extras or {""}]
-            if need.marker is None or any(need.marker.evaluate(one) for one in asked):
+            places = [{**env, "extra": extra} for extra in extras or {""}]
+            if need.marker is None or any(need.marker.evaluate(place) for place in places):
                 key = canonicalize_name(need.name)
                 if key in here and not need.specifier.contains(version_of(here[key]), prereleases=True):
                     problems.append(f"{name} needs {need}, pinned is {here[key]}")
@@ -394,7 +394,7 @@ def install_torch(course: Path, *versions: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answers", "asked", "present", "cpu"),
+    ("answers", "choice", "present", "cpu"),
     [
         (["versions"], None, None, True),
         ([], None, None, False),
@@ -405,10 +405,10 @@ def install_torch(course: Path, *versions: str) -> None:
         (["versions", "nvidia-smi"], None, "torch-2.0.0+cpu", True),
     ],
 )
-def test_build_of_torch_suits_the_machine(course, steps, monkeypatch, capsys, answers, asked, present, cpu):
+def test_build_of_torch_suits_the_machine(course, steps, monkeypatch, capsys, answers, choice, present, cpu):
     provide(monkeypatch, *answers)
     install_torch(course, *filter(None, [present]))
-    lab.set_up(asked)
+    lab.set_up(choice)
     assert f"{lab.CPU_INDEX} torch=={TORCH}+cpu torchvision==" in steps[1] if cpu else len(steps) == 3
     assert ("out of reach" in capsys.readouterr().out) == (answers == [])
 
