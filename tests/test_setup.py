@@ -489,12 +489,17 @@ def git(folder: Path, *words: str) -> str:
 
 
 @pytest.fixture
-def clone(tmp_path, monkeypatch) -> Path:
-    """A learner's clone, whose origin (a local bare repository) has one commit more."""
+def plain_git(monkeypatch) -> None:
+    """Git that knows of no repository but the folder's own."""
     if not shutil.which("git"):
         pytest.skip("git is not installed")
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch, plain_git) -> Path:
+    """A learner's clone, whose origin (a local bare repository) has one commit more."""
     author, learner = tmp_path / "author", tmp_path / "learner"
     git(tmp_path, "init", "--quiet", "--bare", "origin.git")
     git(tmp_path, "clone", "--quiet", "origin.git", "author")
@@ -649,7 +654,7 @@ def test_bundle_holds_the_course_and_its_packages(teacher, steps, monkeypatch):
     assert len(steps) == 2
 
 
-def test_bundle_of_a_clone_holds_what_is_committed(teacher):
+def test_bundle_of_a_clone_holds_what_is_committed(teacher, plain_git):
     git(teacher, "init", "--quiet")
     git(teacher, "add", "library.py")
     git(teacher, "commit", "--quiet", "-m", "one")
