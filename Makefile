@@ -1,14 +1,12 @@
 # Only calls lab.py, which also runs where there is no make (Windows): python lab.py lab
-# More words: make lab ARGS="--no-browser --port 8899".  CPU-only torch on Linux: make lab CPU=1
-# Another Python: make lab PYTHON=python3.12
+# More words: make lab ARGS="--no-browser --port 8899".  Another Python: make lab PYTHON=python3.12
+# On Linux, torch with CUDA: make lab GPU=1.  Without: make lab CPU=1.  Neither: what suits the machine.
 
 PYTHON ?= python3
-ifdef CPU
-export LESSONS_CPU_TORCH := $(CPU)
-endif
+TORCH := $(if $(filter 1,$(GPU)),--gpu) $(if $(filter 1,$(CPU)),--cpu)
 
-.PHONY: help lab test check playground update notebooks
+.PHONY: help lab test check playground update notebooks bundle
 help:
 	@$(PYTHON) lab.py help
-lab test check playground update notebooks:
-	@$(PYTHON) lab.py $@ $(ARGS)
+lab test check playground update notebooks bundle:
+	@$(PYTHON) lab.py $@ $(TORCH) $(ARGS)

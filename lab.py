@@ -6,13 +6,15 @@
     python lab.py playground  the playground as a web page
     python lab.py update      fetch the newest course; your changed notebooks are copied to my_work first
     python lab.py notebooks   run the notebooks again and store their outputs (for authors)
+    python lab.py bundle      one archive of the course and its packages, for machines without a network
 
 More words pass through: python lab.py lab --no-browser --port 8899
 Where make exists: make lab ARGS="--no-browser --port 8899"
 
-On Linux the ordinary torch brings 6 GB of CUDA. The CPU-only build is much smaller and comes from PyTorch's
-own index: python lab.py lab --cpu-torch, or make lab CPU=1, or LESSONS_CPU_TORCH=1. The choice is remembered;
-delete .venv to go back. The environment is the folder .venv, or the folder that LESSONS_VENV names.
+On Linux a machine without a working nvidia-smi gets the CPU-only torch from PyTorch's own index (1.5 GB, not
+6), or the ordinary torch where that index is out of reach. --gpu or --cpu asks for one of the two (make lab
+GPU=1, make lab CPU=1); without them an environment keeps what it has. The environment is the folder .venv,
+or the folder that LESSONS_VENV names.
 """
 
 # Python 3.6 must be able to read this file, so that an old Python gets a sentence and not a syntax error.
@@ -27,20 +29,21 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 OLDEST, NEWEST = (3, 11), (3, 13)
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+BUILDS = {"--gpu": "cuda", "--cpu": "cpu"}  # Linux has two builds of torch
+WHEELS, MADE_FOR = "wheels", "made-for.txt"  # in a bundle: the folder of the packages, and what they are for
+NOT_THE_COURSE = ("data", "runs", "my_work", "dist", "build", "test-artifacts", "progress.json", WHEELS)
 LONGEST_VENV_ON_WINDOWS = 95  # Windows stops at 259 characters; the longest path in the environment takes 155
 NOTEBOOK_LIMIT_S = 60
 FIRST_NOTEBOOK = "notebooks/00_start_here.ipynb"
-PLAYGROUND = "notebooks/playground.ipynb"
-PLAYGROUND_PAGE = "assets/playground"  # settings and template for voila
-REFRESH = "tests/refresh_notebooks.py"
 
 # What a failed step prints, and the cause that it stands for.
-DISK_FULL = "the disk is full: free about 10 GB, or 3 GB with --cpu-torch"
+DISK_FULL = "the disk is full: free about 3 GB, or 10 GB for CUDA"
 CAUSES = (
     (r"No space left|Errno 28\b|WinError 112\b", DISK_FULL),
     (
@@ -50,7 +53,10 @@ CAUSES = (
     ),
     (r"Permission denied|Errno 13\b|WinError 5\b|Read-only", "a file cannot be written: check who owns it"),
     (r"ensurepip", "the disk is full, or this Python has no ensurepip: Debian has it in python3-venv"),
-    (r"No matching distribution", "the package index lacks a build for this system, or is out of reach"),
+    (
+        r"No matching distribution",
+        "the package index (or the folder wheels) lacks a build for this system, or is out of reach",
+    ),
 )
 
 
@@ -61,8 +67,8 @@ class Refusal(Exception):
 def refuse_what_cannot_work(root=ROOT):
     """Raise Refusal for a Python, a machine or a folder on which the course cannot run."""
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
-        found = [name for name in ("python3.12", "python3.13", "python3.11") if shutil.which(name)]
-        hint = f"run {found[0]} lab.py instead" if found else "install one of them"
+        pythons = [name for name in ("python3.12", "python3.13", "python3.11") if shutil.which(name)]
+        hint = f"run {pythons[0]} lab.py instead" if pythons else "install one of them"
         version = platform.python_version()
         raise Refusal(f"This is Python {version}, and the course needs Python 3.11, 3.12 or 3.13: {hint}.")
     if sys.platform == "darwin" and platform.machine() == "x86_64":
@@ -108,7 +114,8 @@ def activated(venv):
 def step(what, *command):
     """Run one step of the set-up; its output is shown, and a failure becomes one sentence."""
     words = [str(word) for word in command]
-    process = subprocess.Popen(words, cwd=str(ROOT), stderr=subprocess.PIPE, errors="replace")
+    env = dict(os.environ, PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_INPUT="1")
+    process = subprocess.Popen(words, cwd=str(ROOT), env=env, stderr=subprocess.PIPE, errors="replace")
     said = []
     try:
         for line in process.stderr:
@@ -124,12 +131,13 @@ def step(what, *command):
         raise Refusal(f"{what} did not finish ({cause}); what was there is kept, and the next call resumes.")
 
 
-def works(*command):
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+def answer(*command, limit=60):
+    """What a command prints; nothing if it fails, is not there, or takes longer than limit seconds."""
+    words = [str(word) for word in command]
     try:
-        return subprocess.call([str(word) for word in command], **quiet) == 0
-    except OSError:
-        return False
+        return subprocess.check_output(words, stderr=subprocess.DEVNULL, timeout=limit, errors="replace")
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def make_environment(venv):
@@ -137,49 +145,80 @@ def make_environment(venv):
     python, ours = python_in(venv), (venv / "pyvenv.cfg").exists()
     if venv.exists() and not ours and (not venv.is_dir() or any(venv.iterdir())):
         raise Refusal(f"{venv} is not empty and no virtual environment: name another folder in LESSONS_VENV.")
-    if works(python, "-m", "pip", "--version"):
+    if answer(python, "-m", "pip", "--version"):
         return
     print(f"Creating the environment in {venv}", flush=True)
     # venv keeps a dead link to a Python that was removed, so such an environment is made anew.
-    anew = ["--clear"] if ours and not works(python, "--version") else []
+    anew = ["--clear"] if ours and not answer(python, "--version") else []
     step("Creating the environment", sys.executable, "-m", "venv", *anew, venv)
 
 
-def wants_cpu_torch(venv, asked):
-    """The switch, or what it was last time; elsewhere than on Linux the ordinary torch is CPU-only."""
-    asked = asked or os.environ.get("LESSONS_CPU_TORCH", "") not in ("", "0")
-    return sys.platform == "linux" and (asked or (venv / "cpu-torch").exists())
+def installed(venv, pin):
+    """Whether an environment on Linux has this package: "torch==*+cpu"."""
+    return any(venv.glob("lib/python*/site-packages/" + pin.replace("==", "-") + ".dist-info"))
 
 
-def stamp_of(venv, cpu):
+def this_machine():
+    """What a wheel must suit."""
+    return f"{platform.system()} {platform.machine()} with Python {'.'.join(map(str, sys.version_info[:2]))}"
+
+
+def fetch_packages(venv, build, *command):
+    """Let pip do this command (install, wheel) with all packages that requirements.txt pins."""
+    pip = [python_in(venv), "-m", "pip"]
+    options, made_for = [], ROOT / WHEELS / MADE_FOR
+    pinned = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    torch = [pin + "+cpu" for pin in re.findall(r"(?m)^(?:torch|torchvision)==[\w.]+", pinned)]
+    if made_for.exists():
+        machine = made_for.read_text(encoding="utf-8")
+        if machine != this_machine():
+            raise Refusal(
+                f"The packages in the folder {WHEELS} are for {machine}, and this is {this_machine()}: "
+                f"use that Python, or delete {WHEELS} to take the packages from the network."
+            )
+        options = ["--no-index", "--find-links", WHEELS]
+    elif build == "cpu" and sys.platform == "linux" and not all(installed(venv, pin) for pin in torch):
+        # A short question first: an install from an index that is out of reach tries again for minutes.
+        hasty = ["--index-url", CPU_INDEX, "--retries", "0", "--timeout", "4", "--disable-pip-version-check"]
+        if torch[0].split("==")[1] in answer(*pip, "index", "versions", "torch", *hasty, limit=10):
+            step("Fetching the CPU-only torch", *pip, *command, "--no-deps", "--index-url", CPU_INDEX, *torch)
+        else:
+            print("PyTorch's own index is out of reach: the ordinary torch follows (6 GB).", flush=True)
+    step("Fetching the packages", *pip, *command, *options, "-r", "requirements.txt")
+
+
+def stamp_of(venv):
     """A hash of all that set-up depends on; of the folder too, because an editable install points to it."""
     config = venv / "pyvenv.cfg"
     version = re.findall(r"(?m)^version.*$", config.read_text(encoding="utf-8")) if config.exists() else []
     parts = [(ROOT / name).read_bytes() for name in ("requirements.txt", "pyproject.toml")]
-    return hashlib.sha256(repr((parts, version, cpu, str(ROOT))).encode()).hexdigest()
+    return hashlib.sha256(repr((parts, version, str(ROOT))).encode()).hexdigest()
 
 
-def set_up(cpu_asked=False):
-    """Return the environment's folder, ready to use; takes no time when nothing has changed."""
+def set_up(choice=None):
+    """Return the environment's folder, ready to use; takes no time when nothing has changed.
+
+    choice: the build of torch, "cuda" or "cpu"; without it the environment's, else what suits the machine.
+    """
     venv = environment_folder()
-    cpu, stamp, python = wants_cpu_torch(venv, cpu_asked), venv / "steering-diffusion.stamp", python_in(venv)
-    if python.exists() and stamp.exists() and stamp.read_text() == stamp_of(venv, cpu):
+    python, stamp = python_in(venv), venv / "steering-diffusion.stamp"
+    present = "cpu" if installed(venv, "torch==*+cpu") else "cuda" if installed(venv, "torch==*") else None
+    if sys.platform != "linux" or (ROOT / WHEELS / MADE_FOR).exists():
+        choice = None  # there is one build only
+    ready = python.exists() and stamp.exists() and stamp.read_text() == stamp_of(venv)
+    if ready and choice in (None, present):
         return venv
     make_environment(venv)
-    size = "" if cpu or sys.platform != "linux" else ", and --cpu-torch saves 5 GB"
-    print(f"Installing the course's packages: the first time takes some minutes{size}", flush=True)
-    pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
-    if cpu:
-        (venv / "cpu-torch").touch()
-        pinned = (ROOT / "requirements.txt").read_text(encoding="utf-8")
-        wheels = [pin + "+cpu" for pin in re.findall(r"(?m)^(?:torch|torchvision)==[\w.]+", pinned)]
-        step("Installing the CPU-only torch", *pip, "--no-deps", "--index-url", CPU_INDEX, *wheels)
-    step("Installing the packages", *pip, "-r", "requirements.txt")
+    stamp.unlink(missing_ok=True)
+    build = choice or present or ("cuda" if answer("nvidia-smi", limit=30) else "cpu")
+    print("Installing the course's packages: the first time takes some minutes", flush=True)
+    if (present, build) == ("cpu", "cuda"):  # the pin alone would be content with the CPU-only one
+        step("Removing the CPU-only torch", python, "-m", "pip", "uninstall", "--yes", "torch", "torchvision")
+    fetch_packages(venv, build, "install")
+    pip = [python, "-m", "pip", "install"]
     # Without isolation pip builds with the pinned setuptools and needs no network.
     step("Installing the library", *pip, "--no-deps", "--no-build-isolation", "-e", ".")
-    fresh = stamp.with_suffix(".new")
-    fresh.write_text(stamp_of(venv, cpu))
-    os.replace(str(fresh), str(stamp))
+    stamp.write_text(stamp_of(venv))
     return venv
 
 
@@ -201,16 +240,8 @@ def start(venv, *words):
             continue  # the program has its own answer to Ctrl-C
 
 
-def start_file(name, venv, *words):
-    if not (ROOT / name).exists():
-        raise Refusal(f"{name} is not there yet: python lab.py lab opens the lessons.")
-    return start(venv, *words)
-
-
 def lab(venv, words):
-    options = [f"--ServerApp.root_dir={ROOT}"]
-    if (ROOT / FIRST_NOTEBOOK).exists():
-        options.append(f"--LabApp.default_url=/lab/tree/{FIRST_NOTEBOOK}")
+    options = [f"--ServerApp.root_dir={ROOT}", f"--LabApp.default_url=/lab/tree/{FIRST_NOTEBOOK}"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         options.append("--allow-root")  # Jupyter would refuse, and in a container everyone is root
     return start(venv, "-m", "jupyterlab", *options, *words)
@@ -221,15 +252,14 @@ def check(venv, words):
 
 
 def playground(venv, words):
-    page = ROOT / PLAYGROUND_PAGE
-    paths = (str(page), os.environ.get("JUPYTER_PATH"))
-    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, paths))
+    page = ROOT / "assets/playground"  # settings and template for voila
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, (str(page), os.environ.get("JUPYTER_PATH"))))
     settings = f"--Voila.config_file_paths={page}"
-    return start_file(PLAYGROUND, venv, "-m", "voila", PLAYGROUND, settings, *words)
+    return start(venv, "-m", "voila", "notebooks/playground.ipynb", settings, *words)
 
 
 def notebooks(venv, words):
-    return start_file(REFRESH, venv, REFRESH, *words)
+    return start(venv, "tests/refresh_notebooks.py", *words)
 
 
 def test(venv, words):
@@ -239,10 +269,9 @@ def test(venv, words):
         "lint": ["ruff", "check", "."],
         "format": ["ruff", "format", "--check", "."],
         "unit tests": ["pytest", "-n", "2", "tests", *words],
-    }
-    if any(ROOT.glob("notebooks/**/*.ipynb")):
         # loadfile: the cells of a notebook need one kernel, so one worker.
-        stages["notebooks"] = ["pytest", "--nbval", "notebooks", "-n", "2", "--dist", "loadfile"]
+        "notebooks": ["pytest", "--nbval", "notebooks", "-n", "2", "--dist", "loadfile"],
+    }
     env = dict(activated(venv), LESSONS_OFFLINE="1")
     # Two workers that each use every core wait for each other most of the time.
     env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) // 2)))
@@ -262,10 +291,10 @@ def test(venv, words):
                     over = f"  over {NOTEBOOK_LIMIT_S} s" if seconds > NOTEBOOK_LIMIT_S else ""
                     lines.append(f"    notebook {short:<39} {seconds:7.1f} s{over}")
     total = time.perf_counter() - begun
-    told = ", ".join(f"{counts[kind]} {kind}" for kind in ("failed", "passed", "skipped") if kind in counts)
+    tests = ", ".join(f"{counts[kind]} {kind}" for kind in ("failed", "passed", "skipped") if kind in counts)
     print("\n==== seconds ====", *lines, f"{'total':<52} {total:7.1f} s", sep="\n")
     print("stages that failed: " + ", ".join(failed) if failed else "every stage is ok")
-    print(f"==== {told or 'no tests ran'} in {total:.1f}s ====", flush=True)
+    print(f"==== {tests or 'no tests ran'} in {total:.1f}s ====", flush=True)
     return 1 if failed else 0
 
 
@@ -345,7 +374,41 @@ def update():
     return 0
 
 
-COMMANDS = (lab, test, check, playground, update, notebooks)
+def files_of_the_course():
+    """The files of a course without git, but for what a learner's machine has added."""
+    for top in sorted(ROOT.iterdir()):
+        if top.name not in NOT_THE_COURSE and not (top / "pyvenv.cfg").exists():
+            places = [path.relative_to(ROOT) for path in (top, *sorted(top.rglob("*"))) if path.is_file()]
+            yield from (p for p in places if not any(part.startswith((".", "__pyc")) for part in p.parts))
+
+
+def bundle(build):
+    """Write one archive: the course (of a clone what is committed) and the wheels of all its packages."""
+    name, dist = "steering-diffusion", ROOT / "dist"
+    title = "-".join([name, *this_machine().split()]) + ".zip"
+    dist.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=str(dist)) as folder:
+        venv, wheels, archive = (Path(folder, part) for part in ("venv", WHEELS, title))
+        wheels.mkdir()
+        make_environment(venv)
+        # --find-links: the second of pip's runs takes the torch that the first one has brought.
+        fetch_packages(venv, build or "cpu", "wheel", "--wheel-dir", wheels, "--find-links", wheels)
+        (wheels / MADE_FOR).write_text(this_machine(), encoding="utf-8")
+        is_clone = (ROOT / ".git").exists() and shutil.which("git")
+        if is_clone:
+            git("archive", "--format=zip", f"--prefix={name}/", f"--output={archive}", "HEAD")
+        with zipfile.ZipFile(str(archive), "a", strict_timestamps=False) as file:
+            for path in () if is_clone else files_of_the_course():
+                file.write(str(ROOT / path), f"{name}/{path}", zipfile.ZIP_DEFLATED)
+            for path in sorted(wheels.iterdir()):
+                file.write(str(path), f"{name}/{WHEELS}/{path.name}")
+        os.replace(str(archive), str(dist / title))
+    print(f"Wrote dist/{title}, {(dist / title).stat().st_size / 1e9:.1f} GB: unpacked on {this_machine()},")
+    print("python lab.py lab installs the course from it without a network.")
+    return 0
+
+
+COMMANDS = (lab, test, check, playground, update, notebooks, bundle)
 
 
 def main(argv):
@@ -358,10 +421,12 @@ def main(argv):
         refuse_what_cannot_work()
         if command is None:
             raise Refusal(f"Unknown command {argv[0]!r}: choose one of {', '.join(commands)}.")
+        build = next((BUILDS[word] for word in argv if word in BUILDS), None)
         if command is update:
             return update()
-        venv = set_up("--cpu-torch" in argv)
-        return command(venv, [word for word in argv[1:] if word != "--cpu-torch"])
+        if command is bundle:
+            return bundle(build)
+        return command(set_up(build), [word for word in argv[1:] if word not in BUILDS])
     except Refusal as error:
         print(f"lab.py: {error}", file=sys.stderr)
         return 1

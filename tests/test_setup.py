@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,14 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import lab
+from lessons_lib.weights import WEIGHTS_DIR
 
 ROOT = Path(__file__).resolve().parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-DIRECT = [Requirement(line) for line in PROJECT["dependencies"]]
-FOR_TESTS = [Requirement(line) for line in PROJECT["optional-dependencies"]["test"]]
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = SETTINGS["project"]
+LIBRARY = [Requirement(line) for line in PROJECT["dependencies"]]
+COURSE = [Requirement(line) for line in PROJECT["optional-dependencies"]["course"]]
+DIRECT = LIBRARY + COURSE + [Requirement(line) for line in PROJECT["optional-dependencies"]["test"]]
 PYTHONS = ("3.11", "3.12", "3.13")
 SYSTEMS = {
     "linux": {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"},
@@ -64,7 +68,7 @@ def text_files() -> dict[str, str]:
 # ---- the lists of dependencies ----
 
 
-@pytest.mark.parametrize("wanted", DIRECT + FOR_TESTS, ids=lambda wanted: wanted.name)
+@pytest.mark.parametrize("wanted", DIRECT, ids=lambda wanted: wanted.name)
 def test_direct_dependency_is_pinned_within_its_bounds(wanted):
     pin = pins().get(canonicalize_name(wanted.name))
     assert pin is not None, f"{wanted.name} is in pyproject.toml and not in requirements.txt"
@@ -88,7 +92,7 @@ def test_pins_are_closed(system, python):
     )
     env.update(os_name="nt" if system == "windows" else "posix")
     here = {name: pin for name, pin in pins().items() if pin.marker is None or pin.marker.evaluate(env)}
-    queue = [(canonicalize_name(wanted.name), frozenset(wanted.extras)) for wanted in DIRECT + FOR_TESTS]
+    queue = [(canonicalize_name(wanted.name), frozenset(wanted.extras)) for wanted in DIRECT]
     seen, problems = set(), []
     while queue:
         name, extras = queue.pop()
@@ -103,8 +107,8 @@ def test_pins_are_closed(system, python):
         except importlib.metadata.PackageNotFoundError:
             continue  # belongs to another system
         for need in map(Requirement, needs):
-            asked = [{**env, "extra": extra} for extra in extras or {""}]
-            if need.marker is None or any(need.marker.evaluate(one) for one in asked):
+            places = [{**env, "extra": extra} for extra in extras or {""}]
+            if need.marker is None or any(need.marker.evaluate(place) for place in places):
                 key = canonicalize_name(need.name)
                 if key in here and not need.specifier.contains(version_of(here[key]), prereleases=True):
                     problems.append(f"{name} needs {need}, pinned is {here[key]}")
@@ -114,17 +118,58 @@ def test_pins_are_closed(system, python):
     assert not unused, f"pinned and used by nothing: {sorted(unused)}"
 
 
-def test_library_imports_only_declared_packages():
-    names = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
-    declared = {canonicalize_name(wanted.name) for wanted in DIRECT} | {"lessons-lib", "ipython"}
-    for path in sorted((ROOT / "lessons_lib").rglob("*.py")):
+def imported_packages(folder: str) -> set[str]:
+    names = {"PIL": "pillow", "sklearn": "scikit-learn"}
+    modules = set()
+    for path in sorted((ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and node.level == 0:
-                modules = [node.module]
-            for module in {module.split(".")[0] for module in modules} - sys.stdlib_module_names:
-                package = canonicalize_name(names.get(module, module))
-                assert package in declared, f"{path.name} imports {module}: add it to pyproject.toml"
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                modules.add(node.module.split(".")[0])
+    modules -= sys.stdlib_module_names | {"lessons_lib", "classroom"}
+    return {canonicalize_name(names.get(module, module)) for module in modules}
+
+
+def test_each_package_declares_what_it_imports():
+    library, course = ({canonicalize_name(need.name) for need in needs} for needs in (LIBRARY, COURSE))
+    assert imported_packages("lessons_lib") == library
+    assert imported_packages("classroom") <= library | course
+
+
+LIBRARY_ALONE = """
+import importlib, pkgutil, sys
+
+BLOCKED = (
+    "IPython anywidget classroom ipycanvas ipywidgets jupyter_client jupyterlab "
+    "matplotlib nbclient nbformat torchinfo voila"
+).split()
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+import lessons_lib
+for module in pkgutil.walk_packages(lessons_lib.__path__, "lessons_lib."):
+    importlib.import_module(module.name)
+from lessons_lib.pipeline import GenerationRequest, generate
+*_, step = generate(GenerationRequest(labels=(7,)))
+print(*step.x_t.shape, bool(step.x_t.std() > 0.1))
+"""
+
+
+def test_library_works_without_jupyter():
+    done = subprocess.run([sys.executable, "-c", LIBRARY_ALONE], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "1 1 28 28 True\n", done.stderr
+
+
+def test_library_is_installed_with_its_weights():
+    setuptools = SETTINGS["tool"]["setuptools"]
+    package = ".".join(WEIGHTS_DIR.relative_to(ROOT).parts)
+    assert package in setuptools["packages"]["find"]["include"]
+    assert setuptools["package-data"][package] == ["*"]
 
 
 def test_python_range_is_the_same_everywhere():
@@ -187,6 +232,8 @@ def test_data_and_environment_are_ignored():
         "data/MNIST/raw/x",
         "my_work/x",
         "runs/x",
+        "wheels/x",
+        "dist/x",
         "progress.json",
         "notebooks/.ipynb_checkpoints/x",
     ]
@@ -257,9 +304,8 @@ def test_refuses_a_long_path_on_windows(monkeypatch):
 
 def test_unknown_command_is_one_sentence(capsys):
     assert lab.main(["lecture"]) == 1
-    assert capsys.readouterr().err == (
-        "lab.py: Unknown command 'lecture': choose one of lab, test, check, playground, update, notebooks.\n"
-    )
+    names = "lab, test, check, playground, update, notebooks, bundle"
+    assert capsys.readouterr().err == f"lab.py: Unknown command 'lecture': choose one of {names}.\n"
 
 
 def test_playground_starts_voila_with_the_courses_page(monkeypatch):
@@ -286,14 +332,14 @@ def course(tmp_path, monkeypatch) -> Path:
     (venv / "pyvenv.cfg").write_text("version = 3.12.4\n")
     monkeypatch.setattr(lab, "ROOT", tmp_path)
     monkeypatch.setenv("LESSONS_VENV", str(venv))
-    monkeypatch.delenv("LESSONS_CPU_TORCH", raising=False)
     return tmp_path
 
 
 @pytest.fixture
 def steps(monkeypatch) -> list[str]:
-    """Record the steps of a set-up instead of running them."""
+    """Record the steps of a set-up instead of running them, on a machine without a GPU and a network."""
     done = []
+    monkeypatch.setattr(lab, "answer", lambda *words, limit=60: "")
     monkeypatch.setattr(lab, "make_environment", lambda venv: done.append("environment"))
     monkeypatch.setattr(lab, "step", lambda what, *words: done.append(" ".join(map(str, words))))
     return done
@@ -327,14 +373,77 @@ def test_failed_set_up_is_resumed(course, steps, monkeypatch):
     assert len(steps) == 3
 
 
-def test_cpu_torch_comes_first_and_is_remembered(course, steps, monkeypatch):
+TORCH = version_of(pins()["torch"])
+
+
+def provide(monkeypatch, *answers: str) -> None:
+    """A Linux machine on which these commands answer: nvidia-smi, and the question to PyTorch's own index."""
+    says = {"nvidia-smi": "a GPU", "versions": f"Available versions: 2.0.0+cpu, {TORCH}+cpu"}
     monkeypatch.setattr(lab.sys, "platform", "linux")
-    lab.set_up(cpu_asked=True)
-    torch = version_of(pins()["torch"])
-    assert f"--index-url {lab.CPU_INDEX} torch=={torch}+cpu torchvision==" in steps[1]
+    monkeypatch.setattr(
+        lab,
+        "answer",
+        lambda *words, limit=60: next((says[name] for name in answers if name in words), ""),
+    )
+
+
+def install_torch(course: Path, *versions: str) -> None:
+    shutil.rmtree(course / ".venv/lib", ignore_errors=True)
+    for version in versions:
+        (course / f".venv/lib/python3.12/site-packages/{version}.dist-info").mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    ("answers", "choice", "present", "cpu"),
+    [
+        (["versions"], None, None, True),
+        ([], None, None, False),
+        (["versions", "nvidia-smi"], None, None, False),
+        (["versions"], "cuda", None, False),
+        (["versions", "nvidia-smi"], "cpu", None, True),
+        (["versions"], None, f"torch-{TORCH}", False),
+        (["versions", "nvidia-smi"], None, "torch-2.0.0+cpu", True),
+    ],
+)
+def test_build_of_torch_suits_the_machine(course, steps, monkeypatch, capsys, answers, choice, present, cpu):
+    provide(monkeypatch, *answers)
+    install_torch(course, *filter(None, [present]))
+    lab.set_up(choice)
+    assert f"{lab.CPU_INDEX} torch=={TORCH}+cpu torchvision==" in steps[1] if cpu else len(steps) == 3
+    assert ("out of reach" in capsys.readouterr().out) == (answers == [])
+
+
+def test_other_systems_have_one_build(course, steps, monkeypatch):
+    provide(monkeypatch, "versions")
+    monkeypatch.setattr(lab.sys, "platform", "win32")
+    lab.python_in(course / ".venv").parent.mkdir(exist_ok=True)
+    lab.python_in(course / ".venv").touch()
+    lab.set_up("cpu")
+    lab.set_up("cuda")
+    assert len(steps) == 3
+
+
+def test_environment_keeps_its_torch_until_another_is_asked_for(course, steps, monkeypatch, capsys):
+    provide(monkeypatch, "nvidia-smi")
+    install_torch(course, f"torch-{TORCH}+cpu", f"torchvision-{version_of(pins()['torchvision'])}+cpu")
+    lab.set_up()
+    assert len(steps) == 3 and "out of reach" not in capsys.readouterr().out
+    steps.clear()
+    lab.set_up("cpu")
+    assert steps == []
+    lab.set_up("cuda")
+    assert steps[1].endswith("uninstall --yes torch torchvision") and len(steps) == 4
+    install_torch(course, f"torch-{TORCH}")
     steps.clear()
     lab.set_up()
-    assert steps == [], "the choice was forgotten"
+    lab.set_up("cuda")
+    assert steps == []
+
+
+def test_answer_waits_no_longer_than_its_limit():
+    assert lab.answer(sys.executable, "-c", "print('yes')") == "yes\n"
+    assert lab.answer(sys.executable, "-c", "import time; time.sleep(600)", limit=0.5) == ""
+    assert lab.answer("no-such-program") == ""
 
 
 @pytest.mark.parametrize(
@@ -380,12 +489,17 @@ def git(folder: Path, *words: str) -> str:
 
 
 @pytest.fixture
-def clone(tmp_path, monkeypatch) -> Path:
-    """A learner's clone, whose origin (a local bare repository) has one commit more."""
+def plain_git(monkeypatch) -> None:
+    """Git that knows of no repository but the folder's own."""
     if not shutil.which("git"):
         pytest.skip("git is not installed")
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch, plain_git) -> Path:
+    """A learner's clone, whose origin (a local bare repository) has one commit more."""
     author, learner = tmp_path / "author", tmp_path / "learner"
     git(tmp_path, "init", "--quiet", "--bare", "origin.git")
     git(tmp_path, "clone", "--quiet", "origin.git", "author")
@@ -495,3 +609,85 @@ def test_update_without_git_is_one_sentence(clone, capsys, monkeypatch):
     monkeypatch.setattr(lab.shutil, "which", lambda name: None)
     assert lab.main(["update"]) == 1
     assert "git is not installed" in capsys.readouterr().err
+
+
+# ---- bundle ----
+
+
+@pytest.fixture
+def teacher(course, steps, monkeypatch) -> Path:
+    """A course with private files, in which pip wheel makes one empty wheel."""
+    for name in ("library.py", "data/x", "my_work/x", "wheels/old.whl", ".env", "env/pyvenv.cfg", "env/x.py"):
+        (course / name).parent.mkdir(exist_ok=True)
+        (course / name).write_text("x")
+    (course / "package/data").mkdir(parents=True)
+    (course / "package/data/x.py").write_text("x")
+
+    def step(what, *words):
+        Path(words[words.index("--wheel-dir") + 1], "torch-1+cpu.whl").touch()
+        steps.append(" ".join(map(str, words)))
+
+    monkeypatch.setattr(lab, "step", step)
+    return course
+
+
+def bundled(course: Path) -> tuple[zipfile.ZipFile, set[str]]:
+    (archive,) = (course / "dist").iterdir()
+    assert archive.suffix == ".zip" and "-with-Python-" in archive.name
+    file = zipfile.ZipFile(archive)
+    assert all(name.startswith("steering-diffusion/") for name in file.namelist())
+    return file, {name.split("/", 1)[1] for name in file.namelist() if not name.endswith("/")}
+
+
+WHEELS = {"wheels/torch-1+cpu.whl", "wheels/made-for.txt"}
+PUBLIC = {"library.py", "package/data/x.py", "pyproject.toml", "requirements.txt"}
+
+
+def test_bundle_holds_the_course_and_its_packages(teacher, steps, monkeypatch):
+    provide(monkeypatch, "versions", "nvidia-smi")
+    assert lab.main(["bundle"]) == 0
+    assert "wheel --wheel-dir" in steps[1] and f"torch=={TORCH}+cpu" in steps[1]
+    assert steps[2].endswith("-r requirements.txt") and len(steps) == 3
+    assert bundled(teacher)[1] == PUBLIC | WHEELS
+    steps.clear()
+    assert lab.main(["bundle", "--gpu"]) == 0
+    assert len(steps) == 2
+
+
+def test_bundle_of_a_clone_holds_what_is_committed(teacher, plain_git):
+    git(teacher, "init", "--quiet")
+    git(teacher, "add", "library.py")
+    git(teacher, "commit", "--quiet", "-m", "one")
+    (teacher / "library.py").write_text("the teacher's own answer")
+    assert lab.main(["bundle"]) == 0
+    file, names = bundled(teacher)
+    assert names == {"library.py"} | WHEELS
+    assert file.read("steering-diffusion/library.py") == b"x"
+
+
+def test_unpacked_bundle_needs_no_network(teacher, steps, monkeypatch, tmp_path, capsys):
+    assert lab.main(["bundle"]) == 0
+    bundled(teacher)[0].extractall(tmp_path / "room")
+    monkeypatch.setattr(lab, "ROOT", tmp_path / "room/steering-diffusion")
+    monkeypatch.setattr(lab, "step", lambda what, *words: steps.append(" ".join(map(str, words))))
+    provide(monkeypatch, "versions")
+    steps.clear()
+    lab.set_up("cuda")
+    assert steps[1].endswith("install --no-index --find-links wheels -r requirements.txt") and len(steps) == 3
+    lab.set_up("cuda")
+    assert len(steps) == 3
+    monkeypatch.setattr(lab.platform, "machine", lambda: "riscv")
+    (lab.ROOT / "requirements.txt").write_text("torch==1\n")
+    assert lab.main(["check"]) == 1
+    sentence = capsys.readouterr().err
+    assert "this is" in sentence and "riscv" in sentence and sentence.count("\n") == 1
+
+
+def test_bundle_on_a_full_disk_leaves_nothing(teacher, monkeypatch, capsys):
+    def full(*words, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(lab.zipfile, "ZipFile", full)
+    assert lab.main(["bundle"]) == 1
+    assert "disk is full" in capsys.readouterr().err
+    assert not list((teacher / "dist").iterdir())
