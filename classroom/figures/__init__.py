@@ -28,6 +28,7 @@ from lessons_lib.evaluation.curves import (
     validity_lines,
     validity_proximity_figure,
 )
+from lessons_lib.images import to_grid
 
 __all__ = [
     "BLUE",
@@ -50,6 +51,7 @@ __all__ = [
     "read_table",
     "show_figure",
     "sweep_figure",
+    "to_grid",
     "unet_stages",
     "validity_lines",
     "validity_proximity_figure",
