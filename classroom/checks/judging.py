@@ -120,7 +120,7 @@ def _not_started(exercise: Exercise, function: Any) -> tuple[str, str, None] | N
     if not callable(function):
         call = f"checks.{exercise.check_name}(your_function)"
         return "error", f"Hand in the function itself, without calling it: {call}.", None
-    if (getattr(inspect.unwrap(function), "__module__", None) or "").startswith("lessons_lib"):
+    if (getattr(inspect.unwrap(function), "__module__", None) or "").startswith(("lessons_lib", "classroom")):
         return "not_started", "That is the library's function: hand in your own.", None
     if running.is_stub(function):
         return "not_started", UNFINISHED, None
