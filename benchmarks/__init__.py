@@ -24,7 +24,7 @@ def prepare(threads: int) -> dict:
     """Set the number of threads, keep freed memory as the command line does, and say what machine this is."""
     import torch
 
-    from lessons_lib import keep_freed_memory
+    from lessons_lib.memory import keep_freed_memory
 
     keep_freed_memory()
     torch.set_num_threads(threads)

@@ -1,31 +1,8 @@
 """The library under the lessons: small, real implementations of diffusion models and of ways to steer them.
 
-Read the modules in this order: schedules, unet, classifier, guidance, samplers, data, weights, generation,
-training, recipes, metrics, viz. Each imports only what stands before it.
+The method is seven files, to be read in this order: schedules, unet, classifier, guidance, samplers,
+counterfactuals, toy. Then come data, weights, training; pipeline; images, pictures, evaluation; recipes; cli.
+Each imports only what stands before it, and files, memory and names, which all may use.
 """
 
 __version__ = "0.1.0"
-
-
-def keep_freed_memory() -> None:
-    """Keep memory that tensors free for the next tensors, where the C library is glibc; elsewhere do nothing.
-
-    glibc hands large blocks back to the system at once, and each step of a training on the CPU asks for them
-    again, page by page: with small networks that takes longer than the arithmetic.
-    """
-    import ctypes
-    import sys
-
-    if sys.platform != "linux":
-        return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-        ctypes.CDLL(None).gnu_get_libc_version  # noqa: B018  (another C library gives other meanings to the numbers)
-    except (OSError, AttributeError):
-        return
-    for parameter, value in (
-        (-4, 0),  # M_MMAP_MAX: no block gets a mapping of its own, which its release would undo
-        (-1, 2**31 - 1),  # M_TRIM_THRESHOLD: do not shrink the heap
-        (-2, 64 * 2**20),  # M_TOP_PAD: grow it by 64 MB at a time
-    ):
-        mallopt(parameter, value)

@@ -13,7 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lessons_lib.unet import Downsample, ResidualBlock, SelfAttention, num_groups, timestep_embedding
+from lessons_lib.unet import (
+    Downsample,
+    ResidualBlock,
+    SelfAttention,
+    check_shape,
+    num_groups,
+    timestep_embedding,
+)
 
 
 @dataclass(frozen=True)
@@ -23,8 +30,8 @@ class EvaluatorConfig:
     Args:
         body: "blocks" (the U-Net's residual blocks, for digits), "resnet9" (batch normalization and
             max-pooling, for objects in colour) or "whitened" (plain convolutions after a fixed whitening).
-        mirror: once trained, read each image and its mirror image and take the mean of their features; for
-            objects, which stay what they are in a mirror.
+        mirror: once trained, take the mean of the features of each image and its mirror image; for objects,
+            which stay what they are in a mirror.
         patch: each patch × patch pixels become one position with patch² times the channels.
         multi_label: the logits belong to yes-or-no attributes, rather than to classes of which one is right.
     """
@@ -65,12 +72,14 @@ def _blocks(config: EvaluatorConfig) -> list[nn.Module]:
 
 
 class ConvNorm(nn.Sequential):
-    """A 3×3 convolution, max-pooling if asked for, batch normalization, ReLU."""
+    """A 3×3 convolution, max-pooling if asked for, batch normalization, a nonlinearity."""
 
-    def __init__(self, in_channels: int, out_channels: int, pool: bool = False) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, pool: bool = False, nonlinearity: type[nn.Module] = nn.ReLU
+    ) -> None:
         convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-        rest = [nn.BatchNorm2d(out_channels), nn.ReLU()]
-        super().__init__(convolution, *([nn.MaxPool2d(2)] if pool else []), *rest)
+        halving = [nn.MaxPool2d(2)] if pool else []
+        super().__init__(convolution, *halving, nn.BatchNorm2d(out_channels), nonlinearity())
 
 
 class Shortcut(nn.Sequential):
@@ -112,10 +121,8 @@ def _whitened(config: EvaluatorConfig) -> list[nn.Module]:
     layers: list[nn.Module] = [Whitening(config.in_channels * config.patch**2), nn.GELU()]
     narrow = layers[0].out_channels
     for width in config.widths:
-        pair = ((narrow, [nn.MaxPool2d(2)]), (width, []))
-        for channels, pool in pair:
-            convolution = nn.Conv2d(channels, width, 3, padding=1, bias=False)
-            layers += [convolution, *pool, nn.BatchNorm2d(width), nn.GELU()]
+        layers += ConvNorm(narrow, width, pool=True, nonlinearity=nn.GELU)
+        layers += ConvNorm(width, width, nonlinearity=nn.GELU)
         narrow = width
     return [*layers, nn.AdaptiveMaxPool2d(1)]
 
@@ -142,20 +149,14 @@ class Evaluator(nn.Module):
 
     def features(self, x_0: Tensor) -> Tensor:
         """x_0 [B, C, H, W] in [-1, 1] -> [B, F], the features before the last layer: the FID's space."""
-        found = self.body(x_0)
+        features = self.body(x_0)
         if self.config.mirror and not self.training:
-            found = (found + self.body(x_0.flip(3))) / 2
-        return found
+            features = (features + self.body(x_0.flip(3))) / 2
+        return features
 
     def forward(self, x_0: Tensor) -> Tensor:
-        """x_0 [B, C, H, W] in [-1, 1] -> logits [B, K].
-
-        Raises:
-            ValueError: if x_0 does not have the configured channels and size.
-        """
-        size, channels = self.config.image_size, self.config.in_channels
-        if x_0.shape[1:] != (channels, size, size):
-            raise ValueError(f"x_0 must have shape [B, {channels}, {size}, {size}], got {list(x_0.shape)}.")
+        """x_0 [B, C, H, W] in [-1, 1] -> logits [B, K]; ValueError for other shapes."""
+        check_shape(self.config, "x_0", x_0)
         return self.head(self.features(x_0))
 
     @torch.no_grad()
@@ -168,8 +169,7 @@ class Evaluator(nn.Module):
 class NoisyClassifierConfig:
     """The shape of a NoisyClassifier: the way down of a U-Net, with a head in place of the way up.
 
-    Args:
-        patch, multi_label: as in EvaluatorConfig.
+    patch and multi_label as in EvaluatorConfig.
     """
 
     image_size: int = 28
@@ -211,14 +211,8 @@ class NoisyClassifier(nn.Module):
         self.head = nn.Linear(widths[-1], config.num_classes)
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """x_t [B, C, H, W], t [B] int64 -> logits [B, K].
-
-        Raises:
-            ValueError: if x_t does not have the configured channels and size.
-        """
-        size, channels = self.config.image_size, self.config.in_channels
-        if x_t.shape[1:] != (channels, size, size):
-            raise ValueError(f"x_t must have shape [B, {channels}, {size}, {size}], got {list(x_t.shape)}.")
+        """x_t [B, C, H, W], t [B] int64 -> logits [B, K]; ValueError for other shapes."""
+        check_shape(self.config, "x_t", x_t)
         features = timestep_embedding(t, 2 * self.config.widths[0])
         embedding = F.silu(self.time_mlp(features.to(self.time_mlp[0].weight.dtype)))
         h = self.stem(F.pixel_unshuffle(x_t, self.config.patch) if self.config.patch > 1 else x_t)

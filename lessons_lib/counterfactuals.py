@@ -64,9 +64,6 @@ def same_noise_grid(
 
     Returns:
         [N, K, C, H, W] in [-1, 1]: row n comes from noise n, column k was asked for class k.
-
-    Raises:
-        ValueError: as in the sampler.
     """
     y = torch.arange(num_classes).repeat(len(x_T))
     *_, last = sample(guide(y), schedule, x_T.repeat_interleave(num_classes, dim=0), timesteps)
@@ -77,12 +74,16 @@ def same_noise_grid(
 
 
 def in_8_bits(images: Tensor) -> Tensor:
-    """Images in [-1, 1], rounded to the 256 values of a file's pixels; dtype and shape are kept.
+    """A copy of images in [-1, 1], rounded to the 256 levels of a picture file; dtype and shape are kept.
 
     Every intervention starts here: a result that keeps more than its pixels brings its own noise along, and
-    looks perfectly reversible.
+    looks perfectly reversible. ValueError for numbers that are not finite.
     """
-    return ((images.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+    images = images.detach()
+    if not images.isfinite().all():
+        raise ValueError("The images hold numbers that are not finite.")
+    levels = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return (levels.float() / 127.5 - 1).to(images.dtype)
 
 
 def to_depth(timesteps: Tensor, t_0: int) -> Tensor:
@@ -90,13 +91,10 @@ def to_depth(timesteps: Tensor, t_0: int) -> Tensor:
 
     Args:
         timesteps: [N] int64, strictly descending, from T-1.
-        t_0: timesteps above it are left out.
+        t_0: timesteps above it are left out; ValueError if it is not in 0 … T-1, or none is left.
 
     Returns:
         [M] int64, M >= 1.
-
-    Raises:
-        ValueError: if t_0 is not in 0 … T-1, or no timestep is left.
     """
     top, lowest = int(timesteps[0]), int(timesteps[-1])
     if not 0 <= t_0 <= top:
@@ -116,9 +114,6 @@ def abduct_ddim(eps_fn: EpsFn, schedule: NoiseSchedule, x_0: Tensor, timesteps: 
             path back than the one that the image lies on.
         x_0: [B, C, H, W] images in [-1, 1].
         timesteps: the list that prediction will walk, [M] int64, strictly descending.
-
-    Raises:
-        ValueError: as in ddim_invert.
     """
     *_, last = ddim_invert(eps_fn, schedule, x_0, timesteps)
     return Abducted(last.x_t, timesteps)
@@ -144,9 +139,6 @@ def abduct_ddpm(
         clip_x0: as predict will be told. DDIM's rule, never to clip here, is not needed: what is clipped is
             in the step's noise.
         others: as in abduct_ddim.
-
-    Raises:
-        ValueError: as in sample_ddpm.
     """
     noise_fn = noise_fn or torch.randn_like
     states = [q_sample(schedule, x_0, _all(x_0, t), noise_fn(x_0)) for t in timesteps.tolist()]
@@ -168,10 +160,7 @@ def abduct_sdedit(
     """SDEdit (Meng et al. 2022): plain noise on the image at timesteps[0]. The baseline: no abduction at all.
 
     Only what shines through the noise is kept; at the top, where nothing does, this is the same-noise draw.
-
-    Args:
-        noise_fn: standard normal noise like x_0; torch.randn_like if not given.
-        others: as in abduct_ddim.
+    Args as in abduct_ddpm.
     """
     noise_fn = noise_fn or torch.randn_like
     return Abducted(q_sample(schedule, x_0, _all(x_0, int(timesteps[0])), noise_fn(x_0)), timesteps)
@@ -193,11 +182,7 @@ def abduct(
         method: one of METHODS; "same-noise" is fresh noise and knows nothing of the image but its shape.
         eps_fn: not asked by "sdedit" and "same-noise".
         timesteps: cut by `to_depth`; of "same-noise" whole, since it is noise only at the top.
-        clip_x0: as predict will be told; "ddpm" alone needs to know.
         others: as in abduct_ddim and abduct_ddpm.
-
-    Raises:
-        ValueError: for an unknown method, and as in the sampler.
     """
     check_method(method)
     if method == "ddim":
@@ -207,6 +192,12 @@ def abduct(
     if method == "sdedit":
         return abduct_sdedit(schedule, x_0, timesteps, noise_fn)
     return Abducted((noise_fn or torch.randn_like)(x_0), timesteps)
+
+
+def check_method(method: str) -> None:
+    """Raise ValueError for an unknown method."""
+    if method not in METHODS:
+        raise ValueError(f"Unknown method {method!r}: choose one of {', '.join(METHODS)}.")
 
 
 # -- prediction ------------------------------------------------------------------------------------
@@ -223,9 +214,6 @@ def predict(
 
     Yields:
         one Step for each of abducted.timesteps; the last one's x_t [B, C, H, W] is the counterfactual.
-
-    Raises:
-        ValueError: as in the sampler.
     """
     x, timesteps, noises = abducted
     if noises is None:
@@ -237,52 +225,6 @@ def predict(
         # The sampler's last step adds nothing; the image that was abducted had something left.
         is_last = step.t == int(timesteps[-1])
         yield step._replace(x_t=step.x_t + noises[-1]) if is_last else step
-
-
-def counterfactual(
-    method: str,
-    source_eps: EpsFn,
-    target_eps: EpsFn,
-    schedule: NoiseSchedule,
-    x_0: Tensor,
-    timesteps: Tensor,
-    noise_fn: NoiseFn | None = None,
-    *,
-    targets_each: int = 1,
-    clip_x0: bool = True,
-) -> Iterator[Step]:
-    """Abduction, action, prediction.
-
-    Args:
-        method: one of METHODS.
-        source_eps: told the images' own labels, at w = 1, for B samples.
-        target_eps: told the targets, with whatever guidance, for B * targets_each samples.
-        x_0: [B, C, H, W] images in [-1, 1], from 8-bit pixels (`in_8_bits`).
-        timesteps: [M] int64, strictly descending, cut by `to_depth`.
-        noise_fn: of every method but "ddim"; torch.randn_like if not given.
-        targets_each: how many counterfactuals each image gets, all from one abduction: the first image's
-            come first.
-        clip_x0: clip the estimates while decoding.
-
-    Yields:
-        the Steps of the prediction; abduction is done before the first one comes.
-
-    Raises:
-        ValueError: for an unknown method, at once; as in the sampler, with the first Step.
-    """
-    check_method(method)
-
-    def steps() -> Iterator[Step]:
-        found = abduct(method, source_eps, schedule, x_0, timesteps, noise_fn, clip_x0=clip_x0)
-        yield from predict(target_eps, schedule, found.repeated(targets_each), clip_x0=clip_x0)
-
-    return steps()
-
-
-def check_method(method: str) -> None:
-    """Raise ValueError for an unknown method."""
-    if method not in METHODS:
-        raise ValueError(f"Unknown method {method!r}: choose one of {', '.join(METHODS)}.")
 
 
 def _all(x: Tensor, t: int) -> Tensor:

@@ -17,11 +17,8 @@ class WriteError(RuntimeError):
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path beside `path`, which replaces `path` at the end, whole or not at all.
 
-    The temporary file keeps the suffix, since image writers choose their format by it.
-
-    Raises:
-        WriteError: if the folder or the file cannot be written (no permission, disk full); `path` is then as
-            before.
+    The temporary file keeps the suffix, since image writers choose their format by it. WriteError if the
+    folder or the file cannot be written (no permission, disk full); `path` is then as before.
     """
     path = Path(path)
     temporary = None

@@ -1,4 +1,4 @@
-"""Grids of images and GIFs as pixels and bytes, and their files. Images come in [-1, 1]."""
+"""Images in [-1, 1] become pixels, grids, PNG and GIF, and maps of what changed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,14 @@ from lessons_lib.data import to_unit
 from lessons_lib.files import atomic_write
 
 MARK = (214, 96, 77)  # orange, as in the figures
+BETWEEN = 153  # the grey between the images of a grid
+SHADE = 17  # 255 / 15
+CAME, WENT = (0.839, 0.376, 0.302), (0.129, 0.400, 0.675)  # the figures' orange and blue
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Images in [-1, 1] of any shape -> uint8 0 … 255 on the CPU, clipped: data.to_signed backwards."""
+    return (to_unit(images.detach().float()) * 255).round().to(torch.uint8).cpu()
 
 
 def to_grid(
@@ -33,23 +41,16 @@ def to_grid(
     """
     from torchvision.utils import make_grid
 
-    shown = to_unit(images.float())
+    shown = to_bytes(images)
     if marked is not None:
-        shown = _framed(shown, marked)
-    grid = make_grid(shown, nrow=columns, padding=gap, pad_value=0.6)
+        edge = torch.ones(shown.shape[2:], dtype=torch.bool)
+        edge[1:-1, 1:-1] = False
+        colour = torch.tensor(MARK, dtype=torch.uint8).view(3, 1, 1)
+        shown = torch.where(edge & marked.cpu().view(-1, 1, 1, 1), colour, shown)
+    grid = make_grid(shown, nrow=columns, padding=gap, pad_value=BETWEEN)
     if gap and len(images) > 1:  # the frame around the whole grid says nothing; one image gets none
         grid = grid[:, gap:-gap, gap:-gap]
-    pixels = (grid * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
-
-
-def _framed(images: Tensor, marked: Tensor) -> Tensor:
-    """[N, C, H, W] in [0, 1] -> [N, 3, H, W] with a frame around the marked ones."""
-    height, width = images.shape[2:]
-    edge = torch.ones(height, width, dtype=torch.bool)
-    edge[1:-1, 1:-1] = False
-    colour = torch.tensor(MARK).view(3, 1, 1) / 255
-    return torch.where(edge & marked.view(-1, 1, 1, 1), colour, images.expand(-1, 3, -1, -1))
+    return _enlarged(grid, scale)
 
 
 def to_pixels(image: Tensor, scale: int = 1) -> np.ndarray:
@@ -57,9 +58,11 @@ def to_pixels(image: Tensor, scale: int = 1) -> np.ndarray:
 
     Without torchvision, whose import takes longer than a panel's first picture may.
     """
-    pixels = (to_unit(image.float()) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    pixels = pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels
-    return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+    return _enlarged(to_bytes(image).expand(3, -1, -1), scale)
+
+
+def _enlarged(picture: Tensor, scale: int) -> np.ndarray:
+    return picture.permute(1, 2, 0).numpy().repeat(scale, axis=0).repeat(scale, axis=1)
 
 
 def png_bytes(pixels: np.ndarray) -> bytes:
@@ -88,8 +91,8 @@ def gif_bytes(
     import imageio.v3 as iio
 
     # GIF viewers slow down frames that are faster than 1/50 s.
-    each = max(20, round(1000 * seconds / max(len(frames) - 1, 1)))
-    durations = [each] * (len(frames) - 1) + [round(1000 * hold)]
+    usual = max(20, round(1000 * seconds / max(len(frames) - 1, 1)))
+    durations = [usual] * (len(frames) - 1) + [round(1000 * hold)]
     stack = np.stack(frames)
     if (stack == stack[..., :1]).all():
         step = 255 / (shades - 1)
@@ -111,20 +114,12 @@ def save_gif(path: str | Path, frames: Sequence[np.ndarray], seconds: float = 3.
         temporary.write_bytes(gif_bytes(frames, seconds))
 
 
-SHADE = 17  # 255 / 15
-CAME, WENT = (0.839, 0.376, 0.302), (0.129, 0.400, 0.675)  # the figures' orange and blue
-
-
 def difference_maps(images: Tensor, source: Tensor) -> Tensor:
-    """Where images differ from their source: white where they agree.
-
-    Args:
-        images: [N, C, H, W] in [-1, 1].
-        source: [1, C, H, W] or [N, C, H, W] in [-1, 1].
+    """Where images [N, C, H, W] differ from their source [1 or N, C, H, W]; all in [-1, 1].
 
     Returns:
-        [N, 3, H, W] in [-1, 1]: full orange where a pixel rose from 0 to 1, full blue where it fell from 1 to
-        0; of several channels the mean.
+        [N, 3, H, W] in [-1, 1]: white where they agree, full orange where a pixel rose from 0 to 1, full blue
+        where it fell from 1 to 0; of several channels the mean.
     """
     change = (to_unit(images.float()) - to_unit(source.float())).mean(dim=1, keepdim=True)  # [N, 1, H, W]
     came, went = (torch.tensor(c, device=change.device).view(1, 3, 1, 1) for c in (CAME, WENT))
@@ -133,19 +128,14 @@ def difference_maps(images: Tensor, source: Tensor) -> Tensor:
 
 
 def changes_grid(sources: Tensor, images: Tensor, scale: int = 2) -> np.ndarray:
-    """For each source two rows: the source and what became of it, and below each its difference map.
+    """For each source two rows of K + 1: the source and what became of it; below each its difference map.
 
-    Args:
-        sources: [S, C, H, W] in [-1, 1].
-        images: [S, K, C, H, W] in [-1, 1].
-
-    Returns:
-        [rows, columns, 3] uint8, K + 1 images a row.
+    sources [S, C, H, W] and images [S, K, C, H, W] in [-1, 1] -> [rows, columns, 3] uint8.
     """
     rows = []
-    for source, mine in zip(sources, images, strict=True):
-        row = torch.cat([source[None], mine])
-        rows += [row if row.shape[1] == 3 else row.expand(-1, 3, -1, -1), difference_maps(row, source[None])]
+    for source, changed in zip(sources, images, strict=True):
+        row = torch.cat([source[None], changed])
+        rows += [row.expand(-1, 3, -1, -1), difference_maps(row, source[None])]
     grid = to_grid(torch.cat(rows), images.shape[1] + 1, scale)
     # 16 shades of a colour look the same and make half of the PNG: notebooks hold grids of 220 pictures.
     return (np.round(grid / SHADE) * SHADE).astype(np.uint8)

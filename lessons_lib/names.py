@@ -10,19 +10,16 @@ from collections.abc import Sequence
 def place_of(name: str, known: Sequence[str], what: str) -> int:
     """The place of a name among the known ones; case, spaces and "-" for "_" do not matter.
 
-    Args:
-        what: what the names are of, for the error: "attribute".
-
-    Raises:
-        ValueError: for an unknown name, with those that are most like it, or else all.
+    ValueError for an unknown name, with those that are most like it, or else all; `what` says what the names
+    are of: "attribute".
     """
-    plain = {_plain(each): place for place, each in enumerate(known)}
-    asked = _plain(name)
-    if asked in plain:
-        return plain[asked]
-    parts = [each for each in plain if asked and asked in each]
-    near = dict.fromkeys(parts + difflib.get_close_matches(asked, plain, n=3, cutoff=0.5))
-    names = [known[plain[each]] for each in near][:5]
+    places = {_plain(candidate): place for place, candidate in enumerate(known)}
+    plain = _plain(name)
+    if plain in places:
+        return places[plain]
+    containing = [candidate for candidate in places if plain and plain in candidate]
+    near = dict.fromkeys(containing + difflib.get_close_matches(plain, places, n=3, cutoff=0.5))
+    names = [known[places[candidate]] for candidate in near][:5]
     hint = f"did you mean {' or '.join(names)}?" if names else f"choose one of {', '.join(known)}."
     raise ValueError(f"Unknown {what} {name!r}: {hint}")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from lessons_lib.data import DataError, load, to_signed
@@ -29,14 +30,14 @@ MIDDLE = 14
 _WORK = 512  # larger pictures are shrunk first: only 20 pixels are left in the end
 _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 _FAINTEST = 0.04  # of full contrast, 10 of 255 grey levels: less is the paper
+TOO_LARGE = f"The picture is too large: at most {MAX_SIDE:,} pixels on a side are allowed"
+EMPTY = "The picture is empty: it has one colour and no strokes."
 
 
 def load_digit(path: str | os.PathLike) -> Tensor:
     """A picture file as a digit, [1, 1, 28, 28] in [-1, 1]; of an animation the first picture.
 
-    Raises:
-        DataError: one sentence, if there is no such file, or it is no picture that can be read.
-        ValueError: one sentence, if the picture is larger than 4,096 pixels on a side, or empty.
+    DataError if there is no such file, or none that can be read; ValueError as in `as_digit`.
     """
     path = Path(path)
     if path.is_dir():
@@ -47,20 +48,11 @@ def load_digit(path: str | os.PathLike) -> Tensor:
 
 
 def digit_from_bytes(content: bytes, name: str = "The file") -> Tensor:
-    """The bytes of a picture file as a digit, [1, 1, 28, 28] in [-1, 1].
-
-    Args:
-        name: what an error calls it.
-
-    Raises:
-        DataError, ValueError: one sentence, as load_digit.
-    """
+    """The bytes of a picture file as `load_digit` has them; an error calls it by `name`."""
     return _decoded(io.BytesIO(content), name)
 
 
 def _decoded(file: Path | io.BytesIO, name: str) -> Tensor:
-    from PIL import Image, ImageOps
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
@@ -69,7 +61,7 @@ def _decoded(file: Path | io.BytesIO, name: str) -> Tensor:
                 image = ImageOps.exif_transpose(image)  # telephones store which way is up
                 return as_digit(_pixels(image))
     except Image.DecompressionBombError:
-        raise ValueError(_too_large("it")) from None
+        raise ValueError(f"{TOO_LARGE}.") from None
     except PermissionError as error:
         raise DataError(f"{name} cannot be read: {error.strerror}.") from None
     except Image.UnidentifiedImageError:
@@ -82,12 +74,9 @@ def as_digit(pixels: np.ndarray) -> Tensor:
     """Pixels as a digit, [1, 1, 28, 28] in [-1, 1].
 
     Args:
-        pixels: [H, W] grey, [H, W, 3] colour or [H, W, 4] with transparency. Bytes, or numbers of any range;
-            transparency in [0, 1] if they are no whole numbers.
-
-    Raises:
-        ValueError: one sentence, for another shape, a side above 4,096, numbers that are not finite, or a
-            picture without strokes.
+        pixels: [H, W] grey, [H, W, 3] colour or [H, W, 4] with transparency, H and W at most 4,096. Bytes, or
+            numbers of any range; transparency in [0, 1] if they are no whole numbers. ValueError for others,
+            and for a picture without strokes.
     """
     pixels = np.asarray(pixels)
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)) or 0 in pixels.shape:
@@ -96,7 +85,8 @@ def as_digit(pixels: np.ndarray) -> Tensor:
     if pixels.dtype.kind not in "biuf" or not np.isfinite(pixels).all():
         raise ValueError("A picture must hold finite numbers.")
     ink = _ink(_on_background(*_split(pixels)))
-    return to_signed(torch.from_numpy(_place(_shrink_to_box(_crop(ink)))))[None, None]
+    strokes = ink[_extent(ink, axis=1), _extent(ink, axis=0)]
+    return to_signed(torch.from_numpy(_place(_shrink_to_box(strokes))))[None, None]
 
 
 def sharpened(images: Tensor) -> Tensor:
@@ -104,12 +94,7 @@ def sharpened(images: Tensor) -> Tensor:
 
     A denoiser of MNIST does not know soft edges: inversion brings such digits back off by 0.09, and sharpened
     ones by 0.008, as it does MNIST's (mean absolute error in [0, 1] pixels).
-
-    Args:
-        images: [N, 1, H, W] in [-1, 1].
-
-    Returns:
-        [N, 1, 28, 28] in [-1, 1].
+    [N, 1, H, W] in [-1, 1] -> [N, 1, 28, 28] in [-1, 1].
     """
     large = F.interpolate((images + 1) / 2, scale_factor=8, mode="bicubic", align_corners=False)
     ink = torch.sigmoid(40 * (large - 0.5))  # a threshold, but for the pixels along the edge
@@ -121,26 +106,19 @@ def one_of_each(count: int = 1) -> tuple[Tensor, Tensor]:
 
     Returns:
         images [10 * count, 1, 28, 28] in [-1, 1] and labels [10 * count] int64.
-
-    Raises:
-        DataError: as data.load.
     """
-    found = load("mnist", "test")
-    chosen = [(found.labels == k).nonzero().flatten()[:count] for k in range(len(found.class_names))]
-    images, labels = found.batch(torch.cat(chosen))
-    return (sharpened(images) if found.source == "digits" else images), labels
+    test = load("mnist", "test")
+    chosen = [(test.labels == k).nonzero().flatten()[:count] for k in range(len(test.class_names))]
+    images, labels = test.batch(torch.cat(chosen))
+    return (sharpened(images) if test.source == "digits" else images), labels
 
 
 def _check_size(width: int, height: int) -> None:
     if max(width, height) > MAX_SIDE:
-        raise ValueError(_too_large(f"it is {width:,} × {height:,}"))
+        raise ValueError(f"{TOO_LARGE}, and it is {width:,} × {height:,}.")
 
 
-def _too_large(found: str) -> str:
-    return f"The picture is too large: at most {MAX_SIDE:,} pixels on a side are allowed, and {found}."
-
-
-def _pixels(image) -> np.ndarray:
+def _pixels(image: Image.Image) -> np.ndarray:
     """A Pillow image of any mode -> [H, W], [H, W, 3] or [H, W, 4]."""
     if image.mode.startswith(("I", "F")):  # 16 bits or floats: "RGB" would cut them off at 255
         return np.asarray(image)
@@ -172,7 +150,7 @@ def _on_background(colour: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
     if alpha is None or alpha.min() == 1:
         return colour
     if alpha.max() < _FAINTEST:
-        raise _empty()
+        raise ValueError(EMPTY)
     edge = _border(alpha)
     if np.median(edge) >= 0.5:
         paper = np.median(_border(colour)[edge >= 0.5], axis=0)
@@ -190,12 +168,15 @@ def _ink(colour: np.ndarray) -> np.ndarray:
     so that dark on light, light on dark and yellow on white are all the same. Contrast is stretched between
     the paper's noise and the strokes' median.
     """
-    colour = _shrunk(colour)
+    factor = math.ceil(max(colour.shape[:2]) / _WORK)
+    if factor > 1:
+        x = torch.from_numpy(np.ascontiguousarray(colour)).permute(2, 0, 1)
+        colour = F.avg_pool2d(x, factor, ceil_mode=True).permute(1, 2, 0).numpy()
     offset = colour - np.median(_border(colour), axis=0)
     length = np.abs(offset).max(axis=2)
     peak = max(float(np.quantile(length, 0.999)), float(length.max()) / 2)
     if peak < _FAINTEST:
-        raise _empty()
+        raise ValueError(EMPTY)
     towards = offset[length > peak / 2].mean(axis=0)
     ink = offset @ (towards / max(float(np.linalg.norm(towards)), 1e-6))
     edge = _border(ink)
@@ -203,43 +184,24 @@ def _ink(colour: np.ndarray) -> np.ndarray:
     strokes = ink[ink > float(ink.max()) / 2]
     full = float(np.median(strokes)) if strokes.size else 0.0
     if full - noise < _FAINTEST:
-        raise _empty()
+        raise ValueError(EMPTY)
     return ((ink - noise) / (full - noise)).clip(0, 1)
 
 
-def _empty() -> ValueError:
-    return ValueError("The picture is empty: it has one colour and no strokes.")
-
-
-def _shrunk(colour: np.ndarray) -> np.ndarray:
-    factor = math.ceil(max(colour.shape[:2]) / _WORK)
-    if factor == 1:
-        return colour
-    x = torch.from_numpy(np.ascontiguousarray(colour)).permute(2, 0, 1)
-    return F.avg_pool2d(x, factor, ceil_mode=True).permute(1, 2, 0).numpy()
-
-
-def _crop(ink: np.ndarray) -> np.ndarray:
-    """The strokes' bounding box."""
-    solid = np.where(ink > 0.25, ink, 0)
-    return ink[_extent(solid.sum(axis=1)), _extent(solid.sum(axis=0))]
-
-
-def _extent(mass: np.ndarray) -> slice:
-    """Where a row of sums begins and ends; specks with less than 1/500 of it at an end do not count."""
+def _extent(ink: np.ndarray, axis: int) -> slice:
+    """Where the sums of solid ink along an axis begin and end; specks of less than 1/500 do not count."""
+    mass = np.where(ink > 0.25, ink, 0).sum(axis=axis)
     first, last = np.searchsorted(mass.cumsum() / mass.sum(), (0.002, 0.998))
     return slice(first, last + 1)
 
 
 def _shrink_to_box(ink: np.ndarray) -> np.ndarray:
     """[h, w] with the longer side 20, antialiased, its brightest pixel 1."""
-    from PIL import Image
-
     scale = BOX / max(ink.shape)
     height, width = (max(1, round(side * scale)) for side in ink.shape)
     small = Image.fromarray(ink.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
-    found = np.asarray(small).clip(0, None)
-    return (found / found.max()).clip(0, 1)
+    digit = np.asarray(small).clip(0, None)
+    return (digit / digit.max()).clip(0, 1)
 
 
 def _place(digit: np.ndarray) -> np.ndarray:

@@ -74,12 +74,9 @@ def sample_ddpm(
 
     Args:
         x_T: [B, C, H, W] standard normal noise.
-        timesteps: [N] int64, strictly descending, in 0 … T-1.
+        timesteps: [N] int64, N >= 1, strictly descending, in 0 … T-1, or ValueError.
         noise_fn: where each step's noise comes from; torch.randn_like if not given.
         clip_x0: clip every estimate of x_0 to [-1, 1].
-
-    Raises:
-        ValueError: if timesteps is empty, not descending or out of range.
     """
     x = _state(x_T)
     noise_fn = noise_fn or torch.randn_like
@@ -88,8 +85,7 @@ def sample_ddpm(
             _, x_0 = _estimate(eps_fn, x, t, abar, clip_x0)
             alpha = abar / abar_prev
             beta = 1 - alpha
-            # Eq. 7: the mean of q(x_prev | x_t, x_0) and its variance, which is 0 in the last step (abar_prev
-            # = 1).
+            # Eq. 7: the mean of q(x_prev | x_t, x_0) and its variance, 0 in the last step (abar_prev = 1).
             weight_0 = math.sqrt(abar_prev) * beta / (1 - abar)
             weight_t = math.sqrt(alpha) * (1 - abar_prev) / (1 - abar)
             sigma = math.sqrt(beta * (1 - abar_prev) / (1 - abar))
@@ -112,11 +108,8 @@ def sample_ddim(
     """DDIM (Song et al. 2021, eq. 12): estimate x_0, then put it at the next noise level.
 
     Args:
-        eta: 0 adds no noise on the way, so x_T decides the image; 1 equals sample_ddpm.
+        eta: 0 adds no noise on the way, so x_T decides the image; 1 equals sample_ddpm; ValueError beyond.
         others: as in sample_ddpm.
-
-    Raises:
-        ValueError: as in sample_ddpm, and if eta is not in [0, 1].
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta must be between 0 (DDIM) and 1 (DDPM), got {eta}.")
@@ -147,13 +140,7 @@ def sample_dpmpp_2m(
     through this estimate and the last one: second order for the same one network call a step. The first step
     has no last estimate, and the last one, which goes to the image, no finite log-SNR: both are DDIM's.
 
-    Args:
-        timesteps: as in sample_ddpm; the solver is at its best with even steps in log-SNR,
-            `spaced_timesteps_logsnr`.
-        others: as in sample_ddpm.
-
-    Raises:
-        ValueError: as in sample_ddpm.
+    Args as in sample_ddpm; the solver is at its best with even steps in log-SNR, `spaced_timesteps_logsnr`.
     """
     x, last = _state(x_T), None  # last: (the last estimate of x_0, the last step's length in lambda)
     for t, abar, abar_prev in _walk(schedule, timesteps):
@@ -187,9 +174,6 @@ def ddim_invert(eps_fn: EpsFn, schedule: NoiseSchedule, x_0: Tensor, timesteps: 
 
     Yields:
         N Steps with t ascending; the last one's x_t is the state at timesteps[0].
-
-    Raises:
-        ValueError: as in sample_ddpm.
     """
     x = _state(x_0)
     for t, abar, abar_below in reversed(list(_walk(schedule, timesteps))):
@@ -215,10 +199,7 @@ def timesteps_for(schedule: NoiseSchedule, num_steps: int, spacing: str) -> Tens
 
     Args:
         num_steps: N, in 1 … T.
-        spacing: "trailing", "leading", "linspace" (see spaced_timesteps) or "logsnr".
-
-    Raises:
-        ValueError: if num_steps is not in 1 … T, or the spacing is unknown.
+        spacing: one of SPACINGS: see spaced_timesteps, and spaced_timesteps_logsnr for "logsnr".
     """
     if spacing not in SPACINGS:
         raise ValueError(f"Unknown spacing {spacing!r}: choose one of {', '.join(SPACINGS)}.")

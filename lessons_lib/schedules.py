@@ -29,9 +29,6 @@ class NoiseSchedule:
 
     Attributes:
         alphas_cumprod: [T] float64, abar_t = prod (1 - beta_i) over i <= t, strictly decreasing.
-
-    Raises:
-        ValueError: if betas is not one-dimensional, or a beta lies outside (0, 0.999].
     """
 
     betas: Tensor
@@ -84,11 +81,7 @@ class NoiseSchedule:
 
     @classmethod
     def by_name(cls, name: str, num_timesteps: int = 1000) -> NoiseSchedule:
-        """The schedule "linear", "cosine" or "sigmoid" with default ends.
-
-        Raises:
-            ValueError: for another name, or for fewer than 2 timesteps.
-        """
+        """The schedule "linear", "cosine" or "sigmoid" with default ends; ValueError for another name."""
         if name not in SCHEDULES:
             raise ValueError(f"Unknown schedule {name!r}: choose one of {', '.join(SCHEDULES)}.")
         return getattr(cls, name)(num_timesteps)
@@ -113,8 +106,7 @@ class NoiseSchedule:
         Returns:
             two tensors of shape [B, 1, …, 1].
         """
-        # The tables stay float64 on the CPU (Apple's GPU has no float64): cast first, then move, once per
-        # device.
+        # The tables stay float64 on the CPU (Apple's GPU has none): cast first, then move, once a device.
         key = (x.device, x.dtype)
         if key not in self._cache:
             abar = self.alphas_cumprod
@@ -189,19 +181,14 @@ def spaced_timesteps(num_timesteps: int, num_steps: int, spacing: str = "trailin
 
     Args:
         num_timesteps: T.
-        num_steps: N, how many network evaluations the sampler may spend, 1 … T.
+        num_steps: N, how many network evaluations the sampler may spend; ValueError if not in 1 … T.
         spacing: "trailing" starts at the noisiest timestep T-1; "leading" ends at 0; "linspace" does both.
 
     Returns:
         [N] int64, strictly descending.
-
-    Raises:
-        ValueError: if num_steps is not in 1 … T, or the spacing is unknown.
     """
-    if not 1 <= num_steps <= num_timesteps:
-        raise ValueError(f"The number of steps must be between 1 and {num_timesteps} (T), got {num_steps}.")
-    # Integer arithmetic, and one float64 division at most: float rounding has cost other libraries a
-    # timestep.
+    _check_steps(num_steps, num_timesteps)
+    # Integer arithmetic, and one float64 division at most: float rounding has cost others a timestep.
     i = torch.arange(num_steps, dtype=torch.float64)
     if spacing == "trailing":
         steps = (num_timesteps - i * (num_timesteps / num_steps)).round() - 1
@@ -214,20 +201,20 @@ def spaced_timesteps(num_timesteps: int, num_steps: int, spacing: str = "trailin
     return steps.to(torch.int64)
 
 
+def _check_steps(num_steps: int, num_timesteps: int) -> None:
+    if not 1 <= num_steps <= num_timesteps:
+        raise ValueError(f"The number of steps must be between 1 and {num_timesteps} (T), got {num_steps}.")
+
+
 def spaced_timesteps_logsnr(schedule: NoiseSchedule, num_steps: int) -> Tensor:
     """Timesteps whose log-SNR is spaced evenly from T-1 down to 0 (Lu et al. 2022, sec. 3.3).
 
     Where two targets round to one timestep the list moves on to the next free one, so all N differ.
 
-    Args:
-        num_steps: N, in 1 … T.
-
     Returns:
-        [N] int64, strictly descending, first T-1 and (for N > 1) last 0.
+        [N] int64, strictly descending, first T-1 and (for N > 1) last 0; ValueError for N not in 1 … T.
     """
-    total = schedule.num_timesteps
-    if not 1 <= num_steps <= total:
-        raise ValueError(f"The number of steps must be between 1 and {total} (T), got {num_steps}.")
+    _check_steps(num_steps, schedule.num_timesteps)
     log_snr = schedule.snr.log()
     targets = torch.linspace(float(log_snr[-1]), float(log_snr[0]), num_steps, dtype=torch.float64)
     nearest = (log_snr[None, :] - targets[:, None]).abs().argmin(dim=1).tolist()

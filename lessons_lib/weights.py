@@ -12,8 +12,11 @@ import os
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import nn
 
+from lessons_lib import __version__
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.files import atomic_write
 from lessons_lib.schedules import SCHEDULES, NoiseSchedule
@@ -39,33 +42,24 @@ def available() -> list[str]:
 def weights_path(name: str | os.PathLike) -> Path:
     """Where weights of that name lie; a path to a .safetensors file is taken as it is."""
     path = Path(name)
-    return (
-        path if path.suffix == ".safetensors" or len(path.parts) > 1 else WEIGHTS_DIR / f"{name}.safetensors"
-    )
+    is_path = path.suffix == ".safetensors" or len(path.parts) > 1
+    return path if is_path else WEIGHTS_DIR / f"{name}.safetensors"
 
 
 def save_pretrained(
     path: str | os.PathLike, model: nn.Module, schedule: NoiseSchedule | None, card: dict
 ) -> dict:
-    """Write the weights and, beside them, the card.
+    """Write the weights and, beside them, the card; WriteError if a file cannot be written.
 
     Args:
         path: of the .safetensors file; the card gets the same name with .json.
         model: a UNet, Evaluator or NoisyClassifier.
-        schedule: the one it was trained with; None for a network that never sees noise.
+        schedule: the one it was trained with, or None; ValueError if its name and T do not rebuild it.
         card: what there is to say: training, data, metrics, defaults.
 
     Returns:
         the whole card: card, and architecture, schedule, SHA-256, number of parameters, library version.
-
-    Raises:
-        ValueError: if the schedule is not what its name and T rebuild: a card could not hold it.
-        WriteError: if a file cannot be written; what was there before stays.
     """
-    from safetensors.torch import save
-
-    from lessons_lib import __version__
-
     path = Path(path)
     if schedule and not _is_named(schedule):
         raise ValueError(
@@ -103,11 +97,7 @@ def write_card(path: str | os.PathLike, card: dict) -> None:
 
 
 def read_card(name: str | os.PathLike) -> dict:
-    """The card of weights, by name or path.
-
-    Raises:
-        WeightsError: if there are no such weights, or the card is damaged.
-    """
+    """The card of weights, by name or path; WeightsError if there are none, or the card is damaged."""
     path = weights_path(name)
     if not path.is_file():
         choice = ", ".join([*available(), "or a path to a .safetensors file"])
@@ -125,20 +115,11 @@ def read_card(name: str | os.PathLike) -> dict:
 def load_pretrained(
     name: str | os.PathLike, device: str | torch.device | None = None
 ) -> tuple[nn.Module, NoiseSchedule | None, dict]:
-    """Weights by name ("mnist-denoiser") or path, as a network in eval mode and float32.
+    """Weights by name ("mnist-denoiser") or path: (network in eval mode and float32, its schedule, its card).
 
-    Args:
-        device: where to put it; the CPU if not given.
-
-    Returns:
-        (network, its noise schedule or None, its card).
-
-    Raises:
-        WeightsError: if the weights are missing, damaged (SHA-256), or of another shape than their card says.
+    The network lies on the CPU if no device is given; the schedule is None if it never sees noise.
+    WeightsError if the weights are missing, damaged (SHA-256), or of another shape than their card says.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     path, card = weights_path(name), read_card(name)
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != card["sha256"]:

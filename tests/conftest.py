@@ -67,7 +67,7 @@ def in_float64(monkeypatch):
     def one_by_one(t, *more):
         return torch.cat([embed(one, *more) for one in t.split(1)])
 
-    for module in (unet.network, classifier):
+    for module in (unet, classifier):
         monkeypatch.setattr(module, "timestep_embedding", one_by_one)
     # A memory of its own, since the usual one may hold these weights in float32.
     monkeypatch.setattr(drawing, "_load_model", functools.lru_cache(drawing._load_model.__wrapped__))

@@ -5,7 +5,7 @@ import math
 import torch
 
 from classroom.checks import lesson09
-from lessons_lib import evaluation
+from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.samplers import ddim_invert
 from lessons_lib.schedules import predict_x0, q_sample
 
@@ -13,17 +13,17 @@ from lessons_lib.schedules import predict_x0, q_sample
 
 
 def error_as_in_the_lesson(intervene, x_0, source, target):
-    there = evaluation.to_8bit(intervene(x_0, source, target))
+    there = in_8_bits(intervene(x_0, source, target))
     back = intervene(there, target, source)
     return (back - x_0).abs().mean(dim=(1, 2, 3)) / 2
 
 
 def error_of_8_bits(intervene, x_0, source, target):
     """Every picture in 8 bits, as the metrics have it."""
-    x = evaluation.to_8bit(x_0)
+    x = in_8_bits(x_0)
     for labels in ((source, target), (target, source)):
-        x = evaluation.to_8bit(intervene(x, *labels))
-    return (x - evaluation.to_8bit(x_0)).abs().flatten(1).double().mean(dim=1) / 2
+        x = in_8_bits(intervene(x, *labels))
+    return (x - in_8_bits(x_0)).abs().flatten(1).double().mean(dim=1) / 2
 
 
 def error_in_a_loop(intervene, x_0, source, target):
@@ -38,7 +38,7 @@ def error_in_a_loop(intervene, x_0, source, target):
 
 
 def error_by_l1_loss(intervene, x_0, source, target):
-    there = evaluation.to_8bit(intervene(x_0, source, target))
+    there = in_8_bits(intervene(x_0, source, target))
     back = intervene(there, target, source)
     each = torch.nn.functional.l1_loss(back / 2, x_0 / 2, reduction="none")
     return each.sum(dim=(1, 2, 3)) / x_0[0].numel()
@@ -104,14 +104,14 @@ def written(head, right, lines):
     names, body = list(map(name_in, right)), list(right)
     for line in lines:
         body[names.index(name_in(line))] = line
-    space = {"torch": torch, "math": math, "r": math.sqrt, "evaluation": evaluation, "q_sample": q_sample}
+    space = {"torch": torch, "math": math, "r": math.sqrt, "in_8_bits": in_8_bits, "q_sample": q_sample}
     exec(head + "\n    " + "\n    ".join(body), space)
     return next(space[name] for name in ("there_and_back", "invert") if name in space)
 
 
 THERE_AND_BACK = (
     "there = intervene(x_0, source, target)",
-    "sent = evaluation.to_8bit(there)",
+    "sent = in_8_bits(there)",
     "back = intervene(sent, target, source)",
     "d = back - x_0",
     "return d.abs().mean(dim=(1, 2, 3)) / 2",
@@ -128,8 +128,8 @@ WRONG_ERROR = [
     for name, lines in [
         ("not rounded", ("sent = there",)),
         ("not rounded", ("sent = there.clamp(-1, 1)",)),
-        ("not rounded", ("sent = there", "d = evaluation.to_8bit(back) - x_0")),
-        ("not rounded", ("sent = there", "d = evaluation.to_8bit(back) - evaluation.to_8bit(x_0)")),
+        ("not rounded", ("sent = there", "d = in_8_bits(back) - x_0")),
+        ("not rounded", ("sent = there", "d = in_8_bits(back) - in_8_bits(x_0)")),
         ("other levels", ("sent = (there * 127.5).round() / 127.5",)),
         ("other levels", ("sent = (there * 255).round() / 255",)),
         ("other levels", ("sent = (there * 128).round() / 128",)),
@@ -137,7 +137,7 @@ WRONG_ERROR = [
         ("truncated", ("sent = ((there + 1) * 127.5).to(torch.uint8) / 127.5 - 1",)),
         ("truncated", ("sent = ((there + 1) / 2 * 255).floor() / 255 * 2 - 1",)),
         ("unit", ("sent = ((there + 1) / 2 * 255).round() / 255",)),
-        ("unit", ("sent = evaluation.to_8bit((there + 1) / 2)",)),
+        ("unit", ("sent = in_8_bits((there + 1) / 2)",)),
         ("labels", ("back = intervene(sent, source, target)",)),
         ("same", ("back = intervene(sent, target, target)",)),
         ("same", ("back = intervene(sent, source, source)",)),
@@ -146,7 +146,7 @@ WRONG_ERROR = [
         ("wrong way", ("there = intervene(x_0, target, source)", "back = intervene(sent, source, target)")),
         ("wrong way", ("there = intervene(x_0, target, source)",)),
         ("from x_0", ("back = intervene(x_0, target, source)",)),
-        ("from x_0", ("back = intervene(evaluation.to_8bit(x_0), target, source)",)),
+        ("from x_0", ("back = intervene(in_8_bits(x_0), target, source)",)),
         ("there", ("d = there - x_0",)),
         ("there", ("d = sent - x_0",)),
         ("there", NOT_THERE),

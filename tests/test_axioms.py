@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from lessons_lib import data, evaluation
+from lessons_lib import evaluation
+from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.evaluation.interventions import AT_ONCE
 
 K, SIDE = 4, 4
@@ -36,7 +37,7 @@ def images(n, seed=0):
     generator = torch.Generator().manual_seed(seed)
     style = torch.randint(20, 85, (n, 1, 1, SIDE), generator=generator)
     labels = torch.arange(n) % K
-    return evaluation.to_8bit(style / 127.5 - 1 + TEMPLATES[labels]), labels
+    return in_8_bits(style / 127.5 - 1 + TEMPLATES[labels]), labels
 
 
 X, Y = images(24)
@@ -69,24 +70,6 @@ def noisy(x, source, target):
     return swap(x, source, target) + sign * 4 / 127.5
 
 
-# ---- 8 bits ----
-
-
-def test_to_8bit_rounds_clips_and_copies():
-    levels = torch.arange(256, dtype=torch.uint8)
-    assert torch.equal(evaluation.to_8bit(data.to_signed(levels)), data.to_signed(levels))
-    x = torch.linspace(-1.5, 1.5, 1001).requires_grad_()
-    found = evaluation.to_8bit(x)
-    assert found.unique().numel() == 256 and not found.requires_grad
-    assert (found - x.clamp(-1, 1)).abs().max() <= 1 / 255 + 1e-6
-    again = evaluation.to_8bit(found)
-    assert torch.equal(again, found) and again.data_ptr() != found.data_ptr()
-    assert evaluation.to_8bit(x.double()).dtype == torch.float64
-    for bad in (math.nan, math.inf):
-        with pytest.raises(ValueError, match="not finite"):
-            evaluation.to_8bit(torch.tensor([0.0, bad]))
-
-
 class Hiding:
     """Cheats: keeps the original in some way and brings it back, though its images are all noise."""
 
@@ -101,10 +84,10 @@ class Hiding:
             if hasattr(x, "latent"):
                 return x.latent
         else:  # in the last decimals: 1/100 of a grey level holds the image
-            rest = x - evaluation.to_8bit(x)
+            rest = x - in_8_bits(x)
             if rest.abs().max() > 1e-6:
                 return rest * 12750
-        found = evaluation.to_8bit(torch.rand(x.shape) - 0.5)
+        found = in_8_bits(torch.rand(x.shape) - 0.5)
         if self.way == "last decimals":
             return found + x / 12750
         self.last, self.kept, found.latent = found, x.clone(), x.clone()
@@ -273,7 +256,7 @@ def test_the_report_agrees_with_the_single_measures(reference):
     statistics = evaluation.feature_statistics(JUDGE, images(40, seed=1)[0])
     report = evaluation.measure_axioms(noisy, JUDGE, X, Y, TARGET, reference, statistics, batch_size=7)
     there = torch.cat([noisy(*batch) for batch in zip(*(z.split(7) for z in (X, Y, TARGET)), strict=True)])
-    there = evaluation.to_8bit(there)
+    there = in_8_bits(there)
     assert report.count == 24
     assert report.effectiveness.value == evaluation.effectiveness(JUDGE, there, TARGET).value == 1.0
     assert report.composition == evaluation.composition(noisy, X, Y, batch_size=7)

@@ -8,11 +8,11 @@ import torch
 from numeric import seeded
 from torch import nn
 
+from lessons_lib import guidance
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.guidance import (
     attribute_log_prob,
     class_log_prob,
-    classifiers,
     conditional,
     unconditional,
     with_cfg,
@@ -37,7 +37,7 @@ def bayes(x_t, t):
     return CLOUDS.log_likelihoods(LINEAR, x_t, t)
 
 
-def guided(scale, module=classifiers, y=Y, **options):
+def guided(scale, module=guidance, y=Y, **options):
     base = CLOUDS.eps_fn(LINEAR)
     return module.with_classifier(base, module.class_log_prob(bayes, y), LINEAR, scale, **options)
 
@@ -57,7 +57,7 @@ class Clouds(nn.Module):
 # -- the exact answer -----------------------------------------------------------------------------------
 
 
-def assert_exact(module=classifiers):
+def assert_exact(module=guidance):
     expected = CLOUDS.eps_fn(LINEAR, Y)(X, T)
     torch.testing.assert_close(guided(1.0, module)(X, T), expected, rtol=0, atol=1e-10)
 
@@ -85,7 +85,7 @@ def test_at_any_scale_it_is_classifier_free_guidance(scale):
     ids=["sign", "no square root", "square", "mean", "unnormalized"],
 )
 def test_the_exact_answer_catches_the_classic_mistakes(right, wrong):
-    source = inspect.getsource(classifiers)
+    source = inspect.getsource(guidance)
     assert source.count(right) == 1
     mutant = types.ModuleType("mutant")
     exec(compile(source.replace(right, wrong), "mutant", "exec"), mutant.__dict__)

@@ -753,7 +753,7 @@ def test_check_machine_says_what_to_do(run, here, monkeypatch):
 def test_freed_memory_is_kept():
     # The first rounds find the places that the next ones use again.
     code = """if True:
-        import resource, torch, lessons_lib
+        import resource, torch, lessons_lib.memory
         {call}
         for k in range(30):
             if k == 20:
@@ -763,7 +763,7 @@ def test_freed_memory_is_kept():
     """
     faults = [
         int(subprocess.check_output([sys.executable, "-c", code.format(call=call)], cwd=ROOT))
-        for call in ("pass", "lessons_lib.keep_freed_memory()")
+        for call in ("pass", "lessons_lib.memory.keep_freed_memory()")
     ]
     if faults[0] < 1000:
         pytest.skip("this system does not count page faults, or its C library keeps memory anyway")

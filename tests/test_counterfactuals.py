@@ -2,13 +2,14 @@
 
 import dataclasses
 import itertools
+import math
 
 import pytest
 import torch
 from numeric import SEED, assert_close_by_scale, seeded
 
 from lessons_lib import counterfactuals as cf
-from lessons_lib import evaluation
+from lessons_lib import data
 from lessons_lib.classifier import NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.guidance import with_cfg
 from lessons_lib.pipeline import (
@@ -52,13 +53,13 @@ def last(steps):
     return step.x_t
 
 
-def moved(method, steps, target, **options):
-    ts = spaced_timesteps(1000, steps)
-    return last(
-        cf.counterfactual(
-            method, cloud(SOURCE), cloud(target), SCHEDULE, points(), ts, noise(), clip_x0=False, **options
-        )
-    )
+def moved(method, ts, target, targets_each=1, k=slice(8)):
+    """Abduction told the source, prediction told the target, of the points k."""
+    if isinstance(ts, int):
+        ts = spaced_timesteps(1000, ts)
+    seeds = SampleNoise([(7, i) for i in range(8)[k]])
+    found = cf.abduct(method, cloud(SOURCE[k]), SCHEDULE, points()[k], ts, seeds, clip_x0=False)
+    return last(cf.predict(cloud(target), SCHEDULE, found.repeated(targets_each), clip_x0=False))
 
 
 # -- DDIM inversion --------------------------------------------------------------------------------
@@ -173,14 +174,9 @@ def test_same_noise_ignores_the_image_and_sdedit_does_not_abduct():
 
 @pytest.mark.parametrize("method", cf.METHODS)
 def test_a_batch_of_8_equals_8_singles(method):
-    ts, whole = spaced_timesteps(1000, 6), moved(method, 6, TARGET)
+    whole = moved(method, 6, TARGET)
     for k in range(8):
-        one = last(
-            cf.counterfactual(
-                method, cloud(SOURCE[:1]), cloud(TARGET[:1]), SCHEDULE, points()[k : k + 1], ts,
-                SampleNoise([(7, k)]), clip_x0=False,
-            )
-        )  # fmt: skip
+        one = moved(method, 6, TARGET[:1], k=slice(k, k + 1))
         torch.testing.assert_close(one[0], whole[k], rtol=0, atol=1e-12)
 
 
@@ -194,7 +190,7 @@ def test_one_abduction_serves_several_targets(method):
 
 def test_an_unknown_method_is_refused_at_once():
     with pytest.raises(ValueError, match="Unknown method 'magic': choose one of ddim, ddpm, sdedit, same-n"):
-        cf.counterfactual("magic", None, None, SCHEDULE, points(), torch.tensor([3]))
+        cf.abduct("magic", None, SCHEDULE, points(), torch.tensor([3]))
 
 
 # -- depth, pixels, grids --------------------------------------------------------------------------
@@ -206,17 +202,7 @@ def test_depth_leaves_out_what_lies_above_and_keeps_more_of_the_image():
     assert cf.to_depth(ts, 119).tolist() == [119, 79, 39]
     assert cf.to_depth(ts, 118).tolist() == [79, 39]
     ways = [cf.to_depth(ts, depth) for depth in (999, 500, 250, 100)]
-    far = [
-        float(
-            (
-                last(cf.counterfactual("ddim", cloud(SOURCE), cloud(TARGET), SCHEDULE, points(), way))
-                - points()
-            )
-            .abs()
-            .mean()
-        )
-        for way in ways
-    ]
+    far = [float((moved("ddim", way, TARGET) - points()).abs().mean()) for way in ways]
     assert far == sorted(far, reverse=True) and far[-1] < 0.8 * far[0]
 
 
@@ -234,14 +220,20 @@ def test_a_depth_out_of_range_is_refused(t_0, words):
     assert str(caught.value) == words
 
 
-def test_8_bit_pixels_stay_and_others_are_rounded():
-    pixels = torch.arange(256, dtype=torch.float32) / 127.5 - 1
-    torch.testing.assert_close(cf.in_8_bits(pixels), pixels, rtol=0, atol=1e-6)
-    x = torch.rand(1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 3 - 1.5
+def test_8_bit_pixels_stay_and_others_are_rounded_clipped_and_copied():
+    pixels = data.to_signed(torch.arange(256, dtype=torch.uint8))
+    assert torch.equal(cf.in_8_bits(pixels), pixels)
+    x = torch.linspace(-1.5, 1.5, 1001).requires_grad_()
     rounded = cf.in_8_bits(x)
-    assert rounded.dtype == torch.float64 and len(rounded.unique()) <= 256
-    assert (rounded - x.clamp(-1, 1)).abs().max() <= 1 / 255 + 1e-9
-    torch.testing.assert_close(cf.in_8_bits(rounded), rounded)
+    assert rounded.unique().numel() == 256 and not rounded.requires_grad
+    assert (rounded - x.clamp(-1, 1)).abs().max() <= 1 / 255 + 1e-6
+    again = cf.in_8_bits(rounded)
+    assert torch.equal(again, rounded) and again.data_ptr() != rounded.data_ptr()
+    doubles = cf.in_8_bits(x.double())
+    assert doubles.dtype == torch.float64 and torch.equal(doubles, rounded.double())
+    for bad in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="not finite"):
+            cf.in_8_bits(torch.tensor([0.0, bad]))
 
 
 def test_a_row_of_the_grid_shares_its_noise():
@@ -302,11 +294,10 @@ def test_a_request_is_the_library_by_hand(tiny, method):
     model, schedule, _ = load_model(tiny / "denoiser.safetensors")
     ts = spaced_timesteps(100, 4)
     assert [step.t for step in steps] == ts.tolist()
-    by_hand = cf.counterfactual(
-        method, with_cfg(model, torch.tensor([0, 1]), 1.0), with_cfg(model, torch.tensor([1, 2]), 2.0),
-        schedule, cf.in_8_bits(images()), ts, SampleNoise([(5, 0), (5, 1)]),
-    )  # fmt: skip
-    assert_close_by_scale(steps[-1].x_t, last(by_hand))
+    own, other = with_cfg(model, torch.tensor([0, 1]), 1.0), with_cfg(model, torch.tensor([1, 2]), 2.0)
+    seeds = SampleNoise([(5, 0), (5, 1)])
+    found = cf.abduct(method, own, schedule, cf.in_8_bits(images()), ts, seeds)
+    assert_close_by_scale(steps[-1].x_t, last(cf.predict(other, schedule, found)))
 
 
 @pytest.mark.usefixtures("in_float64")
@@ -405,8 +396,3 @@ def test_images_and_weights_that_do_not_suit(tiny):
     with pytest.raises(WeightsError, match="are no denoiser"):
         check_counterfactual(request(tiny, weights=tiny / "classifier.safetensors"))
     assert dataclasses.replace(request(tiny), seed=3).targets_each == 1
-
-
-def test_eight_bits_are_those_of_the_measures():
-    images = torch.linspace(-1, 1, 1001).view(1, 1, 7, 143)
-    assert torch.equal(cf.in_8_bits(images), evaluation.to_8bit(images))

@@ -5,6 +5,7 @@ import pytest
 import torch
 from numeric import SEED, assert_close_by_scale
 
+import lessons_lib.guidance
 from lessons_lib import pipeline
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.pipeline import (
@@ -311,9 +312,7 @@ def test_a_steered_sample_is_the_same_in_any_batch(denoiser, guide, sampler):
 def test_bf16_runs_the_classifier_in_bfloat16_and_the_gradient_in_float32(
     denoiser, guide, guidance, monkeypatch
 ):
-    from lessons_lib.guidance import classifiers
-
-    seen, gradient = [], classifiers._gradient
+    seen, gradient = [], lessons_lib.guidance._gradient
 
     def spy(log_prob_fn, x_t, t):
         def watched(x, t):
@@ -325,7 +324,7 @@ def test_bf16_runs_the_classifier_in_bfloat16_and_the_gradient_in_float32(
         seen.append(found.dtype)
         return found
 
-    monkeypatch.setattr(classifiers, "_gradient", spy)
+    monkeypatch.setattr(lessons_lib.guidance, "_gradient", spy)
     logits = []
     hook = load_model(guide)[0].register_forward_hook(lambda *call: logits.append(call[2].dtype))
     options = {"guidance": guidance, "classifier": guide, "sampler": "ddim", "steps": 50}

@@ -4,6 +4,7 @@ import ast
 import itertools
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # The design: a reader starts at the top and never has to jump back up. In a row, from left to right.
 ORDER = (
-    ("files", "names"),
+    ("files", "memory", "names"),
     ("schedules", "unet", "classifier", "guidance", "samplers", "counterfactuals", "toy"),
     ("data", "weights", "training"),
     ("pipeline",),
@@ -21,6 +22,7 @@ ORDER = (
     ("__main__",),
 )
 PLACES = {name: k for k, name in enumerate(itertools.chain.from_iterable(ORDER))} | {"__init__": -1}
+METHOD = (*ORDER[1], "flow_map")
 SOURCES = sorted(path for name in ("lessons_lib", "classroom") for path in (ROOT / name).rglob("*.py"))
 
 
@@ -73,6 +75,21 @@ def test_a_function_fits_on_a_screen(path):
             options = len(node.args.args) if path.parent.name == "cli" else 0
             lines = node.end_lineno - node.lineno + 1 - docstring - options
             assert lines <= 40, f"{node.name} has {lines} lines"
+
+
+def test_the_method_can_be_read_in_an_afternoon():
+    files = [path for path in SOURCES if path.parent.name == "lessons_lib" and path.stem in METHOD]
+    assert {path.stem for path in files} >= set(ORDER[1]), "each part of the method is one flat file"
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files) <= 2000
+
+
+# Names of before the two packages; none may join them, and the last one that goes takes this set with it.
+TWICE = {"attributes", "axioms", "counterfactual", "faces", "folders", "images", "machine"}
+
+
+def test_no_two_files_have_one_name():
+    names = Counter(path.stem for path in SOURCES if not path.stem.startswith("__"))
+    assert {name for name, count in names.items() if count > 1} <= TWICE
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -13,7 +13,8 @@ from classroom.panels.measured import NAMES, Setting, batch_of, row_html, side_f
 from classroom.panels.plane import Dot, plane_svg, plane_text
 from lessons_lib import weights as store
 from lessons_lib.classifier import Evaluator, EvaluatorConfig
-from lessons_lib.evaluation import Share, composition, effectiveness, proximity, reversibility, to_8bit
+from lessons_lib.counterfactuals import in_8_bits
+from lessons_lib.evaluation import Share, composition, effectiveness, proximity, reversibility
 from lessons_lib.pipeline import CounterfactualRequest, counterfactual_images
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
@@ -63,7 +64,7 @@ def drawn(folder, batch, method="ddim", scale=3.0, depth=49):
     """What the library draws with these settings."""
     labels, place = map(tuple, batch[1:]), folder / "denoiser.safetensors"
     request = CounterfactualRequest(*labels, place, method, guidance_scale=scale, depth=depth, steps=STEPS)
-    return to_8bit(counterfactual_images(request, batch[0]))
+    return in_8_bits(counterfactual_images(request, batch[0]))
 
 
 def darker(x, source, target):
@@ -71,8 +72,8 @@ def darker(x, source, target):
     return (x - 0.1).clamp(-1, 1)
 
 
-def in_8_bits(x):
-    return torch.equal(x, to_8bit(x))
+def is_in_8_bits(x):
+    return torch.equal(x, in_8_bits(x))
 
 
 # -- the first state -------------------------------------------------------------------------------
@@ -83,7 +84,7 @@ def test_first_state_is_what_the_library_measures(make, folder, batch):
     evaluator, (x, _, target) = load_pretrained(folder / "evaluator.safetensors")[0], batch
     assert torch.equal(panel.found.there.images, images)
     share = effectiveness(evaluator, images, torch.tensor(target))
-    l1 = proximity(evaluator, to_8bit(x), images).l1
+    l1 = proximity(evaluator, in_8_bits(x), images).l1
     assert panel.found.there.share.successes == share.successes and panel.found.there.l1 == pytest.approx(l1)
     low, high = share.interval
     assert f"{share.successes} of 3 flipped (95% interval {low:.0%} to {high:.0%})" in text_of(panel)
@@ -126,7 +127,7 @@ def test_a_network_in_hand_draws_the_same(make, folder):
 
 def test_digits_and_targets_by_chance():
     x, source, target = batch_of(None, None, None, 8, seed=0)
-    assert x.shape == (8, 1, 28, 28) and in_8_bits(x) and source.shape == target.shape == (8,)
+    assert x.shape == (8, 1, 28, 28) and is_in_8_bits(x) and source.shape == target.shape == (8,)
     assert (source != target).all() and set(target.tolist()) <= set(range(10))
     assert not torch.equal(batch_of(None, None, None, 8, seed=1)[0], x)
     assert set(with_targets(torch.full((500,), 4), 0).tolist()) == {0, 1, 2, 3, 5, 6, 7, 8, 9}
@@ -146,7 +147,7 @@ def test_sliders_change_the_numbers(make, folder, batch):
     assert torch.equal(done(panel).found.there.images, images) and "SDEdit, w = 1.5, t₀ = 19" in text_of(
         panel
     )
-    l1 = float((images - to_8bit(batch[0])).abs().mean()) / 2
+    l1 = float((images - in_8_bits(batch[0])).abs().mean()) / 2
     assert panel.dots[-1].l1 == pytest.approx(l1) and f"{l1:.3f}" in panel.meters.value
 
 
@@ -234,7 +235,7 @@ def test_the_way_back_has_8_bit_pixels_only(make, batch):
     done(panel)
     (first, *labels), (second, *turned) = asked
     assert labels == [batch[1], batch[2]] and turned == labels[::-1]
-    assert in_8_bits(first) and in_8_bits(second) and not hasattr(second, "source")
+    assert is_in_8_bits(first) and is_in_8_bits(second) and not hasattr(second, "source")
     assert torch.equal(second, panel.found.there.images) and second is not panel.found.there.images
 
 
@@ -327,7 +328,7 @@ def test_plane_places_the_best_at_the_upper_left():
 def test_own_intervention_is_used(make, batch):
     panel = make(intervene_fn=darker)
     assert panel.method.value == "yours" and panel.guidance_scale.disabled and panel.depth.disabled
-    assert torch.equal(panel.found.there.images, to_8bit(darker(to_8bit(batch[0]), None, None)))
+    assert torch.equal(panel.found.there.images, in_8_bits(darker(in_8_bits(batch[0]), None, None)))
     assert text_of(panel).startswith("yours: ") and panel.dots[0].setting == Setting("yours", None, None)
     panel.nothing.click()
     panel.nothing.click()
@@ -376,7 +377,7 @@ def test_own_intervention_cannot_reach_the_originals(make, batch):
     def in_place(x, source, target):
         return x.zero_()
 
-    assert torch.equal(make(intervene_fn=in_place).images, to_8bit(batch[0]))
+    assert torch.equal(make(intervene_fn=in_place).images, in_8_bits(batch[0]))
 
 
 # -- errors, still ---------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""unet/: the network's shapes, its labels, its time embedding, and that it learns."""
+"""unet.py: the network's shapes, its labels, its time embedding, and that it learns."""
 
 import dataclasses
 

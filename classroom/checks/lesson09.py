@@ -17,15 +17,14 @@ from torch import Tensor
 
 from classroom.checks import running
 from classroom.checks.judging import Exercise, NotReal, NotUsable, Wrong, close, expect_tensor
-from lessons_lib.evaluation import to_8bit
+from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.schedules import NoiseSchedule
 
 RETURN = {
     "not rounded": "The images travel with all their decimals, where an intervention can hide the original: "
-    "round what comes from the first one with evaluation.to_8bit.",
-    "other levels": "The rounding misses the 256 levels of a picture, (0 … 255) / 127.5 - 1: take "
-    "metrics.to_8bit.",
-    "truncated": "The decimals are cut off: a picture's levels are rounded, as evaluation.to_8bit does.",
+    "round what comes from the first one with in_8_bits.",
+    "other levels": "The rounding misses the 256 levels of a picture, (0 … 255) / 127.5 - 1: take in_8_bits.",
+    "truncated": "The decimals are cut off: a picture's levels are rounded, as in_8_bits does.",
     "unit": "The images go back in [0, 1]: interventions take [-1, 1].",
     "labels": "The way back asks for the target once more: there it is the source, so exchange the labels.",
     "same": "One intervention is given a label twice, which changes nothing: source to target, and back.",
@@ -98,10 +97,10 @@ class Intervention:
     def __call__(self, x: Tensor, source: Tensor, target: Tensor) -> Tensor:
         _check_request(x, source, target)
         self.rows += len(x)
-        shown = to_8bit(x)
+        shown = in_8_bits(x)
         found = ((x - shown) * 127.5 / HIDDEN).clamp(-1, 1)
         phase = (1.1 * target.to(x) - 0.7 * source.to(x)).view(-1, 1, 1, 1)
-        return to_8bit(0.5 * torch.sin(SWING * shown + phase) + 0.4 * found) + HIDDEN * shown / 127.5
+        return in_8_bits(0.5 * torch.sin(SWING * shown + phase) + 0.4 * found) + HIDDEN * shown / 127.5
 
 
 def _check_request(x: Tensor, source: Tensor, target: Tensor) -> None:
@@ -119,7 +118,7 @@ def _check_request(x: Tensor, source: Tensor, target: Tensor) -> None:
 def _originals(case: tuple) -> tuple[Tensor, Tensor, Tensor]:
     """x_0 in 8 bits, source, target."""
     seed, source, target = case
-    x_0 = to_8bit(2 * torch.rand(SHAPE, generator=torch.Generator().manual_seed(seed)) - 1)
+    x_0 = in_8_bits(2 * torch.rand(SHAPE, generator=torch.Generator().manual_seed(seed)) - 1)
     return x_0, torch.tensor(source), torch.tensor(target)
 
 
@@ -136,7 +135,7 @@ class Route(NamedTuple):
 
     first: tuple[int, int] = (0, 1)  # the labels of the way there: 0 source, 1 target
     second: tuple[int, int] = (1, 0)
-    between: Callable[[Tensor], Tensor] = to_8bit
+    between: Callable[[Tensor], Tensor] = in_8_bits
     start: Callable[[Tensor, Tensor], Tensor] = lambda x_0, sent: sent
     compared: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda x_0, there, back: back - x_0
     measure: Callable[[Tensor], Tensor] = _mean_error
@@ -155,7 +154,7 @@ BETWEEN: list[tuple[str, Callable[[Tensor], Tensor]]] = [
     *(("other levels", lambda x, n=n: (x * n).round() / n) for n in (1, 127, 127.5, 128, 255, 256)),
     ("truncated", lambda x: ((x + 1) * 127.5).floor() / 127.5 - 1),
     ("unit", lambda x: ((x + 1) * 127.5).round() / 255),
-    ("unit", lambda x: to_8bit((x + 1) / 2)),
+    ("unit", lambda x: in_8_bits((x + 1) / 2)),
 ]
 MEASURES: list[tuple[str, Callable[[Tensor], Tensor]]] = [
     ("units", lambda d: 2 * _mean_error(d)),
@@ -180,11 +179,11 @@ WRONG_ROUTES: list[tuple[str, Route]] = [
     ("from x_0", Route(start=lambda x_0, sent: x_0)),
     *(
         ("there", Route(compared=lambda x_0, there, back, kept=kept: kept(there) - x_0))
-        for kept in (_same, to_8bit)
+        for kept in (_same, in_8_bits)
     ),
     *(
         ("other end", Route(compared=lambda x_0, there, back, kept=kept: back - kept(there), between=sent))
-        for kept, sent in itertools.product((_same, to_8bit), (_same, to_8bit))
+        for kept, sent in itertools.product((_same, in_8_bits), (_same, in_8_bits))
     ),
     *((name, Route(measure=measure)) for name, measure in MEASURES),
 ]
@@ -192,7 +191,7 @@ WRONG_ROUTES: list[tuple[str, Route]] = [
 
 def _wrong_returns() -> Iterator[tuple[str, list[Tensor]]]:
     """Each name with what its formula gives in every case, whether what comes back is rounded or not."""
-    for (name, route), after in itertools.product(WRONG_ROUTES, (_same, to_8bit)):
+    for (name, route), after in itertools.product(WRONG_ROUTES, (_same, in_8_bits)):
         yield name, _returns(route._replace(after=after))
 
 
@@ -201,7 +200,7 @@ def _returns(route: Route) -> list[Tensor]:
 
 
 def _right_returns() -> list[list[Tensor]]:
-    return [_returns(_right_route), _returns(Route(after=to_8bit))]
+    return [_returns(_right_route), _returns(Route(after=in_8_bits))]
 
 
 def examine_return(function: Callable) -> str:

@@ -17,9 +17,8 @@ from classroom.panels.controls import Picture, caption
 from classroom.panels.panel import image_html
 from classroom.panels.paths import Paths
 from lessons_lib.data import to_signed
-from lessons_lib.images import difference_maps, png_bytes, to_grid
+from lessons_lib.images import BETWEEN, difference_maps, png_bytes, to_grid
 
-GREY = 153  # between the cells, as in to_grid
 START = 0.4  # the replay's first place: the state is still noise there, the estimate already a digit
 FILL = {"width": "auto", "height": "auto", "min_width": "0", "margin": "0", "padding": "0"}
 FRAME = "3px solid #2166ac"  # the figures' blue
@@ -44,9 +43,9 @@ def sources_and(
     right = to_grid(images, len(images) // len(sources), scale, gap, marked)
     half = gap * scale // 2  # of the space between two cells belongs to each
     padded = [
-        np.pad(each, ((half, half), (half, half), (0, 0)), constant_values=GREY) for each in (left, right)
+        np.pad(each, ((half, half), (half, half), (0, 0)), constant_values=BETWEEN) for each in (left, right)
     ]
-    line = np.full((len(padded[0]), 2 * half, 3), GREY, dtype=np.uint8)
+    line = np.full((len(padded[0]), 2 * half, 3), BETWEEN, dtype=np.uint8)
     return np.concatenate([padded[0], line, padded[1]], axis=1)
 
 

@@ -14,8 +14,8 @@ from classroom import figures
 from classroom.panels.digit_drawing import Model, learners_line, read
 from classroom.panels.panel import image_html
 from lessons_lib import data
-from lessons_lib.counterfactuals import counterfactual, to_depth
-from lessons_lib.evaluation import Intervention, Mean, Share, to_8bit
+from lessons_lib.counterfactuals import abduct, in_8_bits, predict, to_depth
+from lessons_lib.evaluation import Intervention, Mean, Share
 from lessons_lib.evaluation.interventions import check_labels, l1_error, step
 from lessons_lib.guidance import conditional, with_cfg
 from lessons_lib.images import png_bytes, to_pixels
@@ -97,8 +97,8 @@ def intervene_steps(
         ValueError, WeightsError: as `counterfactuals`; also if intervene_fn fails, with the line where.
     """
     method, guidance_scale, depth = setting
+    yield 0.0
     if method == YOURS:
-        yield 0.0
         return step(_told(intervene_fn), x, source, target)
     if model is None:
         labels = tuple(source.tolist()), tuple(target.tolist())
@@ -108,14 +108,13 @@ def intervene_steps(
         network, schedule = model
         timesteps = spaced_timesteps(schedule.num_timesteps, steps)
         timesteps = timesteps if depth is None else to_depth(timesteps, depth)
-        eps = conditional(network, source), with_cfg(network, target, guidance_scale)
         noise = SampleNoise([(seed, k) for k in range(len(x))])
-        decoding = counterfactual(method, *eps, schedule, to_8bit(x), timesteps, noise)
-    yield 0.0
+        abducted = abduct(method, conditional(network, source), schedule, in_8_bits(x), timesteps, noise)
+        decoding = predict(with_cfg(network, target, guidance_scale), schedule, abducted)
     for k, each in enumerate(decoding, start=1):
         x = each.x_t
         yield min(k / steps, 1.0)
-    return to_8bit(x)
+    return in_8_bits(x)
 
 
 def _told(intervene_fn: Callable) -> Intervention:
@@ -210,7 +209,7 @@ def batch_of(
     chosen = with_targets(sources, seed) if targets is None else targets
     chosen = torch.as_tensor(chosen, dtype=torch.int64)
     check_labels(images, chosen)
-    return to_8bit(images), sources, chosen
+    return in_8_bits(images), sources, chosen
 
 
 def pairs(source: Tensor, target: Tensor) -> list[str]:

@@ -19,9 +19,9 @@ from inspect import isgenerator
 import ipywidgets
 import torch
 
-from lessons_lib import keep_freed_memory
 from lessons_lib.data import DataError
 from lessons_lib.files import WriteError
+from lessons_lib.memory import keep_freed_memory
 from lessons_lib.weights import WeightsError
 
 PATIENCE = 0.5  # seconds of work before the progress bar appears

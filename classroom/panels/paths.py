@@ -15,6 +15,7 @@ from lessons_lib import data, pictures
 from lessons_lib.counterfactuals import Abducted, in_8_bits
 from lessons_lib.data import to_signed, to_unit
 from lessons_lib.guidance import EpsFn
+from lessons_lib.images import to_bytes
 from lessons_lib.pipeline import AbductFn, CounterfactualRequest, counterfactuals
 from lessons_lib.schedules import NoiseSchedule, spaced_timesteps
 
@@ -64,11 +65,6 @@ class Paths:
         if not self.readings:
             return torch.zeros(len(self.images), dtype=torch.bool)
         return torch.tensor([read.label != i % self.targets for i, read in enumerate(self.readings)])
-
-
-def to_bytes(images: Tensor) -> Tensor:
-    """Images in [-1, 1] as uint8, for keeping thousands of them; clipped."""
-    return (to_unit(images.detach().float()) * 255).round().to(torch.uint8).cpu()
 
 
 def checked_images(images: Tensor | None, sources: Sequence[int] | None) -> tuple[Tensor, tuple[int, ...]]:

@@ -14,9 +14,9 @@ from collections.abc import Callable
 import typer
 from typer.core import TyperGroup
 
-from lessons_lib import keep_freed_memory
 from lessons_lib.cli import options as o
 from lessons_lib.cli import processes
+from lessons_lib.memory import keep_freed_memory
 
 PROGRAM = "python -m lessons_lib"
 USER_ERROR = 2  # the exit status, as for a wrong option

@@ -18,7 +18,7 @@ from lessons_lib.evaluation.axioms import (
     real_features,
     reversibility,
 )
-from lessons_lib.evaluation.interventions import Intervention, Mean, to_8bit
+from lessons_lib.evaluation.interventions import Intervention, Mean
 from lessons_lib.evaluation.quality import (
     BATCH,
     Accuracy,
@@ -81,6 +81,5 @@ __all__ = [
     "reference_of",
     "reversibility",
     "share_of_yes",
-    "to_8bit",
     "wilson_interval",
 ]

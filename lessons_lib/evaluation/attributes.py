@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lessons_lib.evaluation.interventions import Mean, check_pairs, l1_error, to_8bit
+from lessons_lib.counterfactuals import in_8_bits
+from lessons_lib.evaluation.interventions import Mean, check_pairs, l1_error
 from lessons_lib.evaluation.quality import BATCH, Share, _like
 
 
@@ -98,7 +99,7 @@ def measure_flips(
     check_pairs(originals, counterfactuals)
     if targets.shape != (len(originals),):
         raise ValueError(f"There are {targets.numel()} targets for {len(originals)} images.")
-    originals, counterfactuals = to_8bit(originals), to_8bit(counterfactuals)
+    originals, counterfactuals = in_8_bits(originals), in_8_bits(counterfactuals)
     before, after = (read_attributes(evaluator, images) for images in (originals, counterfactuals))
     if len(names) != before.shape[1]:
         raise ValueError(f"There are {len(names)} names for {before.shape[1]} attributes.")

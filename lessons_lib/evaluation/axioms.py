@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.evaluation.interventions import (
     AT_ONCE,
     Counter,
@@ -31,7 +32,6 @@ from lessons_lib.evaluation.interventions import (
     pixels,
     run,
     step,
-    to_8bit,
 )
 from lessons_lib.evaluation.quality import BATCH, Share, _like, features, predictions
 
@@ -158,7 +158,7 @@ def composition(
     count = Counter(len(x_0) * max(times, default=0), progress)
     errors: dict[int, list[Tensor]] = {n: [] for n in sorted(times)}
     for x, y in chunks(batch_size, x_0, source):
-        start = now = to_8bit(x)
+        start = now = in_8_bits(x)
         for n in range(1, max(times, default=0) + 1):
             now = count(step(intervene, now, y, y))
             if n in errors:
@@ -196,7 +196,7 @@ def reversibility(
 def judge_return(evaluator: nn.Module, x_0: Tensor, source: Tensor, back: Tensor) -> Reversibility:
     """What came back, [N, C, H, W], against the originals."""
     right = predictions(evaluator, back) == source.cpu()
-    return Reversibility(Share(int(right.sum()), len(right)), Mean.of(l1_error(back, to_8bit(x_0))))
+    return Reversibility(Share(int(right.sum()), len(right)), Mean.of(l1_error(back, in_8_bits(x_0))))
 
 
 def proximity(

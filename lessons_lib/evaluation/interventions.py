@@ -1,7 +1,7 @@
 """How an intervention is run for its measures: in batches, always from 8-bit pixels.
 
 An intervention takes (x_0 [N, C, H, W] in [-1, 1], source [N], target [N]) and returns the counterfactuals
-[N, C, H, W]. Whatever it is given has gone through `to_8bit`, in a tensor of its own. Whoever keeps the
+[N, C, H, W]. Whatever it is given has gone through `in_8_bits`, in a tensor of its own. Whoever keeps the
 latent beside an image, or hides it in the last decimals, could bring every original back for nothing.
 """
 
@@ -13,23 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from lessons_lib.counterfactuals import in_8_bits
+
 AT_ONCE = 100  # images that an intervention is given together
 
 Intervention = Callable[[Tensor, Tensor, Tensor], Tensor]
 Progress = Callable[[int, int], None]  # (images that went through the intervention, of how many)
-
-
-def to_8bit(x: Tensor) -> Tensor:
-    """x in [-1, 1] -> a copy rounded to the 256 grey levels of a picture file, in [-1, 1]; clipped.
-
-    Raises:
-        ValueError: if a number is not finite.
-    """
-    x = x.detach()
-    if not x.isfinite().all():
-        raise ValueError("The images hold numbers that are not finite.")
-    levels = ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return (levels.float() / 127.5 - 1).to(x.dtype)
 
 
 class Mean(float):
@@ -60,12 +49,12 @@ def step(intervene: Intervention, x: Tensor, source: Tensor, target: Tensor) -> 
         ValueError: if what comes back has another shape or is not finite.
     """
     # Copies: what the intervention writes into its input must not reach the original.
-    found = intervene(to_8bit(x), source.clone(), target.clone())
+    found = intervene(in_8_bits(x), source.clone(), target.clone())
     if found.shape != x.shape:
         raise ValueError(
             f"An intervention must keep the shape {list(x.shape)}, it returned {list(found.shape)}."
         )
-    return to_8bit(found).to(x)
+    return in_8_bits(found).to(x)
 
 
 def run(

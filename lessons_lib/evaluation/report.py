@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.evaluation.axioms import (
     Effectiveness,
     Minimality,
@@ -28,7 +29,6 @@ from lessons_lib.evaluation.interventions import (
     check_labels,
     check_times,
     run,
-    to_8bit,
 )
 from lessons_lib.evaluation.quality import FeatureStatistics, Share, feature_fid
 
@@ -110,7 +110,7 @@ def measure_axioms(
     """
     check_labels(x_0, source, target)
     check_times(times)
-    x_0 = to_8bit(x_0)
+    x_0 = in_8_bits(x_0)
     count = Counter(len(x_0) * (2 + max(times, default=0)), progress)
     there = run(intervene, x_0, source, target, batch_size, count)
     back = run(intervene, there, target, source, batch_size, count)

@@ -1,7 +1,12 @@
-"""The U-Net itself: its config, its levels, and how they are put together."""
+"""The U-Net that predicts the noise in x_t, from its parts up.
+
+A small U-Net after Ho et al. 2020 and Dhariwal & Nichol 2021: residual blocks told about t and y by FiLM,
+self-attention where the image is small, skips from the way down to the way up.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,15 +14,134 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lessons_lib.schedules import NoiseSchedule, eps_from_v
-from lessons_lib.unet.blocks import (
-    Downsample,
-    Refine,
-    ResidualBlock,
-    SelfAttention,
-    Upsample,
-    num_groups,
-    timestep_embedding,
-)
+
+# -- the parts -------------------------------------------------------------------------------------
+
+
+def timestep_embedding(t: Tensor, channels: int, max_period: float = 10_000.0) -> Tensor:
+    """Sines and cosines of t at geometrically spaced frequencies (Vaswani et al. 2017, sec. 3.5).
+
+    t [B] int64 -> [B, channels], channels even. Float32 whatever the autocast: bfloat16 keeps only 507 of
+    1000 timesteps apart.
+    """
+    half = channels // 2
+    k = torch.arange(half, dtype=torch.float32, device=t.device)
+    frequencies = torch.exp(-math.log(max_period) * k / half)
+    angles = t.float()[:, None] * frequencies[None, :]
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def num_groups(channels: int) -> int:
+    """The largest of 8, 16, 32 groups that divides the channels and leaves at least 4 in a group."""
+    suited = [g for g in (32, 16, 8) if channels % g == 0 and channels // g >= 4]
+    if not suited:
+        raise ValueError(
+            f"Channels must be a multiple of 8 and at least 32 for group normalization, got {channels}."
+        )
+    return suited[0]
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions with a shortcut; the embedding scales and shifts the features between them.
+
+    FiLM (Perez et al. 2018): h <- (1 + scale) norm(h) + shift, with scale and shift read off the embedding of
+    t (and y). embedding_channels = 0 builds the block without it.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, embedding_channels: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(num_groups(in_channels), in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.film = nn.Linear(embedding_channels, 2 * out_channels) if embedding_channels else None
+        self.norm2 = nn.GroupNorm(num_groups(out_channels), out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = (
+            nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        )
+        # With a zero last convolution each block starts as its shortcut, and a deep network trains at once.
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """x [B, C_in, H, W], embedding [B, E] -> [B, C_out, H, W]."""
+        h = self.norm2(self.conv1(F.silu(self.norm1(x))))
+        if self.film is not None:
+            scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)  # [B, C_out, 1, 1] each
+            h = torch.addcmul(shift, h, 1 + scale)
+        h = self.conv2(self.dropout(F.silu(h)))
+        return self.shortcut(x) + h
+
+
+class SelfAttention(nn.Module):
+    """Every position looks at every other (Vaswani et al. 2017), with a shortcut. Used where H·W is small."""
+
+    def __init__(self, channels: int, channels_per_head: int = 32) -> None:
+        super().__init__()
+        # The most heads that are at least so wide and share the channels evenly.
+        self.heads = next(h for h in range(max(1, channels // channels_per_head), 0, -1) if channels % h == 0)
+        self.norm = nn.GroupNorm(num_groups(channels), channels)
+        self.to_qkv = nn.Linear(channels, 3 * channels)
+        self.project = nn.Linear(channels, channels)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, C, H, W] -> [B, C, H, W]."""
+        batch, channels, height, width = x.shape
+        tokens = self.norm(x).flatten(2).transpose(1, 2)  # [B, H·W, C]
+        qkv = self.to_qkv(tokens).view(batch, height * width, 3, self.heads, channels // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [B, heads, H·W, C/heads] each
+        # Written out: for so few tokens as fast as the fused kernel, on a CPU in bfloat16 six times as fast.
+        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])  # [B, heads, H·W, H·W]
+        weights = torch.softmax(scores, dim=-1)
+        mixed = (weights @ v).transpose(1, 2).flatten(2)  # [B, H·W, C]
+        return x + self.project(mixed).transpose(1, 2).reshape(x.shape)
+
+
+class Downsample(nn.Conv2d):
+    """Halve height and width with a strided 3×3 convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, stride=2, padding=1)
+
+
+class Upsample(nn.Module):
+    """Double height and width: nearest neighbour, then a convolution (Odena et al. 2016: no checkerboard)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C_in, H, W] -> [B, C_out, 2H, 2W]."""
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Refine(nn.Module):
+    """Adds a correction to an answer that was put together from patches, told t."""
+
+    def __init__(self, image_channels: int, channels: int, embedding_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(2 * image_channels, channels, 3, padding=1)
+        self.film = nn.Linear(embedding_channels, 2 * channels)
+        self.conv2 = nn.Conv2d(channels, image_channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, answer: Tensor, x_t: Tensor, embedding: Tensor) -> Tensor:
+        """answer and x_t [B, C, H, W], embedding [B, E] -> [B, C, H, W]."""
+        scale, shift = self.film(embedding)[:, :, None, None].chunk(2, dim=1)
+        h = torch.addcmul(shift, self.conv1(torch.cat([answer, x_t], dim=1)), 1 + scale)
+        return answer + self.conv2(F.silu(h))
+
+
+# -- the network -----------------------------------------------------------------------------------
+
+
+LEAST = {"patch": 1, "blocks_per_level": 1, "num_classes": 0, "augment_channels": 0}
 
 
 @dataclass(frozen=True)
@@ -26,10 +150,7 @@ class UNetConfig:
 
     Args:
         image_size: height and width in pixels, a multiple of patch * 2**(levels - 1).
-        in_channels: 1 for grey, 3 for colour.
-        base_channels: channels at full resolution.
-        channel_mults: channels of each level as a multiple of base_channels; each further level halves the
-            image.
+        channel_mults: channels of each level in base_channels; each further level halves the image.
         blocks_per_level: residual blocks in each level, on the way down and on the way up.
         attention_levels: levels (0 is full resolution) with self-attention; the middle always has it.
         num_classes: K labels; 0 builds an unconditional network.
@@ -40,8 +161,7 @@ class UNetConfig:
         refine_channels: width of two last convolutions at full resolution, which see x_t beside the answer of
             the patches and mend the seams; 0 leaves them out.
         v_schedule: the last layer answers v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 of the schedule of this
-            name (Salimans & Ho 2022, app. D), which becomes eps; empty: it answers eps.
-        v_timesteps: T of that schedule.
+            name with v_timesteps (Salimans & Ho 2022, app. D), which becomes eps; empty: it answers eps.
         multi_label: the K labels are yes-or-no attributes, rather than classes of which one is right.
         augment_channels: A numbers that say how a training image was distorted, so that the network does not
             draw distorted ones (Karras et al. 2022, sec. 5 and app. F.2); 0 leaves them out.
@@ -67,27 +187,29 @@ class UNetConfig:
         # JSON cards hold lists; tuples keep the config hashable.
         object.__setattr__(self, "channel_mults", tuple(self.channel_mults))
         object.__setattr__(self, "attention_levels", tuple(self.attention_levels))
+        for field, least in LEAST.items():
+            if getattr(self, field) < least:
+                raise ValueError(f"{field} must be at least {least}, got {getattr(self, field)}.")
         levels = len(self.channel_mults)
-        if self.patch < 1:
-            raise ValueError(f"patch must be at least 1, got {self.patch}.")
         shrink = self.patch * 2 ** max(levels - 1, 0)
         if not levels or self.image_size % shrink:
+            patches = f" of patches of {self.patch} pixels" if self.patch > 1 else ""
             raise ValueError(
-                f"image_size {self.image_size} must be a multiple of {shrink} for {levels} levels"
-                + (f" of patches of {self.patch} pixels." if self.patch > 1 else ".")
+                f"image_size {self.image_size} must be a multiple of {shrink} for {levels} levels{patches}."
             )
         if any(level not in range(levels) for level in self.attention_levels):
             raise ValueError(f"attention_levels {self.attention_levels} must be in 0 … {levels - 1}.")
-        if self.blocks_per_level < 1:
-            raise ValueError(f"blocks_per_level must be at least 1, got {self.blocks_per_level}.")
-        if self.num_classes < 0:
-            raise ValueError(f"num_classes must be 0 (unconditional) or more, got {self.num_classes}.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}.")
         if self.multi_label and not self.num_classes:
             raise ValueError("A network of attributes (multi_label) must have at least 1: num_classes is 0.")
-        if self.augment_channels < 0:
-            raise ValueError(f"augment_channels must be at least 0, got {self.augment_channels}.")
+
+
+def check_shape(config, name: str, x: Tensor) -> None:
+    """Raise ValueError unless x, called so in the sentence, is [B, C, H, W] with the config's C, H and W."""
+    size, channels = config.image_size, config.in_channels
+    if x.shape[1:] != (channels, size, size):
+        raise ValueError(f"{name} must have shape [B, {channels}, {size}, {size}], got {list(x.shape)}.")
 
 
 def _maybe_attention(config: UNetConfig, level: int) -> nn.Module:
@@ -145,8 +267,7 @@ class UpLevel(nn.Module):
 class UNet(nn.Module):
     """Predicts the noise eps in x_t, told the timestep and, if it has classes, the label.
 
-    One network is conditional and unconditional at once: `null_label` stands for "not told" (Ho & Salimans
-    2022).
+    One network is conditional and unconditional at once: `null_label` is "not told" (Ho & Salimans 2022).
     """
 
     def __init__(self, config: UNetConfig | None = None) -> None:
@@ -157,12 +278,11 @@ class UNet(nn.Module):
         self.time_mlp = nn.Sequential(
             nn.Linear(width * 2, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
-        labels, attributes = config.num_classes, config.multi_label
+        labels, attributes, numbers = config.num_classes, config.multi_label, config.augment_channels
         # Row K of the table is the null label: "no class given".
         self.label_table = nn.Embedding(labels + 1, embedding) if labels and not attributes else None
         # Without a bias, so that what is untold, or undistorted, adds nothing.
         self.attribute_linear = nn.Linear(2 * labels, embedding, bias=False) if attributes else None
-        numbers = config.augment_channels
         self.augment_linear = nn.Linear(numbers, embedding, bias=False) if numbers else None
         pixels = config.in_channels * config.patch**2  # channels of one position
         self.stem = nn.Conv2d(pixels, width, 3, padding=1)
@@ -233,15 +353,10 @@ class UNet(nn.Module):
             augment: [B, A] how each image was distorted; None or zeros is "undistorted".
 
         Returns:
-            eps: [B, C, H, W].
-
-        Raises:
-            ValueError: if x_t does not have the configured channels and size, y or augment is given to a
-                network that is not told it, or attributes have another shape or other values.
+            eps [B, C, H, W]. ValueError for other shapes, and for a y or augment that the network has no use
+            for.
         """
-        size, channels = self.config.image_size, self.config.in_channels
-        if x_t.shape[1:] != (channels, size, size):
-            raise ValueError(f"x_t must have shape [B, {channels}, {size}, {size}], got {list(x_t.shape)}.")
+        check_shape(self.config, "x_t", x_t)
         embedding = self.embed(t, y, augment)
         h = self.stem(F.pixel_unshuffle(x_t, self.config.patch) if self.config.patch > 1 else x_t)
         skips: list[Tensor] = []

@@ -1,0 +1,286 @@
+"""Guidance: wrappers that turn a network into an EpsFn, and an EpsFn into a steered one.
+
+An EpsFn takes (x_t [B, C, H, W], t [B] int64) and returns the noise in x_t, in x_t's shape and dtype.
+Samplers know nothing else, so every sampler works with every guidance.
+
+First a network alone and against itself (classifier-free guidance), then a second network that pulls
+(classifier guidance): a LogProbFn takes what an EpsFn takes and returns log p(what is wanted given x_t), [B].
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lessons_lib.schedules import NoiseSchedule, predict_x0
+
+EpsFn = Callable[[Tensor, Tensor], Tensor]
+LogProbFn = Callable[[Tensor, Tensor], Tensor]
+Interval = tuple[int, int]  # (t_low, t_high), inclusive
+
+# -- one network -----------------------------------------------------------------------------------
+
+
+def unconditional(model: nn.Module) -> EpsFn:
+    """eps(x_t): the network without a label (w = 0)."""
+
+    def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
+        return _eps(model, x_t, t, None)
+
+    return eps_fn
+
+
+def conditional(model: nn.Module, y: Tensor) -> EpsFn:
+    """eps(x_t | y): the network told the label (w = 1).
+
+    Args:
+        y: [B] int64 labels, one a sample; or [B, K] attributes, 1 yes, 0 no, -1 untold.
+    """
+
+    def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
+        return _eps(model, x_t, t, _labels_for(x_t, y))
+
+    return eps_fn
+
+
+def with_cfg(model: nn.Module, y: Tensor, guidance_scale: float, interval: Interval | None = None) -> EpsFn:
+    """Classifier-free guidance: eps = eps_uncond + w (eps_cond - eps_uncond).
+
+    Ho & Salimans 2022, eq. 6, whose w is ours minus 1. Here w = 0 is unconditional, w = 1 conditional, above
+    1 amplified. w = 0 and w = 1 need half the work; otherwise both predictions are one batch of 2B.
+
+    Args:
+        y: [B] int64 labels; or [B, K] attributes, 1 yes, 0 no, -1 untold, all of them guided at once.
+        guidance_scale: w.
+        interval: the timesteps where w holds; outside them w = 1 (Kynkäänniemi et al. 2024). ValueError for
+            an empty one.
+    """
+    _check_interval(interval)
+    if interval is None and guidance_scale == 0:
+        return unconditional(model)
+    if guidance_scale == 1:
+        return conditional(model, y)
+    null_label = model.null_label
+
+    def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
+        labels = _labels_for(x_t, y)
+        both = torch.cat([torch.full_like(labels, null_label), labels])
+        eps_uncond, eps_cond = _eps(model, torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
+        scale = _scale_at(t, x_t, guidance_scale, interval, outside=1.0)
+        return eps_uncond + scale * (eps_cond - eps_uncond)
+
+    return eps_fn
+
+
+def in_bfloat16(eps_fn: EpsFn) -> EpsFn:
+    """The same EpsFn (or LogProbFn) with its networks run in bfloat16, where the hardware multiplies it.
+
+    Only the networks: guidance, log-probabilities and the sampler's state keep float32.
+    """
+
+    def fast(x_t: Tensor, t: Tensor) -> Tensor:
+        with torch.autocast(x_t.device.type, torch.bfloat16):
+            return eps_fn(x_t, t)
+
+    return fast
+
+
+# -- a second network pulls ------------------------------------------------------------------------
+
+
+def with_classifier(
+    eps_fn: EpsFn,
+    log_prob_fn: LogProbFn,
+    schedule: NoiseSchedule,
+    guidance_scale: float,
+    interval: Interval | None = None,
+) -> EpsFn:
+    """Classifier guidance: eps = eps_model - s sqrt(1 - abar_t) grad log p(y given x_t).
+
+    Dhariwal & Nichol 2021, alg. 2: the score of p(x_t) p(y given x_t)^s, written as a noise. It works inside
+    a sampler's no_grad, leaves the caller's grad mode alone, and its result carries no graph.
+
+    Args:
+        eps_fn: what is steered, as a rule `unconditional(model)`.
+        log_prob_fn: see `class_log_prob`, `attribute_log_prob` and `x0_log_prob`; the call raises ValueError
+            if it does not return one differentiable number a sample.
+        guidance_scale: s, finite and at least 0, or ValueError; 0 gives eps_fn back as it is.
+        interval: the timesteps where s holds; outside them s = 0, and where no sample lies inside, the
+            classifier is not asked. ValueError for an empty one.
+
+    Under torch.inference_mode the call raises RuntimeError.
+    """
+    _check_interval(interval)
+    if not math.isfinite(guidance_scale) or guidance_scale < 0:
+        raise ValueError(f"The classifier's scale must be finite and at least 0, got {guidance_scale!r}.")
+    if guidance_scale == 0:
+        return eps_fn
+
+    def guided(x_t: Tensor, t: Tensor) -> Tensor:
+        if torch.is_inference_mode_enabled():  # there the gradient would be missing without a word
+            raise RuntimeError("Classifier guidance needs a gradient: use torch.no_grad, not inference_mode.")
+        with torch.no_grad():
+            eps = eps_fn(x_t, t)
+        scale = _scale_at(t, x_t, guidance_scale, interval, outside=0.0)
+        if interval is not None and not scale.any():
+            return eps
+        _, noise = schedule.signal_and_noise(t, x_t)
+        return eps - scale * noise * _gradient(log_prob_fn, x_t, t)
+
+    return guided
+
+
+def class_log_prob(classifier: Callable[[Tensor, Tensor], Tensor], y: Tensor) -> LogProbFn:
+    """log p(y given x_t), from a classifier of noisy images: (x_t, t) -> logits [B, K].
+
+    Args:
+        classifier: in eval mode, or ValueError; trained on the schedule that it guides on.
+        y: [B] int64 labels that the classifier knows, one a sample, or ValueError in the call.
+    """
+    _check_eval(classifier)
+
+    def log_prob_fn(x_t: Tensor, t: Tensor) -> Tensor:
+        return _class_log_prob(_logits(classifier, x_t, t), y)
+
+    return log_prob_fn
+
+
+def attribute_log_prob(
+    classifier: Callable[[Tensor, Tensor], Tensor], index: int, value: bool | Tensor
+) -> LogProbFn:
+    """log p(attribute is value, given x_t), from a classifier of yes-or-no attributes: logits [B, A].
+
+    Args:
+        classifier: as in class_log_prob.
+        index: which attribute, 0 … A-1, or ValueError in the call.
+        value: True or False (1 or 0) for all samples, or [B], one a sample; ValueError for other values.
+    """
+    _check_eval(classifier)
+    values = torch.as_tensor(value)
+    if not bool(((values == 0) | (values == 1)).all()):  # CelebA's own files say -1 for no
+        raise ValueError(f"An attribute's value must be True or False (1 or 0), got {value!r}.")
+
+    def log_prob_fn(x_t: Tensor, t: Tensor) -> Tensor:
+        logits = _logits(classifier, x_t, t)
+        if not 0 <= index < logits.shape[1]:
+            raise ValueError(f"Unknown attribute {index}: choose from 0 to {logits.shape[1] - 1}.")
+        labels = _labels_for(x_t, values.expand(len(x_t)) if values.ndim == 0 else values)
+        # log(1 - sigmoid(z)) is logsigmoid(-z), which stays finite where 1 - sigmoid(z) rounds to 0.
+        return F.logsigmoid(torch.where(labels == 1, logits[:, index], -logits[:, index]))
+
+    return log_prob_fn
+
+
+def x0_log_prob(
+    classifier: Callable[..., Tensor], eps_fn: EpsFn, schedule: NoiseSchedule, y: Tensor
+) -> LogProbFn:
+    """log p(y given x̂_0), from a classifier of clean images that reads the estimate made at x_t.
+
+    The gradient goes back through the network that made the estimate (universal guidance, Bansal et al.
+    2023).
+
+    Args:
+        classifier: in eval mode, (x_0) -> logits [B, K], such as an Evaluator, or (x, t) -> logits, such as a
+            NoisyClassifier, which is told t = 0.
+        eps_fn: makes the estimate, as a rule `unconditional(model)`.
+        y: as in class_log_prob.
+    """
+    _check_eval(classifier)
+    takes_t = _takes_a_timestep(classifier)
+
+    def log_prob_fn(x_t: Tensor, t: Tensor) -> Tensor:
+        # Not clipped to [-1, 1], as a sampler would: a clipped pixel has gradient 0, and in the first steps,
+        # where guidance decides most, nearly every pixel of the estimate lies outside.
+        x_0 = predict_x0(schedule, x_t, t, eps_fn(x_t, t))
+        timestep = (torch.zeros_like(t),) if takes_t else ()
+        return _class_log_prob(_logits(classifier, x_0, *timestep), y)
+
+    return log_prob_fn
+
+
+# -- what they share -------------------------------------------------------------------------------
+
+
+def _eps(model: nn.Module, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    return model(x_t.to(_dtype_of(model, x_t)), t, y).to(x_t.dtype)
+
+
+def _logits(classifier: Callable[..., Tensor], x: Tensor, *t: Tensor) -> Tensor:
+    """[B, K] in float32, or in float64 if the classifier works in it."""
+    _check_eval(classifier)
+    logits = classifier(x.to(_dtype_of(classifier, x)), *t)
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _class_log_prob(logits: Tensor, y: Tensor) -> Tensor:
+    labels, num_classes = _labels_for(logits, y), logits.shape[1]
+    if not bool(((y >= 0) & (y < num_classes)).all()):  # y, as a rule on the CPU: no wait for a GPU
+        raise ValueError(f"The labels {y.tolist()} must be from 0 to {num_classes - 1}.")
+    return F.log_softmax(logits, dim=1).gather(1, labels[:, None])[:, 0]
+
+
+def _gradient(log_prob_fn: LogProbFn, x_t: Tensor, t: Tensor) -> Tensor:
+    """grad log p(y given x_t) of each sample: [B, C, H, W]."""
+    with torch.enable_grad():  # the sampler holds no_grad
+        x = x_t.detach().clone().requires_grad_()
+        log_probs = log_prob_fn(x, t)
+        # The sum, never the mean: a sample's gradient must not depend on how many others are in its batch.
+        total = log_probs.sum()
+    if log_probs.shape != t.shape:
+        raise ValueError(
+            f"log_prob_fn must return one number a sample, {list(t.shape)}, got {list(log_probs.shape)}."
+        )
+    gradient = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
+    if gradient is None:
+        raise ValueError("log_prob_fn's result has no gradient in x_t: was it computed under no_grad?")
+    return gradient
+
+
+def _dtype_of(model: Callable[..., Tensor], x: Tensor) -> torch.dtype:
+    """What x is cast to for a network: its weights may be float32 while the sampler's state is float64."""
+    # A toy model may have no parameters at all.
+    parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
+    return next((p.dtype for p in parameters), x.dtype)
+
+
+def _labels_for(x: Tensor, y: Tensor) -> Tensor:
+    """y [B] or [B, K] on the device of x [B, …]; ValueError if there is not one label a sample."""
+    if len(y) != len(x):
+        raise ValueError(f"There are {len(y)} labels for {len(x)} samples: one label a sample is needed.")
+    return y.to(x.device)
+
+
+def _scale_at(
+    t: Tensor, x: Tensor, scale: float, interval: Interval | None, outside: float
+) -> Tensor | float:
+    """`scale` for samples whose t lies in the interval, `outside` for others: [B, 1, …, 1], or a number."""
+    if interval is None:
+        return scale
+    inside = ((t >= interval[0]) & (t <= interval[1])).to(x.device)
+    scales = torch.full(t.shape, outside, dtype=x.dtype, device=x.device).masked_fill(inside, scale)
+    return scales.view(-1, *(1,) * (x.ndim - 1))
+
+
+def _check_interval(interval: Interval | None) -> None:
+    if interval is not None and not 0 <= interval[0] <= interval[1]:
+        raise ValueError(
+            f"The guidance interval must be (t_low, t_high) with 0 <= t_low <= t_high, got {interval}."
+        )
+
+
+def _check_eval(classifier: Callable[..., Tensor]) -> None:
+    if getattr(classifier, "training", False):
+        raise ValueError("The classifier is in training mode, where dropout makes noise: call its eval().")
+
+
+def _takes_a_timestep(classifier: Callable[..., Tensor]) -> bool:
+    """Whether it must be called as (x, t): it has two parameters without a default."""
+    function = classifier.forward if isinstance(classifier, nn.Module) else classifier
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return sum(p.kind in kinds and p.default is p.empty for p in parameters) > 1
