@@ -59,7 +59,8 @@ def splits(folder, **how):
 
 
 def names_by_split(folder):
-    return {picture.name: picture.split for picture in image_folder.list_pictures(folder)[1]}
+    splits = image_folder.list_pictures(folder)[1]
+    return {path.name: split for split, pictures in splits.items() for path, _ in pictures}
 
 
 # -- what is read -----------------------------------------------------------------------------------

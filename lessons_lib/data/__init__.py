@@ -1,13 +1,11 @@
 """Data sets as tensors in [-1, 1]: MNIST, CIFAR-10, CelebA, scikit-learn's digits, your own pictures.
 
 `load` looks in $LESSONS_DATA, then in data/, then downloads with torchvision; for MNIST it falls back, where
-there is no network, to the embedded digits and says so. Splits: "train", "val" and "test". MNIST and CIFAR-10
-have no validation images of their own. MNIST: "val" is every even and "test" every odd one of its 10,000 test
-images, "train" all 60,000 training images. CIFAR-10: "val" is the last 500 training images of each class,
-"train" the other 45,000, "test" all 10,000 test images. CelebA's own list says which faces are which, see
-celeba.py. Your own pictures: see image_folder.py.
+there is no network, to the embedded digits and says so. What the splits "train", "val" and "test" are, says
+the file of a data set.
 """
 
+import dataclasses
 import errno
 import os
 from collections.abc import Callable, Iterable
@@ -22,13 +20,14 @@ from lessons_lib.data.image_folder import is_folder, short_name
 from lessons_lib.data.image_set import SPLITS, DataError, ImageSet, notice, to_signed, to_unit
 
 __all__ = [
-    "ATTRIBUTES", "SPLITS", "DataError", "ImageSet", "attribute_index", "is_folder", "read_face", "short_name",
-    "to_signed", "to_unit",
+    "ATTRIBUTES", "SPLITS", "DataError", "ImageSet", "attribute_index", "is_folder", "read_face",
+    "short_name", "to_signed", "to_unit",
 ]  # fmt: skip
 
 NAMES = ("mnist", "digits", "cifar10", "celeba")
 CLASS_NAMES = {"mnist": mnist.CLASS_NAMES, "digits": mnist.CLASS_NAMES, "cifar10": cifar10.CLASS_NAMES}
 SIZES = {"celeba": (8, celeba.WIDTH), "folder": (8, 512)}  # the fewest and the most pixels
+BESIDE = Path(__file__).resolve().parents[2] / "data"  # the library
 RUNNING_EXAMPLE = 77  # among the embedded training digits
 # The disk's refusals, not the network's.
 CANNOT_WRITE = (errno.EACCES, errno.EEXIST, errno.ENOTDIR, errno.ENOSPC, errno.EROFS)
@@ -57,12 +56,10 @@ def load(
 
     Raises:
         ValueError: for an unknown name or split, an impossible size, or an option of another data set.
-        DataError: if a file is cut short or is not what its name says; if CIFAR-10 or CelebA is nowhere to be
-            had; or if a folder has no pictures, an empty class, or pictures beside folders.
+        DataError: if the data are nowhere to be had, or a file of them is missing or damaged.
     """
     _check(name, split, image_size, channels, strict, fraction)
-    # Beside the library: the user's folder may be read-only, and is nobody's to litter.
-    cache = _data_roots()[-1]
+    cache = _data_roots()[-1]  # the user's folder may be read-only, and is nobody's to litter
     if is_folder(name):
         return image_folder.read(name, split, image_size, channels, strict, cache / "folders")
     if name == "celeba":
@@ -71,7 +68,7 @@ def load(
         return celeba.read(root, split, image_size or celeba.SIZE, fraction, cache / "faces")
     if name == "cifar10":
         root = _find(cifar10.PARTS)
-        if root is None or cifar10.is_repairable(root):
+        if root is None or cifar10.broken_batch(root):
             root = _download("CIFAR-10") or root or _nowhere("CIFAR-10", cifar10.ADVICE)
         return cifar10.read(root, split)
     if name == "mnist":
@@ -113,7 +110,7 @@ def test_images(name: str) -> ImageSet:
         return test
     val = load(name, "val")
     images, labels = torch.cat([val.images, test.images]), torch.cat([val.labels, test.labels])
-    return ImageSet(images, labels, test.class_names, test.source, test.note)
+    return dataclasses.replace(test, images=images, labels=labels)
 
 
 def running_example() -> Tensor:
@@ -133,10 +130,8 @@ def _find(parts: Iterable[Path | str], enough: Callable[[Iterable], bool] = any)
 
 
 def _data_roots() -> list[Path]:
-    wished = os.environ.get("LESSONS_DATA")
-    return [
-        *([Path(wished)] if wished else []), Path.cwd() / "data", Path(__file__).resolve().parents[2] / "data"
-    ]  # fmt: skip
+    places = (os.environ.get("LESSONS_DATA"), "data", BESIDE)
+    return [Path(place).absolute() for place in places if place]
 
 
 def _download_root() -> Path:

@@ -9,9 +9,7 @@ Expected is the folder that torchvision makes, or the two lists and the pictures
 CelebA may be used for non-commercial research only.
 """
 
-import functools
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,8 +37,8 @@ ATTRIBUTE_LIST, SPLIT_LIST, SUFFIXES = "list_attr_celeba", "list_eval_partition"
 LISTS = [f"{name}{suffix}" for name in (ATTRIBUTE_LIST, SPLIT_LIST) for suffix in SUFFIXES]
 PARTS = [Path(FOLDER, name) for name in (PICTURES, *LISTS)]
 ADVICE = (
-    f"put its aligned faces and its two lists into {{root}}/{FOLDER} (see lessons_lib/data/celeba.py); torchvision "
-    "can fetch it where gdown is installed and the network allows it."
+    f"put its aligned faces and its two lists into {{root}}/{FOLDER} (see lessons_lib/data/celeba.py); "
+    "torchvision can fetch it where gdown is installed and the network allows it."
 )
 SIZE = 64
 WIDTH, HEIGHT = 178, 218
@@ -63,30 +61,25 @@ def read(root: Path, split: str, image_size: int, fraction: float, cache: Path) 
     Raises:
         DataError: one sentence that names the list, row or picture that is missing or wrong.
     """
-    files = [_list_file(root / FOLDER, name) for name in (ATTRIBUTE_LIST, SPLIT_LIST)]
-    names, labels, parts = _lists(*files, tuple(file.stat().st_mtime_ns for file in files))
-    folder, chosen = root / FOLDER / PICTURES, _chosen(parts, fraction)
+    names, labels, parts = _read_lists(root / FOLDER)
+    chosen = _chosen(parts, fraction)
+    folder = root / FOLDER / PICTURES
     folder = folder / PICTURES if (folder / PICTURES).is_dir() else folder  # some archives hold it twice
     paths = [folder / names[place] for place in chosen.tolist()]
-    _check_all_there(folder, paths)
     key = digest(repr((str(folder.resolve()), image_size, CROP, fraction)))[:16]
     kept = cache / f"celeba-{key}" / "pictures.npy"
     images, _ = decode_all(paths, kept, image_size, 3, strict=True, crop=_crop)
     rows = (parts[chosen] == SPLITS.index(split)).nonzero().flatten()
     if not len(rows):
         raise DataError(f"{root / FOLDER / SPLIT_LIST} names no picture of the split {split!r}.")
-    note = _note(paths[0], len(names), parts[chosen].bincount(minlength=len(SPLITS)).tolist())
-    return ImageSet(images, labels[chosen].long(), ATTRIBUTES, "celeba", note).subset(rows)
-
-
-def _note(picture: Path, count: int, used: list[int]) -> str:
-    which = "all faces" if count > 200_000 else f"{count:,} of the 202,599 faces"
-    train, val, test = used
-    with Image.open(picture) as image:
-        return (
-            f"{which} at {image.width}×{image.height} pixels, split by {SPLIT_LIST}; used {train:,} for "
+    train, val, test = parts[chosen].bincount(minlength=len(SPLITS)).tolist()
+    which = "all faces" if len(names) > 200_000 else f"{len(names):,} of the 202,599 faces"
+    with Image.open(paths[0]) as picture:
+        note = (
+            f"{which} at {picture.width}×{picture.height} pixels, split by {SPLIT_LIST}; used {train:,} for "
             f"training, {val:,} for validation and {test:,} for testing."
         )
+    return ImageSet(images, labels[chosen].long(), ATTRIBUTES, "celeba", note).subset(rows)
 
 
 def read_face(path: Path, size: int = SIZE) -> np.ndarray:
@@ -94,18 +87,16 @@ def read_face(path: Path, size: int = SIZE) -> np.ndarray:
 
     DataError, one sentence, if the file is no picture, or has neither shape.
     """
+
+    def crop(image: Image.Image) -> float:
+        return 1.0 if image.width == image.height >= SMALLEST else _crop(image)
+
     try:
-        return decode(path, size, 3, lambda image: 1.0 if _is_square(image) else _crop(image))
+        return decode(path, size, 3, crop)
     except UnreadableError as error:
-        # Of use only for a picture.
-        square = f"; a square of at least {SMALLEST} pixels, cut from the chin to the hair, is taken as it is"
-        raise DataError(
-            f"The picture {path} cannot be used: {error}{square if 'pixels' in str(error) else ''}."
-        ) from error
-
-
-def _is_square(image: Image.Image) -> bool:
-    return image.width == image.height >= SMALLEST
+        hint = f"; a square of at least {SMALLEST} pixels, cut from the chin to the hair, is taken as it is"
+        hint = hint if "pixels" in str(error) else ""  # of use only for a picture
+        raise DataError(f"The picture {path} cannot be used: {error}{hint}.") from error
 
 
 def _crop(image: Image.Image) -> float:
@@ -118,55 +109,6 @@ def _crop(image: Image.Image) -> float:
     return CROP
 
 
-# -- the lists -------------------------------------------------------------------------------------
-
-
-def _list_file(folder: Path, name: str) -> Path:
-    files = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
-    for file in files:
-        if file.is_file():
-            return file
-    raise DataError(f"{files[0]} is missing: CelebA comes with it, beside the folder of pictures.")
-
-
-@functools.lru_cache(maxsize=2)
-def _lists(attribute_file: Path, split_file: Path, times: tuple) -> tuple[list[str], Tensor, Tensor]:
-    """Picture names [N]; their attributes [N, 40] uint8, 0 or 1; their splits [N], 0, 1 or 2."""
-    columns, answers = _rows(attribute_file, ATTRIBUTES, {"1", "-1", "0"}, "40 times 1 or -1")
-    _, splits = _rows(split_file, (), {"0", "1", "2"}, "0, 1 or 2")
-    if alone := answers.keys() ^ splits.keys():
-        name = min(alone)
-        file = split_file if name in answers else attribute_file
-        raise DataError(f"{file} has no row for the picture {name}.")
-    order = [columns.index(name) for name in ATTRIBUTES]
-    labels = np.array([[answers[name][place] == "1" for place in order] for name in splits], np.uint8)
-    return [*splits], torch.from_numpy(labels), torch.tensor([int(part) for [part] in splits.values()])
-
-
-def _rows(file: Path, names: Sequence[str], words: set[str], rule: str) -> tuple[list[str], dict[str, list]]:
-    """The names of a list's columns, `names` among them, and the words in each picture's row."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read: {error}.") from error
-    rows = [line.replace(",", " ").split() for line in lines if line.strip()]
-    if len(rows) < 2:
-        raise DataError(f"{file} is empty or cut short: unpack CelebA anew.")
-    # A .txt of attributes begins with the number of pictures. Only the name of a picture has a dot.
-    heads = [row for row in rows[:2] if "." not in row[0]]
-    columns = [name for name in (heads or [["partition"]])[-1] if name != "image_id"]
-    if missing := [name for name in names if name not in columns]:
-        raise DataError(f"{file} does not name the attribute {missing[0]}: it is not CelebA's list.")
-    table = {name: values for name, *values in rows[len(heads) :]}
-    for name, values in table.items():
-        if len(values) != len(columns) or not words.issuperset(values):
-            raise DataError(f"{file}: the row of {name} must have {rule}.")
-    return columns, table
-
-
-# -- the pictures ----------------------------------------------------------------------------------
-
-
 def _chosen(parts: Tensor, fraction: float) -> Tensor:
     """The places of the share of each split, in the lists' order."""
     chosen = []
@@ -177,10 +119,41 @@ def _chosen(parts: Tensor, fraction: float) -> Tensor:
     return torch.cat(chosen).sort().values
 
 
-def _check_all_there(folder: Path, paths: list[Path]) -> None:
-    if not folder.is_dir():
-        raise DataError(f"The folder {folder} is missing: it holds CelebA's aligned faces.")
-    names = {*os.listdir(folder)}
-    if missing := [path for path in paths if path.name not in names]:
-        more = f", and {len(missing) - 1:,} more are" if len(missing) > 1 else " is"
-        raise DataError(f"The picture {missing[0]}{more} missing, but named in the lists.")
+def _read_lists(folder: Path) -> tuple[list[str], Tensor, Tensor]:
+    """Picture names [N]; their attributes [N, 40], 0 or 1; their splits [N], 0, 1 or 2."""
+    columns, answers = _read_list(folder, ATTRIBUTE_LIST, ATTRIBUTES, {"1", "-1", "0"}, "40 times 1 or -1")
+    _, splits = _read_list(folder, SPLIT_LIST, (), {"0", "1", "2"}, "0, 1 or 2")
+    if alone := answers.keys() ^ splits.keys():
+        name = min(alone)
+        file = SPLIT_LIST if name in answers else ATTRIBUTE_LIST
+        raise DataError(f"{folder / file} has no row for the picture {name}.")
+    order = [columns.index(name) for name in ATTRIBUTES]
+    labels = np.array([[answers[name][place] == "1" for place in order] for name in splits], np.uint8)
+    return [*splits], torch.from_numpy(labels), torch.tensor([int(part) for [part] in splits.values()])
+
+
+def _read_list(
+    folder: Path, name: str, known: Sequence[str], words: set[str], rule: str
+) -> tuple[list[str], dict[str, list[str]]]:
+    """The names of a list's columns, the known ones among them; and the words in each picture's row."""
+    files = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        raise DataError(f"{files[0]} is missing: CelebA comes with it, beside the folder of pictures.")
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read: {error}.") from error
+    rows = [line.replace(",", " ").split() for line in lines if line.strip()]
+    if len(rows) < 2:
+        raise DataError(f"{file} is empty or cut short: unpack CelebA anew.")
+    # A .txt of attributes begins with the number of pictures. Only the name of a picture has a dot.
+    heads = [row for row in rows[:2] if "." not in row[0]]
+    columns = [column for column in (heads or [["partition"]])[-1] if column != "image_id"]
+    if missing := [column for column in known if column not in columns]:
+        raise DataError(f"{file} does not name the attribute {missing[0]}: it is not CelebA's list.")
+    table = {picture: values for picture, *values in rows[len(heads) :]}
+    for picture, values in table.items():
+        if len(values) != len(columns) or not words.issuperset(values):
+            raise DataError(f"{file}: the row of {picture} must have {rule}.")
+    return columns, table

@@ -5,8 +5,6 @@ Both are brought into one order, class by class and within a class as the files 
 the same images in either.
 """
 
-import dataclasses
-import os
 from pathlib import Path
 
 import numpy as np
@@ -36,27 +34,22 @@ def read(root: Path, split: str) -> ImageSet:
         DataError: if a file is missing, cut short or no picture of 32×32 pixels; it is named.
     """
     part = "test" if split == "test" else "train"
-    count = PER_CLASS[part]
-    cut = count - VAL_PER_CLASS
-    first, last = {"train": (0, cut), "val": (cut, count), "test": (0, count)}[split]
-    places = (torch.arange(len(CLASS_NAMES))[:, None] * count + torch.arange(first, last)).flatten()
+    count, within = PER_CLASS[part], slice(None)
+    if part == "train":
+        within = slice(-VAL_PER_CLASS) if split == "train" else slice(-VAL_PER_CLASS, None)
+    places = torch.arange(len(CLASS_NAMES) * count).view(-1, count)[:, within].flatten()
     # Shuffled once and for all: the first so many images are a fair mix of the classes.
     places = places[torch.randperm(len(places), generator=torch.Generator().manual_seed(0))]
     is_folder = (root / FOLDER).is_dir()
     images, note = _read_folder(root / FOLDER / part, count) if is_folder else (_read_batches(root, part), "")
-    labels = torch.arange(len(CLASS_NAMES)).repeat_interleave(count)
-    chosen = ImageSet(images, labels, CLASS_NAMES, "cifar10", note).subset(places)
-    return dataclasses.replace(chosen, images=chosen.images[:])  # into memory
-
-
-# -- torchvision's layout --------------------------------------------------------------------------
+    return ImageSet(images[places], places // count, CLASS_NAMES, "cifar10", note)
 
 
 def _read_batches(root: Path, part: str) -> Tensor:
-    """[10·N, 3, 32, 32], class by class."""
+    """[10·N, 3, 32, 32], class by class, of torchvision's layout."""
     from torchvision.datasets import CIFAR10
 
-    if broken := _broken_batch(root):
+    if broken := broken_batch(root):
         raise DataError(f"{broken} is missing or damaged: delete {root / BATCHES} and load it again.")
     # These files are pickled. torchvision opens them only if their checksums are those of the original.
     original = CIFAR10(str(root), train=part == "train", download=False)
@@ -64,38 +57,29 @@ def _read_batches(root: Path, part: str) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(original.data[order].transpose(0, 3, 1, 2)))
 
 
-def is_repairable(root: Path) -> bool:
-    """Whether torchvision's download would replace what is broken there: it knows its own layout only."""
-    return not (root / FOLDER).is_dir() and _broken_batch(root) is not None
-
-
-def _broken_batch(root: Path) -> Path | None:
-    """The first file that torchvision's layout lacks, or that does not have the original's checksum."""
+def broken_batch(root: Path) -> Path | None:
+    """The first file that is missing or not the original, if torchvision's layout is the one that is read."""
     from torchvision.datasets import CIFAR10
     from torchvision.datasets.utils import check_integrity
 
-    checksums = dict(
-        [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
+    listed = [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
+    broken = (
+        root / BATCHES / name for name, md5 in listed if not check_integrity(root / BATCHES / name, md5)
     )
-    files = {root / BATCHES / name: checksum for name, checksum in checksums.items()}
-    return next((path for path, checksum in files.items() if not check_integrity(path, checksum)), None)
-
-
-# -- the image folder ------------------------------------------------------------------------------
+    return None if (root / FOLDER).is_dir() else next(broken, None)
 
 
 def _read_folder(folder: Path, count: int) -> tuple[Tensor | RowFile, str]:
     """[10·count, 3, 32, 32], class by class, kept beside the pictures; and what a card must say of them."""
     paths = []
     for name in CLASS_NAMES:
-        names = sorted(os.listdir(folder / name)) if (folder / name).is_dir() else []
-        pictures = [file for file in names if file.lower().endswith(SUFFIXES) and file[0] != "."]
+        pictures = [path for path in (folder / name).glob("[!.]*") if path.suffix.lower() in SUFFIXES]
         if len(pictures) != count:
             raise DataError(
                 f"{folder / name} has {len(pictures):,} pictures where {count:,} are expected: unpack "
                 f"CIFAR-10 anew."
             )
-        paths += [folder / name / file for file in pictures]
+        paths += sorted(pictures)
     kept = folder.parent / "decoded" / f"{folder.name}.npy"
     images, _ = decode_all(paths, kept, SIZE, 3, strict=True, crop=_crop)
     return images, LOSSY if paths[0].suffix.lower() != ".png" else ""

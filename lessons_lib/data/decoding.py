@@ -32,6 +32,7 @@ GREY_MODES = ("1", "L", "LA", "La", "F", "I", "I;16", "I;16B", "I;16L", "I;16N")
 WHITES = {"F": (1, 255, 65535), "I": (255, 65535)}
 # The inferred size is at least and at most so many pixels, and can be halved twice.
 SMALLEST, LARGEST, MULTIPLE = 16, 64, 4
+REASONS = {Image.UnidentifiedImageError: "no picture", Image.DecompressionBombError: "too large"}
 SLOW = 2000  # from so many pictures on, a bar shows how far the decoding is
 
 Crop = Callable[[Image.Image], float]  # the square's share of the shorter side; may refuse the picture
@@ -80,7 +81,12 @@ def decode_all(
         size, channels: if None, the median of the shorter sides, within limits; 1 if no picture has colours.
         strict: stop at the first file that cannot be read, with a DataError that names it.
     """
-    stamp = digest("\n".join(map(_state, paths)))
+    states = [*map(_state, paths)]
+    if strict and (gone := [path for path, state in zip(paths, states, strict=True) if not state]):
+        raise DataError(
+            f"The picture {gone[0]} is missing{f', and {len(gone) - 1:,} more' * (len(gone) > 1)}."
+        )
+    stamp = digest(repr((paths, states)))
     pictures = _read_kept(kept, stamp)
     if pictures and not (strict and pictures[1]):
         return pictures
@@ -110,13 +116,12 @@ def decode_all(
 
 
 def _state(path: Path) -> str:
-    """Changes with every change of the file."""
-    try:
+    """Changes with every change of the file; empty if it is not there, or a link to nowhere."""
+    with contextlib.suppress(OSError):
         stat = path.stat()
-    except OSError:  # a link to nowhere
-        return f"{path} gone"
-    # The last changes when a file may be read at last, whose content is as before.
-    return f"{path} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+        # The last changes when a file may be read at last, whose content is as before.
+        return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+    return ""
 
 
 def _read_kept(kept: Path, stamp: str) -> Pictures | None:
@@ -162,15 +167,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield image
     except UnreadableError:
         raise
-    except Image.UnidentifiedImageError:
-        raise UnreadableError("no picture") from None
-    except Image.DecompressionBombError:
-        raise UnreadableError("too large") from None
-    except OSError as error:
-        raise UnreadableError(error.strerror or "cut short or damaged") from None
-    # Pillow's decoders have many more words for a damaged file: SyntaxError, struct.error, IndexError …
-    except Exception as error:
-        raise UnreadableError(f"damaged ({type(error).__name__})") from error
+    except Exception as error:  # Pillow's decoders have many words: SyntaxError, struct.error, IndexError …
+        reason = REASONS.get(type(error)) or getattr(error, "strerror", None) or "cut short or damaged"
+        raise UnreadableError(reason) from error
 
 
 def _plain(image: Image.Image) -> Image.Image:

@@ -8,8 +8,8 @@ that a new picture moves no other. (In a folder of a few dozen pictures it may m
 
 import os
 import re
+from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -43,14 +43,6 @@ def short_name(name: str) -> str:
     return f"{PREFIX}-{safe}" if safe.lower() in ("mnist", "digits", "cifar10", "celeba") else safe
 
 
-class Picture(NamedTuple):
-    """A file: its name below the folder, with "/" between; its label; its split."""
-
-    name: str
-    label: int
-    split: str
-
-
 def read(
     name: str, split: str, image_size: int | None, channels: int | None, strict: bool, cache: Path
 ) -> ImageSet:
@@ -61,72 +53,69 @@ def read(
     if not root.is_dir():
         raise DataError(f"{root} is a file: name the folder that holds the pictures.")
     root = root.resolve()
-    class_names, pictures = list_pictures(root)
+    class_names, splits = list_pictures(root)
+    pictures = [(path, label, part) for part in SPLITS for path, label in splits[part]]
+    paths, labels, parts = zip(*pictures, strict=True)
     # One file for a folder and size, so that a changed folder replaces its old pictures.
     kept = cache / digest(repr((str(root), image_size, channels)))[:16] / "pictures.npy"
-    paths = [root / picture.name for picture in pictures]
     images, broken = decode_all(paths, kept, image_size, channels, strict)
     if broken:
-        _tell_broken(root, [f"{pictures[row].name} ({broken[row]})" for row in broken], len(pictures))
-    rows = {part: [] for part in SPLITS}
-    for row, picture in enumerate(pictures):
-        if row not in broken:
-            rows[picture.split].append(row)
-    note = _tell(root, class_names, {part: len(rows[part]) for part in SPLITS}, images.shape)
-    labels = torch.tensor([picture.label for picture in pictures])
-    images = ImageSet(images, labels, class_names, PREFIX, note)
-    return images.subset(torch.tensor(rows[split], dtype=torch.int64))
+        _tell_broken(root, {paths[row]: reason for row, reason in broken.items()}, len(paths))
+    good = [row for row in range(len(paths)) if row not in broken]
+    note = _tell(root, class_names, Counter(parts[row] for row in good), images.shape)
+    rows = torch.tensor([row for row in good if parts[row] == split], dtype=torch.int64)
+    return ImageSet(images, torch.tensor(labels), class_names, PREFIX, note).subset(rows)
 
 
-# -- what is there ---------------------------------------------------------------------------------
+def list_pictures(root: Path) -> tuple[tuple[str, ...], dict[str, list[tuple[Path, int]]]]:
+    """The class names, and the pictures of each split with their labels.
 
-
-def list_pictures(root: Path) -> tuple[tuple[str, ...], list[Picture]]:
-    """The class names, and the pictures by split; DataError, one sentence, if the folder cannot be used."""
-    (folders, loose), parts = _scan(root), [""]
-    if "train" in folders and not {*folders}.isdisjoint(SPLITS[1:]):
-        if others := [name for name in folders if name not in SPLITS] + loose:
-            raise DataError(f"{root} holds splits (train) and other things ({others[0]}): move these away.")
-        parts = [part for part in SPLITS if part in folders]
-    classes = {part: _classes(root / part) for part in parts}
-    names = [*classes[parts[0]]]
+    DataError, one sentence, if the folder cannot be used.
+    """
+    folders, loose = _scan(root)
+    parts = {folder.name: folder for folder in folders}
+    if "train" not in parts or parts.keys().isdisjoint(SPLITS[1:]):
+        parts = {"train": root}
+    elif others := [path.name for path in folders + loose if path.name not in SPLITS]:
+        raise DataError(f"{root} holds splits (train) and other things ({others[0]}): move these away.")
+    classes = {part: _classes(folder) for part, folder in parts.items()}
+    names = [*classes["train"]]
     for part, inside in classes.items():
         if [*inside] != names:
             raise DataError(
-                f"{root / part} and {root / parts[0]} must have the same class folders, but one has "
+                f"{root / part} and {root / 'train'} must have the same class folders, but one has "
                 f"{', '.join(inside) or 'none'} and the other {', '.join(names) or 'none'}."
             )
-    pictures = [
-        Picture("/".join(filter(None, (part, name, file))), label, part or "train")
+    splits = {
+        part: [(path, label) for label, paths in enumerate(inside.values()) for path in paths]
         for part, inside in classes.items()
-        for label, (name, files) in enumerate(inside.items())
-        for file in files
-    ]
-    if len(pictures) < FEWEST:
-        raise DataError(f"{root} holds {len(pictures)} pictures, but at least {FEWEST} are needed.")
-    return tuple(filter(None, names)), _cut(pictures)
+    }
+    if (count := sum(map(len, splits.values()))) < FEWEST:
+        raise DataError(f"{root} holds {count} pictures, but at least {FEWEST} are needed.")
+    _cut(splits, root)
+    return tuple(filter(None, names)), splits
 
 
-def _scan(folder: Path) -> tuple[list[str], list[str]]:
-    """The names of the folders in a folder, and of its pictures, both sorted."""
+def _scan(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The folders in a folder, and its pictures, both sorted."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         entries = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
-        folders = [entry.name for entry in entries if entry.is_dir()]
-        files = [entry.name for entry in entries if not entry.is_dir()]
+        folders = [Path(entry) for entry in entries if entry.is_dir()]
+        files = [Path(entry) for entry in entries if not entry.is_dir()]
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror or error}.") from error
-    return folders, [name for name in files if name.lower().endswith(SUFFIXES)]
+    return folders, [file for file in files if file.suffix.lower() in SUFFIXES]
 
 
-def _classes(folder: Path) -> dict[str, list[str]]:
+def _classes(folder: Path) -> dict[str, list[Path]]:
     """The pictures of each class folder; those of "" if there are no classes."""
     folders, loose = _scan(folder)
-    inside = {name: _scan(folder / name)[1] for name in folders}
+    inside = {below.name: _scan(below)[1] for below in folders}
     filled = [name for name, pictures in inside.items() if pictures]
     if loose and filled:
         raise DataError(
-            f"{folder} holds pictures ({loose[0]}) and folders of pictures ({filled[0]}): put every "
+            f"{folder} holds pictures ({loose[0].name}) and folders of pictures ({filled[0]}): put every "
             f"picture into the folder of its class, or all into one folder without classes."
         )
     if loose:
@@ -138,42 +127,41 @@ def _classes(folder: Path) -> dict[str, list[str]]:
     return inside
 
 
-def _cut(pictures: list[Picture]) -> list[Picture]:
-    """By split, each in the order of a hash of the names; a split without pictures is cut from "train"."""
-    place = {picture: int(digest(picture.name)[:16], 16) / 2**64 for picture in pictures}  # in [0, 1)
-    in_order = sorted(pictures, key=place.__getitem__)
-    splits = {split: [picture for picture in in_order if picture.split == split] for split in SPLITS}
-    for k, split in enumerate([split for split in SPLITS if not splits[split]], start=1):
+def _cut(splits: dict[str, list[tuple[Path, int]]], root: Path) -> None:
+    """Cut the splits that there are not from "train"; each gets the order of a hash of the names."""
+
+    def place(picture: tuple[Path, int]) -> float:  # in [0, 1)
+        return int(digest(picture[0].relative_to(root).as_posix())[:16], 16) / 2**64
+
+    for pictures in splits.values():
+        pictures.sort(key=place)
+    for k, split in enumerate([split for split in SPLITS if split not in splits], start=1):
         train = splits["train"]
-        size = sum(place[picture] < k * SHARE for picture in train) or 1  # none must be empty
+        size = sum(place(picture) < k * SHARE for picture in train) or 1  # none must be empty
         splits[split], splits["train"] = train[:size], train[size:]
-    return [picture._replace(split=split) for split in SPLITS for picture in splits[split]]
 
 
-# -- what is said ----------------------------------------------------------------------------------
-
-
-def _tell_broken(root: Path, broken: list[str], total: int) -> None:
-    if (good := total - len(broken)) < FEWEST:
+def _tell_broken(root: Path, broken: dict[Path, str], total: int) -> None:
+    reasons = [f"{path.relative_to(root).as_posix()} ({reason})" for path, reason in broken.items()]
+    if (good := total - len(reasons)) < FEWEST:
         raise DataError(
             f"Only {good} of the {total:,} pictures in {root} can be read, but at least {FEWEST} are needed; "
-            f"the first that cannot is {broken[0]}."
+            f"the first that cannot is {reasons[0]}."
         )
-    more = f" and {len(broken) - SHOWN:,} more" if len(broken) > SHOWN else ""
-    shown = ", ".join(sorted(broken)[:SHOWN])
-    notice(f"{len(broken):,} of {total:,} pictures cannot be read and are skipped: {shown}{more}.")
+    more = f" and {len(reasons) - SHOWN:,} more" if len(reasons) > SHOWN else ""
+    shown = ", ".join(sorted(reasons)[:SHOWN])
+    notice(f"{len(reasons):,} of {total:,} pictures cannot be read and are skipped: {shown}{more}.")
 
 
-def _tell(root: Path, names: tuple[str, ...], counts: dict[str, int], shape: torch.Size) -> str:
+def _tell(root: Path, names: tuple[str, ...], counts: Counter, shape: torch.Size) -> str:
     """Say what is used; returns the note for a card: no path, which would tell about the user's machine."""
     size, colour = f"{shape[2]}×{shape[3]} pixels", "grey" if shape[1] == 1 else "colour"
-    total = f"{sum(counts.values()):,}"
-    splits = ", ".join(f"{count:,} {split}" for split, count in counts.items())
+    splits = ", ".join(f"{counts[split]:,} {split}" for split in SPLITS)
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     classes = f"{len(names)} {'class' if len(names) == 1 else 'classes'}: {', '.join(names[:10])}{more}"
     classes = classes if names else "no classes"
-    notice(f"Folder {root.name}: {total} pictures ({splits}), {size}, {colour}, {classes}.")
+    notice(f"Folder {root.name}: {counts.total():,} pictures ({splits}), {size}, {colour}, {classes}.")
     return (
-        f"folder {root.name}, {total} images, {counts['train']:,} of them for training; "
+        f"folder {root.name}, {counts.total():,} images, {counts['train']:,} of them for training; "
         f"the middle square of each at {size} in {colour}."
     )

@@ -1,4 +1,8 @@
-"""MNIST (LeCun et al. 1998) from its four files, and scikit-learn's handwritten digits in the same frame."""
+"""MNIST (LeCun et al. 1998) from its four files, and scikit-learn's handwritten digits in the same frame.
+
+MNIST has no validation images of its own: of its 10,000 test images, "val" is every even and "test" every odd
+one; "train" is all 60,000 training images.
+"""
 
 import functools
 import math
@@ -20,14 +24,13 @@ SHAPES = {
     "t10k-labels-idx1-ubyte": (10_000,),
 }
 FILES = tuple(Path("MNIST", "raw", name) for name in SHAPES)
-TEST_HALVES = {"val": slice(0, None, 2), "test": slice(1, None, 2)}
+ROWS = {"train": slice(None), "val": slice(0, None, 2), "test": slice(1, None, 2)}  # of a split's files
 
 
 def read(root: Path, split: str) -> ImageSet:
     """A split of the MNIST below root; DataError for a file that is missing, cut short or of another kind."""
     images, labels = (_read_idx(root / file) for file in (FILES[:2] if split == "train" else FILES[2:]))
-    whole = ImageSet(images[:, None], labels.long(), CLASS_NAMES, "mnist")
-    return whole.subset(TEST_HALVES[split]) if split in TEST_HALVES else whole
+    return ImageSet(images[ROWS[split], None], labels[ROWS[split]].long(), CLASS_NAMES, "mnist")
 
 
 @functools.lru_cache(maxsize=len(FILES))
