@@ -296,11 +296,11 @@ def test_a_split_without_pictures_is_a_sentence(faces):
 
 def test_missing_pictures_are_counted_and_the_first_is_named(faces):
     (faces / "img_align_celeba" / "000009.jpg").unlink()
-    with pytest.raises(data.DataError, match=r"The picture .*000009.jpg is missing."):
+    with pytest.raises(data.DataError, match=r"There is no picture .*000009.jpg \(missing: 1 of 20\)"):
         load()
     for k in (4, 7):
         (faces / "img_align_celeba" / f"00000{k}.jpg").unlink()
-    with pytest.raises(data.DataError, match=r"000004.jpg is missing, and 2 more."):
+    with pytest.raises(data.DataError, match=r"000004.jpg \(missing: 3 of 20\)"):
         load("val")
 
 
@@ -313,7 +313,7 @@ def test_pictures_that_no_list_names_do_not_matter(faces):
 def test_a_picture_that_leads_nowhere_is_missing(faces):
     (faces / "img_align_celeba" / "000009.jpg").unlink()
     (faces / "img_align_celeba" / "000009.jpg").symlink_to(faces / "nowhere.jpg")
-    with pytest.raises(data.DataError, match=r"The picture .*000009.jpg is missing."):
+    with pytest.raises(data.DataError, match=r"There is no picture .*000009.jpg \(missing: 1 of 20\)"):
         load()
 
 
@@ -344,7 +344,7 @@ def test_a_picture_that_is_no_face_stops_with_its_name(faces, content, reason):
 def test_a_missing_folder_of_pictures_is_named(faces):
     (faces / "img_align_celeba").rename(faces / "elsewhere")
     with pytest.raises(
-        data.DataError, match=r"The picture .*img_align_celeba.000000.jpg is missing, and 19 more."
+        data.DataError, match=r"There is no picture .*img_align_celeba.000000.jpg \(missing: 20 of 20\)"
     ):
         load()
 

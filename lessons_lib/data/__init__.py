@@ -45,12 +45,10 @@ def load(
     """A split of a data set.
 
     Args:
-        name: "mnist", "cifar10", "celeba", or "digits" for the embedded ones; "folder:PATH" for your own
-            pictures, with a folder for each class in PATH, or without classes.
-        split: "train", "val" or "test".
-        image_size: of faces, in pixels, 64 if not given; of your own pictures, if not given, the median of
-            their shorter sides, at most 64.
-        channels: of your own pictures, 1 or 3; if not given, 1 if all are grey.
+        name: one of NAMES, or "folder:PATH" for your own pictures.
+        image_size: of faces, 64 pixels if not given; of your own pictures, the median of their shorter
+            sides, at most 64, if not given.
+        channels: of your own pictures, 1 or 3; 1 if all are grey, if not given.
         strict: refuse your own pictures if one cannot be read, which is otherwise named and skipped.
         fraction: of CelebA, the share of each split that is used.
 
@@ -63,13 +61,12 @@ def load(
     if is_folder(name):
         return image_folder.read(name, split, image_size, channels, strict, cache / "folders")
     if name == "celeba":
-        root = _find(celeba.PARTS) or _download("CelebA")
-        root = root or _nowhere("CelebA", celeba.ADVICE)
+        root = _find(celeba.PARTS) or _download("CelebA", celeba.ADVICE)
         return celeba.read(root, split, image_size or celeba.SIZE, fraction, cache / "faces")
     if name == "cifar10":
         root = _find(cifar10.PARTS)
         if root is None or cifar10.broken_batch(root):
-            root = _download("CIFAR-10") or root or _nowhere("CIFAR-10", cifar10.ADVICE)
+            root = _download("CIFAR-10", "" if root else cifar10.ADVICE) or root
         return cifar10.read(root, split)
     if name == "mnist":
         # A part of it is read, too, for the name of the file that is missing: better than other digits.
@@ -79,9 +76,7 @@ def load(
     return mnist.embedded(split)
 
 
-def _check(
-    name: str, split: str, image_size: int | None, channels: int | None, strict: bool, fraction: float
-) -> None:
+def _check(name, split, image_size, channels, strict, fraction) -> None:
     """ValueError for what no data set has, or not this one."""
     kind = "folder" if is_folder(name) else name
     low, high = SIZES.get(kind, (0, 0))
@@ -134,25 +129,21 @@ def _data_roots() -> list[Path]:
     return [Path(place).absolute() for place in places if place]
 
 
-def _download_root() -> Path:
-    return _data_roots()[0 if os.environ.get("LESSONS_DATA") else -1]
+def _download(title: str, advice: str = "") -> Path | None:
+    """Fetch a data set; where it is now.
 
+    DataError if it cannot be written; without a network as well if there is advice, else None.
+    """
+    root = _data_roots()[0 if os.environ.get("LESSONS_DATA") else -1]
+    if os.environ.get("LESSONS_OFFLINE") != "1":
+        from torchvision import datasets
 
-def _download(title: str) -> Path | None:
-    """Fetch a data set; where it is now, or None without a network. DataError if it cannot be written."""
-    if os.environ.get("LESSONS_OFFLINE") == "1":
-        return None
-    from torchvision import datasets
-
-    root = _download_root()
-    try:
-        getattr(datasets, title.replace("-", ""))(str(root), download=True)
-    except Exception as error:  # from no network over a cut file to gdown, which is missing or refuses
-        if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
-            raise DataError(f"{title} cannot be written to {root}: {error.strerror}.") from None
-        return None
-    return root
-
-
-def _nowhere(title: str, advice: str):
-    raise DataError(f"{title} is not here and cannot be downloaded: {advice.format(root=_download_root())}")
+        try:
+            getattr(datasets, title.replace("-", ""))(str(root), download=True)
+            return root
+        except Exception as error:  # from no network over a cut file to gdown, which is missing or refuses
+            if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
+                raise DataError(f"{title} cannot be written to {root}: {error.strerror}.") from None
+    if advice:
+        raise DataError(f"{title} is not here and cannot be downloaded: {advice.format(root=root)}")
+    return None

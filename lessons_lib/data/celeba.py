@@ -34,8 +34,8 @@ ATTRIBUTES = (
 FOLDER, PICTURES = "celeba", "img_align_celeba"
 ATTRIBUTE_LIST, SPLIT_LIST, SUFFIXES = "list_attr_celeba", "list_eval_partition", (".txt", ".csv")
 # A place that has one of these holds CelebA, whole or not: a download that failed left none of them.
-LISTS = [f"{name}{suffix}" for name in (ATTRIBUTE_LIST, SPLIT_LIST) for suffix in SUFFIXES]
-PARTS = [Path(FOLDER, name) for name in (PICTURES, *LISTS)]
+PARTS = [f"{FOLDER}/{PICTURES}"]
+PARTS += [f"{FOLDER}/{name}{suffix}" for name in (ATTRIBUTE_LIST, SPLIT_LIST) for suffix in SUFFIXES]
 ADVICE = (
     f"put its aligned faces and its two lists into {{root}}/{FOLDER} (see lessons_lib/data/celeba.py); "
     "torchvision can fetch it where gdown is installed and the network allows it."
@@ -52,14 +52,9 @@ def attribute_index(name: str) -> int:
 
 
 def read(root: Path, split: str, image_size: int, fraction: float, cache: Path) -> ImageSet:
-    """A split, with labels [N, 40] of 0 and 1. Pictures are decoded once, and read from the disk as needed.
+    """A split, or always the same fraction of it, with labels [N, 40] of 0 and 1; kept in the folder `cache`.
 
-    Args:
-        fraction: the share of each split that is used, in (0, 1]; always the same pictures.
-        cache: the folder that the decoded pictures are kept in.
-
-    Raises:
-        DataError: one sentence that names the list, row or picture that is missing or wrong.
+    DataError names the list, row or picture that is missing or wrong.
     """
     names, labels, parts = _read_lists(root / FOLDER)
     chosen = _chosen(parts, fraction)
@@ -83,10 +78,7 @@ def read(root: Path, split: str, image_size: int, fraction: float, cache: Path) 
 
 
 def read_face(path: Path, size: int = SIZE) -> np.ndarray:
-    """A face in a picture file as bytes [3, size, size]: CelebA's shape is cut, a square is taken as cut.
-
-    DataError, one sentence, if the file is no picture, or has neither shape.
-    """
+    """A face in a file as bytes [3, size, size]: CelebA's shape is cut, a square is taken as cut."""
 
     def crop(image: Image.Image) -> float:
         return 1.0 if image.width == image.height >= SMALLEST else _crop(image)

@@ -1,8 +1,8 @@
 """CIFAR-10 (Krizhevsky 2009): 60,000 colour pictures of 32×32 pixels in ten classes, from disk.
 
-Two layouts are read: torchvision's `cifar-10-batches-py`, and an image folder `cifar10/{train,test}/CLASS/`.
-Both are brought into one order, class by class and within a class as the files have it, so that a split is
-the same images in either.
+Of its 5,000 training images of a class the last 500 are "val"; "test" is the 1,000 test images. Two layouts
+are read: torchvision's `cifar-10-batches-py`, and an image folder `cifar10/{train,test}/CLASS/`. Both are
+brought into one order, by class and within a class as the files have it: a split is the same in either.
 """
 
 from pathlib import Path
@@ -28,11 +28,7 @@ LOSSY = "The pictures were re-encoded as JPEG, so they are slightly lossy."
 
 
 def read(root: Path, split: str) -> ImageSet:
-    """A split: 4,500 training and 500 validation images a class, 1,000 test images, in a fixed shuffle.
-
-    Raises:
-        DataError: if a file is missing, cut short or no picture of 32×32 pixels; it is named.
-    """
+    """A split, in a fixed shuffle; DataError for a file that is missing, damaged or of another size."""
     part = "test" if split == "test" else "train"
     count, within = PER_CLASS[part], slice(None)
     if part == "train":

@@ -1,7 +1,6 @@
 """Picture files as bytes of one size: decoded once, and kept in a file that is read row by row.
 
-Ten thousand pictures of 64×64 pixels take 123 MB. A program holds no more of them than the batch that it
-looks at: they are written one by one, and read as they are needed.
+They are written one by one, so that a program never holds more of them than the batch that it looks at.
 """
 
 import contextlib
@@ -25,9 +24,6 @@ from tqdm.auto import tqdm
 from lessons_lib.data.image_set import DataError, RowFile, notice
 from lessons_lib.files import WriteError, atomic_write, remove_leftovers
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
-# What Pillow calls a picture without colour; the numbers are 16 or 32 bits a pixel.
-GREY_MODES = ("1", "L", "LA", "La", "F", "I", "I;16", "I;16B", "I;16L", "I;16N")
 # The number of a white pixel, in modes of more than 8 bits: the first that suits; 65535 in the others.
 WHITES = {"F": (1, 255, 65535), "I": (255, 65535)}
 # The inferred size is at least and at most so many pixels, and can be halved twice.
@@ -35,10 +31,9 @@ SMALLEST, LARGEST, MULTIPLE = 16, 64, 4
 REASONS = {Image.UnidentifiedImageError: "no picture", Image.DecompressionBombError: "too large"}
 SLOW = 2000  # from so many pictures on, a bar shows how far the decoding is
 
-Crop = Callable[[Image.Image], float]  # the square's share of the shorter side; may refuse the picture
-Pictures = tuple[
-    Tensor | RowFile, dict[int, str]
-]  # [N, C, S, S] uint8; why a file, black there, is unreadable
+Crop = Callable[[Image.Image], float] | None  # the square's share of the shorter side; may refuse the picture
+# [N, C, S, S] uint8, black where a file cannot be read; and why, by the place of the file.
+Pictures = tuple[Tensor | RowFile, dict[int, str]]
 _IN_MEMORY: dict[tuple[Path, str], Pictures] = {}  # the last ones that could not be kept in a file
 
 
@@ -46,7 +41,7 @@ class UnreadableError(Exception):
     """A picture that cannot be read; the message is the reason in a few words."""
 
 
-def decode(path: Path, size: int, channels: int, crop: Crop | None = None) -> np.ndarray:
+def decode(path: Path, size: int, channels: int, crop: Crop = None) -> np.ndarray:
     """A picture file as bytes [channels, size, size]: its middle square, resized without aliasing.
 
     The camera's note which way is up is followed; what is transparent becomes white; of an animation comes
@@ -66,26 +61,19 @@ def decode(path: Path, size: int, channels: int, crop: Crop | None = None) -> np
 
 
 def decode_all(
-    paths: Sequence[Path],
-    kept: Path,
-    size: int | None,
-    channels: int | None,
-    strict: bool,
-    crop: Crop | None = None,
+    paths: Sequence[Path], kept: Path, size: int | None, channels: int | None, strict: bool, crop: Crop = None
 ) -> Pictures:
     """Picture files, decoded now, or as an earlier call kept them if no file has changed since.
 
     Args:
-        kept: NAME.npy gets the pictures, NAME.json beside it says what they are. If they cannot be written,
-            which is said, the pictures are held in memory.
+        kept: a .npy file for the pictures, and beside it a .json that says what they are. Where these cannot
+            be written, which is said, the pictures are held in memory.
         size, channels: if None, the median of the shorter sides, within limits; 1 if no picture has colours.
-        strict: stop at the first file that cannot be read, with a DataError that names it.
+        strict: a DataError for the first file that cannot be read.
     """
     states = [*map(_state, paths)]
     if strict and (gone := [path for path, state in zip(paths, states, strict=True) if not state]):
-        raise DataError(
-            f"The picture {gone[0]} is missing{f', and {len(gone) - 1:,} more' * (len(gone) > 1)}."
-        )
+        raise DataError(f"There is no picture {gone[0]} (missing: {len(gone):,} of {len(paths):,}).")
     stamp = digest(repr((paths, states)))
     pictures = _read_kept(kept, stamp)
     if pictures and not (strict and pictures[1]):
@@ -138,7 +126,7 @@ def _inferred(paths: Sequence[Path], size: int | None, channels: int | None) -> 
     heads = []
     for path in paths:
         with contextlib.suppress(UnreadableError), _opened(path) as image:  # reads the file's head only
-            heads.append((min(image.size), image.mode in GREY_MODES))
+            heads.append((min(image.size), Image.getmodebase(image.mode) == "L"))
     median = int(statistics.median([side for side, _ in heads] or [SMALLEST]))
     size = size or max(SMALLEST, min(LARGEST, median) // MULTIPLE * MULTIPLE)
     return size, channels or (1 if all(is_grey for _, is_grey in heads) else 3)

@@ -9,18 +9,19 @@ that a new picture moves no other. (In a folder of a few dozen pictures it may m
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from lessons_lib.data.decoding import SUFFIXES, decode_all, digest
+from lessons_lib.data.decoding import decode_all, digest
 from lessons_lib.data.image_set import SPLITS, DataError, ImageSet, notice
 
 PREFIX = "folder"
 SHARE = 0.05  # of "val", and of "test"
 FEWEST = 10  # pictures
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 KINDS = "png, jpg, bmp, webp, gif or tif"
-SHOWN = 5  # names of broken pictures
 
 
 def is_folder(name: str) -> bool:
@@ -48,10 +49,9 @@ def read(
 ) -> ImageSet:
     """A split of folder:PATH; see `data.load`. The decoded pictures are kept in the folder `cache`."""
     root = path_of(name)
-    if not root.exists():
-        raise DataError(f"There is no folder {root}.")
     if not root.is_dir():
-        raise DataError(f"{root} is a file: name the folder that holds the pictures.")
+        is_file = f"{root} is a file: name the folder that holds the pictures."
+        raise DataError(is_file if root.exists() else f"There is no folder {root}.")
     root = root.resolve()
     class_names, splits = list_pictures(root)
     pictures = [(path, label, part) for part in SPLITS for path, label in splits[part]]
@@ -68,10 +68,7 @@ def read(
 
 
 def list_pictures(root: Path) -> tuple[tuple[str, ...], dict[str, list[tuple[Path, int]]]]:
-    """The class names, and the pictures of each split with their labels.
-
-    DataError, one sentence, if the folder cannot be used.
-    """
+    """The class names, and the pictures of each split with their labels; DataError for a bad folder."""
     folders, loose = _scan(root)
     parts = {folder.name: folder for folder in folders}
     if "train" not in parts or parts.keys().isdisjoint(SPLITS[1:]):
@@ -148,17 +145,21 @@ def _tell_broken(root: Path, broken: dict[Path, str], total: int) -> None:
             f"Only {good} of the {total:,} pictures in {root} can be read, but at least {FEWEST} are needed; "
             f"the first that cannot is {reasons[0]}."
         )
-    more = f" and {len(reasons) - SHOWN:,} more" if len(reasons) > SHOWN else ""
-    shown = ", ".join(sorted(reasons)[:SHOWN])
-    notice(f"{len(reasons):,} of {total:,} pictures cannot be read and are skipped: {shown}{more}.")
+    notice(
+        f"{len(reasons):,} of {total:,} pictures cannot be read and are skipped: {_some(sorted(reasons), 5)}."
+    )
+
+
+def _some(names: Sequence[str], count: int) -> str:
+    more = f" and {len(names) - count:,} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
 
 
 def _tell(root: Path, names: tuple[str, ...], counts: Counter, shape: torch.Size) -> str:
     """Say what is used; returns the note for a card: no path, which would tell about the user's machine."""
     size, colour = f"{shape[2]}×{shape[3]} pixels", "grey" if shape[1] == 1 else "colour"
     splits = ", ".join(f"{counts[split]:,} {split}" for split in SPLITS)
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    classes = f"{len(names)} {'class' if len(names) == 1 else 'classes'}: {', '.join(names[:10])}{more}"
+    classes = f"{len(names)} {'class' if len(names) == 1 else 'classes'}: {_some(names, 10)}"
     classes = classes if names else "no classes"
     notice(f"Folder {root.name}: {counts.total():,} pictures ({splits}), {size}, {colour}, {classes}.")
     return (

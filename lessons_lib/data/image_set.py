@@ -34,9 +34,7 @@ class RowFile:
     """The rows of a .npy file, [N, C, H, W] uint8, as if they were a tensor: indexing reads from the disk.
 
     The file is mapped for each reading anew: in a lasting map, each page that was touched counts as memory.
-
-    Raises:
-        DataError: when rows are read, if the file is gone, cut short, or another one by now.
+    Reading raises a DataError if the file is gone, cut short, or another one by now.
     """
 
     dtype = torch.uint8
@@ -75,21 +73,13 @@ class RowFile:
 
 @dataclass(frozen=True, eq=False)
 class ImageSet(Dataset):
-    """Images that are kept as bytes and handed out in [-1, 1].
+    """Images that are kept as bytes and handed out in [-1, 1]."""
 
-    Args:
-        images: [N, C, H, W] uint8.
-        labels: [N] int64, or [N, K] of 0 and 1, where a name in class_names is an attribute, yes or no.
-        class_names: K names; none for pictures without classes, whose labels are all 0.
-        source: where the images come from: "mnist", "digits", "cifar10", "celeba" or "folder".
-        note: what a card must say of these files besides their source, in a sentence; or nothing.
-    """
-
-    images: Tensor | RowFile
-    labels: Tensor
-    class_names: tuple[str, ...]
-    source: str
-    note: str = ""
+    images: Tensor | RowFile  # [N, C, H, W] uint8
+    labels: Tensor  # [N] int64; or [N, K] of 0 and 1, where class_names are attributes, yes or no
+    class_names: tuple[str, ...]  # K; none for pictures without classes, whose labels are all 0
+    source: str  # "mnist", "digits", "cifar10", "celeba" or "folder"
+    note: str = ""  # what a card must say of these files besides their source, in a sentence
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -37,15 +37,13 @@ def read(root: Path, split: str) -> ImageSet:
 def _read_idx(path: Path) -> Tensor:
     # torchvision reads this format too, but takes what a broken download left.
     if not path.exists():
-        raise DataError(
-            f"{path} is missing: delete the folder {path.parent} and the data will be fetched again."
-        )
+        raise DataError(f"{path} is missing: delete the folder {path.parent} and load the data again.")
     shape, content = SHAPES[path.name], path.read_bytes()
     header = struct.pack(f">{1 + len(shape)}I", 0x800 + len(shape), *shape)  # 8: bytes
-    expected = len(header) + math.prod(shape)
-    if len(content) != expected:
+    size, expected = len(content), len(header) + math.prod(shape)
+    if size != expected:
         raise DataError(
-            f"{path} has {len(content)} bytes where {expected} are expected: delete it and load it again."
+            f"{path} has {size} bytes where {expected} are expected: delete it and load it again."
         )
     if not content.startswith(header):
         raise DataError(f"{path} is no MNIST file of shape {shape}: delete it and load it again.")
