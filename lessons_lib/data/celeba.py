@@ -9,6 +9,7 @@ Expected is the folder that torchvision makes, or the two lists and the pictures
 CelebA may be used for non-commercial research only.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,20 +80,18 @@ def read(root: Path, split: str, image_size: int, fraction: float, cache: Path) 
 
 def read_face(path: Path, size: int = SIZE) -> np.ndarray:
     """A face in a file as bytes [3, size, size]: CelebA's shape is cut, a square is taken as cut."""
-
-    def crop(image: Image.Image) -> float:
-        return 1.0 if image.width == image.height >= SMALLEST else _crop(image)
-
     try:
-        return decode(path, size, 3, crop)
+        return decode(path, size, 3, functools.partial(_crop, or_square=True))
     except UnreadableError as error:
         hint = f"; a square of at least {SMALLEST} pixels, cut from the chin to the hair, is taken as it is"
         hint = hint if "pixels" in str(error) else ""  # of use only for a picture
         raise DataError(f"The picture {path} cannot be used: {error}{hint}.") from error
 
 
-def _crop(image: Image.Image) -> float:
-    """For `decode`: faces of CelebA's shape only, cut as in training."""
+def _crop(image: Image.Image, or_square: bool = False) -> float:
+    """For `decode`: faces of CelebA's shape only, cut as in training; a square may be a face that is cut."""
+    if or_square and image.width == image.height >= SMALLEST:
+        return 1.0
     if abs(image.width / image.height - WIDTH / HEIGHT) > 0.01:
         raise UnreadableError(
             f"it has {image.width}×{image.height} pixels, but an aligned face has {WIDTH}×{HEIGHT} "

@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky 2009): 60,000 colour pictures of 32×32 pixels in ten classes, from disk.
+"""CIFAR-10 (Krizhevsky 2009): 60,000 colour pictures of 32×32 pixels in ten classes.
 
 Of its 5,000 training images of a class the last 500 are "val"; "test" is the 1,000 test images. Two layouts
 are read: torchvision's `cifar-10-batches-py`, and an image folder `cifar10/{train,test}/CLASS/`. Both are
@@ -30,9 +30,8 @@ LOSSY = "The pictures were re-encoded as JPEG, so they are slightly lossy."
 def read(root: Path, split: str) -> ImageSet:
     """A split, in a fixed shuffle; DataError for a file that is missing, damaged or of another size."""
     part = "test" if split == "test" else "train"
-    count, within = PER_CLASS[part], slice(None)
-    if part == "train":
-        within = slice(-VAL_PER_CLASS) if split == "train" else slice(-VAL_PER_CLASS, None)
+    count = PER_CLASS[part]
+    within = {"train": slice(-VAL_PER_CLASS), "val": slice(-VAL_PER_CLASS, None), "test": slice(None)}[split]
     places = torch.arange(len(CLASS_NAMES) * count).view(-1, count)[:, within].flatten()
     # Shuffled once and for all: the first so many images are a fair mix of the classes.
     places = places[torch.randperm(len(places), generator=torch.Generator().manual_seed(0))]
@@ -58,24 +57,22 @@ def broken_batch(root: Path) -> Path | None:
     from torchvision.datasets import CIFAR10
     from torchvision.datasets.utils import check_integrity
 
+    if (root / FOLDER).is_dir():
+        return None
     listed = [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
-    broken = (
-        root / BATCHES / name for name, md5 in listed if not check_integrity(root / BATCHES / name, md5)
-    )
-    return None if (root / FOLDER).is_dir() else next(broken, None)
+    files = [(root / BATCHES / name, checksum) for name, checksum in listed]
+    return next((file for file, checksum in files if not check_integrity(file, checksum)), None)
 
 
 def _read_folder(folder: Path, count: int) -> tuple[Tensor | RowFile, str]:
     """[10·count, 3, 32, 32], class by class, kept beside the pictures; and what a card must say of them."""
     paths = []
     for name in CLASS_NAMES:
-        pictures = [path for path in (folder / name).glob("[!.]*") if path.suffix.lower() in SUFFIXES]
-        if len(pictures) != count:
-            raise DataError(
-                f"{folder / name} has {len(pictures):,} pictures where {count:,} are expected: unpack "
-                f"CIFAR-10 anew."
-            )
-        paths += sorted(pictures)
+        files = sorted(path for path in (folder / name).glob("[!.]*") if path.suffix.lower() in SUFFIXES)
+        if len(files) != count:
+            expected = f"{len(files):,} pictures where {count:,} are expected"
+            raise DataError(f"{folder / name} has {expected}: unpack CIFAR-10 anew.")
+        paths += files
     kept = folder.parent / "decoded" / f"{folder.name}.npy"
     images, _ = decode_all(paths, kept, SIZE, 3, strict=True, crop=_crop)
     return images, LOSSY if paths[0].suffix.lower() != ".png" else ""

@@ -145,9 +145,8 @@ def _tell_broken(root: Path, broken: dict[Path, str], total: int) -> None:
             f"Only {good} of the {total:,} pictures in {root} can be read, but at least {FEWEST} are needed; "
             f"the first that cannot is {reasons[0]}."
         )
-    notice(
-        f"{len(reasons):,} of {total:,} pictures cannot be read and are skipped: {_some(sorted(reasons), 5)}."
-    )
+    shown = _some(sorted(reasons), 5)
+    notice(f"{len(reasons):,} of {total:,} pictures cannot be read and are skipped: {shown}.")
 
 
 def _some(names: Sequence[str], count: int) -> str:
@@ -156,11 +155,10 @@ def _some(names: Sequence[str], count: int) -> str:
 
 
 def _tell(root: Path, names: tuple[str, ...], counts: Counter, shape: torch.Size) -> str:
-    """Say what is used; returns the note for a card: no path, which would tell about the user's machine."""
+    """Say what is used; returns the note for a card, without a path of the user's machine."""
     size, colour = f"{shape[2]}×{shape[3]} pixels", "grey" if shape[1] == 1 else "colour"
     splits = ", ".join(f"{counts[split]:,} {split}" for split in SPLITS)
-    classes = f"{len(names)} {'class' if len(names) == 1 else 'classes'}: {_some(names, 10)}"
-    classes = classes if names else "no classes"
+    classes = f"{len(names)} class{'es' * (len(names) > 1)}: {_some(names, 10)}" if names else "no classes"
     notice(f"Folder {root.name}: {counts.total():,} pictures ({splits}), {size}, {colour}, {classes}.")
     return (
         f"folder {root.name}, {counts.total():,} images, {counts['train']:,} of them for training; "

@@ -40,13 +40,11 @@ def _read_idx(path: Path) -> Tensor:
         raise DataError(f"{path} is missing: delete the folder {path.parent} and load the data again.")
     shape, content = SHAPES[path.name], path.read_bytes()
     header = struct.pack(f">{1 + len(shape)}I", 0x800 + len(shape), *shape)  # 8: bytes
-    size, expected = len(content), len(header) + math.prod(shape)
-    if size != expected:
-        raise DataError(
-            f"{path} has {size} bytes where {expected} are expected: delete it and load it again."
-        )
+    advice, expected = "delete it and load it again", len(header) + math.prod(shape)
+    if len(content) != expected:
+        raise DataError(f"{path} has {len(content)} bytes where {expected} are expected: {advice}.")
     if not content.startswith(header):
-        raise DataError(f"{path} is no MNIST file of shape {shape}: delete it and load it again.")
+        raise DataError(f"{path} is no MNIST file of shape {shape}: {advice}.")
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape).copy())
 
 
