@@ -52,7 +52,7 @@ class RowFile:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def pick(self, indices: Tensor | slice) -> Self:
+    def pick(self, indices: Tensor) -> Self:
         """The rows at these indices, in that order, without reading them."""
         picked = copy.copy(self)
         picked.rows = self.rows[indices]
@@ -93,7 +93,7 @@ class ImageSet(Dataset):
         """The images [B, C, H, W] float32 in [-1, 1] and labels, [B] or [B, K], at indices [B]."""
         return to_signed(self.images[indices]), self.labels[indices]
 
-    def subset(self, indices: Tensor | slice) -> Self:
+    def subset(self, indices: Tensor) -> Self:
         """The images at indices, in that order."""
         pick = self.images.pick if isinstance(self.images, RowFile) else self.images.__getitem__
         return dataclasses.replace(self, images=pick(indices), labels=self.labels[indices])
