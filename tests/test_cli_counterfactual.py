@@ -37,9 +37,7 @@ def run(capsys, tiny, tmp_path, monkeypatch):
     """Run the command in an empty folder without MNIST; returns (exit status, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data, "_data_roots", lambda: [tmp_path / "nowhere"])
-    data._NOTICES.add(
-        "MNIST is not here and there is no network: using scikit-learn's 1,797 handwritten digits."
-    )
+    data.notice("MNIST is not here and there is no network: using scikit-learn's 1,797 handwritten digits.")
 
     def run(words):
         capsys.readouterr()

@@ -113,7 +113,7 @@ def here(tiny, tmp_path, monkeypatch):
     """An empty working folder on a machine with that CelebA and without a network."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data, "_data_roots", lambda: [tiny / "data"])
-    monkeypatch.setattr(data, "_NOTICES", set())
+    data.notice.cache_clear()
     return tmp_path
 
 

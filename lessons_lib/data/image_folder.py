@@ -1,0 +1,166 @@
+"""A folder of the user's own pictures as a data set: `folder:PATH`.
+
+PATH holds one folder a class with pictures in it, or pictures and no folders: then there are no classes.
+Or it holds the folders "train" and "test", or "val", or both, each laid out so, which are then the splits. A
+split that is missing is cut from the training pictures: about 5% of them, by a hash of a picture's name, so
+that a new picture moves no other. (In a folder of a few dozen pictures it may move one.)
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from lessons_lib.data.decoding import decode_all, digest
+from lessons_lib.data.image_set import SPLITS, DataError, ImageSet, notice
+
+PREFIX = "folder"
+SHARE = 0.05  # of "val", and of "test"
+FEWEST = 10  # pictures
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+KINDS = "png, jpg, bmp, webp, gif or tif"
+
+
+def is_folder(name: str) -> bool:
+    """Whether this names a folder of pictures: folder:PATH."""
+    return name.startswith(f"{PREFIX}:")
+
+
+def path_of(name: str) -> Path:
+    """The PATH of folder:PATH, `~` expanded; it need not exist. ValueError if there is none."""
+    text = name.partition(":")[2]  # the first colon only: Windows has another in C:\\pictures
+    if not text.strip():
+        raise ValueError("folder: needs a path, such as folder:my/pictures.")
+    return Path(text).expanduser()
+
+
+def short_name(name: str) -> str:
+    """What the weights of folder:PATH are called: the folder's own name, without what a file cannot have."""
+    safe = re.sub(r"[^\w.-]+", "-", path_of(name).resolve().name).strip("-.") or PREFIX
+    # A folder called "mnist" must not lead to the weights of MNIST.
+    return f"{PREFIX}-{safe}" if safe.lower() in ("mnist", "digits", "cifar10", "celeba") else safe
+
+
+def read(
+    name: str, split: str, image_size: int | None, channels: int | None, strict: bool, cache: Path
+) -> ImageSet:
+    """A split of folder:PATH; see `data.load`. The decoded pictures are kept in the folder `cache`."""
+    root = path_of(name)
+    if not root.is_dir():
+        is_file = f"{root} is a file: name the folder that holds the pictures."
+        raise DataError(is_file if root.exists() else f"There is no folder {root}.")
+    root = root.resolve()
+    class_names, splits = list_pictures(root)
+    pictures = [(path, label, part) for part in SPLITS for path, label in splits[part]]
+    paths, labels, parts = zip(*pictures, strict=True)
+    # One file for a folder and size, so that a changed folder replaces its old pictures.
+    kept = cache / digest(repr((str(root), image_size, channels)))[:16] / "pictures.npy"
+    images, broken = decode_all(paths, kept, image_size, channels, strict)
+    if broken:
+        _tell_broken(root, {paths[row]: reason for row, reason in broken.items()}, len(paths))
+    good = [row for row in range(len(paths)) if row not in broken]
+    note = _tell(root, class_names, Counter(parts[row] for row in good), images.shape)
+    rows = torch.tensor([row for row in good if parts[row] == split], dtype=torch.int64)
+    return ImageSet(images, torch.tensor(labels), class_names, PREFIX, note).subset(rows)
+
+
+def list_pictures(root: Path) -> tuple[tuple[str, ...], dict[str, list[tuple[Path, int]]]]:
+    """The class names, and the pictures of each split with their labels; DataError for a bad folder."""
+    folders, loose = _scan(root)
+    parts = {folder.name: folder for folder in folders}
+    if "train" not in parts or parts.keys().isdisjoint(SPLITS[1:]):
+        parts = {"train": root}
+    elif others := [path.name for path in folders + loose if path.name not in SPLITS]:
+        raise DataError(f"{root} holds splits (train) and other things ({others[0]}): move these away.")
+    classes = {part: _classes(folder) for part, folder in parts.items()}
+    names = [*classes["train"]]
+    for part, inside in classes.items():
+        if [*inside] != names:
+            raise DataError(
+                f"{root / part} and {root / 'train'} must have the same class folders, but one has "
+                f"{', '.join(inside) or 'none'} and the other {', '.join(names) or 'none'}."
+            )
+    splits = {
+        part: [(path, label) for label, paths in enumerate(inside.values()) for path in paths]
+        for part, inside in classes.items()
+    }
+    if (count := sum(map(len, splits.values()))) < FEWEST:
+        raise DataError(f"{root} holds {count} pictures, but at least {FEWEST} are needed.")
+    _cut(splits, root)
+    return tuple(filter(None, names)), splits
+
+
+def _scan(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The folders in a folder, and its pictures, both sorted."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        entries = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
+        folders = [Path(entry) for entry in entries if entry.is_dir()]
+        files = [Path(entry) for entry in entries if not entry.is_dir()]
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror or error}.") from error
+    return folders, [file for file in files if file.suffix.lower() in SUFFIXES]
+
+
+def _classes(folder: Path) -> dict[str, list[Path]]:
+    """The pictures of each class folder; those of "" if there are no classes."""
+    folders, loose = _scan(folder)
+    inside = {below.name: _scan(below)[1] for below in folders}
+    filled = [name for name, pictures in inside.items() if pictures]
+    if loose and filled:
+        raise DataError(
+            f"{folder} holds pictures ({loose[0].name}) and folders of pictures ({filled[0]}): put every "
+            f"picture into the folder of its class, or all into one folder without classes."
+        )
+    if loose:
+        return {"": loose}
+    if not filled:
+        raise DataError(f"{folder} holds no pictures ({KINDS}), nor do the folders in it.")
+    if empty := [name for name in inside if name not in filled]:
+        raise DataError(f"The class folder {folder / empty[0]} holds no picture: fill it or move it away.")
+    return inside
+
+
+def _cut(splits: dict[str, list[tuple[Path, int]]], root: Path) -> None:
+    """Cut the splits that there are not from "train"; each gets the order of a hash of the names."""
+
+    def place(picture: tuple[Path, int]) -> float:  # in [0, 1)
+        return int(digest(picture[0].relative_to(root).as_posix())[:16], 16) / 2**64
+
+    for pictures in splits.values():
+        pictures.sort(key=place)
+    for k, split in enumerate([split for split in SPLITS if split not in splits], start=1):
+        train = splits["train"]
+        size = sum(place(picture) < k * SHARE for picture in train) or 1  # none must be empty
+        splits[split], splits["train"] = train[:size], train[size:]
+
+
+def _tell_broken(root: Path, broken: dict[Path, str], total: int) -> None:
+    reasons = [f"{path.relative_to(root).as_posix()} ({reason})" for path, reason in broken.items()]
+    if (good := total - len(reasons)) < FEWEST:
+        raise DataError(
+            f"Only {good} of the {total:,} pictures in {root} can be read, but at least {FEWEST} are needed; "
+            f"the first that cannot is {reasons[0]}."
+        )
+    shown = _some(sorted(reasons), 5)
+    notice(f"{len(reasons):,} of {total:,} pictures cannot be read and are skipped: {shown}.")
+
+
+def _some(names: Sequence[str], count: int) -> str:
+    more = f" and {len(names) - count:,} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
+
+
+def _tell(root: Path, names: tuple[str, ...], counts: Counter, shape: torch.Size) -> str:
+    """Say what is used; returns the note for a card, without a path of the user's machine."""
+    size, colour = f"{shape[2]}×{shape[3]} pixels", "grey" if shape[1] == 1 else "colour"
+    splits = ", ".join(f"{counts[split]:,} {split}" for split in SPLITS)
+    classes = f"{len(names)} class{'es' * (len(names) > 1)}: {_some(names, 10)}" if names else "no classes"
+    notice(f"Folder {root.name}: {counts.total():,} pictures ({splits}), {size}, {colour}, {classes}.")
+    return (
+        f"folder {root.name}, {counts.total():,} images, {counts['train']:,} of them for training; "
+        f"the middle square of each at {size} in {colour}."
+    )
