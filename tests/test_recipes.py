@@ -13,32 +13,28 @@ import torch.nn.functional as F
 
 from lessons_lib import data, recipes
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
-from lessons_lib.recipes import (
-    RECIPES,
-    DiffusionOptions,
-    Recipe,
-    WeightsSaved,
+from lessons_lib.recipes import RECIPES, DiffusionOptions, Recipe, WeightsSaved
+from lessons_lib.recipes.losses import (
+    TOLD,
     augmented,
     cross_entropy_loss,
     noisy_classification_loss,
     random_affine,
     random_crop_and_flip,
     random_flip,
+    told_affine,
 )
-from lessons_lib.recipes.losses import TOLD, told_affine
 from lessons_lib.schedules import NoiseSchedule, q_sample
 from lessons_lib.training import StepDone, Stopped, TrainConfig, TrainingError, denoising_loss
-from lessons_lib.unet import UNet, UNetConfig
+from lessons_lib.unet import UNetConfig
 from lessons_lib.weights import WeightsError, load_pretrained
 
 CONFIG = UNetConfig(image_size=8, channel_mults=(1,))
-DENOISER = Recipe("mnist-denoiser", lambda: UNet(CONFIG), TrainConfig(), "denoiser")
-EVALUATOR = Recipe(
-    "mnist-evaluator", lambda: Evaluator(EvaluatorConfig(8, widths=(32,))), TrainConfig(), "evaluator"
-)
+DENOISER = dataclasses.replace(RECIPES["mnist", "denoiser"], network=CONFIG)
+EVALUATOR = Recipe("mnist-evaluator", EvaluatorConfig(8, widths=(32,)), TrainConfig())
 CLASSIFIERS = {
     kind: Recipe(
-        f"mnist-{kind}", lambda: NoisyClassifier(NoisyClassifierConfig(8, widths=(32,))), TrainConfig(), kind
+        f"mnist-{kind}", NoisyClassifierConfig(8, widths=(32,)), TrainConfig(), noisy=kind == "classifier"
     )
     for kind in ("classifier", "clean-classifier")
 }
@@ -264,12 +260,12 @@ def colour(monkeypatch):
     )
     monkeypatch.setattr(data, "load", lambda name, split: images)
     shapes = {
-        "denoiser": lambda: UNet(UNetConfig(image_size=8, in_channels=3, channel_mults=(1,))),
-        "evaluator": lambda: Evaluator(EvaluatorConfig(8, 3, widths=(8, 16), body="resnet9")),
+        "denoiser": UNetConfig(image_size=8, in_channels=3, channel_mults=(1,)),
+        "evaluator": EvaluatorConfig(8, 3, widths=(8, 16), body="resnet9"),
     }
-    for model, build in shapes.items():
+    for model, network in shapes.items():
         real = RECIPES["cifar10", model]
-        monkeypatch.setitem(RECIPES, ("cifar10", model), dataclasses.replace(real, build=build))
+        monkeypatch.setitem(RECIPES, ("cifar10", model), dataclasses.replace(real, network=network))
     return images
 
 
