@@ -32,8 +32,7 @@ from lessons_lib.recipes.losses import (
 )
 from lessons_lib.recipes.own_pictures import folder_recipes as folder_recipes
 from lessons_lib.recipes.own_pictures import sample_every as sample_every
-from lessons_lib.recipes.recipe import DiffusionOptions, Recipe
-from lessons_lib.recipes.table import RECIPES
+from lessons_lib.recipes.table import RECIPES, DiffusionOptions, Recipe
 from lessons_lib.recipes.table import celeba_recipes as celeba_recipes
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.training import EpochDone, Event, LossFn, Stopped, TrainConfig, denoising_loss, train

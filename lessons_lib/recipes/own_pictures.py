@@ -5,7 +5,7 @@ from __future__ import annotations
 from lessons_lib.classifier import EvaluatorConfig, NoisyClassifierConfig
 from lessons_lib.data import DataError, ImageSet
 from lessons_lib.recipes.losses import random_affine, random_crop_and_flip, random_flip
-from lessons_lib.recipes.recipe import DiffusionOptions, Recipe
+from lessons_lib.recipes.table import DDPM_50, DiffusionOptions, Recipe
 from lessons_lib.training import TrainConfig
 from lessons_lib.unet import UNetConfig
 
@@ -37,8 +37,7 @@ def folder_recipes(images: ImageSet, name: str, flip: bool = False) -> dict[str,
             training,
             DiffusionOptions(schedule="cosine", loss="min-snr", sample_every=sample_every(training.epochs)),
             random_flip if flip else None,
-            # As CIFAR-10's, for the same schedule.
-            {"guidance_scale": 2.0, "sampler": "ddpm", "steps": 50},
+            DDPM_50,
             channels_last=True,
         )
     }

@@ -76,7 +76,13 @@ def train(
         )
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise TrainingError("This model's weights are frozen: call model.requires_grad_(True) first.")
-    state, content = _begin(config, len(train_data) // config.batch_size, settings or {}, resume, extend)
+    steps_per_epoch, device = len(train_data) // config.batch_size, training_device(config)
+    whole = {name: value for name, value in asdict(config).items() if name not in MACHINE}
+    whole |= {"steps_per_epoch": steps_per_epoch, **(settings or {})}
+    precision = resolve_precision(config, device, config.epochs * steps_per_epoch)
+    state, content = TrainState(whole, precision, device.type), {}
+    if resume or extend:
+        state, content = state.resumed(config, extend)
     if state.precision == "auto":
         few = torch.arange(config.batch_size // config.accumulation_steps)
         seconds = seconds_a_step(model, loss_fn, train_data.batch(few))
@@ -87,33 +93,14 @@ def train(
     yield from _Trainer(model, loss_fn, train_data, other_data, config, state, content).run()
 
 
-def _begin(
-    config: TrainConfig, steps_per_epoch: int, settings: Mapping[str, Any], resume: bool, extend: bool
-) -> tuple[TrainState, dict]:
-    """The state to start from, its precision decided, and what a checkpoint holds besides."""
-    device = training_device(config)
-    precision = resolve_precision(config, device, config.epochs * steps_per_epoch)
-    whole = {name: value for name, value in asdict(config).items() if name not in MACHINE}
-    whole |= {"steps_per_epoch": steps_per_epoch, **settings}
-    state, content = TrainState(whole, precision, device.type), {}
-    if resume or extend:
-        state, content = state.resumed(config.output_dir, extend)
-    if config.precision != "auto" or state.device != device.type:
-        state.precision, state.device = precision, device.type
-    return state, content
-
-
 class _Trainer:
     """Networks, average and optimizer in the hands of accelerate."""
 
     def __init__(self, model, loss_fn, train_data, other_data, config, state, content) -> None:
         self.config, self.state, self.train_data, self.other_data = config, state, train_data, other_data
         self.accelerator = accelerator = make_accelerator(config, state.precision)
-        self.rank, self.world, self.device = (
-            accelerator.process_index,
-            accelerator.num_processes,
-            accelerator.device,
-        )
+        self.rank, self.world = accelerator.process_index, accelerator.num_processes
+        self.device = accelerator.device
         if config.batch_size % (share := self.world * config.accumulation_steps):
             raise TrainingError(f"The batch size {config.batch_size} must be a multiple of {share}.")
         self.raw_model = model.to(self.device)

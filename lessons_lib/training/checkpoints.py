@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from lessons_lib.files import atomic_write, remove_leftovers
-from lessons_lib.training.config import TrainingError
+from lessons_lib.training.config import TrainConfig, TrainingError
 
 CHECKPOINT = "checkpoint.pt"
 BEFORE_DECAY = "before_decay.pt"  # to prolong a training from, once its learning rate has begun to fall
@@ -39,30 +39,32 @@ class TrainState:
             torch.save(content | {"state": asdict(self)}, buffer)
             temporary.write_bytes(buffer.getbuffer())
 
-    def resumed(self, folder: Path | None, extend: bool) -> tuple[TrainState, dict]:
-        """The folder's state, and its parts for `restore`; this one and none if the run was killed before.
+    def resumed(self, config: TrainConfig, extend: bool) -> tuple[TrainState, dict]:
+        """The kept state, and its parts for `restore`; this one and none if the run was killed before.
 
         With `extend` the training may have more epochs than the checkpoint's: if that one's learning rate was
         falling already, it goes on from where the fall began. TrainingError if the checkpoint is damaged, or
         was made with other settings, of which the first is named.
         """
-        if not folder:
+        if not config.output_dir:
             raise TrainingError("To resume, output_dir must name the folder of the earlier run.")
         if os.environ.get("RANK", "0") == "0":
-            remove_leftovers(folder)
-        path = folder / CHECKPOINT
+            remove_leftovers(config.output_dir)
+        path = config.output_dir / CHECKPOINT
         if not path.exists():
             if extend:
-                raise TrainingError(f"There is nothing to extend in {folder}.")
+                raise TrainingError(f"There is nothing to extend in {config.output_dir}.")
             return self, {}
         state, content = _read(path)
         _check_settings(path, state.settings, self.settings, extend)
-        if extend and state.decaying and state.settings["epochs"] < self.settings["epochs"]:
-            path = folder / BEFORE_DECAY
+        if extend and state.decaying and state.settings["epochs"] < config.epochs:
+            path = config.output_dir / BEFORE_DECAY
             if not path.exists():
                 raise TrainingError(f"{path} is missing: without it this training cannot be prolonged.")
             state, content = _read(path)
         state.settings = self.settings
+        if config.precision != "auto" or state.device != self.device:  # else what was measured there holds
+            state.precision, state.device = self.precision, self.device
         return state, content
 
 
@@ -91,17 +93,16 @@ def _read(path: Path) -> tuple[TrainState, dict]:
 
 def _check_settings(path: Path, old: dict[str, Any], new: dict[str, Any], extend: bool) -> None:
     for name in new | old:
-        before, now = old.get(name), new.get(name)
-        prolonged = extend and name == "epochs"
-        if before == now or (prolonged and now > before):
-            continue
-        if prolonged:
-            raise TrainingError(f"{path} is of {before} epochs: name more to extend it, not {now}.")
-        more = " (to prolong it, extend it)" if name == "epochs" else ""
-        raise TrainingError(
-            f"{path} was made with {name} {_shown(before, now)}, this training has {_shown(now, before)}: "
-            f"use the same settings to resume{more}."
-        )
+        before, now, hint = old.get(name), new.get(name), ""
+        if name == "epochs":
+            hint = " (to prolong it, extend it)"
+            if extend and now < before:
+                raise TrainingError(f"{path} is of {before} epochs: name more to extend it, not {now}.")
+        if before != now and not (extend and name == "epochs"):
+            raise TrainingError(
+                f"{path} was made with {name} {_shown(before, now)}, this training has "
+                f"{_shown(now, before)}: use the same settings to resume{hint}."
+            )
     if extend and old["lr_decay"] == 1:
         raise TrainingError(f"{path} cannot be extended: its learning rate fell from the start (lr_decay 1).")
 

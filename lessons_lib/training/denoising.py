@@ -15,7 +15,6 @@ from lessons_lib.unet import timestep_embedding
 LossFn = Callable[
     [nn.Module, Tensor, Tensor, torch.Generator], Tensor
 ]  # (model, x_0, y, generator) -> scalar
-LOSSES = ("mse", "l1", "v-mse", "min-snr", "held-snr")
 V_LOSSES = ("v-mse", "held-snr")  # whose weights are without bound where an answer of eps says little
 MIN_SNR = 5.0  # gamma of Hang et al.
 # Of log-SNR. Karras et al. 2022, sec. 5, have 2.4 and 2.4; Esser et al. 2024, sec. 3.1, -2 logit(s): 0 and 2.
@@ -35,26 +34,24 @@ def denoising_loss(
     """The simple loss: guess the noise that was mixed in (Ho et al. 2020, eq. 14).
 
     Args:
-        p_uncond: share of the labels replaced by the null label, sample by sample, in training only, so that
-            one network learns to be conditional and unconditional (Ho & Salimans 2022, alg. 1). Of the other
-            samples with attributes [B, K] each attribute is untold (-1) at a rate drawn for the sample.
+        p_uncond: share of the labels replaced by the null label, in training only, so that one network learns
+            to be conditional and unconditional (Ho & Salimans 2022, alg. 1). Of the other samples with
+            attributes [B, K] each attribute is untold (-1) at a rate drawn for the sample.
         loss: "mse", "l1"; "v-mse": of v = sqrt(abar) eps - sqrt(1 - abar) x_0, the mse of the noise over
             abar; "min-snr": mse with the weight min(SNR, 5) / SNR, which holds back the many easy timesteps
             of little noise (Hang et al. 2023, sec. 3.4); or "held-snr": the error of x_0 with its weight SNR
-            held within 1 … 5 (from below as Salimans & Ho 2022, sec. 4). V_LOSSES need a network that
-            answers v.
+            held within 1 … 5 (from below as Salimans & Ho 2022, sec. 4). V_LOSSES need a network of v.
         num_classes: K, which is also the null label; None trains without labels.
         t_density: see `timestep_density`.
         loss_weight: "none", or "learned": see `LearnedWeight`.
-        told_augment: in training, distorts images x_0 and says how, [B, A]; the network is told (Karras et
-            al. 2022, sec. 5).
+        told_augment: in training, distorts images x_0 and says how, [B, A]; the network is told.
     """
-    check_choice("loss", loss, LOSSES)
+    weights, density = _timestep_weights(schedule), timestep_density(schedule, t_density)
+    check_choice("loss", loss, tuple(weights))
     check_choice("loss_weight", loss_weight, ("none", "learned"))
     if not 0 <= p_uncond <= 1:
         raise ValueError(f"p_uncond must be in [0, 1], got {p_uncond}.")
     distance = F.l1_loss if loss == "l1" else F.mse_loss
-    weights, density = _timestep_weights(schedule, loss), timestep_density(schedule, t_density)
 
     def losses(model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The loss of each sample [B], and its timestep."""
@@ -68,21 +65,19 @@ def denoising_loss(
             x_0, told["augment"] = told_augment(x_0, generator)
         prediction = model(q_sample(schedule, x_0, t, eps), t, **told)
         errors = distance(prediction.float(), eps, reduction="none").flatten(1).mean(dim=1)
-        return weights.to(t.device)[t] * errors, t
+        return weights[loss].to(t.device)[t] * errors, t
 
     return LearnedWeight(losses) if loss_weight == "learned" else lambda *batch: losses(*batch)[0].mean()
 
 
-def _timestep_weights(schedule: NoiseSchedule, loss: str) -> Tensor:
-    """[T] float32, what the error of the noise counts at each timestep."""
+def _timestep_weights(schedule: NoiseSchedule) -> dict[str, Tensor]:
+    """Of each loss, [T] float32: what the error of the noise counts at each timestep."""
     abar = schedule.alphas_cumprod
-    inverse_snr = (1 - abar) / abar
-    weights = {
-        "v-mse": 1 / abar,
-        "min-snr": (MIN_SNR * inverse_snr).clamp(max=1),
-        "held-snr": schedule.snr.clamp(1, MIN_SNR) * inverse_snr,
-    }
-    return weights.get(loss, torch.ones_like(abar)).float()
+    inverse_snr, ones = (1 - abar) / abar, torch.ones_like(abar)
+    weights = {"mse": ones, "l1": ones, "v-mse": 1 / abar}
+    weights["min-snr"] = (MIN_SNR * inverse_snr).clamp(max=1)
+    weights["held-snr"] = schedule.snr.clamp(1, MIN_SNR) * inverse_snr
+    return {loss: weight.float() for loss, weight in weights.items()}
 
 
 def timestep_density(schedule: NoiseSchedule, name: str) -> Tensor:
