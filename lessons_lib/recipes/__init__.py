@@ -32,7 +32,8 @@ from lessons_lib.recipes.losses import (
 )
 from lessons_lib.recipes.own_pictures import folder_recipes as folder_recipes
 from lessons_lib.recipes.own_pictures import sample_every as sample_every
-from lessons_lib.recipes.table import RECIPES, DiffusionOptions, Recipe
+from lessons_lib.recipes.table import RECIPES as RECIPES
+from lessons_lib.recipes.table import DiffusionOptions, Recipe
 from lessons_lib.recipes.table import celeba_recipes as celeba_recipes
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.training import EpochDone, Event, LossFn, Stopped, TrainConfig, denoising_loss, train
@@ -61,15 +62,6 @@ class WeightsSaved(NamedTuple):
     """The trained weights were written."""
 
     path: Path
-
-
-def run(dataset: str, model: str, config: TrainConfig, options: DiffusionOptions | None = None, **how):
-    """`run_recipe` with a recipe of the table, on its data set; `how` as there."""
-    if (dataset, model) not in RECIPES:
-        known = ", ".join(" ".join(key) for key in RECIPES)
-        raise ValueError(f"There is no recipe {dataset} {model}: choose one of {known}.")
-    load = functools.partial(load_splits, dataset, config)
-    return run_recipe(RECIPES[dataset, model], load, config, options, **how)
 
 
 def load_splits(dataset: str, config: TrainConfig, **how) -> dict[str, data.ImageSet]:
@@ -163,12 +155,9 @@ def _start_from(network: nn.Module, name: str | Path, schedule: NoiseSchedule | 
             f"T = {trained_on.num_timesteps}: start from them with the same."
         )
     network.load_state_dict(trained.state_dict())
-    history = {
-        key: value
-        for key, value in card.get("training", {}).items()
-        if key in ("command", "images_seen", "hours", "start")
-    }
-    return {"weights": card["name"], "sha256": card["sha256"]} | history
+    history, kept = card.get("training", {}), ("command", "images_seen", "hours", "start")
+    origin = {"weights": card["name"], "sha256": card["sha256"]}
+    return origin | {key: history[key] for key in kept if key in history}
 
 
 def _loss(recipe: Recipe, schedule: NoiseSchedule | None, options: DiffusionOptions) -> LossFn:
@@ -253,12 +242,8 @@ def _card(
     }
     if origin.exists():
         training["start"] = json.loads(origin.read_text())
-    return {
-        "class_names": list(images.class_names),
-        "training": training,
-        "defaults": defaults,
-        "metrics": {},
-    }
+    names = list(images.class_names)
+    return {"class_names": names, "training": training, "defaults": defaults, "metrics": {}}
 
 
 def _hardware() -> str:

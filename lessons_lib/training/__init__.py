@@ -89,15 +89,15 @@ def train(
         # What is hardly faster is not worth the coarser numbers.
         state.precision = "bf16" if seconds["bf16"] < 0.9 * seconds["float32"] else "float32"
         yield PrecisionChosen(state.precision, seconds)
-    other_data = {"val_loss": val_data, "test_loss": test_data}
-    yield from _Trainer(model, loss_fn, train_data, other_data, config, state, content).run()
+    held_out = {"val_loss": val_data, "test_loss": test_data}
+    yield from _Trainer(model, loss_fn, train_data, held_out, config, state, content).run()
 
 
 class _Trainer:
     """Networks, average and optimizer in the hands of accelerate."""
 
-    def __init__(self, model, loss_fn, train_data, other_data, config, state, content) -> None:
-        self.config, self.state, self.train_data, self.other_data = config, state, train_data, other_data
+    def __init__(self, model, loss_fn, train_data, held_out, config, state, content) -> None:
+        self.config, self.state, self.train_data, self.held_out = config, state, train_data, held_out
         self.accelerator = accelerator = make_accelerator(config, state.precision)
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
         self.device = accelerator.device
@@ -216,7 +216,7 @@ class _Trainer:
     def _finish_epoch(self, epoch: int) -> EpochDone:
         state = self.state
         row = {"epochs": epoch, "train_loss": state.loss_sum / state.loss_count}
-        row |= {name: self._mean_loss(images) for name, images in self.other_data.items()}
+        row |= {name: self._mean_loss(images) for name, images in self.held_out.items()}
         for name, value in row.items():
             state.losses.setdefault(name, []).append(value)
         state.loss_sum, state.loss_count = 0.0, 0
