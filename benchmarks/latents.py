@@ -21,13 +21,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from benchmarks import ROOT, prepare
-from lessons_lib import data, evaluation
+from lessons_lib import data, evaluation, training
 from lessons_lib.files import atomic_write
 from lessons_lib.pipeline import GenerationRequest, drawing, in_chunks
 from lessons_lib.samplers import sample_ddim, sample_ddpm
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.training import TrainConfig, train
-from lessons_lib.training.machine import Clock
 from lessons_lib.unet import Downsample, ResidualBlock, UNetConfig, Upsample, num_groups
 from lessons_lib.weights import WeightsError
 
@@ -157,7 +156,7 @@ def measured(autoencoder: Autoencoder, x_0: Tensor) -> dict:
 def make(minutes: float, folder: Path) -> None:
     """Train the autoencoder, encode the training faces, and write both with the card."""
     faces, started = data.load("celeba", "train"), time.process_time()
-    Clock.now = staticmethod(time.process_time)
+    training.clock = time.process_time
     config = TrainConfig(
         epochs=10_000, batch_size=16, lr=2e-3, warmup_steps=50, ema_decay=0.99, precision="bf16",
         device="cpu", max_seconds=60 * minutes,

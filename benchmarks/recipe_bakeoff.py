@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from benchmarks import ROOT, latents, prepare
 from benchmarks.sampling_steps import write_table
-from lessons_lib import data, evaluation, recipes
+from lessons_lib import data, evaluation, recipes, training
 from lessons_lib.cli.evaluating import Judge
 from lessons_lib.cli.face_measures import measure_reference
 from lessons_lib.files import atomic_write
@@ -33,8 +33,7 @@ from lessons_lib.images import save_png, to_grid
 from lessons_lib.pipeline import GenerationRequest, generate_with, in_chunks
 from lessons_lib.recipes import Recipe
 from lessons_lib.training import Stopped
-from lessons_lib.training.machine import Clock
-from lessons_lib.unet import UNet, UNetConfig
+from lessons_lib.unet import UNetConfig
 from lessons_lib.weights import WeightsError, load_pretrained
 
 JUDGES = {"cifar10": "cifar10-evaluator-whitened", "celeba": "celeba-evaluator"}
@@ -55,7 +54,7 @@ PATCHED = {
 def candidates(dataset: str) -> dict[str, Recipe]:
     """The recipes to compare, by name."""
     v = recipes.RECIPES[dataset, "denoiser-v"]
-    patched = dataclasses.replace(v, build=lambda: UNet(PATCHED[dataset]))
+    patched = dataclasses.replace(v, network=PATCHED[dataset])
     found = {
         "present": recipes.RECIPES[dataset, "denoiser"],
         "v": _with(v, t_density="uniform", loss_weight="none"),
@@ -65,7 +64,7 @@ def candidates(dataset: str) -> dict[str, Recipe]:
         "v-patched-learned": _with(patched, t_density="logit-normal", loss_weight="learned"),
     }
     if dataset == "celeba":  # without random_flip: the mirror images are encoded, latents are not mirrored
-        latent = dataclasses.replace(v, build=lambda: UNet(latents.NETWORK), augment=None)
+        latent = dataclasses.replace(v, network=latents.NETWORK, augment=None)
         found["v-latent"] = _with(latent, t_density="logit-normal", loss_weight="none")
     return found
 
@@ -87,7 +86,7 @@ def train(
     )  # fmt: skip
     options = dataclasses.replace(recipe.options, sample_every=0)
     sets = {"train": images, "val": None, "test": None}  # no time for losses on other images
-    Clock.now = staticmethod(time.process_time)
+    training.clock = time.process_time
     for event in recipes.run_recipe(recipe, lambda: sets, config, options):
         if isinstance(event, Stopped) and event.reason != "time":
             raise KeyboardInterrupt
@@ -202,7 +201,7 @@ def main() -> None:
         images = coder or data.load(arguments.dataset, "train")
         minutes = arguments.minutes - (coder.card["minutes"] if coder else 0)
         path = train(known[name], images, minutes, arguments.seed, arguments.folder / run)
-        mine = settings if known[name].build().config.num_classes else settings[:2]
+        mine = settings if known[name].network.num_classes else settings[:2]
         rows += judged(name, path, ruler, arguments.num_samples, arguments.draw_seed, mine, coder)
     note = f"made by: python -m benchmarks.recipe_bakeoff {' '.join(sys.argv[1:])}"
     write_table(f"bakeoff_{arguments.dataset}.csv", note, _squared(rows))

@@ -27,7 +27,7 @@ from lessons_lib.files import atomic_write
 from lessons_lib.guidance import conditional, in_bfloat16
 from lessons_lib.images import save_png, to_grid
 from lessons_lib.pipeline import GenerationRequest, generate_with, in_chunks
-from lessons_lib.recipes import augmented, random_flip
+from lessons_lib.recipes.losses import augmented, random_flip
 from lessons_lib.samplers import SampleNoise
 from lessons_lib.schedules import NoiseSchedule, q_sample
 from lessons_lib.training import EpochDone, Stopped, TrainConfig, denoising_loss, train

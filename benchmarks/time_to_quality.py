@@ -9,6 +9,7 @@ except the grids of samples; then the evaluator reads samples at w = 2.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import tempfile
 import time
 from pathlib import Path
@@ -30,7 +31,9 @@ def train(minutes: float, folder: Path):
     left = 60 * minutes - (time.monotonic() - STARTED)
     recipe = recipes.RECIPES["mnist", "denoiser"]
     config = dataclasses.replace(recipe.config, max_seconds=left, device="cpu", output_dir=folder)
-    for event in recipes.run("mnist", "denoiser", config, recipes.DiffusionOptions(sample_every=0)):
+    options = recipes.DiffusionOptions(sample_every=0)
+    sets = functools.partial(recipes.load_splits, "mnist", config)
+    for event in recipes.run_recipe(recipe, sets, config, options):
         if isinstance(event, recipes.WeightsSaved):
             return event.path, time.monotonic() - STARTED
     raise RuntimeError("The recipe ended without weights.")

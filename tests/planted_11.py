@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from classroom.checks import lesson11
-from lessons_lib.recipes import random_flip
+from lessons_lib.recipes.losses import random_flip
 
 # ---- right answers ----
 

@@ -38,7 +38,8 @@ from classroom.checks import (
     running,
     store,
 )
-from lessons_lib import counterfactuals, evaluation, guidance, recipes, samplers, schedules, toy, unet
+from lessons_lib import counterfactuals, evaluation, guidance, samplers, schedules, toy, unet
+from lessons_lib.recipes.losses import random_flip
 from lessons_lib.schedules import q_sample
 
 EXERCISES = list(checks.EXERCISES.values())
@@ -1476,7 +1477,7 @@ def test_planted_bug_of_11_is_not_started_until_touched():
     result = checks.flip_some(broken_flip)
     assert result.status == "not_started" and "as it was given" in result.message
     assert checks.flip_some(half_repaired).message == lesson11.FLIP["one coin"]
-    assert checks.flip_some(recipes.random_flip).status == "not_started"
+    assert checks.flip_some(random_flip).status == "not_started"
 
 
 def test_coins_of_11_are_judged_the_same_every_time():

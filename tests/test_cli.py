@@ -1,5 +1,6 @@
 """The command line: what it writes, and one sentence for whatever a user gets wrong."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -535,13 +536,13 @@ def test_bad_evaluate_is_one_sentence_before_any_work(evaluate, here):
 @pytest.fixture
 def tiny_recipes(here, monkeypatch):
     known = {
-        ("mnist", "denoiser"): lambda: UNet(TINY),
-        ("mnist", "classifier"): lambda: NoisyClassifier(TINY_CLASSIFIER),
-        ("mnist", "clean-classifier"): lambda: NoisyClassifier(TINY_CLASSIFIER),
-        ("mnist", "evaluator"): lambda: Evaluator(TINY_EVALUATOR),
+        ("mnist", "denoiser"): TINY,
+        ("mnist", "classifier"): TINY_CLASSIFIER,
+        ("mnist", "clean-classifier"): TINY_CLASSIFIER,
+        ("mnist", "evaluator"): TINY_EVALUATOR,
     }
     small = {
-        key: recipes.dataclasses.replace(recipes.RECIPES[key], build=build) for key, build in known.items()
+        key: dataclasses.replace(recipes.RECIPES[key], network=network) for key, network in known.items()
     }
     monkeypatch.setattr(recipes, "RECIPES", small)
     monkeypatch.setattr(sys, "argv", ["x", "train", "mnist", "--epochs", "1"])

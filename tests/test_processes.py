@@ -15,7 +15,7 @@ from torch import nn
 
 from lessons_lib import cli
 from lessons_lib.cli import processes, sampling
-from lessons_lib.training import StepDone, TrainConfig, loop, train
+from lessons_lib.training import StepDone, TrainConfig, TrainState, train
 
 ROOT = Path(__file__).resolve().parent.parent
 # accelerate's --cpu starts one process unless there is MPI; its launcher for several GPUs starts them all.
@@ -230,8 +230,8 @@ def train_some(folder, name, until=8, resume=False, accumulation_steps=1, precis
     rank = int(os.environ.get("RANK", "0"))
     torch.manual_seed(0)
     model, images, steps, saved = nn.Linear(16, 16), Images(), {}, []
-    original = loop.save_checkpoint
-    loop.save_checkpoint = lambda *content: saved.append(rank) or original(*content)
+    original = TrainState.save
+    TrainState.save = lambda *content: saved.append(rank) or original(*content)
     config = TrainConfig(
         epochs=2, batch_size=12, accumulation_steps=accumulation_steps, precision=precision, device="cpu",
         warmup_steps=1, checkpoint_every=1, output_dir=folder / name,
@@ -244,7 +244,7 @@ def train_some(folder, name, until=8, resume=False, accumulation_steps=1, precis
             # The checkpoint of a step is written when the next one is asked for: the last one here is lost.
             if event.step == until:
                 break
-    loop.save_checkpoint = original
+    TrainState.save = original
     result = {"steps": steps, "losses": losses, "saved": len(saved), "weight": model.weight.tolist()}
     (folder / f"{name}-{until}-{rank}.json").write_text(json.dumps(result))
 

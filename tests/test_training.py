@@ -35,11 +35,10 @@ from lessons_lib.training import (
     TrainingError,
     denoising_loss,
     learning_rate,
-    timestep_density,
     train,
 )
-from lessons_lib.training.ingredients import LOG_SNR_MEAN, LOG_SNR_STD, UNIFORM_SHARE
-from lessons_lib.training.machine import seconds_a_step
+from lessons_lib.training.denoising import LOG_SNR_MEAN, LOG_SNR_STD, UNIFORM_SHARE, timestep_density
+from lessons_lib.training.devices import seconds_a_step
 from lessons_lib.unet import UNet, UNetConfig, timestep_embedding
 
 SCHEDULE = NoiseSchedule.linear(50)
@@ -452,7 +451,7 @@ def test_the_gradient_is_clipped(tmp_path):
 
 def test_the_clock_stops_it_with_the_learning_rate_at_its_end(monkeypatch):
     seconds = itertools.count(step=0.1)  # a clock that a busy machine cannot disturb
-    monkeypatch.setattr("lessons_lib.training.machine.time.monotonic", lambda: next(seconds))
+    monkeypatch.setattr("lessons_lib.training.clock", lambda: next(seconds))
     events = run(epochs=100_000, max_seconds=10.0)
     assert events[-1].reason == "time" and 9.5 < events[-1].seconds < 10.5
     rates = [event.lr for event in steps(events)]
@@ -715,11 +714,11 @@ def test_what_cannot_be_extended_is_refused(tmp_path):
 @pytest.mark.parametrize("seconds, chosen", [((1.0, 0.5), "bf16"), ((1.0, 0.95), "float32")])
 def test_auto_takes_what_was_measured_faster_says_so_and_keeps_it(tmp_path, monkeypatch, seconds, chosen):
     measured = dict(zip(("float32", "bf16"), seconds, strict=True))
-    monkeypatch.setattr("lessons_lib.training.machine.MEASURE_FROM_STEPS", 6)
-    monkeypatch.setattr("lessons_lib.training.loop.seconds_a_step", lambda *a: measured)
+    monkeypatch.setattr("lessons_lib.training.devices.MEASURE_FROM_STEPS", 6)
+    monkeypatch.setattr("lessons_lib.training.seconds_a_step", lambda *a: measured)
     events = run(precision="auto", output_dir=tmp_path)
     assert events[0] == PrecisionChosen(chosen, measured) and events[-1].precision == chosen
-    monkeypatch.setattr("lessons_lib.training.loop.seconds_a_step", None)  # not asked again
+    monkeypatch.setattr("lessons_lib.training.seconds_a_step", None)  # not asked again
     assert [event.precision for event in run(precision="auto", output_dir=tmp_path, resume=True)] == [chosen]
 
 
@@ -734,7 +733,7 @@ def test_the_measurement_leaves_no_trace():
 
 @pytest.mark.parametrize("steps, seconds", [(7, 600), (6, 60)])
 def test_a_short_training_does_not_measure(monkeypatch, steps, seconds):
-    monkeypatch.setattr("lessons_lib.training.machine.MEASURE_FROM_STEPS", steps)
+    monkeypatch.setattr("lessons_lib.training.devices.MEASURE_FROM_STEPS", steps)
     events = run(precision="auto", max_seconds=seconds)
     assert events[-1].precision == "float32" and not isinstance(events[0], PrecisionChosen)
 

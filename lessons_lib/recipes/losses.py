@@ -12,9 +12,7 @@ from lessons_lib.schedules import NoiseSchedule, q_sample
 from lessons_lib.training import LossFn
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]  # x_0 [B, C, H, W] -> the same shape
-
 TOLD = 5  # numbers that say how `told_affine` distorted an image
-TOLD_CHANCE = 0.12
 
 
 def augmented(loss_fn: LossFn, augment: Augment | None) -> LossFn:
@@ -54,18 +52,14 @@ def label_loss(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
 def noisy_classification_loss(schedule: NoiseSchedule, timesteps: Sequence[int] | None = None) -> LossFn:
     """Cross-entropy of p(y given x_t, t) on noised images (Dhariwal & Nichol 2021, sec. 4).
 
-    Args:
-        timesteps: t is drawn from these; None: from all of the schedule; empty: the images stay clean, and
-            the network is told t = 0.
+    t is drawn from `timesteps`; None: from all of the schedule; empty: the images stay clean, and the network
+    is told t = 0.
     """
     choices = torch.arange(schedule.num_timesteps) if timesteps is None else torch.tensor(timesteps).long()
 
     def loss_fn(model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
         if not len(choices):
-            x_0 = random_affine(x_0, generator) if model.training else x_0
-            clean = torch.zeros(len(x_0), dtype=torch.int64, device=x_0.device)
-            return label_loss(model(x_0, clean), y)
-        # Not bent: under noise no picture comes twice anyway.
+            return label_loss(model(x_0, torch.zeros(len(x_0), dtype=torch.int64, device=x_0.device)), y)
         drawn = torch.randint(len(choices), (len(x_0),), generator=generator)
         t, eps = choices[drawn].to(x_0.device), torch.randn(x_0.shape, generator=generator).to(x_0.device)
         return label_loss(model(q_sample(schedule, x_0, t, eps), t), y)
@@ -75,18 +69,25 @@ def noisy_classification_loss(schedule: NoiseSchedule, timesteps: Sequence[int] 
 
 def random_affine(x_0: Tensor, generator: torch.Generator) -> Tensor:
     """Turn, shear, scale and shift each image [B, C, H, W] a little; digits are never flipped."""
-    batch = len(x_0)
 
-    def uniform(*shape: int) -> Tensor:
-        return (torch.rand(*shape, generator=generator) * 2 - 1).to(x_0.device)
+    def uniform(*more: int) -> Tensor:
+        return torch.rand(len(x_0), *more, generator=generator) * 2 - 1
 
-    angle, scale, shear = 0.26 * uniform(batch), 1 + 0.15 * uniform(batch, 2), 0.2 * uniform(batch)
-    shift = 2.5 / 14 * uniform(batch, 2)  # 2.5 pixels of 28: grid_sample's unit is half the image
-    top = torch.stack([angle.cos() * scale[:, 0], -angle.sin() + shear, shift[:, 0]], dim=1)
-    bottom = torch.stack([angle.sin(), angle.cos() * scale[:, 1], shift[:, 1]], dim=1)
-    grid = F.affine_grid(torch.stack([top, bottom], dim=1), list(x_0.shape), align_corners=False)
+    angle, scale, shear = 0.26 * uniform(), 1 + 0.15 * uniform(2), 0.2 * uniform()
+    shift = 2.5 / 14 * uniform(2)  # 2.5 pixels of 28: grid_sample's unit is half the image
+    grid = _affine_grid(
+        x_0,
+        (angle.cos() * scale[:, 0], -angle.sin() + shear, shift[:, 0]),
+        (angle.sin(), angle.cos() * scale[:, 1], shift[:, 1]),
+    )
     # grid_sample fills the outside with 0, and the background is -1.
     return F.grid_sample(x_0 + 1, grid, align_corners=False) - 1
+
+
+def _affine_grid(x_0: Tensor, *rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Where each pixel of each image [B, C, H, W] comes from: two rows of a matrix, of numbers [B]."""
+    matrices = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+    return F.affine_grid(matrices, list(x_0.shape), align_corners=False).to(x_0)
 
 
 def random_flip(x_0: Tensor, generator: torch.Generator) -> Tensor:
@@ -98,26 +99,22 @@ def random_flip(x_0: Tensor, generator: torch.Generator) -> Tensor:
 def told_affine(x_0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Distort images [B, C, H, W] now and then, and say how: [B, TOLD], all 0 for an image left as it is.
 
-    Each image is mirrored with 0.5, and with TOLD_CHANCE each scaled, turned and shifted; a network that is
-    told does not draw such images itself (Karras et al. 2022, sec. 5 and app. F.2).
+    Each image is mirrored with 0.5, and with 0.12 each scaled, turned and shifted; a network that is told
+    does not draw such images itself (Karras et al. 2022, sec. 5 and app. F.2).
     """
     batch = len(x_0)
-    chance = torch.rand(batch, 4, generator=generator) < torch.tensor([0.5, *(TOLD_CHANCE,) * 3])
-    flip, size, turn, shift = (column.float() for column in chance.T)
+    chance = torch.rand(batch, 4, generator=generator) < torch.tensor([0.5, 0.12, 0.12, 0.12])
     # In standard deviations: scale and shift as in the paper, a turn of 0.3 radians in place of any.
     drawn = torch.randn(batch, 4, generator=generator)
-    told = torch.stack(
-        [flip, size * drawn[:, 0], turn * drawn[:, 1], shift * drawn[:, 2], shift * drawn[:, 3]], dim=1
-    )
+    told = torch.cat([chance[:, :1], chance[:, [1, 2, 3, 3]] * drawn], dim=1)
     scale, angle = torch.exp2(0.2 * told[:, 1]), 0.3 * told[:, 2]
-    mirror, moved = 1 - 2 * flip, 0.25 * told[:, 3:]  # grid_sample's unit is half the image
-    top = torch.stack([mirror * angle.cos() * scale, -angle.sin() * scale, moved[:, 0]], dim=1)
-    bottom = torch.stack([mirror * angle.sin() * scale, angle.cos() * scale, moved[:, 1]], dim=1)
-    grid = F.affine_grid(torch.stack([top, bottom], dim=1), list(x_0.shape), align_corners=False)
-    images = F.grid_sample(
-        x_0, grid.to(x_0.device, x_0.dtype), padding_mode="reflection", align_corners=False
+    mirror, moved = 1 - 2 * told[:, 0], 0.25 * told[:, 3:]  # grid_sample's unit is half the image
+    grid = _affine_grid(
+        x_0,
+        (mirror * angle.cos() * scale, -angle.sin() * scale, moved[:, 0]),
+        (mirror * angle.sin() * scale, angle.cos() * scale, moved[:, 1]),
     )
-    return images, told.to(x_0.device)
+    return F.grid_sample(x_0, grid, padding_mode="reflection", align_corners=False), told.to(x_0.device)
 
 
 def random_crop_and_flip(x_0: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
@@ -127,12 +124,12 @@ def random_crop_and_flip(x_0: Tensor, generator: torch.Generator, padding: int =
     """
     batch, _, height, width = x_0.shape
 
-    def places(length: int, count: int) -> Tensor:
-        """For each image, `length` neighbouring positions from a random one of 0 … count - 1, [B, length]."""
-        start = torch.randint(count, (batch,), generator=generator)
+    def places(length: int) -> Tensor:
+        """For each image, `length` neighbouring positions from a random one on, [B, length]."""
+        start = torch.randint(2 * padding + 1, (batch,), generator=generator)
         return (start[:, None] + torch.arange(length)).to(x_0.device)
 
     padded = F.pad(random_flip(x_0, generator), (padding,) * 4, mode="reflect")
-    each = torch.arange(batch, device=x_0.device)[:, None, None]
-    rows, columns = places(height, 2 * padding + 1), places(width, 2 * padding + 1)
-    return padded[each, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    rows, columns = places(height), places(width)
+    images = torch.arange(batch, device=x_0.device)[:, None, None]
+    return padded[images, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -6,15 +6,28 @@
 
 Every random number of step k comes from a generator seeded with (seed, k, process). So a run that was killed
 and resumed draws the same numbers as one that was not, and on a CPU ends with the same weights bit for bit.
-
-Read config (how to train, what is told), ingredients (loss, average, learning rate), then loop; checkpoints
-and machine hold what a laptop, a GPU and a crash need.
 """
 
-from lessons_lib.training.checkpoints import BEFORE_DECAY, CHECKPOINT
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lessons_lib.files import atomic_write
+from lessons_lib.training.averaging import EMA
+from lessons_lib.training.checkpoints import BEFORE_DECAY, CHECKPOINT, TrainState, restore
 from lessons_lib.training.config import (
-    DEVICES,
-    PRECISIONS,
     EpochDone,
     Event,
     PrecisionChosen,
@@ -23,33 +36,259 @@ from lessons_lib.training.config import (
     TrainConfig,
     TrainingError,
 )
-from lessons_lib.training.ingredients import (
-    EMA,
-    V_LOSSES,
-    LossFn,
-    denoising_loss,
-    learning_rate,
-    timestep_density,
-)
-from lessons_lib.training.loop import train
+from lessons_lib.training.denoising import LossFn
+from lessons_lib.training.denoising import denoising_loss as denoising_loss
+from lessons_lib.training.devices import make_accelerator, resolve_precision, seconds_a_step, training_device
 
-__all__ = [
-    "BEFORE_DECAY",
-    "CHECKPOINT",
-    "DEVICES",
-    "EMA",
-    "PRECISIONS",
-    "V_LOSSES",
-    "EpochDone",
-    "Event",
-    "LossFn",
-    "PrecisionChosen",
-    "StepDone",
-    "Stopped",
-    "TrainConfig",
-    "TrainingError",
-    "denoising_loss",
-    "learning_rate",
-    "timestep_density",
-    "train",
-]
+# What a resumed training may change: where and how long it runs, and what it writes.
+MACHINE = {"accumulation_steps", "precision", "device", "checkpoint_every", "max_seconds", "output_dir"}
+clock = time.monotonic  # a benchmark may count the processor's seconds in their place
+
+
+def train(
+    model: nn.Module,
+    loss_fn: LossFn,
+    train_data: Any,
+    config: TrainConfig,
+    *,
+    val_data: Any = None,
+    test_data: Any = None,
+    resume: bool = False,
+    extend: bool = False,
+    settings: Mapping[str, Any] | None = None,
+) -> Iterator[Event]:
+    """Train a model and yield what happens; the model itself is changed, the EMA comes with the events.
+
+    Args:
+        loss_fn: if it is a module with parameters of its own, they are trained, too.
+        train_data, val_data, test_data: have `len` and `batch(indices [B]) -> (x_0 [B, C, H, W], y [B])`.
+        resume: go on from the checkpoint in config.output_dir.
+        extend: as resume, but config.epochs may be more than the checkpoint's, if config.lr_decay is below 1.
+        settings: what the training is of besides config; a checkpoint with others is refused.
+
+    Ctrl-C, or the notebook's stop button, ends the training after the current step, writes a checkpoint and
+    yields Stopped("interrupted"). TrainingError (too few images, a loss that is no number, a checkpoint that
+    does not fit) and WriteError keep the last good checkpoint.
+    """
+    if len(train_data) < config.batch_size:
+        raise TrainingError(
+            f"The batch size is {config.batch_size} but there are only {len(train_data)} training images."
+        )
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise TrainingError("This model's weights are frozen: call model.requires_grad_(True) first.")
+    steps_per_epoch, device = len(train_data) // config.batch_size, training_device(config)
+    whole = {name: value for name, value in asdict(config).items() if name not in MACHINE}
+    whole |= {"steps_per_epoch": steps_per_epoch, **(settings or {})}
+    precision = resolve_precision(config, device, config.epochs * steps_per_epoch)
+    state, content = TrainState(whole, precision, device.type), {}
+    if resume or extend:
+        state, content = state.resumed(config, extend)
+    if state.precision == "auto":
+        few = torch.arange(config.batch_size // config.accumulation_steps)
+        seconds = seconds_a_step(model, loss_fn, train_data.batch(few))
+        # What is hardly faster is not worth the coarser numbers.
+        state.precision = "bf16" if seconds["bf16"] < 0.9 * seconds["float32"] else "float32"
+        yield PrecisionChosen(state.precision, seconds)
+    held_out = {"val_loss": val_data, "test_loss": test_data}
+    yield from _Trainer(model, loss_fn, train_data, held_out, config, state, content).run()
+
+
+class _Trainer:
+    """Networks, average and optimizer in the hands of accelerate."""
+
+    def __init__(self, model, loss_fn, train_data, held_out, config, state, content) -> None:
+        self.config, self.state, self.train_data, self.held_out = config, state, train_data, held_out
+        self.accelerator = accelerator = make_accelerator(config, state.precision)
+        self.rank, self.world = accelerator.process_index, accelerator.num_processes
+        self.device = accelerator.device
+        if config.batch_size % (share := self.world * config.accumulation_steps):
+            raise TrainingError(f"The batch size {config.batch_size} must be a multiple of {share}.")
+        self.raw_model = model.to(self.device)
+        self.ema = EMA(model, config.ema_decay, config.ema_sigma_rel)
+        # The loss may have weights of its own.
+        raw_loss = loss_fn.to(self.device) if isinstance(loss_fn, nn.Module) else nn.Module()
+        parameters = [*model.parameters(), *raw_loss.parameters()]
+        optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+        optimizer.zero_grad()  # what the caller may have left there
+        self.parts = {"model": model, "ema": self.ema, "optimizer": optimizer, "loss": raw_loss}
+        self.parts |= {"scaler": accelerator.scaler} if accelerator.scaler else {}
+        if content:
+            restore(self.parts, content, config.output_dir)
+        if self._highest(state.step) != -self._highest(-state.step):
+            raise TrainingError(
+                "The processes found different checkpoints: all must share the folder output_dir."
+            )
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.parts["optimizer"] = self.optimizer
+        self.loss_fn = accelerator.prepare(raw_loss) if [*raw_loss.parameters()] else loss_fn
+        raw_loss.__dict__.pop("forward", None)  # only the network runs in another precision
+        if state.step == 0:  # the processes now share the first one's weights, and the average, too
+            self.ema.model.load_state_dict(model.state_dict())
+
+    def run(self) -> Iterator[Event]:
+        state, average = self.state, self.ema
+        try:
+            with interrupt_flag() as interrupted:
+                reason = yield from self._loop(interrupted)
+                self._save()
+                self.accelerator.wait_for_everyone()  # or who resumes at once would find an older checkpoint
+        finally:  # however it ends, the learner gets an ordinary module back, whose forward is not wrapped
+            self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+            self.raw_model.__dict__.pop("forward", None)
+        yield Stopped(reason, state.step, state.seconds, average.model, state.precision, average.length())
+
+    def _loop(self, interrupted: threading.Event) -> Generator[Event, None, str]:
+        """Steps until the end; returns the reason for it."""
+        config, state = self.config, self.state
+        first, before, started = state.step, state.seconds, clock()
+        steps_per_epoch = state.settings["steps_per_epoch"]
+        num_steps, limit = config.epochs * steps_per_epoch, config.max_seconds or math.inf
+        if state.step == 0:
+            # A folder that cannot be written shows now, and no older run's checkpoint is left to resume.
+            self._save()
+        while state.step < num_steps:
+            # One clock for all processes, or their learning rates, and their weights, would drift apart.
+            progress = max(state.step / num_steps, self._highest(state.seconds) / limit)
+            if progress >= 1:
+                return "time"
+            falls = config.lr_decay < 1 and progress >= 1 - config.lr_decay
+            if falls and not state.decaying:
+                self._save(BEFORE_DECAY)
+            state.decaying = falls
+            lr = learning_rate(config, state.step, progress)
+            loss = self._step(lr)
+            state.step, state.seconds = state.step + 1, before + clock() - started
+            state.loss_sum, state.loss_count = state.loss_sum + loss, state.loss_count + 1
+            epoch = math.ceil(state.step / steps_per_epoch)
+            rate = (state.step - first) / max(state.seconds - before, 1e-9)
+            left = max(min((num_steps - state.step) / rate, limit - state.seconds), 0.0)
+            yield StepDone(state.step, num_steps, epoch, loss, lr, rate * config.batch_size, left)
+            if state.step % steps_per_epoch == 0:
+                yield self._finish_epoch(epoch)
+            if state.step % config.checkpoint_every == 0:
+                self._save()
+            if self._highest(interrupted.is_set()):
+                return "interrupted"
+        return "finished"
+
+    def _step(self, lr: float) -> float:
+        """One optimizer step, on the batch of its number. Returns the mean loss over processes."""
+        accelerator = self.accelerator
+        self.model.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        generator = step_generator(self.config.seed, self.state.step, self.rank)
+        # Dropout draws from the global generator: seeded for the step, and afterwards the caller's own again.
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(generator.initial_seed() + 1)  # or the dropout would follow the noise
+            total = self._backward(generator)
+        loss = float(accelerator.reduce(total, "mean"))
+        norm = float(accelerator.clip_grad_norm_(self.model.parameters(), self.config.grad_clip))
+        # An infinite gradient would spoil the weights one step before the loss shows it. (float16's scaler
+        # skips such steps by itself.)
+        if not math.isfinite(loss) or not (math.isfinite(norm) or accelerator.scaler):
+            self.optimizer.zero_grad()
+            what = "The gradient became infinite" if math.isfinite(loss) else f"The loss became {loss}"
+            folder = self.config.output_dir
+            kept = f" The last good checkpoint is kept in {folder}." if folder else ""
+            raise TrainingError(f"{what} at step {self.state.step + 1}: try a smaller learning rate.{kept}")
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.ema.update(self.raw_model)
+        return loss
+
+    def _backward(self, generator: torch.Generator) -> Tensor:
+        """Add up the gradients of this process's share of the batch. Returns the mean loss."""
+        size, seed = self.config.batch_size, self.config.seed
+        epoch, place = divmod(self.state.step, self.state.settings["steps_per_epoch"])
+        batch = _order(seed, epoch, len(self.train_data))[place * size : (place + 1) * size]
+        chunks = batch[self.rank :: self.world].chunk(self.config.accumulation_steps)
+        total = torch.zeros((), device=self.device)
+        for k, chunk in enumerate(chunks, 1):
+            x_0, y = (tensor.to(self.device) for tensor in self.train_data.batch(chunk))
+            # Processes exchange gradients once a step, with the last micro-batch.
+            with contextlib.nullcontext() if k == len(chunks) else self.accelerator.no_sync(self.model):
+                loss = self.loss_fn(self.model, x_0, y, generator) / len(chunks)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
+
+    def _finish_epoch(self, epoch: int) -> EpochDone:
+        state = self.state
+        row = {"epochs": epoch, "train_loss": state.loss_sum / state.loss_count}
+        row |= {name: self._mean_loss(images) for name, images in self.held_out.items()}
+        for name, value in row.items():
+            state.losses.setdefault(name, []).append(value)
+        state.loss_sum, state.loss_count = 0.0, 0
+        if self.config.output_dir and self.accelerator.is_main_process:
+            with atomic_write(self.config.output_dir / "losses.json") as path:
+                path.write_text(json.dumps(state.losses, indent=1))
+        return EpochDone(*row.values(), self.ema.model)
+
+    @torch.no_grad()
+    def _mean_loss(self, images: Any) -> float | None:
+        """Mean loss of the EMA model, each process on its share, with the same noise every time."""
+        if not images:
+            return None
+        generator = step_generator(self.config.seed, 0, self.rank)
+        total = torch.zeros(2, device=self.device)
+        for chunk in filter(len, torch.arange(len(images))[self.rank :: self.world].split(256)):
+            x_0, y = (tensor.to(self.device) for tensor in images.batch(chunk))
+            with self.accelerator.autocast():
+                loss = self.loss_fn(self.ema.model, x_0, y, generator)
+            total += torch.tensor([float(loss) * len(chunk), len(chunk)], device=self.device)
+        total = self.accelerator.reduce(total, "sum")
+        return float(total[0] / total[1])
+
+    def _highest(self, value: float) -> float:
+        """The highest value over all processes, so that all decide alike and leave the loop together."""
+        if self.world == 1:
+            return value
+        return float(self.accelerator.gather(torch.tensor([float(value)], device=self.device)).max())
+
+    def _save(self, name: str = CHECKPOINT) -> None:
+        if self.config.output_dir and self.accelerator.is_main_process:
+            self.state.save(self.config.output_dir / name, self.parts)
+
+
+def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
+    """Linear warm-up, a constant phase, and a half cosine to 0 over the last lr_decay; progress is 0 … 1."""
+    warmup = min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    fallen = max(0.0, 1 - (1 - min(progress, 1.0)) / config.lr_decay)  # 0 until the fall begins
+    return config.lr * warmup * 0.5 * (1 + math.cos(math.pi * fallen))
+
+
+def step_generator(seed: int, step: int, process: int) -> torch.Generator:
+    """A CPU generator of its own for each (seed, step, process)."""
+    # Odd multipliers mix the three numbers into one 63-bit seed; neighbours share nothing.
+    mixed = seed * 0x9E3779B97F4A7C15 + (step + 1) * 0xBF58476D1CE4E5B9 + (process + 2) * 0x94D049BB133111EB
+    return torch.Generator().manual_seed(mixed % 2**63)
+
+
+@functools.lru_cache(maxsize=1)
+def _order(seed: int, epoch: int, count: int) -> Tensor:
+    """In which order an epoch shows the images."""
+    return torch.randperm(count, generator=step_generator(seed, epoch, -1))
+
+
+@contextlib.contextmanager
+def interrupt_flag() -> Iterator[threading.Event]:
+    """The first Ctrl-C sets the flag instead of breaking off in mid-step; the second breaks off.
+
+    Signals reach the main thread only; elsewhere the flag never rises.
+    """
+    flag, previous = threading.Event(), None
+
+    def handle(signum: int, frame: object) -> None:
+        if flag.is_set():
+            raise KeyboardInterrupt
+        flag.set()
+
+    if threading.current_thread() is threading.main_thread():
+        previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield flag
+    finally:
+        # A generator that nobody finishes may be closed in another thread, where handlers cannot be set.
+        if previous is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, previous)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lessons_lib.files import atomic_write
-from lessons_lib.training.config import TrainingError
+from lessons_lib.files import atomic_write, remove_leftovers
+from lessons_lib.training.config import TrainConfig, TrainingError
 
 CHECKPOINT = "checkpoint.pt"
-BEFORE_DECAY = (
-    "before_decay.pt"  # from which a training is prolonged once its learning rate has begun to fall
-)
+BEFORE_DECAY = "before_decay.pt"  # to prolong a training from, once its learning rate has begun to fall
 
 
 @dataclass
@@ -27,56 +26,46 @@ class TrainState:
     device: str
     step: int = 0
     decaying: bool = False  # the learning rate has begun to fall
-    loss_sum: float = 0.0
+    loss_sum: float = 0.0  # of the epoch so far
     loss_count: int = 0
     seconds: float = 0.0
-    losses: dict[str, list] = field(
-        default_factory=lambda: {"epochs": [], "train_loss": [], "val_loss": [], "test_loss": []}
-    )
+    losses: dict[str, list] = field(default_factory=dict)  # the columns of losses.json
 
+    def save(self, path: Path, parts: dict[str, Any]) -> None:
+        """Write it and each part's state_dict; WriteError if that fails, and the old file is kept."""
+        content = {name: part.state_dict() for name, part in parts.items()}
+        with atomic_write(path) as temporary:
+            buffer = io.BytesIO()  # writing a file itself, torch.save would not say that the disk is full
+            torch.save(content | {"state": asdict(self)}, buffer)
+            temporary.write_bytes(buffer.getbuffer())
 
-def save_checkpoint(folder: Path, state: TrainState, parts: dict[str, Any], name: str = CHECKPOINT) -> None:
-    """Write the state, and the state_dict of each part, to folder/name.
+    def resumed(self, config: TrainConfig, extend: bool) -> tuple[TrainState, dict]:
+        """The kept state, and its parts for `restore`; this one and none if the run was killed before.
 
-    Raises:
-        WriteError: if it cannot be written; the old checkpoint is kept.
-    """
-    content = {name: part.state_dict() for name, part in parts.items()}
-    with atomic_write(folder / name) as path:
-        buffer = io.BytesIO()  # writing a file itself, torch.save would not say that the disk is full
-        torch.save(content | {"state": asdict(state)}, buffer)
-        path.write_bytes(buffer.getbuffer())
-
-
-def load_checkpoint(folder: Path, fresh: TrainState, extend: bool = False) -> tuple[TrainState, dict]:
-    """Read folder/checkpoint.pt.
-
-    Args:
-        fresh: the state of the training that wants to go on.
-        extend: the training may have more epochs than the checkpoint's: if that one's learning rate was
-            falling already, it goes on from where the fall began. With as many it is resumed.
-
-    Returns:
-        its state and its parts for `restore`; `fresh` and none where there is no checkpoint: the run was
-        killed before its first.
-
-    Raises:
-        TrainingError: if it is damaged, or was made with other settings, of which the first is named.
-    """
-    path = folder / CHECKPOINT
-    if not path.exists():
-        if extend:
-            raise TrainingError(f"There is nothing to extend in {folder}.")
-        return fresh, {}
-    state, content = _read(path)
-    _check_settings(path, state, fresh, extend)
-    if extend and state.decaying and state.settings["epochs"] < fresh.settings["epochs"]:
-        path = folder / BEFORE_DECAY
+        With `extend` the training may have more epochs than the checkpoint's: if that one's learning rate was
+        falling already, it goes on from where the fall began. TrainingError if the checkpoint is damaged, or
+        was made with other settings, of which the first is named.
+        """
+        if not config.output_dir:
+            raise TrainingError("To resume, output_dir must name the folder of the earlier run.")
+        if os.environ.get("RANK", "0") == "0":
+            remove_leftovers(config.output_dir)
+        path = config.output_dir / CHECKPOINT
         if not path.exists():
-            raise TrainingError(f"{path} is missing: without it this training cannot be prolonged.")
+            if extend:
+                raise TrainingError(f"There is nothing to extend in {config.output_dir}.")
+            return self, {}
         state, content = _read(path)
-    state.settings = fresh.settings
-    return state, content
+        _check_settings(path, state.settings, self.settings, extend)
+        if extend and state.decaying and state.settings["epochs"] < config.epochs:
+            path = config.output_dir / BEFORE_DECAY
+            if not path.exists():
+                raise TrainingError(f"{path} is missing: without it this training cannot be prolonged.")
+            state, content = _read(path)
+        state.settings = self.settings
+        if config.precision != "auto" or state.device != self.device:  # else what was measured there holds
+            state.precision, state.device = self.precision, self.device
+        return state, content
 
 
 def restore(parts: dict[str, Any], content: dict, folder: Path) -> None:
@@ -98,32 +87,29 @@ def _read(path: Path) -> tuple[TrainState, dict]:
     except TypeError as error:
         raise TrainingError(f"{path} is of another version of this program: start anew.") from error
     except Exception as error:
-        raise TrainingError(
-            f"{path} is damaged: delete it to start anew ({type(error).__name__})."
-        ) from error
+        what = type(error).__name__
+        raise TrainingError(f"{path} is damaged: delete it to start anew ({what}).") from error
 
 
-def _check_settings(path: Path, state: TrainState, fresh: TrainState, extend: bool) -> None:
-    for name in [*fresh.settings, *(state.settings.keys() - fresh.settings.keys())]:
-        old, new = (settings.get(name) for settings in (state.settings, fresh.settings))
-        if old == new or (extend and name == "epochs" and new > old):
-            continue
-        if extend and name == "epochs":
-            raise TrainingError(f"{path} is of {old} epochs: name more to extend it, not {new}.")
-        more = " (to prolong it, extend it)" if name == "epochs" else ""
-        raise TrainingError(
-            f"{path} was made with {name} {_shown(old, new)}, this training has {_shown(new, old)}: "
-            f"use the same settings to resume{more}."
-        )
-    if extend and state.settings["lr_decay"] == 1:
+def _check_settings(path: Path, old: dict[str, Any], new: dict[str, Any], extend: bool) -> None:
+    for name in new | old:
+        before, now, hint = old.get(name), new.get(name), ""
+        if name == "epochs":
+            hint = " (to prolong it, extend it)"
+            if extend and now < before:
+                raise TrainingError(f"{path} is of {before} epochs: name more to extend it, not {now}.")
+        if before != now and not (extend and name == "epochs"):
+            raise TrainingError(
+                f"{path} was made with {name} {_shown(before, now)}, this training has "
+                f"{_shown(now, before)}: use the same settings to resume{hint}."
+            )
+    if extend and old["lr_decay"] == 1:
         raise TrainingError(f"{path} cannot be extended: its learning rate fell from the start (lr_decay 1).")
 
 
 def _shown(value: object, other: object) -> str:
     """A value in a sentence; of a long list the first place where it differs from the other."""
-    if isinstance(value, list | tuple) and isinstance(other, list | tuple):
-        place = next(
-            (k for k, pair in enumerate(zip(value, other, strict=False)) if pair[0] != pair[1]), len(other)
-        )
-        return f"{value[place]!r} in place {place}" if place < len(value) else f"{len(value)} of them"
-    return f"{value!r}"
+    if not (isinstance(value, list | tuple) and isinstance(other, list | tuple)):
+        return repr(value)
+    place = [*(a == b for a, b in zip(value, other, strict=False)), False].index(False)
+    return f"{value[place]!r} in place {place}" if place < len(value) else f"{len(value)} of them"

@@ -1,0 +1,173 @@
+"""The named trainings: by data set and model, the network, and how it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from lessons_lib.classifier import EvaluatorConfig, NoisyClassifierConfig
+from lessons_lib.recipes.losses import Augment, random_affine, random_crop_and_flip, random_flip
+from lessons_lib.training import TrainConfig
+from lessons_lib.unet import UNetConfig
+from lessons_lib.weights import ARCHITECTURES
+
+
+@dataclass(frozen=True)
+class DiffusionOptions:
+    """What a training on noisy images needs besides a TrainConfig."""
+
+    schedule: str = "linear"
+    timesteps: int = 1000
+    loss: str = "mse"  # this and the next three as in denoising_loss
+    p_uncond: float = 0.1
+    t_density: str = "uniform"
+    loss_weight: str = "none"
+    dropout: float = 0.0  # as in UNetConfig
+    told_augment: bool = False  # distort the images and tell the network how, see told_affine
+    sample_every: int = 1  # epochs between grids of samples; 0 never
+    keep_epochs: bool = False  # keep the weights of every epoch (epoch_NNN.safetensors), to study a training
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training with a name: of a denoiser, a classifier of noisy images, or an evaluator."""
+
+    name: str  # of the weights it makes
+    network: UNetConfig | NoisyClassifierConfig | EvaluatorConfig
+    config: TrainConfig  # the defaults, as options
+    options: DiffusionOptions = DiffusionOptions()
+    augment: Augment | None = None  # varies the images before they are shown, in training only
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # what the card proposes to draw with
+    noisy: bool = True  # False: a classifier that sees clean images only
+    label_smoothing: float = 0.05  # of an evaluator
+    channels_last: bool = False  # keep a pixel's channels side by side in memory: suits wide convolutions
+
+    def build(self) -> nn.Module:
+        """The untrained network."""
+        networks = {config: network for network, config in ARCHITECTURES.values()}
+        return networks[type(self.network)](self.network)
+
+    @property
+    def is_denoiser(self) -> bool:
+        return isinstance(self.network, UNetConfig)
+
+    @property
+    def needs_schedule(self) -> bool:
+        """Whether its card names a schedule."""
+        return not isinstance(self.network, EvaluatorConfig)
+
+
+# The one recipe of all denoisers that answer v; benchmarks/recipe_bakeoff.py measures its choices.
+V_OPTIONS = DiffusionOptions(loss="v-mse", t_density="logit-normal", p_uncond=0.2)
+V_TRAINING = TrainConfig(lr=8e-4, lr_decay=0.25, warmup_steps=500, ema_sigma_rel=0.08, checkpoint_every=300)
+DIGIT_READING = TrainConfig(batch_size=128, lr=2e-3)
+OBJECT_READING = TrainConfig(
+    batch_size=128, lr=3e-3, weight_decay=0.05, warmup_steps=700, ema_decay=0.998, checkpoint_every=300
+)
+# Small enough to train in hours on one CPU core; attention at 8×8 and below.
+CIFAR10_UNET = UNetConfig(32, 3, 32, (1, 2, 4, 4), attention_levels=(2,), embedding_channels=256)
+# The networks see 64×64 pixels as 32×32 positions, and cost what CIFAR-10's do.
+FACES = {"image_size": 64, "in_channels": 3, "num_classes": 40, "patch": 2, "multi_label": True}
+FACE_UNET = replace(CIFAR10_UNET, **FACES, refine_channels=16, v_schedule="linear")
+# DDIM inversion runs on this schedule, too: the cosine one ends in noise so pure that DDIM's first step is a
+# division by almost nothing.
+FACE_OPTIONS = DiffusionOptions(loss="held-snr", sample_every=5)
+FACE_GUIDE = {"classifier": "celeba-classifier"}
+# The spacing is that of the unguided faces, so that both can share their noise.
+FACE_EDIT = {"guidance_scale": 64.0, "depth": 600}
+FACE_STEERING = {"guidance_scale": 8.0, "spacing": "trailing", "counterfactual": FACE_EDIT}
+DDIM_10 = {"guidance_scale": 2.0, "sampler": "ddim", "steps": 10}
+DDIM_50 = {"guidance_scale": 2.0, "sampler": "ddim", "steps": 50}
+# Cosine ends in purer noise than linear: the first estimates of x_0 are far off, DDIM keeps their errors, and
+# DDPM's fresh noise covers them.
+DDPM_50 = {"guidance_scale": 2.0, "sampler": "ddpm", "steps": 50}
+
+# fmt: off
+RECIPES = {
+    ("mnist", "denoiser"): Recipe("mnist-denoiser", UNetConfig(), TrainConfig(), defaults=DDIM_10),
+    ("mnist", "denoiser-v"): Recipe(
+        "mnist-denoiser-v", UNetConfig(v_schedule="linear"),
+        replace(V_TRAINING, epochs=11, lr=1e-3), V_OPTIONS, defaults=DDIM_10,
+    ),
+    ("mnist", "classifier"): Recipe(
+        "mnist-noisy-classifier", NoisyClassifierConfig(), replace(DIGIT_READING, epochs=10),
+        defaults={"guidance_scale": 4.0, "spacing": "logsnr"},
+    ),
+    ("mnist", "clean-classifier"): Recipe(
+        "mnist-clean-classifier", NoisyClassifierConfig(), replace(DIGIT_READING, epochs=2, ema_decay=0.998),
+        augment=random_affine, noisy=False,  # those of noisy images need not be bent: none comes twice anyway
+    ),
+    ("mnist", "evaluator"): Recipe(
+        "mnist-evaluator", EvaluatorConfig(), replace(DIGIT_READING, epochs=8, ema_decay=0.998),
+        augment=random_affine,
+    ),
+    ("cifar10", "denoiser"): Recipe(
+        "cifar10-denoiser", CIFAR10_UNET,
+        TrainConfig(epochs=22, lr=8e-4, warmup_steps=500, ema_decay=0.9995, checkpoint_every=300),
+        # The linear schedule is nearly pure noise in its last fifth (Nichol & Dhariwal 2021, fig. 3).
+        DiffusionOptions(schedule="cosine", loss="min-snr"), random_flip,
+        DDPM_50 | {"guidance_scale": 3.0}, channels_last=True,
+    ),
+    ("cifar10", "denoiser-v"): Recipe(
+        "cifar10-denoiser-v", replace(CIFAR10_UNET, v_schedule="cosine"),
+        replace(V_TRAINING, epochs=100), replace(V_OPTIONS, schedule="cosine"), random_flip, DDIM_50,
+    ),
+    # The judge of what comes next; the lessons' own, cifar10-evaluator, came from an earlier recipe.
+    ("cifar10", "evaluator"): Recipe(
+        "cifar10-evaluator-whitened",
+        EvaluatorConfig(32, 3, (64, 256, 256), dropout=0.0, body="whitened", mirror=True),
+        replace(OBJECT_READING, epochs=14, lr=4e-3), augment=random_crop_and_flip, label_smoothing=0.15,
+        channels_last=True,
+    ),
+    # The second judges: other networks and seeds, which no choice was made by.
+    ("mnist", "second-judge"): Recipe(
+        "mnist-second-judge", EvaluatorConfig(body="resnet9"),
+        TrainConfig(epochs=6, batch_size=128, lr=3e-3, weight_decay=0.05, ema_decay=0.998, seed=1),
+        augment=random_affine, channels_last=True,
+    ),
+    ("cifar10", "second-judge"): Recipe(
+        "cifar10-second-judge", EvaluatorConfig(32, 3, (32, 64, 128, 256), body="resnet9", mirror=True),
+        replace(OBJECT_READING, epochs=10, seed=1), augment=random_crop_and_flip, channels_last=True,
+    ),
+    ("celeba", "denoiser"): Recipe(
+        "celeba-denoiser", replace(FACE_UNET, num_classes=0, multi_label=False),
+        TrainConfig(epochs=66, lr=8e-4, ema_decay=0.9995, checkpoint_every=125), FACE_OPTIONS, random_flip,
+        DDPM_50 | FACE_GUIDE, channels_last=True,
+    ),
+    ("celeba", "denoiser-v"): Recipe(  # told the attributes, all, some or none of them
+        "celeba-denoiser-v", FACE_UNET,
+        replace(V_TRAINING, epochs=500), replace(V_OPTIONS, sample_every=25), random_flip,
+        DDIM_50 | FACE_GUIDE,
+    ),
+    ("celeba", "classifier"): Recipe(
+        "celeba-classifier", NoisyClassifierConfig(widths=(32, 64, 128, 128), **FACES),
+        TrainConfig(epochs=24, lr=1.5e-3, weight_decay=0.05, checkpoint_every=125), FACE_OPTIONS, random_flip,
+        FACE_STEERING, channels_last=True,
+    ),
+    ("celeba", "evaluator"): Recipe(
+        "celeba-evaluator", EvaluatorConfig(widths=(32, 64, 128, 256), body="resnet9", mirror=True, **FACES),
+        replace(OBJECT_READING, epochs=30, warmup_steps=200, checkpoint_every=125),
+        augment=random_crop_and_flip, channels_last=True,
+    ),
+    ("celeba", "second-judge"): Recipe(
+        "celeba-second-judge", EvaluatorConfig(widths=(32, 64, 128, 128), mirror=True, **FACES),
+        replace(OBJECT_READING, epochs=25, lr=2e-3, warmup_steps=200, seed=1, checkpoint_every=500),
+        augment=random_crop_and_flip, channels_last=True,
+    ),
+}
+# fmt: on
+
+
+def celeba_recipes(image_size: int = 64, num_attributes: int = 40) -> dict[str, Recipe]:
+    """CelebA's trainings by model, at another size and with other attributes to read or be told."""
+    if image_size % 16 or image_size < 32:
+        raise ValueError(f"The image size must be a multiple of 16 from 32 on, got {image_size}.")
+    recipes = {model: recipe for (dataset, model), recipe in RECIPES.items() if dataset == "celeba"}
+    for model, recipe in recipes.items():
+        num_classes = num_attributes if recipe.network.multi_label else 0
+        network = replace(recipe.network, image_size=image_size, num_classes=num_classes)
+        recipes[model] = replace(recipe, network=network)
+    return recipes
