@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import io
 import linecache
@@ -14,24 +13,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from classroom import figures
-from lessons_lib.guidance import EpsFn, with_cfg
+from lessons_lib.guidance import EpsFn
 from lessons_lib.images import to_pixels
-from lessons_lib.pipeline import (
-    GenerationRequest,
-    generate,
-    generate_with,
-    load_model,
-    starting_noise,
-    with_defaults,
-)
+from lessons_lib.pipeline import GenerationRequest, Model, load_model
 from lessons_lib.samplers import Step
-from lessons_lib.schedules import NoiseSchedule, spaced_timesteps
+from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.weights import WeightsError
 
-Model = tuple[nn.Module, NoiseSchedule]
 SamplerFn = Callable[[EpsFn, NoiseSchedule, Tensor, Tensor], Iterator[Step]]
 EVALUATOR = "mnist-evaluator"
 
@@ -98,22 +89,20 @@ def drawing_steps(
     evaluator: str | Path | None = EVALUATOR,
 ) -> Generator[float, None, Drawing]:
     """`draw_digit` as a generator, for progress and for being dropped: yields the part done, 0 … 1."""
-    request = with_defaults(request) if model is None else _without_card(request)
-    network, schedule = model or load_model(request.weights, request.device)[:2]
+    plan = request.plan(model)
     started = time.perf_counter()
-    if sampler_fn is not None:
-        steps = _steps_of(sampler_fn, network, schedule, request)
+    if sampler_fn is None:
+        steps = plan.steps()
     else:
-        steps = generate(request) if model is None else generate_with(network, schedule, request)
-    states, estimates, timesteps = [], [], []
+        steps = checked_steps(sampler_fn, plan.eps_fn, plan.schedule, plan.x_T, plan.timesteps)
+    states, estimates, timesteps = [plan.x_T], [], []
     for step in steps:
         check_finite(step)
         states.append(step.x_t)
         estimates.append(step.x_0)
         timesteps.append(int(step.t))
-        yield len(states) / request.steps
+        yield len(timesteps) / len(plan.timesteps)
     milliseconds = 1000 * (time.perf_counter() - started)
-    states.insert(0, starting_noise(network, request)[1])
     images = states[-1].clamp(-1, 1)
     return Drawing(images, states, estimates, timesteps, read(images, evaluator), milliseconds)
 
@@ -134,25 +123,6 @@ def read(images: Tensor, evaluator: str | Path | None = EVALUATOR) -> tuple[Read
         return ()
     probabilities, labels = network.probabilities(images.float().cpu()).max(dim=1)
     return tuple(Reading(int(y), float(p)) for y, p in zip(labels, probabilities, strict=True))
-
-
-def _without_card(request: GenerationRequest) -> GenerationRequest:
-    """The request with every None filled in, for a network that no card speaks for."""
-    filled = {"guidance_scale": 2.0, "sampler": "ddim", "steps": 25}
-    return dataclasses.replace(request, **{k: v for k, v in filled.items() if getattr(request, k) is None})
-
-
-def _steps_of(
-    sampler_fn: SamplerFn, network: nn.Module, schedule: NoiseSchedule, request: GenerationRequest
-) -> Iterator[Step]:
-    """The learner's own Steps for a request; every error becomes one sentence with the learner's line."""
-    num_classes = network.config.num_classes
-    if not all(0 <= label < num_classes for label in request.labels):
-        raise ValueError(f"Unknown label: choose from 0 to {num_classes - 1}.")
-    eps_fn = with_cfg(network, torch.tensor(request.labels), request.guidance_scale, request.interval)
-    timesteps = spaced_timesteps(schedule.num_timesteps, request.steps)
-    x_T = starting_noise(network, request)[1]
-    yield from checked_steps(sampler_fn, eps_fn, schedule, x_T, timesteps)
 
 
 def checked_steps(
