@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 
 
-def place_of(name: str, known: Sequence[str], what: str) -> int:
-    """The place of a name among the known ones; case, spaces and "-" for "_" do not matter.
+def place_of(name: str | int, known: Sequence[str], what: str) -> int:
+    """The place of a name among the known ones, or of its number; case, spaces and "-" for "_" do not matter.
 
     Args:
         what: what the names are of, for the error: "attribute".
@@ -16,6 +16,10 @@ def place_of(name: str, known: Sequence[str], what: str) -> int:
     Raises:
         ValueError: for an unknown name, with those that are most like it, or else all.
     """
+    if not isinstance(name, str):
+        if not 0 <= name < len(known):
+            raise ValueError(f"Unknown {what} {name}: choose from 0 to {len(known) - 1}.")
+        return name
     plain = {_plain(each): place for place, each in enumerate(known)}
     asked = _plain(name)
     if asked in plain:

@@ -15,17 +15,16 @@ from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from lessons_lib import guidance, weights
+from lessons_lib import guidance, samplers, weights
 from lessons_lib.counterfactuals import METHODS, Abducted, abduct, in_8_bits, predict, to_depth
 from lessons_lib.guidance import EpsFn, conditional, unconditional
 from lessons_lib.names import place_of
-from lessons_lib.samplers import DEFAULT_SPACING, SAMPLERS, SPACINGS, SampleNoise, Step, timesteps_for
-from lessons_lib.samplers import sample_ddim, sample_ddpm, sample_dpmpp_2m  # isort: skip
+from lessons_lib.samplers import DEFAULT_SPACING, SAMPLERS, SPACINGS, SampleNoise, Step
 from lessons_lib.schedules import NoiseSchedule
 
 BY_CLASSIFIER = ("classifier", "classifier-x0")
@@ -58,11 +57,11 @@ def _load_model(name: str, device: str, stamps: tuple[int, ...]) -> tuple:
 
 def _one_of(field: str, choice: Sequence[str]) -> tuple:
     sentence = f"Unknown {field} {{0!r}}: choose one of {', '.join(choice)}."
-    return field, lambda value, request: value in choice, sentence
+    return field, lambda value, r: value in choice, sentence
 
 
-# What must hold of a field (value, request) that was not left open, and the sentence if it does not. A field
-# that is none, all_labels and row_values, holds several values, each of which is asked.
+# What must hold of a field that was not left open, given (value, request), and the sentence if it does not.
+# all_labels and row_values are no fields: each of their values is asked.
 RULES = (
     _one_of("precision", ("float32", "bf16")),
     ("all_labels", lambda label, r: isinstance(label, tuple) == r.in_rows,
@@ -88,7 +87,16 @@ RULES = (
 
 @dataclass(frozen=True, kw_only=True)
 class _Request:
-    """What a drawing and a counterfactual have in common; each has `weights`, `guidance` and `steps`, too."""
+    """The fields, checks and noise of a drawing and a counterfactual.
+
+    guidance_scale: w of cfg, 1 conditional; or s of a classifier, 1 Bayes' rule. 0 is unconditional.
+    classifier: name or path of the weights that steer.
+    attribute: name or number of the one yes-or-no attribute that is asked for: with guidance "classifier" of
+        those that the classifier reads, with "cfg" of those that the denoiser is told.
+    seed, sample_indices: sample k's noise comes from (seed, k): equal numbers get equal noise. None counts
+        from 0.
+    device: None is the CPU; precision: of the networks, "float32" or "bf16".
+    """
 
     LABELS: ClassVar[tuple[str, ...]]  # the fields that hold labels
     SAMPLES: ClassVar[str]  # the one of them with an entry for each sample
@@ -123,8 +131,9 @@ class _Request:
         return sum((label for label in self.all_labels if isinstance(label, tuple)), ())
 
     @property
-    def num_samples(self) -> int:
-        return len(getattr(self, self.SAMPLES))
+    def in_rows(self) -> bool:
+        """Whether the labels are rows of attributes."""
+        return isinstance(self.all_labels[0], tuple)
 
     @property
     def is_steered(self) -> bool:
@@ -132,16 +141,11 @@ class _Request:
         return self.guidance in BY_CLASSIFIER
 
     @property
-    def in_rows(self) -> bool:
-        """Whether the labels are rows of attributes."""
-        return any(isinstance(label, tuple) for label in self.all_labels)
+    def num_samples(self) -> int:
+        return len(getattr(self, self.SAMPLES))
 
     def noise(self) -> SampleNoise:
         return SampleNoise([(self.seed, k) for k in self.sample_indices or range(self.num_samples)])
-
-    def run(self, function: EpsFn) -> EpsFn:
-        """The function, its networks in the precision that is asked for."""
-        return guidance.in_bfloat16(function) if self.precision == "bf16" else function
 
 
 def _whole(labels: object) -> Labels:
@@ -158,25 +162,6 @@ def _whole(labels: object) -> Labels:
     return checked
 
 
-AnyRequest = TypeVar("AnyRequest", bound=_Request)
-
-
-def in_chunks(request: AnyRequest, size: int = 100) -> Iterator[AnyRequest]:
-    """The request cut into requests of at most `size` images, or one sample's; the noise is as in the whole."""
-    if size < 1:
-        raise ValueError(f"The batch size must be at least 1, got {size}.")
-    total = request.num_samples
-    indices = request.sample_indices or tuple(range(total))
-    per_sample = {name: len(getattr(request, name)) // total for name in request.LABELS}
-    count = max(1, size // max(per_sample.values()))
-    for i in range(0, total, count):
-        labels = {name: getattr(request, name)[i * n : (i + count) * n] for name, n in per_sample.items()}
-        yield dataclasses.replace(request, sample_indices=indices[i : i + count], **labels)
-
-
-# -- drawing ---------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class GenerationRequest(_Request):
     """What to draw and how; what is None comes from the card of the weights.
@@ -188,16 +173,9 @@ class GenerationRequest(_Request):
     guidance: "cfg"; "classifier": the unconditional model, steered by a classifier of noisy images;
         "classifier-x0": by a classifier of clean ones, which reads the estimate; or "none": the
         unconditional model.
-    guidance_scale: w of cfg, 1 conditional; or s of a classifier, 1 Bayes' rule. 0 is unconditional.
-    classifier: name or path of the weights that steer.
-    attribute: name or number of the one yes-or-no attribute that is asked for: with guidance "classifier" of
-        those that the classifier reads, with "cfg" of those that the denoiser is told.
     interval: (t_low, t_high), the timesteps at which the scale holds; None for all.
     steps: network evaluations, 1 … T; spacing: of their timesteps.
     eta: of DDIM; 0 adds no noise on the way.
-    seed, sample_indices: sample k's noise comes from (seed, k): equal numbers get equal noise. None counts
-        from 0.
-    precision: of the networks, "float32" or "bf16"; device: None is the CPU.
     """
 
     LABELS: ClassVar = ("labels",)
@@ -216,222 +194,20 @@ class GenerationRequest(_Request):
     eta: float = 0.0
 
     def plan(self, model: Model | None = None) -> Plan:
-        """The request with its networks; `model`: (network, schedule) in place of the weights and their card.
+        """The request with its networks; model: (network, schedule) in place of the weights and their card.
 
         Raises:
             ValueError: if a label, the steps, the interval or the classifier does not suit the weights.
             WeightsError: if weights cannot be loaded, or are no denoiser's (or classifier's).
         """
-        network, schedule, card = (*model, {}) if model else load_model(self.weights, self.device)
-        if schedule is None or not hasattr(network, "null_label"):
-            raise weights.WeightsError(f"The weights {str(self.weights)!r} are no denoiser: they cannot draw.")
-        defaults, name, guide = card.get("defaults", {}), None, (None, None, {})
-        if self.is_steered:
-            name = _first(self.classifier, defaults.get("classifier"), CLASSIFIER)
-            device = next(network.parameters()).device
-            guide = load_model(name, str(device) if device.index else device.type)
-        request = _filled(self, defaults, name, guide[2].get("defaults", {}))
-        timesteps, last = timesteps_for(schedule, request.steps, request.spacing), schedule.num_timesteps - 1
-        if self.interval is not None and not 0 <= self.interval[0] <= self.interval[1] <= last:
-            raise ValueError(
-                f"The guidance interval must be (t_low, t_high) with 0 <= t_low <= t_high <= {last}, "
-                f"got {self.interval}."
-            )
-        if self.is_steered:
-            _check_classifier(request, *guide[:2], network, schedule)
-        names = (guide[2] if self.is_steered else card).get("class_names", ())
-        return Plan(request, network, schedule, guide[0], tuple(names), timesteps)
-
-
-def _filled(request: GenerationRequest, defaults: dict, name: str | None, guide: dict) -> GenerationRequest:
-    """The request with every None filled in, from the defaults of the denoiser's card and the classifier's.
-
-    Of a classifier come its scale and, where no sampler is asked for, the spacing of the timesteps.
-    """
-    usual = {field: _first(defaults.get(field), value) for field, value in USUAL.items()}
-    usual["spacing"] = DEFAULT_SPACING[request.sampler or usual["sampler"]]
-    if name is not None:  # the denoiser's card has w, which is no s
-        usual |= {"classifier": name, "guidance_scale": guide.get("guidance_scale", 1.0)}
-        if request.sampler is None and request.guidance == "classifier":  # as it was measured, as a whole
-            usual["spacing"] = _first(guide.get("spacing"), usual["spacing"])
-    missing = {field: value for field, value in usual.items() if getattr(request, field) is None}
-    return dataclasses.replace(request, **missing)
-
-
-def _first(*values: Any) -> Any:
-    return next(value for value in values if value is not None)
-
-
-def _check_classifier(
-    request: GenerationRequest, classifier: nn.Module, trained_on: NoiseSchedule | None, network: nn.Module,
-    schedule: NoiseSchedule,
-) -> None:  # fmt: skip
-    """Refuse a classifier that cannot steer this denoiser."""
-    name, by_noisy = f"The classifier {str(request.classifier)!r}", request.guidance == "classifier"
-    reads_attributes = getattr(classifier.config, "multi_label", False)
-    if hasattr(classifier, "null_label"):
-        raise weights.WeightsError(
-            f"The weights {str(request.classifier)!r} are no classifier: they cannot steer."
-        )
-    if by_noisy and trained_on is None:
-        raise weights.WeightsError(f"{name} reads clean images only: steer with guidance classifier-x0.")
-    if by_noisy and (trained_on.name, trained_on.num_timesteps) != (schedule.name, schedule.num_timesteps):
-        theirs, ours = (f"{one.name}, T={one.num_timesteps}" for one in (trained_on, schedule))
-        raise ValueError(f"{name} was trained on another schedule ({theirs}; not {ours}).")
-    if reads_attributes and not by_noisy:
-        raise ValueError(f"{name} reads attributes: steer with guidance classifier.")
-    if reads_attributes and request.attribute is None:
-        raise ValueError(f"{name} reads attributes: name one, such as Smiling.")
-    if request.attribute is not None and not reads_attributes:
-        raise ValueError(f"{name} reads classes, not attributes.")
-    for field, words in MUST_AGREE.items():
-        theirs, ours = (getattr(one.config, field) for one in (classifier, network))
-        # A denoiser without classes is never told a label here: the classifier's may be any.
-        is_free = field == "num_classes" and (network.config.multi_label or not ours)
-        if theirs != ours and not is_free:
-            raise ValueError(f"{name} has {theirs} {words} but the denoiser has {ours}.")
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """A request resolved: all that its Steps are made of.
-
-    request: with its defaults filled in.
-    classifier: the network that steers, if one does; names: of the attributes that can be asked for.
-    timesteps: [N] int64, descending.
-    eps_fn: the guided network.
-    """
-
-    request: GenerationRequest
-    network: nn.Module
-    schedule: NoiseSchedule
-    classifier: nn.Module | None
-    names: tuple[str, ...]
-    timesteps: Tensor
-    eps_fn: EpsFn = dataclasses.field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "eps_fn", self._guided())
-
-    @property
-    def num_classes(self) -> int:
-        """K of the denoiser; 0 if it is told nothing, or attributes."""
-        return 0 if self.network.config.multi_label else self.network.config.num_classes
-
-    @property
-    def num_labels(self) -> int:
-        """The labels to choose from: 2, no and yes, with attributes; else the denoiser's, or the classifier's."""
-        if self.request.attribute is not None or self.request.in_rows:
-            return 2
-        return self.num_classes or (self.classifier.config.num_classes if self.classifier else 0)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """[C, H, W]."""
-        config = self.network.config
-        return config.in_channels, config.image_size, config.image_size
-
-    def _guided(self) -> EpsFn:
-        request, base = self.request, unconditional(self.network)
-        scale, interval = request.guidance_scale, request.interval
-        if request.guidance == "none":
-            return request.run(base)
-        if self.classifier is None:
-            y = self.told(request.labels, request.attribute)
-            return request.run(guidance.with_cfg(self.network, y, scale, interval))
-        y = _classes(request.labels, self.num_labels)
-        if request.guidance == "classifier-x0":
-            log_prob_fn = guidance.x0_log_prob(self.classifier, base, self.schedule, y)
-        elif request.attribute is None:
-            log_prob_fn = guidance.class_log_prob(self.classifier, y)
-        else:
-            place = self._place(request.attribute, self.classifier)
-            log_prob_fn = guidance.attribute_log_prob(self.classifier, place, y)
-        base, log_prob_fn = request.run(base), request.run(log_prob_fn)
-        return guidance.with_classifier(base, log_prob_fn, self.schedule, scale, interval)
-
-    def told(self, labels: Labels, attribute: str | int | None) -> Tensor:
-        """What the denoiser is told: y [B], or of attributes [B, K], 1 yes, 0 no, -1 untold."""
-        name, config = f"The denoiser {str(self.request.weights)!r}", self.network.config
-        if not (config.multi_label or attribute is not None or self.request.in_rows):
-            return _classes(labels, config.num_classes)
-        if not config.multi_label:
-            raise ValueError(f"{name} is told no attributes: steer it with guidance classifier.")
-        if self.request.in_rows:
-            for row in labels:
-                if len(row) != config.num_classes:
-                    raise ValueError(f"{name} is told {config.num_classes} attributes, got {len(row)}.")
-            return torch.tensor(labels)
-        if attribute is None:
-            raise ValueError(f"{name} is told attributes: name one, such as Smiling.")
-        y = torch.full((len(labels), config.num_classes), -1)
-        y[:, self._place(attribute, self.network)] = torch.tensor(labels)
-        return y
-
-    def _place(self, attribute: str | int, reader: nn.Module) -> int:
-        count = reader.config.num_classes
-        if isinstance(attribute, str):
-            return place_of(attribute, self.names or [str(k) for k in range(count)], "attribute")
-        if not 0 <= attribute < count:
-            raise ValueError(f"Unknown attribute {attribute}: choose from 0 to {count - 1}.")
-        return attribute
-
-    @functools.cached_property
-    def _start(self) -> tuple[Tensor, SampleNoise]:
-        noise_fn, device = self.request.noise(), next(self.network.parameters()).device
-        return noise_fn(torch.empty(self.request.num_samples, *self.image_shape, device=device)), noise_fn
-
-    @property
-    def x_T(self) -> Tensor:
-        """[B, C, H, W], the noise that drawing starts from."""
-        return self._start[0]
-
-    @property
-    def noise_fn(self) -> SampleNoise:
-        """The noise of the steps, from the first one on: a plan may be walked twice."""
-        return copy.deepcopy(self._start[1])
-
-    def steps(self) -> Iterator[Step]:
-        """One Step for each network evaluation; the last one's x_t [B, C, H, W] in [-1, 1] are the images."""
-        way = self.eps_fn, self.schedule, self.x_T, self.timesteps
-        if self.request.sampler == "ddpm":
-            return sample_ddpm(*way, noise_fn=self.noise_fn)
-        if self.request.sampler == "dpmpp_2m":
-            return sample_dpmpp_2m(*way)
-        return sample_ddim(*way, eta=self.request.eta, noise_fn=self.noise_fn)
-
-
-def _classes(labels: Labels, num_classes: int) -> Tensor:
-    for label in labels:
-        if not 0 <= label < num_classes:
-            raise ValueError(f"Unknown label {label}: choose from 0 to {num_classes - 1}.")
-    return torch.tensor(labels)
-
-
-def generate(request: GenerationRequest) -> Iterator[Step]:
-    """The Steps of the request's plan."""
-    yield from request.plan().steps()
-
-
-def generate_with(model: nn.Module, schedule: NoiseSchedule, request: GenerationRequest) -> Iterator[Step]:
-    """As `generate`, with a network in hand."""
-    return request.plan((model, schedule)).steps()
-
-
-def generate_images(request: GenerationRequest) -> Tensor:
-    """The images only: [B, C, H, W] in [-1, 1]."""
-    *_, last = generate(request)
-    return last.x_t.clamp(-1, 1)
-
-
-# -- counterfactuals -------------------------------------------------------------------------------
+        return Plan(*_resolved(self, model))
 
 
 @dataclass(frozen=True)
 class CounterfactualRequest(_Request):
-    """What images are, what they should have been, and how to get there; fields as in GenerationRequest, and:
+    """What images are, what they should have been, and how to get there.
 
-    sources: [S] the label of each image, or its row.
+    sources: [S] the label of each image, or its row; see GenerationRequest.
     targets: [S * K] the labels asked for, K for each image, the first image's first. An image is abducted
         once for all its targets.
     method: "ddim" (inversion), "ddpm" (edit-friendly inversion), "sdedit" or "same-noise".
@@ -453,6 +229,7 @@ class CounterfactualRequest(_Request):
         ("depth", lambda depth, r: r.method != "same-noise",
          "The method 'same-noise' starts from noise alone and takes no depth."),
     )  # fmt: skip
+    interval, sampler, spacing = None, "ddim", "trailing"  # of the decoding, which abduction walks backwards
 
     sources: Labels
     targets: Labels
@@ -463,48 +240,230 @@ class CounterfactualRequest(_Request):
     steps: int = 25
 
     @property
+    def labels(self) -> Labels:
+        """Of the images that are drawn."""
+        return self.targets
+
+    @property
     def targets_each(self) -> int:
         """K, the counterfactuals of each image."""
         return len(self.targets) // len(self.sources)
 
-    def decoding(self) -> GenerationRequest:
-        """The way down as a request of its own: the targets, with their guidance."""
-        names = {field.name for field in dataclasses.fields(_Request)} - {"sample_indices"}
-        same = {name: getattr(self, name) for name in names | {"weights", "guidance", "steps"}}
-        return GenerationRequest(self.targets, sampler="ddim", spacing="trailing", **same)
-
     def plan(self, model: Model | None = None) -> CounterfactualPlan:
         """As `GenerationRequest.plan`; the sources and the depth must suit the weights, too."""
-        decoding = self.decoding().plan(model)
-        depth, timesteps = self.depth, decoding.timesteps
-        if self.method != "same-noise":
-            depth = decoding.schedule.num_timesteps - 1 if depth is None else depth
-            timesteps = to_depth(timesteps, depth)
-        is_cfg, source_eps = self.guidance == "cfg", unconditional(decoding.network)
-        if tells_sources := is_cfg or decoding.num_classes > 0:
-            # A classifier's attributes are not the denoiser's own.
-            y = decoding.told(self.sources, self.attribute if is_cfg else None)
-            source_eps = conditional(decoding.network, y)
-        filled = {name: getattr(decoding.request, name) for name in ("classifier", "guidance_scale")}
-        request = dataclasses.replace(self, depth=depth, **filled)
-        return CounterfactualPlan(request, decoding, self.run(source_eps), tells_sources, timesteps)
+        return CounterfactualPlan(*_resolved(self, model))
 
 
-@dataclass(frozen=True, eq=False)
-class CounterfactualPlan:
-    """A request for counterfactuals resolved.
+AnyRequest = TypeVar("AnyRequest", GenerationRequest, CounterfactualRequest)
 
-    request: with the classifier, the scale and the depth filled in.
-    decoding: the way down.
-    source_eps: what abduction asks; tells_sources: whether it hears the sources' labels.
-    timesteps: [M] int64, descending, from the depth.
+
+def in_chunks(request: AnyRequest, size: int = 100) -> Iterator[AnyRequest]:
+    """The request cut into requests of at most `size` images, or one sample's; noise is as in the whole."""
+    if size < 1:
+        raise ValueError(f"The batch size must be at least 1, got {size}.")
+    total = request.num_samples
+    indices = request.sample_indices or tuple(range(total))
+    per_sample = {name: len(getattr(request, name)) // total for name in request.LABELS}
+    count = max(1, size // max(per_sample.values()))
+    for i in range(0, total, count):
+        labels = {name: getattr(request, name)[i * n : (i + count) * n] for name, n in per_sample.items()}
+        yield dataclasses.replace(request, sample_indices=indices[i : i + count], **labels)
+
+
+# -- from a request to a plan ----------------------------------------------------------------------
+
+
+def _resolved(request: AnyRequest, model: Model | None) -> tuple:
+    """The fields of a plan."""
+    network, schedule, card = (*model, {}) if model else load_model(request.weights, request.device)
+    if schedule is None or not hasattr(network, "null_label"):
+        name = str(request.weights)
+        raise weights.WeightsError(f"The weights {name!r} are no denoiser: they cannot draw.")
+    defaults, classifier = card.get("defaults", {}), None
+    usual = USUAL | {field: defaults[field] for field in USUAL if defaults.get(field) is not None}
+    usual["spacing"] = DEFAULT_SPACING[request.sampler or usual["sampler"]]
+    if request.is_steered:
+        name = request.classifier or defaults.get("classifier") or CLASSIFIER
+        device = next(network.parameters()).device
+        classifier, trained_on, card = load_model(name, str(device) if device.index else device.type)
+        _check_classifier(request, str(name), (classifier, trained_on), (network, schedule))
+        defaults = card.get("defaults", {})  # the denoiser's card has w, which is no s
+        usual |= {"classifier": name, "guidance_scale": defaults.get("guidance_scale", 1.0)}
+        if request.sampler is None and request.guidance == "classifier":  # as it was measured, as a whole
+            usual["spacing"] = defaults.get("spacing") or usual["spacing"]
+    missing = {field: value for field, value in usual.items() if getattr(request, field) is None}
+    request, last = dataclasses.replace(request, **missing), schedule.num_timesteps - 1
+    timesteps = samplers.timesteps_for(schedule, request.steps, request.spacing)
+    if request.interval is not None and not 0 <= request.interval[0] <= request.interval[1] <= last:
+        raise ValueError(
+            f"The guidance interval must be (t_low, t_high) with 0 <= t_low <= t_high <= {last}, "
+            f"got {request.interval}."
+        )
+    names = card.get("class_names") or [str(k) for k in range((classifier or network).config.num_classes)]
+    return request, network, schedule, classifier, names, timesteps
+
+
+def _check_classifier(request: AnyRequest, name: str, guide: Model, denoiser: Model) -> None:
+    """Refuse a classifier that cannot steer this denoiser."""
+    (classifier, trained_on), (network, schedule) = guide, denoiser
+    reads_attributes = getattr(classifier.config, "multi_label", False)
+    sees_noise = request.guidance == "classifier"
+    if hasattr(classifier, "null_label"):
+        raise weights.WeightsError(f"The weights {name!r} are no classifier: they cannot steer.")
+    if sees_noise and trained_on is None:
+        raise weights.WeightsError(
+            f"The classifier {name!r} reads clean images only: steer with guidance classifier-x0."
+        )
+    theirs, ours = (one and f"{one.name}, T={one.num_timesteps}" for one in (trained_on, schedule))
+    faults = {
+        f"was trained on another schedule ({theirs}; not {ours})": sees_noise and theirs != ours,
+        "reads attributes: steer with guidance classifier": reads_attributes and not sees_noise,
+        "reads attributes: name one, such as Smiling": reads_attributes and request.attribute is None,
+        "reads classes, not attributes": request.attribute is not None and not reads_attributes,
+    }
+    for field, words in MUST_AGREE.items():
+        theirs, ours = (getattr(one.config, field) for one in (classifier, network))
+        # A denoiser without classes is never told a label here: the classifier's may be any.
+        is_free = field == "num_classes" and (network.config.multi_label or not ours)
+        faults[f"has {theirs} {words} but the denoiser has {ours}"] = theirs != ours and not is_free
+    for fault, is_there in faults.items():
+        if is_there:
+            raise ValueError(f"The classifier {name!r} {fault}.")
+
+
+@dataclass(eq=False)
+class _Plan:
+    """A request resolved.
+
+    request: with its defaults filled in.
+    classifier: the network that steers, if one does; names: of the attributes that can be asked for.
+    timesteps: [N] int64, descending.
+    eps_fn: the guided network.
     """
 
-    request: CounterfactualRequest
-    decoding: Plan
-    source_eps: EpsFn
-    tells_sources: bool
+    request: GenerationRequest | CounterfactualRequest
+    network: nn.Module
+    schedule: NoiseSchedule
+    classifier: nn.Module | None
+    names: Sequence[str]
     timesteps: Tensor
+    eps_fn: EpsFn = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.eps_fn = self._guided()
+
+    @property
+    def num_classes(self) -> int:
+        """K of the denoiser; 0 if it is told nothing, or attributes."""
+        return 0 if self.network.config.multi_label else self.network.config.num_classes
+
+    @property
+    def num_labels(self) -> int:
+        """To choose from: 2, no and yes, with attributes; or else the denoiser's, or the classifier's."""
+        if self.request.attribute is not None or self.request.in_rows:
+            return 2
+        return self.num_classes or (self.classifier.config.num_classes if self.classifier else 0)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """[C, H, W]."""
+        config = self.network.config
+        return config.in_channels, config.image_size, config.image_size
+
+    def _guided(self) -> EpsFn:
+        request, base = self.request, unconditional(self.network)
+        scale, interval = request.guidance_scale, request.interval
+        if request.guidance == "none":
+            return self._run(base)
+        if self.classifier is None:
+            y = self._told(request.labels, request.attribute)
+            return self._run(guidance.with_cfg(self.network, y, scale, interval))
+        y = _classes(request.labels, self.num_labels)
+        if request.guidance == "classifier-x0":
+            log_prob_fn = guidance.x0_log_prob(self.classifier, base, self.schedule, y)
+        elif request.attribute is None:
+            log_prob_fn = guidance.class_log_prob(self.classifier, y)
+        else:
+            place = place_of(request.attribute, self.names, "attribute")
+            log_prob_fn = guidance.attribute_log_prob(self.classifier, place, y)
+        base, log_prob_fn = self._run(base), self._run(log_prob_fn)
+        return guidance.with_classifier(base, log_prob_fn, self.schedule, scale, interval)
+
+    def _run(self, function: EpsFn) -> EpsFn:
+        """The function with its networks in the precision that is asked for."""
+        return guidance.in_bfloat16(function) if self.request.precision == "bf16" else function
+
+    def _told(self, labels: Labels, attribute: str | int | None) -> Tensor:
+        """What the denoiser is told: y [B], or of attributes [B, K], 1 yes, 0 no, -1 untold."""
+        name, config = f"The denoiser {str(self.request.weights)!r}", self.network.config
+        if not (config.multi_label or attribute is not None or self.request.in_rows):
+            return _classes(labels, config.num_classes)
+        if not config.multi_label:
+            raise ValueError(f"{name} is told no attributes: steer it with guidance classifier.")
+        if self.request.in_rows:
+            if wrong := {*map(len, labels)} - {config.num_classes}:
+                raise ValueError(f"{name} is told {config.num_classes} attributes, got {min(wrong)}.")
+            return torch.tensor(labels)
+        if attribute is None:
+            raise ValueError(f"{name} is told attributes: name one, such as Smiling.")
+        y = torch.full((len(labels), config.num_classes), -1)
+        y[:, place_of(attribute, self.names, "attribute")] = torch.tensor(labels)
+        return y
+
+
+def _classes(labels: Labels, num_classes: int) -> Tensor:
+    for label in labels:
+        if not 0 <= label < num_classes:
+            raise ValueError(f"Unknown label {label}: choose from 0 to {num_classes - 1}.")
+    return torch.tensor(labels)
+
+
+class Plan(_Plan):
+    """What is drawn, from which noise."""
+
+    @functools.cached_property
+    def _start(self) -> tuple[Tensor, SampleNoise]:
+        noise_fn, device = self.request.noise(), next(self.network.parameters()).device
+        return noise_fn(torch.empty(self.request.num_samples, *self.image_shape, device=device)), noise_fn
+
+    @property
+    def x_T(self) -> Tensor:
+        """[B, C, H, W], the noise that drawing starts from."""
+        return self._start[0]
+
+    @property
+    def noise_fn(self) -> SampleNoise:
+        """The noise of the steps, from the first one on: a plan may be walked twice."""
+        return copy.deepcopy(self._start[1])
+
+    def steps(self) -> Iterator[Step]:
+        """One Step for each network evaluation; the last one's x_t [B, C, H, W] in [-1, 1] are the images."""
+        way = self.eps_fn, self.schedule, self.x_T, self.timesteps
+        if self.request.sampler == "ddpm":
+            return samplers.sample_ddpm(*way, noise_fn=self.noise_fn)
+        if self.request.sampler == "dpmpp_2m":
+            return samplers.sample_dpmpp_2m(*way)
+        return samplers.sample_ddim(*way, eta=self.request.eta, noise_fn=self.noise_fn)
+
+
+class CounterfactualPlan(_Plan):
+    """What is abducted and predicted.
+
+    source_eps: what abduction asks; tells_sources: whether it hears the sources' labels.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.request.method != "same-noise":
+            if self.request.depth is None:
+                self.request = dataclasses.replace(self.request, depth=self.schedule.num_timesteps - 1)
+            self.timesteps = to_depth(self.timesteps, self.request.depth)
+        is_cfg, source_eps = self.request.guidance == "cfg", unconditional(self.network)
+        self.tells_sources = is_cfg or self.num_classes > 0
+        if self.tells_sources:  # but a classifier's attributes are not the denoiser's own
+            y = self._told(self.request.sources, self.request.attribute if is_cfg else None)
+            source_eps = conditional(self.network, y)
+        self.source_eps = self._run(source_eps)
 
     def abduct(self, images: Tensor, abduct_fn: AbductFn | None = None) -> Abducted:
         """What is left of images [S, C, H, W], in 8-bit pixels, when their labels are taken away.
@@ -512,35 +471,46 @@ class CounterfactualPlan:
         abduct_fn: in place of the request's method, (eps_fn, schedule, x_0, timesteps) -> the state at
             timesteps[0], [S, C, H, W], or an Abducted.
         """
-        expected = [len(self.request.sources), *self.decoding.image_shape]
+        expected = [self.request.num_samples, *self.image_shape]
         if list(images.shape) != expected:
             raise ValueError(f"The images must have shape {expected}, got {list(images.shape)}.")
-        x_0, own = in_8_bits(images.to(self.request.device or "cpu")), abduction(self.request)
-        state = (abduct_fn or own)(self.source_eps, self.decoding.schedule, x_0, self.timesteps)
+        own = functools.partial(abduct, self.request.method, noise_fn=self.request.noise())
+        x_0 = in_8_bits(images.to(self.request.device or "cpu"))
+        state = (abduct_fn or own)(self.source_eps, self.schedule, x_0, self.timesteps)
         return state if isinstance(state, Abducted) else Abducted(state, self.timesteps)
 
-    def steps(self, abducted: Abducted) -> Iterator[Step]:
-        """The Steps from one abduction to all targets; the last one's x_t are [S * K, C, H, W]."""
-        repeated = abducted.repeated(self.request.targets_each)
-        return predict(self.decoding.eps_fn, self.decoding.schedule, repeated)
+    def predict(self, abducted: Abducted) -> Iterator[Step]:
+        """The Steps from one abduction to all targets; the last one's x_t are [S * K, C, H, W] in [-1, 1]."""
+        return predict(self.eps_fn, self.schedule, abducted.repeated(self.request.targets_each))
 
 
-def abduction(request: CounterfactualRequest) -> AbductFn:
-    """The request's own: its method, with its noise."""
-    return functools.partial(abduct, request.method, noise_fn=request.noise())
+# -- in one call -----------------------------------------------------------------------------------
 
 
-def counterfactuals(
-    request: CounterfactualRequest, images: Tensor, *, abduct_fn: AbductFn | None = None,
-    model: Model | None = None,
-) -> Iterator[Step]:  # fmt: skip
-    """What images [S, C, H, W] in [-1, 1] would look like with other labels: the Steps of the request's plan."""
-    plan = request.plan(model)
-    yield from plan.steps(plan.abduct(images, abduct_fn))
+def generate(request: GenerationRequest) -> Iterator[Step]:
+    """The Steps of the request's plan."""
+    yield from request.plan().steps()
+
+
+def generate_with(model: nn.Module, schedule: NoiseSchedule, request: GenerationRequest) -> Iterator[Step]:
+    """As `generate`, with a network in hand."""
+    return request.plan((model, schedule)).steps()
+
+
+def generate_images(request: GenerationRequest) -> Tensor:
+    """The images only: [B, C, H, W] in [-1, 1]."""
+    *_, last = generate(request)
+    return last.x_t.clamp(-1, 1)
+
+
+def counterfactuals(request: CounterfactualRequest, images: Tensor) -> Iterator[Step]:
+    """What images [S, C, H, W] in [-1, 1] would look like with other labels: abduction, then its Steps."""
+    plan = request.plan()
+    yield from plan.predict(plan.abduct(images))
 
 
 def counterfactual_images(request: CounterfactualRequest, images: Tensor, batch_size: int = 100) -> Tensor:
-    """The counterfactuals only, [S * K, C, H, W] in [-1, 1] on the CPU, at most batch_size of them at once."""
+    """The counterfactuals only, [S * K, C, H, W] in [-1, 1] on the CPU, at most batch_size at once."""
     drawn = []
     for part, batch in in_batches(request, images, batch_size):
         *_, last = counterfactuals(part, batch)

@@ -338,7 +338,7 @@ def test_a_classifier_decodes_and_a_model_without_labels_inverts_without(tiny):
             classifier=tiny / "classifier.safetensors",
         )  # fmt: skip
         assert counterfactual_images(asked, images()).isfinite().all()
-        assert asked.plan().decoding.num_labels == 3
+        assert asked.plan().num_labels == 3
 
 
 def test_defaults_are_the_cards(tiny):

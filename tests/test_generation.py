@@ -431,3 +431,23 @@ def test_every_sampler_guidance_and_spacing_that_is_named_draws(denoiser, guide)
             assert images(denoiser, **options).isfinite().all()
     for spacing in SPACINGS:
         assert images(denoiser, spacing=spacing, steps=2).isfinite().all()
+
+
+# -- the plan -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", pipeline.SAMPLERS)
+def test_a_plan_is_walked_twice_with_the_same_noise(denoiser, sampler):
+    plan = GenerationRequest((0, 1), denoiser, sampler=sampler, eta=0.5, steps=3).plan()
+    first, again = ([step.x_t for step in plan.steps()] for _ in range(2))
+    assert all(map(torch.equal, first, again))
+
+
+def test_a_plan_looks_each_network_up_once(denoiser, guide, monkeypatch):
+    names, load = [], pipeline.load_model
+    monkeypatch.setattr(pipeline, "load_model", lambda name, *more: names.append(name) or load(name, *more))
+    list(generate(GenerationRequest((0, 2), denoiser, "classifier", classifier=guide, steps=2)))
+    assert names == [denoiser, guide]
+    request = pipeline.CounterfactualRequest((0,), (2,), denoiser, guidance="classifier", classifier=guide)
+    list(pipeline.counterfactuals(request, torch.zeros(1, 1, 8, 8)))
+    assert names == [denoiser, guide] * 2

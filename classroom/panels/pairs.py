@@ -208,23 +208,22 @@ class FromFaces:
 
     def steps(self, wish: Wish, first: int) -> Generator[float, None, tuple[Tensor, Drawing]]:
         """The faces from number `first` on, and what becomes of them; yields the part done, 0 … 1."""
-        request, faces = self.request(wish), self.images[first : first + self.count]
-        plan = request.plan(self.model)
+        plan, faces = self.request(wish).plan(self.model), self.images[first : first + self.count]
         if self._kept is None or self._kept[0] != (first, wish.steps):
             found = yield from share_of(self._abducted(plan, faces), 0, 2)
             self._kept = (first, wish.steps), found
         abducted = self._kept[1]
-        paths = yield from share_of(paths_of(request, faces, lambda *_: abducted, self.model, None), 1, 2)
+        paths = yield from share_of(paths_of(plan, faces, lambda *_: abducted, None), 1, 2)
         states, estimates = ([to_signed(each) for each in way] for way in (paths.states, paths.estimates))
         return faces, Drawing(paths.images, states, estimates, paths.timesteps, (), 1000 * paths.seconds)
 
     def _abducted(self, plan: CounterfactualPlan, faces: Tensor) -> Generator[float, None, Abducted]:
         """As `plan.abduct`, step by step: for progress, and to be dropped for a newer wish."""
-        wanted, eps_fn = plan.decoding.image_shape, unconditional(plan.decoding.network)
+        wanted, eps_fn = plan.image_shape, unconditional(plan.network)
         if tuple(faces.shape[1:]) != wanted:
             its, mine = ("×".join(map(str, shape)) for shape in (wanted, faces.shape[1:]))
             raise ValueError(f"The denoiser draws pictures of {its} (C×H×W), but the faces have {mine}.")
-        x, inversion = faces, ddim_invert(eps_fn, plan.decoding.schedule, faces, plan.timesteps)
+        x, inversion = faces, ddim_invert(eps_fn, plan.schedule, faces, plan.timesteps)
         for k, step in enumerate(inversion, start=1):
             x = step.x_t
             yield k / len(plan.timesteps)

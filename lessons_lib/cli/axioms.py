@@ -108,7 +108,7 @@ def run(given: dict) -> None:
     wanted = fields(given) | {"method": given["method"] or "ddim", "depth": given["depth"]}
     judge = Judge.load(DATASET, given["evaluator_weights"], given["device"])
     request = check(judge, wanted | {"device": judge.device}, given["guidance_scale"])
-    tell_if_circular(judge, [request.decoding()])
+    tell_if_circular(judge, [request])
     trial = Trial.read(given, judge, NUM_IMAGES, None)
     result = measure(trial, request)
     print(json.dumps(result) if given["json"] else report(result))
@@ -145,7 +145,7 @@ def check(judge: Judge, wanted: dict, scale: float | None) -> CounterfactualRequ
         scale = CFG_SCALE
     request = CounterfactualRequest((0,), (0,), guidance_scale=scale, **wanted)
     plan = request.plan()
-    num_classes = plan.decoding.num_labels
+    num_classes = plan.num_labels
     if num_classes != judge.num_classes:
         raise ValueError(
             f"{request.weights} has {num_classes} classes but {judge.name} knows {judge.num_classes}."

@@ -97,7 +97,7 @@ def run(
     outputs.check()
     name = wanted["weights"] or f"{picture.dataset}-denoiser"
     wanted = wanted | {"weights": name, "device": resolve_device(device)}
-    num_classes = CounterfactualRequest((0,), (0,), **wanted).plan().decoding.num_labels
+    num_classes = CounterfactualRequest((0,), (0,), **wanted).plan().num_labels
     asked = parse_labels(targets, num_classes)
     told = None if picture.source_class is None else _source_class(picture.source_class, num_classes)
     judge = Judge.load(picture.dataset, judge_name, device)
@@ -108,7 +108,7 @@ def run(
     label = next(k for k in (told, label, read["read_as"]) if k is not None)
     request = CounterfactualRequest((label,), asked, **wanted).plan().request
     if request.guidance == "classifier":
-        tell_if_circular(judge, [request.decoding()])
+        tell_if_circular(judge, [request])
     started = time.perf_counter()
     images, states = draw(request, source)
     found = {"seconds": round(time.perf_counter() - started, 3), "source_read": read}

@@ -174,7 +174,7 @@ def run_sweep(study: Study, given: dict) -> None:
         request = intervention(study, single, (1,))
         request.plan()
         command = command_of(single, ("guidance_scale", "depth", "num_counterfactuals"))
-        plan[command, tables.shas(request.decoding(), study.judge)] = single
+        plan[command, tables.shas(request, study.judge)] = single
     faces = functools.cache(lambda: subjects(study, given["num_counterfactuals"]))
 
     def measured(single: dict, key: tables.Key) -> tuple[tables.Row, str]:
