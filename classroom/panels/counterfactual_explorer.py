@@ -12,9 +12,9 @@ from torch import Tensor
 
 from classroom.panels import controls
 from classroom.panels.cells import CellGrid, CellReplay, cells_picture, way_frames
-from classroom.panels.controls import LARGEST_SEED, NARROW, ROOM, STYLE, caption, control
-from classroom.panels.digit_drawing import EVALUATOR, Model, fresh_path
-from classroom.panels.panel import Panel, image_html
+from classroom.panels.controls import LARGEST_SEED, NARROW, ROOM, STYLE, control
+from classroom.panels.digits import EVALUATOR
+from classroom.panels.panel import Panel, caption, fresh_path, image_html
 from classroom.panels.paths import (
     Paths,
     cell_line,
@@ -28,7 +28,7 @@ from classroom.panels.paths import (
 )
 from lessons_lib.guidance import EpsFn
 from lessons_lib.images import png_bytes, save_gif
-from lessons_lib.pipeline import CounterfactualRequest
+from lessons_lib.pipeline import CounterfactualRequest, Model
 from lessons_lib.schedules import NoiseSchedule
 
 TARGETS = range(10)

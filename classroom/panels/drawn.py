@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from classroom.panels import same_noise_rows
-from classroom.panels.digit_drawing import EVALUATOR, Drawing, Reading, check_finite, read
+from classroom.panels.digits import EVALUATOR, Drawing, Reading, check_finite, read
 from classroom.panels.panel import image_html
 from classroom.panels.paths import reading_html
 from lessons_lib import data, pictures

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from classroom.panels.digit_drawing import Reading, SamplerFn, check_finite, checked_steps
+from classroom.panels.digits import Reading, check_finite
+from classroom.panels.learners_code import SamplerFn, checked_steps
 from classroom.panels.panel import sentence
 from lessons_lib.pipeline import GenerationRequest
 from lessons_lib.samplers import Step

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from classroom.panels.digit_drawing import Drawing, Model, drawing_steps
+from classroom.panels.digits import Drawing, drawing_steps
 from classroom.panels.gallery import Reader, Subject, suited_reader
 from classroom.panels.paths import paths_of
 from classroom.panels.same_noise_rows import share_of
@@ -21,7 +21,13 @@ from lessons_lib.counterfactuals import Abducted, in_8_bits
 from lessons_lib.data import to_signed, to_unit
 from lessons_lib.guidance import unconditional
 from lessons_lib.names import place_of
-from lessons_lib.pipeline import CounterfactualPlan, CounterfactualRequest, GenerationRequest, load_model
+from lessons_lib.pipeline import (
+    CounterfactualPlan,
+    CounterfactualRequest,
+    GenerationRequest,
+    Model,
+    load_model,
+)
 from lessons_lib.samplers import ddim_invert
 from lessons_lib.weights import WeightsError, read_card
 

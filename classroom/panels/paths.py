@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from classroom.panels.digit_drawing import EVALUATOR, Reading, check_finite, learners_line, read
+from classroom.panels.digits import EVALUATOR, Reading, check_finite, read
+from classroom.panels.learners_code import learners_line
 from lessons_lib import data, pictures
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.data import to_signed, to_unit

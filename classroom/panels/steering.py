@@ -15,15 +15,14 @@ from classroom.panels.controls import (
     ROOM,
     STYLE,
     WIDE,
-    caption,
     card_defaults,
     common_controls,
     control,
     new_seed_button,
     steps_control,
 )
-from classroom.panels.digit_drawing import EVALUATOR, Drawing, drawing_steps, fresh_path, still_picture
-from classroom.panels.panel import Panel, image_html
+from classroom.panels.digits import EVALUATOR, Drawing, drawing_steps
+from classroom.panels.panel import Panel, caption, fresh_path, image_html, still_picture
 from lessons_lib.images import save_gif
 from lessons_lib.pipeline import GenerationRequest
 from lessons_lib.weights import WeightsError
