@@ -81,7 +81,7 @@ RULES = (
      "The target of an attribute must be 1 (yes) or 0 (no), got {0}."),
     ("steps", lambda steps, r: steps >= 1, "The number of steps must be at least 1, got {0}."),
     ("sample_indices", lambda indices, r: len(indices) == r.num_samples,
-     "There are {count} sample indices for {r.num_samples} {r.SAMPLES}."),
+     "There are {count} sample indices for {r.num_samples} {r.LABELS[0]}."),
 )  # fmt: skip
 
 
@@ -89,17 +89,15 @@ RULES = (
 class _Request:
     """The fields, checks and noise of a drawing and a counterfactual.
 
+    weights, classifier: what draws and what steers, by name or path.
     guidance_scale: w of cfg, 1 conditional; or s of a classifier, 1 Bayes' rule. 0 is unconditional.
-    classifier: name or path of the weights that steer.
     attribute: name or number of the one yes-or-no attribute that is asked for: with guidance "classifier" of
         those that the classifier reads, with "cfg" of those that the denoiser is told.
-    seed, sample_indices: sample k's noise comes from (seed, k): equal numbers get equal noise. None counts
-        from 0.
+    seed, sample_indices: sample k's noise comes from (seed, k), as a rule k = 0, 1 …
     device: None is the CPU; precision: of the networks, "float32" or "bf16".
     """
 
-    LABELS: ClassVar[tuple[str, ...]]  # the fields that hold labels
-    SAMPLES: ClassVar[str]  # the one of them with an entry for each sample
+    LABELS: ClassVar[tuple[str, ...]]  # the fields that hold labels, first the one with an entry a sample
     RULES: ClassVar[tuple]
 
     guidance_scale: float | None = None
@@ -142,7 +140,7 @@ class _Request:
 
     @property
     def num_samples(self) -> int:
-        return len(getattr(self, self.SAMPLES))
+        return len(getattr(self, self.LABELS[0]))
 
     def noise(self) -> SampleNoise:
         return SampleNoise([(self.seed, k) for k in self.sample_indices or range(self.num_samples)])
@@ -166,23 +164,18 @@ def _whole(labels: object) -> Labels:
 class GenerationRequest(_Request):
     """What to draw and how; what is None comes from the card of the weights.
 
-    labels: [B] the label of each sample; with guidance "none" only their number counts. With an attribute 1
-        (yes) or 0 (no). Or rows [B, K] of all attributes that a denoiser is told, 1 (yes), 0 (no) or -1
-        (untold), with guidance "cfg".
-    weights: name or path.
-    guidance: "cfg"; "classifier": the unconditional model, steered by a classifier of noisy images;
-        "classifier-x0": by a classifier of clean ones, which reads the estimate; or "none": the
-        unconditional model.
+    labels: [B] one a sample; with guidance "none" only their number counts. With an attribute 1 (yes) or 0
+        (no). Or, with "cfg", rows [B, K] of all attributes that a denoiser is told, and -1 for untold.
+    guidance: "cfg"; or the unconditional model alone ("none"), or steered by a classifier of noisy images
+        ("classifier"), or of clean ones, which reads the estimate ("classifier-x0").
     interval: (t_low, t_high), the timesteps at which the scale holds; None for all.
     steps: network evaluations, 1 … T; spacing: of their timesteps.
     eta: of DDIM; 0 adds no noise on the way.
     """
 
     LABELS: ClassVar = ("labels",)
-    SAMPLES: ClassVar = "labels"
-    RULES: ClassVar = (
-        *(_one_of("guidance", GUIDANCES), _one_of("sampler", SAMPLERS), _one_of("spacing", SPACINGS)), *RULES
-    )  # fmt: skip
+    CHOICES: ClassVar = {"guidance": GUIDANCES, "sampler": SAMPLERS, "spacing": SPACINGS}
+    RULES: ClassVar = (*map(_one_of, CHOICES, CHOICES.values()), *RULES)
 
     labels: Labels
     weights: str | Path = "mnist-denoiser"
@@ -196,9 +189,7 @@ class GenerationRequest(_Request):
     def plan(self, model: Model | None = None) -> Plan:
         """The request with its networks; model: (network, schedule) in place of the weights and their card.
 
-        Raises:
-            ValueError: if a label, the steps, the interval or the classifier does not suit the weights.
-            WeightsError: if weights cannot be loaded, or are no denoiser's (or classifier's).
+        ValueError for what does not suit the weights, WeightsError for weights that cannot draw or steer.
         """
         return Plan(*_resolved(self, model))
 
@@ -208,17 +199,15 @@ class CounterfactualRequest(_Request):
     """What images are, what they should have been, and how to get there.
 
     sources: [S] the label of each image, or its row; see GenerationRequest.
-    targets: [S * K] the labels asked for, K for each image, the first image's first. An image is abducted
-        once for all its targets.
+    targets: [S * K] the labels asked for, K for each image, all from one abduction; the first image's first.
     method: "ddim" (inversion), "ddpm" (edit-friendly inversion), "sdedit" or "same-noise".
-    guidance: of the decoding, "cfg" or "classifier". Abduction is under the sources' labels at w = 1; without
+    guidance: of the way down, "cfg" or "classifier". Abduction is under the sources' labels at w = 1; without
         a label if the denoiser knows none, or is told attributes but steered by a classifier's.
     depth: t_0, 0 … T-1; an image is taken back to it and no further. None is T-1. Not of "same-noise".
-    steps: of the whole way from T-1; with a depth, those up to it are taken. At most T.
+    steps: of the whole way from T-1, at most T; with a depth, those up to it are taken.
     """
 
-    LABELS: ClassVar = ("targets", "sources")
-    SAMPLES: ClassVar = "sources"
+    LABELS: ClassVar = ("sources", "targets")
     RULES: ClassVar = (
         *(_one_of("method", METHODS), _one_of("guidance", ("cfg", "classifier")), *RULES),
         ("targets", lambda targets, r: len(targets) % r.num_samples == 0,
@@ -333,21 +322,15 @@ def _check_classifier(request: AnyRequest, name: str, guide: Model, denoiser: Mo
 
 @dataclass(eq=False)
 class _Plan:
-    """A request resolved.
+    """A request resolved."""
 
-    request: with its defaults filled in.
-    classifier: the network that steers, if one does; names: of the attributes that can be asked for.
-    timesteps: [N] int64, descending.
-    eps_fn: the guided network.
-    """
-
-    request: GenerationRequest | CounterfactualRequest
+    request: GenerationRequest | CounterfactualRequest  # with its defaults filled in
     network: nn.Module
     schedule: NoiseSchedule
-    classifier: nn.Module | None
-    names: Sequence[str]
-    timesteps: Tensor
-    eps_fn: EpsFn = dataclasses.field(init=False)
+    classifier: nn.Module | None  # steers, if one does
+    names: Sequence[str]  # of the attributes that can be asked for
+    timesteps: Tensor  # [N] int64, descending
+    eps_fn: EpsFn = dataclasses.field(init=False)  # the guided network
 
     def __post_init__(self) -> None:
         self.eps_fn = self._guided()
@@ -419,38 +402,27 @@ def _classes(labels: Labels, num_classes: int) -> Tensor:
 
 
 class Plan(_Plan):
-    """What is drawn, from which noise."""
+    """A drawing, from noise."""
 
     @functools.cached_property
-    def _start(self) -> tuple[Tensor, SampleNoise]:
-        noise_fn, device = self.request.noise(), next(self.network.parameters()).device
-        return noise_fn(torch.empty(self.request.num_samples, *self.image_shape, device=device)), noise_fn
-
-    @property
     def x_T(self) -> Tensor:
         """[B, C, H, W], the noise that drawing starts from."""
-        return self._start[0]
+        self._noise_fn, device = self.request.noise(), next(self.network.parameters()).device
+        return self._noise_fn(torch.empty(self.request.num_samples, *self.image_shape, device=device))
 
-    @property
-    def noise_fn(self) -> SampleNoise:
-        """The noise of the steps, from the first one on: a plan may be walked twice."""
-        return copy.deepcopy(self._start[1])
-
-    def steps(self) -> Iterator[Step]:
+    def steps(self, clip_x0: bool = True) -> Iterator[Step]:
         """One Step for each network evaluation; the last one's x_t [B, C, H, W] in [-1, 1] are the images."""
         way = self.eps_fn, self.schedule, self.x_T, self.timesteps
+        noise_fn = copy.deepcopy(self._noise_fn)  # as it is after x_T: a plan may be walked twice
         if self.request.sampler == "ddpm":
-            return samplers.sample_ddpm(*way, noise_fn=self.noise_fn)
+            return samplers.sample_ddpm(*way, noise_fn=noise_fn, clip_x0=clip_x0)
         if self.request.sampler == "dpmpp_2m":
-            return samplers.sample_dpmpp_2m(*way)
-        return samplers.sample_ddim(*way, eta=self.request.eta, noise_fn=self.noise_fn)
+            return samplers.sample_dpmpp_2m(*way, clip_x0=clip_x0)
+        return samplers.sample_ddim(*way, eta=self.request.eta, noise_fn=noise_fn, clip_x0=clip_x0)
 
 
 class CounterfactualPlan(_Plan):
-    """What is abducted and predicted.
-
-    source_eps: what abduction asks; tells_sources: whether it hears the sources' labels.
-    """
+    """From images back to noise under `source_eps`, which `tells_sources` or not, and down to the targets."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -466,10 +438,9 @@ class CounterfactualPlan(_Plan):
         self.source_eps = self._run(source_eps)
 
     def abduct(self, images: Tensor, abduct_fn: AbductFn | None = None) -> Abducted:
-        """What is left of images [S, C, H, W], in 8-bit pixels, when their labels are taken away.
+        """What is left of images [S, C, H, W], in 8-bit pixels, without their labels.
 
-        abduct_fn: in place of the request's method, (eps_fn, schedule, x_0, timesteps) -> the state at
-            timesteps[0], [S, C, H, W], or an Abducted.
+        abduct_fn: in place of the request's method; a Tensor that it returns is the state at timesteps[0].
         """
         expected = [self.request.num_samples, *self.image_shape]
         if list(images.shape) != expected:
@@ -482,9 +453,6 @@ class CounterfactualPlan(_Plan):
     def predict(self, abducted: Abducted) -> Iterator[Step]:
         """The Steps from one abduction to all targets; the last one's x_t are [S * K, C, H, W] in [-1, 1]."""
         return predict(self.eps_fn, self.schedule, abducted.repeated(self.request.targets_each))
-
-
-# -- in one call -----------------------------------------------------------------------------------
 
 
 def generate(request: GenerationRequest) -> Iterator[Step]:
