@@ -29,14 +29,8 @@ from torch import Tensor
 from benchmarks import ROOT, prepare
 from lessons_lib import evaluation, recipes
 from lessons_lib.counterfactuals import METHODS
-from lessons_lib.pipeline import (
-    SAMPLERS,
-    SPACINGS,
-    CounterfactualRequest,
-    GenerationRequest,
-    counterfactuals,
-    generate,
-)
+from lessons_lib.pipeline import CounterfactualRequest, GenerationRequest, counterfactuals, generate
+from lessons_lib.samplers import SAMPLERS, SPACINGS
 from lessons_lib.weights import load_pretrained
 
 KEPT = ROOT / "assets" / "results" / "fingerprints.json"

@@ -96,9 +96,9 @@ def main() -> None:
     machine = prepare(arguments.threads)
     ready = seconds_to_ready(5)
 
-    from lessons_lib.pipeline import GenerationRequest, with_defaults
+    from lessons_lib.pipeline import GenerationRequest
 
-    used = with_defaults(GenerationRequest((0,), weights=WEIGHTS))
+    used = GenerationRequest((0,), weights=WEIGHTS).plan().request
     digit, share = summary(seconds_a_digit(arguments.repeats)), read_right(arguments.num_samples)
     costs = cost_of_guidance(arguments.repeats)
     settings = f"cfg, w={used.guidance_scale:g}, {used.sampler}, {used.steps} steps"

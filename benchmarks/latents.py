@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from benchmarks import ROOT, prepare
 from lessons_lib import data, evaluation, training
 from lessons_lib.files import atomic_write
-from lessons_lib.pipeline import GenerationRequest, drawing, in_chunks
-from lessons_lib.samplers import sample_ddim, sample_ddpm
+from lessons_lib.pipeline import GenerationRequest, in_chunks
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.training import TrainConfig, train
 from lessons_lib.unet import Downsample, ResidualBlock, UNetConfig, Upsample, num_groups
@@ -118,11 +117,9 @@ class Coded:
 
     def draw(self, network: nn.Module, schedule: NoiseSchedule, request: GenerationRequest) -> Tensor:
         """Images [N, 3, 64, 64] of a request: latents, whose estimates are not clipped, decoded."""
-        sample, parts = {"ddim": sample_ddim, "ddpm": sample_ddpm}[request.sampler], []
+        parts = []
         for part in in_chunks(request, 100):
-            eps_fn, timesteps = drawing.prepare(network, schedule, part)
-            noise_fn, x_T = drawing.starting_noise(network, part)
-            *_, last = sample(eps_fn, schedule, x_T, timesteps, noise_fn=noise_fn, clip_x0=False)
+            *_, last = part.plan((network, schedule)).steps(clip_x0=False)
             with torch.no_grad():
                 parts.append(self.autoencoder.decode(last.x_t))
         return torch.cat(parts).clamp(-1, 1)

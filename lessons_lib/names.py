@@ -7,12 +7,16 @@ import re
 from collections.abc import Sequence
 
 
-def place_of(name: str, known: Sequence[str], what: str) -> int:
-    """The place of a name among the known ones; case, spaces and "-" for "_" do not matter.
+def place_of(name: str | int, known: Sequence[str], what: str) -> int:
+    """The place of a name among the known ones, or of its number; case, spaces and "-" for "_" do not matter.
 
     ValueError for an unknown name, with those that are most like it, or else all; `what` says what the names
     are of: "attribute".
     """
+    if not isinstance(name, str):
+        if not 0 <= name < len(known):
+            raise ValueError(f"Unknown {what} {name}: choose from 0 to {len(known) - 1}.")
+        return name
     places = {_plain(candidate): place for place, candidate in enumerate(known)}
     plain = _plain(name)
     if plain in places:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lessons_lib import classifier, unet
-from lessons_lib.pipeline import drawing
+from lessons_lib import classifier, pipeline, unet
 
 os.environ["LESSONS_OFFLINE"] = "1"
 
@@ -70,7 +69,7 @@ def in_float64(monkeypatch):
     for module in (unet, classifier):
         monkeypatch.setattr(module, "timestep_embedding", one_by_one)
     # A memory of its own, since the usual one may hold these weights in float32.
-    monkeypatch.setattr(drawing, "_load_model", functools.lru_cache(drawing._load_model.__wrapped__))
+    monkeypatch.setattr(pipeline, "_load_model", functools.lru_cache(pipeline._load_model.__wrapped__))
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)

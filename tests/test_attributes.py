@@ -12,7 +12,6 @@ from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, 
 from lessons_lib.pipeline import (
     CounterfactualRequest,
     GenerationRequest,
-    check_request,
     counterfactual_images,
     counterfactuals,
     generate_images,
@@ -380,14 +379,12 @@ def test_mixed_targets_in_one_batch_are_single_requests(asked, options):
 @pytest.mark.usefixtures("in_float64")
 def test_a_steered_step_is_the_formula(asked, folder):
     """eps = eps_model - s sqrt(1 - abar) grad log p, and p the sigmoid or 1 minus it."""
-    from lessons_lib.pipeline.drawing import prepare
-
     network, schedule, _ = load_pretrained(folder / "denoiser.safetensors")
     reader = load_pretrained(folder / "reader.safetensors")[0]
     request = dataclasses.replace(
         asked((1, 0, 1), attribute="Eyeglasses"), sampler="ddim", spacing="trailing"
     )
-    eps_fn, _ = prepare(network, schedule, request)
+    eps_fn = request.plan((network, schedule)).eps_fn
     x_t, t = numbers(3, 3, 8, 8), torch.tensor([40, 40, 90])
     found = eps_fn(x_t, t)
     moved = x_t.clone().requires_grad_()
@@ -431,7 +428,7 @@ def test_what_no_attribute_can_be_asked_with_is_refused_at_once(asked, labels, c
     ],
 )
 def test_what_this_classifier_cannot_do_is_refused_before_any_work(asked, changes, message):
-    for refuse in (check_request, generate_images):
+    for refuse in (GenerationRequest.plan, generate_images):
         with pytest.raises(ValueError, match=message):
             refuse(asked((1,), **changes))
 
@@ -442,7 +439,7 @@ def test_a_reader_of_clean_faces_cannot_steer(asked):
 
 
 def test_there_are_two_labels_to_choose_from(asked):
-    assert check_request(asked()) == 2
+    assert asked().plan().num_labels == 2
 
 
 # -- a denoiser that is told attributes ---------------------------------------------------------------
@@ -490,7 +487,7 @@ def test_a_denoiser_of_attributes_is_saved_with_its_card(told):
 @pytest.mark.parametrize("attribute", ["smiling", 1])
 def test_an_attribute_is_told_alone(told, heard, attribute):
     request = GenerationRequest((1, 0), told, attribute=attribute)
-    assert check_request(request) == 2
+    assert request.plan().num_labels == 2
     generate_images(request)
     nothing = [[-1, -1]] * 2
     assert heard == [[*nothing, [-1, 1], [-1, 0]]] * 4
@@ -500,7 +497,7 @@ def test_rows_tell_all_attributes_at_once(told, heard):
     rows = ((1, 0), (-1, 1), (-1, -1))
     for labels in (rows, torch.tensor(rows), np.array(rows), [list(row) for row in rows]):
         request = GenerationRequest(labels, told, guidance_scale=1.0)
-        assert request.labels == rows and check_request(request) == 2
+        assert request.labels == rows and request.plan().num_labels == 2
         heard.clear()
         generate_images(request)
         assert heard == [[list(row) for row in rows]] * 4
@@ -524,11 +521,11 @@ def test_guidance_none_tells_nothing(told, heard):
 def test_a_reader_of_other_attributes_steers_a_denoiser_that_is_told_nothing(told, folder, heard):
     options = {"classifier": folder / "reader.safetensors", "guidance_scale": 5.0}
     request = GenerationRequest((1, 0), told, "classifier", attribute="Eyeglasses", **options)
-    assert check_request(request) == 2
+    assert request.plan().num_labels == 2
     generate_images(request)
     assert heard == [None] * 4
     classes = {"classifier": folder / "classes.safetensors"}
-    assert check_request(GenerationRequest((2,), told, "classifier", **classes)) == 3
+    assert GenerationRequest((2,), told, "classifier", **classes).plan().num_labels == 3
 
 
 @pytest.mark.parametrize(
@@ -545,7 +542,7 @@ def test_a_reader_of_other_attributes_steers_a_denoiser_that_is_told_nothing(tol
 )
 def test_what_a_denoiser_is_not_told_is_refused_before_any_work(told, name, labels, changes, message):
     request = GenerationRequest(labels, told.with_stem(name), **changes)
-    for refuse in (check_request, generate_images):
+    for refuse in (GenerationRequest.plan, generate_images):
         with pytest.raises(ValueError, match=message):
             refuse(request)
 

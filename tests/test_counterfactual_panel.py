@@ -19,7 +19,6 @@ from lessons_lib.counterfactuals import Abducted, abduct_ddim, in_8_bits
 from lessons_lib.pictures import sharpened
 from lessons_lib.pipeline import (
     CounterfactualRequest,
-    abduction,
     counterfactual_images,
     counterfactuals,
     load_model,
@@ -92,19 +91,19 @@ def words(panel):
 
 
 def test_own_abduction_takes_the_place_of_the_method(folder):
-    request, seen = asked(folder, depth=30), []
+    plan, seen = asked(folder, depth=30).plan(), []
 
     def own(eps_fn, schedule, x_0, timesteps):
         seen.append((schedule.num_timesteps, x_0, timesteps.tolist()))
         return torch.ones_like(x_0)
 
-    steps = list(counterfactuals(request, pictures(1), abduct_fn=own))
+    steps = list(plan.predict(plan.abduct(pictures(1), own)))
     (num_timesteps, x_0, timesteps) = seen[0]
     assert len(seen) == 1 and num_timesteps == T
     assert torch.equal(x_0, pictures(1)) and timesteps == [29, 19, 9] == [step.t for step in steps]
-    ready = list(counterfactuals(request, pictures(1), abduct_fn=functools.partial(as_abducted, own)))
+    ready = list(plan.predict(plan.abduct(pictures(1), functools.partial(as_abducted, own))))
     assert torch.equal(steps[-1].x_t, ready[-1].x_t), "an Abducted is taken as it is"
-    plain = list(counterfactuals(request, pictures(1)))
+    plain = list(counterfactuals(plan.request, pictures(1)))
     assert not torch.equal(steps[-1].x_t, plain[-1].x_t)
 
 
@@ -113,13 +112,11 @@ def as_abducted(own, eps_fn, schedule, x_0, timesteps):
 
 
 @pytest.mark.parametrize("method", ["ddim", "ddpm", "sdedit", "same-noise"])
-def test_the_requests_own_abduction_changes_nothing(folder, method):
+def test_a_plan_can_be_walked_twice(folder, method):
     request = asked(folder, method=method, seed=3)
-    plain, named = (
-        [step.x_t for step in counterfactuals(request, pictures(1), abduct_fn=own)]
-        for own in (None, abduction(request))
-    )
-    assert all(map(torch.equal, plain, named)) and len(plain) == 5
+    plan = request.plan()
+    plain, again = ([step.x_t for step in plan.predict(plan.abduct(pictures(1)))] for _ in range(2))
+    assert all(map(torch.equal, plain, again)) and len(plain) == 5
     assert torch.equal(plain[-1].clamp(-1, 1), counterfactual_images(request, pictures(1)))
 
 
@@ -127,9 +124,10 @@ def test_a_model_in_hand_takes_the_place_of_the_weights(folder):
     model = load_model(folder / "denoiser.safetensors")[:2]
     request = asked(folder)
     elsewhere = asked(folder, weights=folder / "none.safetensors")
+    plan = elsewhere.plan(model)
     (*_, plain), (*_, given) = (
         counterfactuals(request, pictures(1)),
-        counterfactuals(elsewhere, pictures(1), model=model),
+        plan.predict(plan.abduct(pictures(1))),
     )
     assert torch.equal(plain.x_t, given.x_t)
 
@@ -271,7 +269,7 @@ def test_progress_is_seen_before_abduction_is_done(make):
 
 def test_progress_grows_to_one(folder):
     request = asked(folder)
-    work, seen = paths_of(request, pictures(1), abduction(request), evaluator=None), []
+    work, seen = paths_of(request.plan(), pictures(1), evaluator=None), []
     with pytest.raises(StopIteration) as end:
         while True:
             seen.append(next(work))

@@ -14,8 +14,6 @@ from lessons_lib.classifier import NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.guidance import with_cfg
 from lessons_lib.pipeline import (
     CounterfactualRequest,
-    check_counterfactual,
-    counterfactual_defaults,
     counterfactual_images,
     counterfactuals,
 )
@@ -331,14 +329,14 @@ def test_a_classifier_decodes_and_a_model_without_labels_inverts_without(tiny):
             classifier=tiny / "classifier.safetensors",
         )  # fmt: skip
         assert counterfactual_images(asked, images()).isfinite().all()
-        assert check_counterfactual(asked) == 3
+        assert asked.plan().num_labels == 3
 
 
 def test_defaults_are_the_cards(tiny):
-    filled = counterfactual_defaults(request(tiny))
+    filled = request(tiny).plan().request
     assert (filled.guidance_scale, filled.depth, filled.steps) == (3.0, 99, 4)
-    assert counterfactual_defaults(filled) == filled
-    assert counterfactual_defaults(request(tiny, method="same-noise")).depth is None
+    assert filled.plan().request == filled
+    assert request(tiny, method="same-noise").plan().request.depth is None
 
 
 @pytest.mark.parametrize(
@@ -380,7 +378,7 @@ def test_bad_requests_are_one_sentence(tiny, wrong, words):
 )
 def test_what_these_weights_cannot_do_is_refused_beforehand(tiny, wrong, words):
     asked = request(tiny, **wrong)
-    for refuse in (lambda: check_counterfactual(asked), lambda: next(counterfactuals(asked, images()))):
+    for refuse in (asked.plan, lambda: next(counterfactuals(asked, images()))):
         with pytest.raises(ValueError) as caught:
             refuse()
         assert words in str(caught.value)
@@ -394,5 +392,5 @@ def test_images_and_weights_that_do_not_suit(tiny):
     with pytest.raises(ValueError, match="batch size must be at least 1"):
         counterfactual_images(request(tiny), images(), 0)
     with pytest.raises(WeightsError, match="are no denoiser"):
-        check_counterfactual(request(tiny, weights=tiny / "classifier.safetensors"))
+        request(tiny, weights=tiny / "classifier.safetensors").plan()
     assert dataclasses.replace(request(tiny), seed=3).targets_each == 1

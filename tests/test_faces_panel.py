@@ -21,7 +21,6 @@ from lessons_lib.pipeline import (
     GenerationRequest,
     counterfactual_images,
     generate_images,
-    with_defaults,
 )
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
@@ -97,7 +96,7 @@ def test_drawn_faces_are_those_of_the_one_path(names, given):
         guidance_scale=3.0, seed=5,
     )  # fmt: skip
     assert torch.equal(panel.pairs.after, generate_images(asked))
-    spacing = with_defaults(asked).spacing
+    spacing = asked.plan().request.spacing
     plain = GenerationRequest((0,) * 4, names["denoiser"], "none", seed=5, spacing=spacing)
     assert spacing == "logsnr", "the unguided faces take the guided ones' steps, not the denoiser's own"
     assert torch.equal(panel.pairs.before, generate_images(plain))

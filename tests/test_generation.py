@@ -14,8 +14,8 @@ from lessons_lib.pipeline import (
     generate_images,
     generate_with,
     load_model,
-    with_defaults,
 )
+from lessons_lib.samplers import SAMPLERS, SPACINGS
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import WeightsError, read_card, save_pretrained, write_card
@@ -57,11 +57,10 @@ def images(path, labels=(0, 1), **options):
 
 
 def test_what_is_not_asked_comes_from_the_card(denoiser):
-    request = with_defaults(GenerationRequest((0,), weights=denoiser))
+    request = GenerationRequest((0,), weights=denoiser).plan().request
     assert (request.guidance_scale, request.sampler, request.steps) == (3.0, "ddpm", 4)
-    request = with_defaults(
-        GenerationRequest((0,), weights=denoiser, guidance_scale=0.0, sampler="ddim", steps=2)
-    )
+    request = GenerationRequest((0,), weights=denoiser, guidance_scale=0.0, sampler="ddim", steps=2)
+    request = request.plan().request
     assert (request.guidance_scale, request.sampler, request.steps) == (0.0, "ddim", 2)
 
 
@@ -263,12 +262,10 @@ def test_a_steered_step_is_guidance_as_the_lessons_write_it(denoiser, guide, gui
     from lessons_lib.samplers import sample_ddim
 
     network, schedule, _ = load_model(denoiser)
-    request = with_defaults(
-        GenerationRequest(
-            (0, 2), denoiser, guidance, guidance_scale=4.0, classifier=guide, sampler="ddim", steps=4
-        )
+    request = GenerationRequest(
+        (0, 2), denoiser, guidance, guidance_scale=4.0, classifier=guide, sampler="ddim", steps=4
     )
-    x_T = pipeline.starting_noise(network, request)[1]
+    x_T = request.plan().x_T
     y, classifier, base = torch.tensor([0, 2]), load_model(guide)[0], unconditional(network)
     by_x0 = guidance == "classifier-x0"
     log_prob = x0_log_prob(classifier, base, schedule, y) if by_x0 else class_log_prob(classifier, y)
@@ -279,18 +276,17 @@ def test_a_steered_step_is_guidance_as_the_lessons_write_it(denoiser, guide, gui
 
 
 def test_the_scale_of_a_classifier_comes_from_its_own_card(denoiser, guide, reader, monkeypatch, tmp_path):
-    filled = with_defaults(GenerationRequest((0,), denoiser, "classifier", classifier=guide))
+    filled = GenerationRequest((0,), denoiser, "classifier", classifier=guide).plan().request
     assert filled.guidance_scale == 2.5, "not the denoiser's w of 3"
-    assert with_defaults(
-        GenerationRequest((0,), denoiser, "classifier-x0", classifier=reader)
-    ).guidance_scale == (1.0)
-    assert with_defaults(GenerationRequest((0,), denoiser)).classifier is None
-    monkeypatch.setattr(pipeline.drawing, "CLASSIFIER", str(guide))
-    assert with_defaults(GenerationRequest((0,), denoiser, "classifier")).classifier == str(guide)
+    by_estimate = GenerationRequest((0,), denoiser, "classifier-x0", classifier=reader)
+    assert by_estimate.plan().request.guidance_scale == 1.0
+    assert GenerationRequest((0,), denoiser).plan().request.classifier is None
+    monkeypatch.setattr(pipeline, "CLASSIFIER", str(guide))
+    assert GenerationRequest((0,), denoiser, "classifier").plan().request.classifier == str(guide)
     mine = tmp_path / "mine.safetensors"
     network, schedule, card = load_model(denoiser)
     save_pretrained(mine, network, schedule, {"defaults": card["defaults"] | {"classifier": str(reader)}})
-    assert with_defaults(GenerationRequest((0,), mine, "classifier-x0")).classifier == str(reader)
+    assert GenerationRequest((0,), mine, "classifier-x0").plan().request.classifier == str(reader)
 
 
 @pytest.mark.usefixtures("in_float64")
@@ -352,29 +348,29 @@ def steered(denoiser, classifier, guidance="classifier", **options):
 )
 def test_a_classifier_that_does_not_suit_is_refused(denoiser, tmp_path, schedule, config, message):
     path = make_classifier(tmp_path / "other.safetensors", schedule, **config)
-    for ask in (lambda request: next(generate(request)), pipeline.check_request):
+    for ask in (lambda request: next(generate(request)), GenerationRequest.plan):
         with pytest.raises(ValueError, match=message):
             ask(steered(denoiser, path))
     if not config:  # told t = 0 it reads estimates, which no schedule noises
-        assert pipeline.check_request(steered(denoiser, path, "classifier-x0")) == 3
+        assert steered(denoiser, path, "classifier-x0").plan().num_labels == 3
 
 
 def test_weights_that_cannot_steer_are_refused(denoiser, reader, guide):
     with pytest.raises(WeightsError, match="no classifier: they cannot steer"):
-        pipeline.check_request(steered(denoiser, denoiser))
+        steered(denoiser, denoiser).plan()
     with pytest.raises(WeightsError, match="reads clean images only"):
-        pipeline.check_request(steered(denoiser, reader))
+        steered(denoiser, reader).plan()
     with pytest.raises(WeightsError, match="There are no weights 'nobody'"):
-        pipeline.check_request(steered(denoiser, "nobody"))
+        steered(denoiser, "nobody").plan()
     with pytest.raises(WeightsError, match="no denoiser"):
-        pipeline.check_request(steered(guide, guide))
-    assert pipeline.check_request(steered(denoiser, reader, "classifier-x0")) == 3
+        steered(guide, guide).plan()
+    assert steered(denoiser, reader, "classifier-x0").plan().num_labels == 3
 
 
 @pytest.mark.parametrize("interval", [(50, 100), (-1, 5), (9, 3)])
 def test_an_interval_outside_the_schedule_is_refused(denoiser, guide, interval):
     with pytest.raises(ValueError, match="0 <= t_low <= t_high <= 99"):
-        pipeline.check_request(steered(denoiser, guide, interval=interval))
+        steered(denoiser, guide, interval=interval).plan()
 
 
 def test_a_denoiser_without_labels_draws_the_classifiers(guide, tmp_path):
@@ -383,7 +379,7 @@ def test_a_denoiser_without_labels_draws_the_classifiers(guide, tmp_path):
         tmp_path / "u.safetensors",
     )
     save_pretrained(path, network, NoiseSchedule.linear(100), {})
-    assert pipeline.check_request(steered(path, guide)) == 3
+    assert steered(path, guide).plan().num_labels == 3
     assert images(path, (0, 2), guidance="classifier", classifier=guide, steps=2).shape == (2, 1, 8, 8)
     with pytest.raises(ValueError, match="Unknown label 3: choose from 0 to 2"):
         images(path, (3,), guidance="classifier", classifier=guide, steps=2)
@@ -418,7 +414,7 @@ def test_dpmpp_2m_is_spaced_by_log_snr(denoiser):
     from lessons_lib.schedules import spaced_timesteps_logsnr
 
     expected = spaced_timesteps_logsnr(NoiseSchedule.linear(100), 4).tolist()
-    request = with_defaults(GenerationRequest((0,), denoiser, sampler="dpmpp_2m", steps=4))
+    request = GenerationRequest((0,), denoiser, sampler="dpmpp_2m", steps=4).plan().request
     assert request.spacing == "logsnr"
     assert [step.t for step in generate(request)] == expected
     network, schedule, _ = load_model(denoiser)
@@ -427,10 +423,30 @@ def test_dpmpp_2m_is_spaced_by_log_snr(denoiser):
 
 
 def test_every_sampler_guidance_and_spacing_that_is_named_draws(denoiser, guide):
-    for sampler in pipeline.SAMPLERS:
+    for sampler in SAMPLERS:
         for guidance in pipeline.GUIDANCES:
             classifier = guide if guidance in pipeline.BY_CLASSIFIER else None
             options = {"sampler": sampler, "guidance": guidance, "classifier": classifier, "steps": 2}
             assert images(denoiser, **options).isfinite().all()
-    for spacing in pipeline.SPACINGS:
+    for spacing in SPACINGS:
         assert images(denoiser, spacing=spacing, steps=2).isfinite().all()
+
+
+# -- the plan -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", pipeline.SAMPLERS)
+def test_a_plan_is_walked_twice_with_the_same_noise(denoiser, sampler):
+    plan = GenerationRequest((0, 1), denoiser, sampler=sampler, eta=0.5, steps=3).plan()
+    first, again = ([step.x_t for step in plan.steps()] for _ in range(2))
+    assert all(map(torch.equal, first, again))
+
+
+def test_a_plan_looks_each_network_up_once(denoiser, guide, monkeypatch):
+    names, load = [], pipeline.load_model
+    monkeypatch.setattr(pipeline, "load_model", lambda name, *more: names.append(name) or load(name, *more))
+    list(generate(GenerationRequest((0, 2), denoiser, "classifier", classifier=guide, steps=2)))
+    assert names == [denoiser, guide]
+    request = pipeline.CounterfactualRequest((0,), (2,), denoiser, guidance="classifier", classifier=guide)
+    list(pipeline.counterfactuals(request, torch.zeros(1, 1, 8, 8)))
+    assert names == [denoiser, guide] * 2

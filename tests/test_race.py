@@ -13,7 +13,7 @@ from classroom.panels.lanes import Runner, apart, rounds, runner_for, summary
 from classroom.panels.race import LANES
 from lessons_lib import weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig
-from lessons_lib.pipeline import GenerationRequest, generate_images, load_model, starting_noise
+from lessons_lib.pipeline import GenerationRequest, generate_images
 from lessons_lib.samplers import Step, sample_ddim
 from lessons_lib.schedules import NoiseSchedule, spaced_timesteps_logsnr
 from lessons_lib.unet import UNet, UNetConfig
@@ -164,9 +164,7 @@ def test_all_lanes_start_from_the_same_noise(names):
     assert all(torch.equal(start, starts[0]) for start in starts)
     panel = done(SamplerRace(SHORT, seed=3, sampler_fn=mine, **names))
     x_T, timesteps = seen[0]
-    assert torch.equal(x_T, starts[0]) and torch.equal(
-        x_T, starting_noise(load_model(names["weights"])[0], requests[0])[1]
-    )
+    assert torch.equal(x_T, starts[0]) and torch.equal(x_T, requests[0].plan().x_T)
     assert torch.equal(timesteps, spaced_timesteps_logsnr(NoiseSchedule.linear(50), 10))
     panel.steps["yours"].value = 4
     done(panel)

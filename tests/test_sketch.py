@@ -16,7 +16,7 @@ from panel_tools import done, text_of
 from PIL import Image, ImageDraw
 
 from classroom.panels import DrawnCounterfactuals, sketch
-from classroom.panels.digit_drawing import read
+from classroom.panels.digits import read
 from classroom.panels.pad import DrawingPad, Marks
 from lessons_lib import data, pictures
 from lessons_lib.pipeline import CounterfactualRequest, counterfactual_images

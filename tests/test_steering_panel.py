@@ -301,7 +301,7 @@ def test_missing_evaluator_still_draws(make, tmp_path):
     ("methods", "message"),
     [
         ({}, "At least one method"),
-        ({"a": {"guidence": "cfg"}}, "The method 'a' sets 'guidence': choose from weights, guidance"),
+        ({"a": {"guidence": "cfg"}}, "The method 'a' sets 'guidence': choose from .*weights, guidance"),
         ({"a": {"seed": 3}}, "The method 'a' sets seed, but all rows share digit and noise"),
     ],
 )

@@ -326,7 +326,9 @@ def test_a_sampler_that_works_in_place_keeps_its_steps_apart(names):
 
 def test_controls_start_where_the_card_says(names):
     panel = done(DigitGenerator(**names, digit=4, seed=9))
-    assert panel.settings() == {"digit": 4, "guidance_scale": 2.0, "sampler": "ddim", "steps": 5, "seed": 9}
+    assert panel.request() == GenerationRequest(
+        (4,), names["weights"], guidance_scale=2.0, sampler="ddim", steps=5, seed=9
+    )
     assert max(panel.steps.options) <= 50, "no more steps than the schedule has timesteps"
 
 
@@ -344,8 +346,8 @@ def test_moving_a_slider_draws_again_and_keeps_the_other_values(names):
     before = panel.drawing
     panel.guidance_scale.value = 3.5
     panel.digit.value = 2
-    assert done(panel).drawing is not before and panel._drawn["digit"] == 2
-    assert panel.settings()["guidance_scale"] == 3.5
+    assert done(panel).drawing is not before and panel.drawing.request.labels == (2,)
+    assert panel.request().guidance_scale == 3.5
     assert re.match(r"The evaluator reads \d \(\d+\.\d%\), .* Drawn in \d+ ms\.", text_of(panel))
 
 
@@ -368,7 +370,7 @@ def test_hundred_moves_end_with_the_picture_of_the_last(names):
         time.sleep(0.02)
     done(panel)
     expected = draw_digit(GenerationRequest((9,), names["weights"], steps=20), evaluator=None)
-    assert panel._drawn["digit"] == 9 and torch.equal(panel.drawing.images, expected.images)
+    assert panel.drawing.request.labels == (9,) and torch.equal(panel.drawing.images, expected.images)
 
 
 def test_new_seed_draws_other_noise(names):
@@ -433,7 +435,7 @@ def test_gif_of_what_was_asked_for_last(names, tmp_path, monkeypatch):
     panel.save.click()  # before the 3 is drawn
     panel.digit.value = 5
     done(panel)
-    assert (tmp_path / "digit-3-w2.0-seed0.gif").exists() and panel._drawn["digit"] == 5
+    assert (tmp_path / "digit-3-w2.0-seed0.gif").exists() and panel.drawing.request.labels == (5,)
 
 
 def test_gif_that_cannot_be_written(names, tmp_path, monkeypatch):

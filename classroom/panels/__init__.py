@@ -1,13 +1,12 @@
 """The panels of the lessons: sliders and pictures only. The numbers come from the rest of the library.
 
-Read panel.py for the manners that all of them share, drawing.py for what they draw, controls.py for their
-parts, then one file for each panel.
+Read panel.py for the manners and pictures that all of them share, controls.py for their controls, digits.py
+for the first panel and what it draws, then one file for each other panel.
 """
 
 from classroom.panels.comparison import ModelComparison
 from classroom.panels.counterfactual_explorer import CounterfactualExplorer
-from classroom.panels.digit_drawing import Drawing, Reading, draw_digit
-from classroom.panels.digits import DigitGenerator
+from classroom.panels.digits import DigitGenerator, Drawing, Reading, draw_digit
 from classroom.panels.face_panel import FacePanel
 from classroom.panels.features import FeatureExplorer
 from classroom.panels.meter import InterventionMeter

@@ -13,8 +13,7 @@ import ipywidgets as w
 import numpy as np
 from torch import Tensor
 
-from classroom.panels.controls import Picture, caption
-from classroom.panels.panel import image_html
+from classroom.panels.panel import Picture, caption, image_html
 from classroom.panels.paths import Paths
 from lessons_lib.data import to_signed
 from lessons_lib.images import BETWEEN, difference_maps, png_bytes, to_grid

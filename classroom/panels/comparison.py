@@ -10,10 +10,10 @@ from pathlib import Path
 import ipywidgets as w
 
 from classroom.panels.controls import card_defaults, common_controls, steps_control
-from classroom.panels.digit_drawing import EVALUATOR, Drawing, Model, drawing_steps, still_picture
-from classroom.panels.panel import Panel
+from classroom.panels.digits import EVALUATOR, Drawing, drawing_steps
+from classroom.panels.panel import Panel, still_picture
 from classroom.panels.same_noise_rows import SIDE, labels_read, reading_texts, row_html, share_of
-from lessons_lib.pipeline import GenerationRequest
+from lessons_lib.pipeline import GenerationRequest, Model
 
 
 class ModelComparison(Panel):

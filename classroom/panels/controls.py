@@ -1,4 +1,4 @@
-"""The controls and pictures that the panels of digits are put together from."""
+"""The controls that the panels of digits are put together from."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import random
 from pathlib import Path
 
 import ipywidgets as w
-from torch import Tensor
 
-from classroom.panels.digit_drawing import Model
-from classroom.panels.panel import image_html
-from lessons_lib.images import png_bytes, to_pixels
+from classroom.panels.panel import caption
+from lessons_lib.pipeline import Model
 from lessons_lib.weights import WeightsError, read_card
 
 STEPS = (1, 2, 3, 4, 5, 8, 10, 15, 20, 25, 35, 50, 75, 100)
@@ -67,25 +65,6 @@ def gif_controls(tooltip: str) -> tuple[w.Button, w.HTML, w.HTML]:
     saved = caption("")
     saved.layout.margin = "0 0 0 8px"
     return w.Button(description="Save GIF", tooltip=tooltip), saved, w.HTML(layout={"display": "none"} | ROOM)
-
-
-def caption(text: str) -> w.HTML:
-    """A small line under a picture; HTML."""
-    return w.HTML(f'<span style="font-size: 90%">{text}</span>', layout={"margin": "0"})
-
-
-class Picture(w.HTML):
-    """An image of fixed size, so that nothing moves when its content changes; square without a height."""
-
-    def __init__(self, pixels: int, height: int | None = None) -> None:
-        self.pixels, self.height = pixels, height or pixels
-        size = {"width": f"{pixels}px", "height": f"{self.height}px"}
-        super().__init__(layout=size | {"margin": "0", "flex": "0 0 auto"})
-
-    def show(self, image: Tensor, alt: str) -> None:
-        """Show the first image of [B, C, H, W]."""
-        content = png_bytes(to_pixels(image[0]))
-        self.value = image_html(content, alt, self.pixels, self.height)
 
 
 def card_defaults(source: str | Path | Model) -> tuple[dict, int]:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from classroom.panels import controls
 from classroom.panels.cells import CellGrid, CellReplay, cells_picture, way_frames
-from classroom.panels.controls import LARGEST_SEED, NARROW, ROOM, STYLE, caption, control
-from classroom.panels.digit_drawing import EVALUATOR, Model, fresh_path
-from classroom.panels.panel import Panel, image_html
+from classroom.panels.controls import LARGEST_SEED, NARROW, ROOM, STYLE, control
+from classroom.panels.digits import EVALUATOR
+from classroom.panels.panel import Panel, caption, fresh_path, image_html
 from classroom.panels.paths import (
     Paths,
     cell_line,
@@ -28,7 +28,7 @@ from classroom.panels.paths import (
 )
 from lessons_lib.guidance import EpsFn
 from lessons_lib.images import png_bytes, save_gif
-from lessons_lib.pipeline import CounterfactualRequest, abduction
+from lessons_lib.pipeline import CounterfactualRequest, Model
 from lessons_lib.schedules import NoiseSchedule
 
 TARGETS = range(10)
@@ -196,8 +196,8 @@ class CounterfactualExplorer(Panel):
             self.sources, tuple(TARGETS) * len(self.sources), self.weights, steps=self.num_steps,
             **named | ({"method": "ddim"} if mine else {}),
         )  # fmt: skip
-        abduct_fn = checked_abduction(self.abduct_fn) if mine else abduction(request)
-        paths = yield from paths_of(request, self.images, abduct_fn, self.model, self.evaluator)
+        abduct_fn = checked_abduction(self.abduct_fn) if mine else None
+        paths = yield from paths_of(request.plan(self.model), self.images, abduct_fn, self.evaluator)
         return settings, paths
 
     def _show(self, result: tuple[dict, Paths]) -> None:

@@ -1,19 +1,25 @@
-"""The digit generator: what to draw, the image, how it came about, and what the evaluator reads."""
+"""The digit generator: what to draw, the image, how it came about, and what the evaluator reads.
+
+First what is drawn, without a browser: a request in, a Drawing out. Then the panel.
+"""
 
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import ipywidgets as w
+import numpy as np
 import torch
+from torch import Tensor
 
 from classroom.panels.controls import (
     NARROW,
     ROOM,
-    Picture,
-    caption,
     card_defaults,
     common_controls,
     control,
@@ -22,22 +28,144 @@ from classroom.panels.controls import (
     replay_slider,
     steps_control,
 )
-from classroom.panels.digit_drawing import (
-    EVALUATOR,
-    Drawing,
-    Model,
-    SamplerFn,
-    drawing_steps,
-    fresh_path,
-    gif_frames,
-    reading_line,
-    still_picture,
-)
-from classroom.panels.panel import Panel, image_html
-from lessons_lib.images import save_gif
-from lessons_lib.pipeline import GenerationRequest
+from classroom.panels.learners_code import SamplerFn, checked_steps
+from classroom.panels.panel import Panel, Picture, caption, fresh_path, image_html, still_picture
+from lessons_lib.images import save_gif, to_pixels
+from lessons_lib.pipeline import GenerationRequest, Model, load_model
+from lessons_lib.samplers import Step
+from lessons_lib.weights import WeightsError
 
+EVALUATOR = "mnist-evaluator"
 START = 0.4  # the scrubber's first place: the state is still noise there, the estimate already a digit
+YOURS = "yours"  # the sampler that the learner wrote
+
+
+class Reading(NamedTuple):
+    """What the evaluator reads in one image, and how sure it is."""
+
+    label: int
+    probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """The images that were drawn, and how they came about.
+
+    images: [B, C, H, W] in [-1, 1].
+    states: x_T, then the state after each of the N steps; each [B, C, H, W]. Step k saw states[k].
+    estimates: the N estimates of x_0; estimates[k] was made from states[k].
+    timesteps: the N timesteps t at which the network was asked.
+    readings: one for each image; empty without an evaluator.
+    milliseconds: for the N steps, without loading and reading.
+    request: what was asked for; None of counterfactuals.
+    """
+
+    images: Tensor
+    states: list[Tensor]
+    estimates: list[Tensor]
+    timesteps: list[int]
+    readings: tuple[Reading, ...]
+    milliseconds: float
+    request: GenerationRequest | None = None
+
+    def moment(self, k: int) -> tuple[Tensor, Tensor]:
+        """(x_t, x̂_0) at step k; for k = N the image and the last estimate."""
+        return self.states[k], self.estimates[min(k, len(self.estimates) - 1)]
+
+
+def draw_digit(
+    request: GenerationRequest,
+    model: Model | None = None,
+    sampler_fn: SamplerFn | None = None,
+    evaluator: str | Path | None = EVALUATOR,
+) -> Drawing:
+    """Draw what is asked for and let the evaluator read it.
+
+    Args:
+        model: (network, schedule), in place of the request's weights.
+        sampler_fn: in place of the request's sampler: (eps_fn, schedule, x_T, timesteps) -> Steps.
+        evaluator: name or path of its weights; None for no reading.
+
+    Raises:
+        ValueError, WeightsError: as `generate`; also if sampler_fn fails, with the line where it did.
+    """
+    steps = drawing_steps(request, model, sampler_fn, evaluator)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def drawing_steps(
+    request: GenerationRequest,
+    model: Model | None = None,
+    sampler_fn: SamplerFn | None = None,
+    evaluator: str | Path | None = EVALUATOR,
+) -> Generator[float, None, Drawing]:
+    """`draw_digit` as a generator, for progress and for being dropped: yields the part done, 0 … 1."""
+    plan = request.plan(model)
+    started = time.perf_counter()
+    if sampler_fn is None:
+        steps = plan.steps()
+    else:
+        steps = checked_steps(sampler_fn, plan.eps_fn, plan.schedule, plan.x_T, plan.timesteps)
+    states, estimates, timesteps = [plan.x_T], [], []
+    for step in steps:
+        check_finite(step)
+        states.append(step.x_t)
+        estimates.append(step.x_0)
+        timesteps.append(int(step.t))
+        yield len(timesteps) / len(plan.timesteps)
+    milliseconds = 1000 * (time.perf_counter() - started)
+    images = states[-1].clamp(-1, 1)
+    return Drawing(images, states, estimates, timesteps, read(images, evaluator), milliseconds, request)
+
+
+def check_finite(step: Step) -> None:
+    """Raise ValueError if the state after this step holds values that are not numbers."""
+    if not torch.isfinite(step.x_t).all():
+        raise ValueError(f"After the step at t = {step.t} the image holds values that are not numbers.")
+
+
+def read(images: Tensor, evaluator: str | Path | None = EVALUATOR) -> tuple[Reading, ...]:
+    """What the evaluator reads in images [B, C, H, W]; empty if there is none on this machine."""
+    if evaluator is None:
+        return ()
+    try:
+        network = load_model(evaluator)[0]
+    except WeightsError:
+        return ()
+    probabilities, labels = network.probabilities(images.float().cpu()).max(dim=1)
+    return tuple(Reading(int(y), float(p)) for y, p in zip(labels, probabilities, strict=True))
+
+
+def reading_line(drawing: Drawing) -> str:
+    """What the evaluator makes of the first image, whether that was asked for, and the milliseconds."""
+    if not drawing.readings:
+        return f"There is no evaluator on this machine to read it. Drawn in {drawing.milliseconds:.0f} ms."
+    (label, probability), target = drawing.readings[0], drawing.request.labels[0]
+    if drawing.request.guidance_scale == 0:
+        verdict = "at scale 0 the network is not told which digit to draw"
+    elif label == target:
+        verdict = "the digit that was asked for"
+    else:
+        verdict = f"not the {target} that was asked for"
+    took = f"Drawn in {drawing.milliseconds:.0f} ms."
+    return f"The evaluator reads {label} ({probability:.1%}), {verdict}. {took}"
+
+
+def gif_frames(drawing: Drawing, scale: int = 5) -> list[np.ndarray]:
+    """One frame for each moment: x_t on the left, the estimate made from it on the right."""
+    frames = []
+    for k in range(len(drawing.states)):
+        x_t, x_0 = (to_pixels(image[0], scale) for image in drawing.moment(k))
+        gap = np.full((len(x_t), 2 * scale, 3), 153, dtype=np.uint8)
+        frames.append(np.concatenate([x_t, gap, x_0], axis=1))
+    return frames
+
+
+# -- the panel -------------------------------------------------------------------------------------
 
 
 class DigitGenerator(Panel):
@@ -72,7 +200,7 @@ class DigitGenerator(Panel):
     ) -> None:
         super().__init__(layout=w.Layout(width="100%", max_width="640px"))
         self.weights, self.model, self.sampler_fn, self.evaluator = weights, model, sampler_fn, evaluator
-        self.simple, self.drawing, self._drawn = simple, None, None
+        self.simple, self.drawing = simple, None
         self.digit, self.guidance_scale, self.seed = common_controls(digit, guidance_scale, seed)
         self._build_run_controls(sampler, steps)
         self._build_pictures()
@@ -89,8 +217,8 @@ class DigitGenerator(Panel):
         defaults, num_timesteps = card_defaults(self.weights if self.model is None else self.model)
         samplers = [("DDIM", "ddim"), ("DDPM", "ddpm")]
         if self.sampler_fn is not None:
-            samplers.insert(0, ("yours", "yours"))
-            sampler = sampler or "yours"
+            samplers.insert(0, (YOURS, YOURS))
+            sampler = sampler or YOURS
         sampler = sampler or defaults["sampler"]
         self.sampler = control(
             w.Dropdown, options=samplers, value=sampler, description="Sampler", layout=NARROW
@@ -119,34 +247,29 @@ class DigitGenerator(Panel):
 
     # -- drawing -----------------------------------------------------------------------------------
 
-    def settings(self) -> dict:
-        """What the controls ask for now."""
-        return {
-            "digit": self.digit.value,
-            "guidance_scale": self.guidance_scale.value,
-            "sampler": self.sampler.value,
-            "steps": self.steps.value,
-            "seed": self.seed.value,
-        }
+    def request(self) -> GenerationRequest:
+        """What the controls ask for now; without a sampler where the learner's own draws."""
+        own = self.sampler.value == YOURS
+        return GenerationRequest(
+            (self.digit.value,),
+            self.weights,
+            guidance_scale=self.guidance_scale.value,
+            sampler=None if own else self.sampler.value,
+            spacing="trailing" if own else None,
+            steps=self.steps.value,
+            seed=self.seed.value,
+        )
 
     def _redraw(self, _change=None) -> None:
-        self.ask(functools.partial(self._draw, self.settings()), self._show)
+        self.ask(functools.partial(self._draw, self.request()), self._show)
 
-    def _draw(self, settings: dict) -> Generator[float, None, tuple[dict, Drawing]]:
-        named = dict(settings)
-        labels, mine = (named.pop("digit"),), named["sampler"] == "yours"
-        if mine:
-            named["sampler"] = None
-        request = GenerationRequest(labels, self.weights, **named)
-        sampler_fn = self.sampler_fn if mine else None
-        drawing = yield from drawing_steps(request, self.model, sampler_fn, self.evaluator)
-        return settings, drawing
+    def _draw(self, request: GenerationRequest) -> Generator[float, None, Drawing]:
+        sampler_fn = self.sampler_fn if request.sampler is None else None
+        return drawing_steps(request, self.model, sampler_fn, self.evaluator)
 
-    def _show(self, result: tuple[dict, Drawing]) -> None:
-        settings, drawing = result
+    def _show(self, drawing: Drawing) -> None:
         place = self.scrubber.value / self.scrubber.max if self.drawing else START
-        self.drawing, self._drawn = drawing, settings
-        line = reading_line(drawing, settings["digit"], settings["guidance_scale"])
+        self.drawing, line = drawing, reading_line(drawing)
         self.image.show(drawing.images, f"The drawn image. {line}")
         self.say(line)
         self.scrubber.max = len(drawing.timesteps)
@@ -167,20 +290,20 @@ class DigitGenerator(Panel):
     # -- the GIF -----------------------------------------------------------------------------------
 
     def _save(self, _button=None) -> None:
-        self.ask(functools.partial(self._write_gif, self.settings(), Path.cwd()), self._show_gif, keep=True)
+        self.ask(functools.partial(self._write_gif, self.request(), Path.cwd()), self._show_gif, keep=True)
 
-    def _write_gif(self, settings: dict, folder: Path) -> Generator[float, None, tuple]:
-        shown = (self._drawn, self.drawing)
-        result = shown if self._drawn == settings else (yield from self._draw(settings))
-        stem = f"digit-{settings['digit']}-w{float(settings['guidance_scale'])}-seed{settings['seed']}"
+    def _write_gif(self, request: GenerationRequest, folder: Path) -> Generator[float, None, tuple]:
+        shown = self.drawing
+        drawing = shown if shown and shown.request == request else (yield from self._draw(request))
+        stem = f"digit-{request.labels[0]}-w{float(request.guidance_scale)}-seed{request.seed}"
         path = fresh_path(folder, stem, ".gif")
-        save_gif(path, gif_frames(result[1]))
-        return path, path.read_bytes(), result
+        save_gif(path, gif_frames(drawing))
+        return path, path.read_bytes(), drawing
 
-    def _show_gif(self, written: tuple) -> None:
-        path, content, result = written
-        if result[1] is not self.drawing:
-            self._show(result)
+    def _show_gif(self, written: tuple[Path, bytes, Drawing]) -> None:
+        path, content, drawing = written
+        if drawing is not self.drawing:
+            self._show(drawing)
         alt = f"{path.name}: the state and the estimate, from noise to digit"
         self.gif.value = image_html(content, alt, 290, 140)
         self.gif.layout.display = "block"
@@ -191,9 +314,9 @@ class DigitGenerator(Panel):
     def still(self) -> tuple[bytes, str] | None:
         if self.drawing is None:
             return None
-        drawing, settings = self.drawing, self._drawn
+        drawing, request = self.drawing, self.drawing.request
         seen = f", read as {drawing.readings[0].label} by the evaluator" if drawing.readings else ""
-        title = f"Target digit {settings['digit']}, guidance scale {settings['guidance_scale']:g}{seen}"
+        title = f"Target digit {request.labels[0]}, guidance scale {request.guidance_scale:g}{seen}"
         if self.simple:
             two_lines = title.replace(", read", ",\nread")  # one would be wider than the image
             return still_picture({"": drawing.images}, two_lines, size=2.2), f"{title}."

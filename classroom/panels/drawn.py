@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from classroom.panels import same_noise_rows
-from classroom.panels.digit_drawing import EVALUATOR, Drawing, Model, Reading, check_finite, read
+from classroom.panels.digits import EVALUATOR, Drawing, Reading, check_finite, read
 from classroom.panels.panel import image_html
 from classroom.panels.paths import reading_html
 from lessons_lib import data, pictures
-from lessons_lib.counterfactuals import Abducted
 from lessons_lib.images import difference_maps, png_bytes, to_pixels
-from lessons_lib.pipeline import CounterfactualRequest, abduction, counterfactuals
+from lessons_lib.pipeline import CounterfactualRequest, Model
 
 TARGETS = tuple(range(10))
 CELL, GAP = 52, 3  # of an image of the row, and between two, in pixels
@@ -76,30 +75,26 @@ def row_steps(
     Args:
         digit: [1, 1, 28, 28] in [-1, 1].
         forming: called every few steps with the estimates x_0 [10, 1, 28, 28].
-        model: as in `counterfactuals`.
+        model: (network, schedule), in place of the request's weights.
 
     Raises:
         ValueError, WeightsError: as `counterfactuals`.
     """
-    started, kept = time.perf_counter(), []
-
-    def keeping(*asked) -> Abducted:
-        kept.append(abduction(request)(*asked))
-        return kept[0]
-
+    started = time.perf_counter()
     yield 0.02
-    states, estimates, timesteps = [], [], []
-    for step in counterfactuals(request, digit, abduct_fn=keeping, model=model):
+    plan = request.plan(model)
+    abducted = plan.abduct(digit)
+    states, estimates, timesteps = [abducted.repeated(request.targets_each).x], [], []
+    for step in plan.predict(abducted):
         check_finite(step)
-        if len(states) % FORMING == 0:
+        if len(timesteps) % FORMING == 0:
             forming(step.x_0)
         states.append(step.x_t)
         estimates.append(step.x_0)
         timesteps.append(int(step.t))
-        yield len(states) / len(kept[0].timesteps)
+        yield len(timesteps) / len(abducted.timesteps)
     seconds = time.perf_counter() - started
     images = states[-1].clamp(-1, 1)
-    states.insert(0, kept[0].repeated(len(images)).x)
     return Drawing(images, states, estimates, timesteps, read(images, evaluator), 1000 * seconds)
 
 

@@ -15,7 +15,6 @@ from classroom.panels.controls import (
     NARROW,
     ROOM,
     STYLE,
-    caption,
     card_defaults,
     control,
     gif_controls,
@@ -23,7 +22,6 @@ from classroom.panels.controls import (
     replay_slider,
     steps_control,
 )
-from classroom.panels.digit_drawing import Model, fresh_path
 from classroom.panels.facerows import (
     BELOW,
     GAIN,
@@ -49,8 +47,9 @@ from classroom.panels.pairs import (
     side_line,
     spoken,
 )
-from classroom.panels.panel import TEXT, Panel
+from classroom.panels.panel import TEXT, Panel, caption, fresh_path
 from lessons_lib.images import save_gif
+from lessons_lib.pipeline import Model
 
 FACE_EVALUATOR = "celeba-evaluator"
 START = 0.5  # the scrubber's first place: the states are noise there, the estimates already show something

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classroom.panels.digit_drawing import Drawing, still_picture
+from classroom.panels.digits import Drawing
 from classroom.panels.gallery import COLUMNS, GAP, side_of
 from classroom.panels.pairs import Pairs, spoken
-from classroom.panels.panel import image_html
+from classroom.panels.panel import image_html, still_picture
 from classroom.panels.paths import ORANGE
 from lessons_lib.images import denoising_frames, difference_maps, png_bytes, to_pixels
 

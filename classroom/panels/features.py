@@ -11,12 +11,11 @@ import ipywidgets as w
 import torch
 from torch import Tensor, nn
 
-from classroom.panels.controls import NARROW, ROOM, Picture, caption, card_defaults, control
-from classroom.panels.digit_drawing import Model, still_picture
-from classroom.panels.panel import Panel, image_html
+from classroom.panels.controls import NARROW, ROOM, card_defaults, control
+from classroom.panels.panel import Panel, Picture, caption, image_html, still_picture
 from lessons_lib import data
 from lessons_lib.images import png_bytes, to_grid
-from lessons_lib.pipeline import load_model
+from lessons_lib.pipeline import Model, load_model
 from lessons_lib.samplers import SampleNoise
 from lessons_lib.schedules import NoiseSchedule, predict_x0, q_sample
 

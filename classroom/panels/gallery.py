@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classroom.panels.controls import caption, card_defaults
-from classroom.panels.digit_drawing import Drawing, Model
-from classroom.panels.panel import image_html
+from classroom.panels.controls import card_defaults
+from classroom.panels.digits import Drawing
+from classroom.panels.panel import caption, image_html
 from classroom.panels.paths import ORANGE
 from lessons_lib import data
 from lessons_lib.classifier import Evaluator
 from lessons_lib.images import denoising_frames, png_bytes, to_pixels
-from lessons_lib.pipeline import load_model
+from lessons_lib.pipeline import Model, load_model
 from lessons_lib.weights import WeightsError, read_card
 
 GAP, BETWEEN = 8, 2  # between two cells, between the state and the estimate in one: screen pixels

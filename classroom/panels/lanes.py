@@ -5,18 +5,18 @@ A race is a list of Runners that `rounds` moves on, one network evaluation each 
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from classroom.panels.digit_drawing import Reading, SamplerFn, check_finite, checked_steps
+from classroom.panels.digits import Reading, check_finite
+from classroom.panels.learners_code import SamplerFn, checked_steps
 from classroom.panels.panel import sentence
-from lessons_lib.guidance import with_cfg
-from lessons_lib.pipeline import GenerationRequest, generate_with, load_model, starting_noise, with_defaults
-from lessons_lib.samplers import Step, timesteps_for
+from lessons_lib.pipeline import GenerationRequest
+from lessons_lib.samplers import Step
 
 YOURS = "yours"  # the lane of the learner's own sampler
 PLACES = {1: "1st", 2: "2nd", 3: "3rd"}
@@ -94,26 +94,22 @@ def rounds(runners: list[Runner]) -> Iterator[bool]:
 
 def runner_for(name: str, request: GenerationRequest, sampler_fn: SamplerFn | None = None) -> Runner:
     """A runner at the start, with its weights loaded; sampler_fn in place of the request's sampler."""
-    request = with_defaults(request)
-    network, schedule = load_model(request.weights, request.device)[:2]
-    x_T = starting_noise(network, request)[1]
     if sampler_fn is None:
-        turns = enumerate(generate_with(network, schedule, request), start=1)
-        adds_noise = request.sampler == "ddpm" or (request.sampler == "ddim" and request.eta > 0)
-        return Runner(name, turns, request.steps, x_T, adds_noise)
-    calls = []
-    eps_fn = with_cfg(network, torch.tensor(request.labels), request.guidance_scale)
+        plan = request.plan()
+        drawn = plan.request
+        adds_noise = drawn.sampler == "ddpm" or (drawn.sampler == "ddim" and drawn.eta > 0)
+        return Runner(name, enumerate(plan.steps(), start=1), drawn.steps, plan.x_T, adds_noise)
+    plan, calls = dataclasses.replace(request, spacing="logsnr").plan(), []
 
     def counted(x_t: Tensor, t: Tensor) -> Tensor:
         calls.append(None)
-        return eps_fn(x_t, t)
+        return plan.eps_fn(x_t, t)
 
     def turns() -> Iterator[tuple[int, Step]]:
-        timesteps = timesteps_for(schedule, request.steps, "logsnr")
-        for step in checked_steps(sampler_fn, counted, schedule, x_T, timesteps):
+        for step in checked_steps(sampler_fn, counted, plan.schedule, plan.x_T, plan.timesteps):
             yield len(calls), step
 
-    return Runner(name, turns(), request.steps, x_T)
+    return Runner(name, turns(), plan.request.steps, plan.x_T)
 
 
 def apart(runners: list[Runner]) -> tuple[Runner, dict[str, float]] | None:

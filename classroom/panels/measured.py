@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from classroom import figures
-from classroom.panels.digit_drawing import Model, learners_line, read
+from classroom.panels.digits import read
+from classroom.panels.learners_code import learners_line
 from classroom.panels.panel import image_html
 from lessons_lib import data
 from lessons_lib.counterfactuals import abduct, in_8_bits, predict, to_depth
@@ -19,7 +20,7 @@ from lessons_lib.evaluation import Intervention, Mean, Share
 from lessons_lib.evaluation.interventions import check_labels, l1_error, step
 from lessons_lib.guidance import conditional, with_cfg
 from lessons_lib.images import png_bytes, to_pixels
-from lessons_lib.pipeline import CounterfactualRequest, counterfactuals
+from lessons_lib.pipeline import CounterfactualRequest, Model, counterfactuals
 from lessons_lib.samplers import SampleNoise
 from lessons_lib.schedules import spaced_timesteps
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from classroom.panels import measured as parts
 from classroom.panels.controls import STYLE, card_defaults, control
-from classroom.panels.digit_drawing import EVALUATOR, Model, still_picture
+from classroom.panels.digits import EVALUATOR
 from classroom.panels.measured import (
     NAMES,
     YOURS,
@@ -26,12 +26,13 @@ from classroom.panels.measured import (
     null_line,
     numbers,
 )
-from classroom.panels.panel import Panel
+from classroom.panels.panel import Panel, still_picture
 from classroom.panels.plane import HIGH, LOOKS, REACH, WIDE, Dot, meter_html, plane_svg
 from classroom.panels.same_noise_rows import share_of
 from lessons_lib.counterfactuals import METHODS, to_depth
 from lessons_lib.evaluation import Intervention
 from lessons_lib.images import difference_maps
+from lessons_lib.pipeline import Model
 from lessons_lib.schedules import spaced_timesteps
 
 

@@ -12,9 +12,8 @@ import ipywidgets as w
 import torch
 from torch import Tensor
 
-from classroom.panels.controls import LARGEST_SEED, NARROW, ROOM, Picture, caption, control
-from classroom.panels.digit_drawing import still_picture
-from classroom.panels.panel import Panel
+from classroom.panels.controls import LARGEST_SEED, NARROW, ROOM, control
+from classroom.panels.panel import Panel, Picture, caption, still_picture
 from lessons_lib import data
 from lessons_lib.samplers import SampleNoise
 from lessons_lib.schedules import SCHEDULES, NoiseSchedule, q_sample

@@ -12,14 +12,13 @@ from classroom.panels.controls import (
     LARGEST_SEED,
     NARROW,
     ROOM,
-    caption,
     control,
     gif_controls,
     new_seed_button,
     replay_slider,
     steps_control,
 )
-from classroom.panels.digit_drawing import Drawing, Model, drawing_steps, fresh_path, still_picture
+from classroom.panels.digits import Drawing, drawing_steps
 from classroom.panels.gallery import (
     COLUMNS,
     LARGEST,
@@ -36,9 +35,9 @@ from classroom.panels.gallery import (
     suited_reader,
     texts_read,
 )
-from classroom.panels.panel import Panel
+from classroom.panels.panel import Panel, caption, fresh_path, still_picture
 from lessons_lib.images import save_gif
-from lessons_lib.pipeline import GenerationRequest
+from lessons_lib.pipeline import GenerationRequest, Model
 
 OBJECT_EVALUATOR = "cifar10-evaluator"
 START = 0.5  # the scrubber's first place: the states are noise there, the estimates already show something

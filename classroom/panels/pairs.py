@@ -12,23 +12,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from classroom.panels.digit_drawing import Drawing, Model, drawing_steps
+from classroom.panels.digits import Drawing, drawing_steps
 from classroom.panels.gallery import Reader, Subject, suited_reader
 from classroom.panels.paths import paths_of
 from classroom.panels.same_noise_rows import share_of
 from lessons_lib import data
-from lessons_lib.counterfactuals import Abducted, in_8_bits, to_depth
+from lessons_lib.counterfactuals import Abducted, in_8_bits
 from lessons_lib.data import to_signed, to_unit
 from lessons_lib.guidance import unconditional
 from lessons_lib.names import place_of
 from lessons_lib.pipeline import (
+    CounterfactualPlan,
     CounterfactualRequest,
     GenerationRequest,
-    check_counterfactual,
+    Model,
     load_model,
-    with_defaults,
 )
-from lessons_lib.samplers import ddim_invert, timesteps_for
+from lessons_lib.samplers import ddim_invert
 from lessons_lib.weights import WeightsError, read_card
 
 LARGEST = 8  # faces side by side
@@ -177,10 +177,7 @@ class FromNoise:
             (wish.target,) * self.count, self.weights, "classifier", classifier=self.classifier, seed=seed,
             attribute=wish.attribute, guidance_scale=wish.guidance_scale, steps=wish.steps,
         )  # fmt: skip
-        if self.model is None:
-            return with_defaults(request)
-        spacing = load_model(self.classifier)[2].get("defaults", {}).get("spacing")
-        return dataclasses.replace(request, sampler="ddim", spacing=spacing)
+        return request.plan(self.model).request
 
     def steps(self, wish: Wish, seed: int) -> Generator[float, None, tuple[Tensor, Drawing]]:
         """Draw both; yields the part done, 0 … 1."""
@@ -217,33 +214,26 @@ class FromFaces:
 
     def steps(self, wish: Wish, first: int) -> Generator[float, None, tuple[Tensor, Drawing]]:
         """The faces from number `first` on, and what becomes of them; yields the part done, 0 … 1."""
-        request, faces = self.request(wish), self.images[first : first + self.count]
-        if self.model is None:
-            check_counterfactual(request)
+        plan, faces = self.request(wish).plan(self.model), self.images[first : first + self.count]
         if self._kept is None or self._kept[0] != (first, wish.steps):
-            found = yield from share_of(self._abducted(request, faces), 0, 2)
+            found = yield from share_of(self._abducted(plan, faces), 0, 2)
             self._kept = (first, wish.steps), found
         abducted = self._kept[1]
-        paths = yield from share_of(paths_of(request, faces, lambda *_: abducted, self.model, None), 1, 2)
+        paths = yield from share_of(paths_of(plan, faces, lambda *_: abducted, None), 1, 2)
         states, estimates = ([to_signed(each) for each in way] for way in (paths.states, paths.estimates))
         return faces, Drawing(paths.images, states, estimates, paths.timesteps, (), 1000 * paths.seconds)
 
-    def _abducted(self, request: CounterfactualRequest, faces: Tensor) -> Generator[float, None, Abducted]:
-        """As `abduction(request)`, step by step: for progress, and to be dropped for a newer wish."""
-        network, schedule = self.model or load_model(request.weights)[:2]
-        config = network.config
-        wanted = (config.in_channels, config.image_size, config.image_size)
+    def _abducted(self, plan: CounterfactualPlan, faces: Tensor) -> Generator[float, None, Abducted]:
+        """As `plan.abduct`, step by step: for progress, and to be dropped for a newer wish."""
+        wanted, eps_fn = plan.image_shape, unconditional(plan.network)
         if tuple(faces.shape[1:]) != wanted:
             its, mine = ("×".join(map(str, shape)) for shape in (wanted, faces.shape[1:]))
             raise ValueError(f"The denoiser draws pictures of {its} (C×H×W), but the faces have {mine}.")
-        timesteps = timesteps_for(schedule, request.steps, request.decoding().spacing)
-        if request.depth is not None:
-            timesteps = to_depth(timesteps, request.depth)
-        x = faces
-        for k, step in enumerate(ddim_invert(unconditional(network), schedule, faces, timesteps), start=1):
+        x, inversion = faces, ddim_invert(eps_fn, plan.schedule, faces, plan.timesteps)
+        for k, step in enumerate(inversion, start=1):
             x = step.x_t
-            yield k / len(timesteps)
-        return Abducted(x, timesteps)
+            yield k / len(plan.timesteps)
+        return Abducted(x, plan.timesteps)
 
 
 def pairs_of(

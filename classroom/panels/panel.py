@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import isgenerator
+from pathlib import Path
 
 import ipywidgets
 import torch
+from torch import Tensor
 
+from classroom import figures
 from lessons_lib.data import DataError
 from lessons_lib.files import WriteError
+from lessons_lib.images import png_bytes, to_pixels
 from lessons_lib.memory import keep_freed_memory
 from lessons_lib.weights import WeightsError
 
@@ -180,6 +185,41 @@ def image_html(content: bytes, alt: str, width: int, height: int) -> str:
     source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
     size = f'width="{width}" height="{height}"'
     return f'<img {size} alt="{html.escape(alt)}" decoding="sync" style="{style}" src="{source}">'
+
+
+def caption(text: str) -> ipywidgets.HTML:
+    """A small line under a picture; HTML."""
+    return ipywidgets.HTML(f'<span style="font-size: 90%">{text}</span>', layout={"margin": "0"})
+
+
+class Picture(ipywidgets.HTML):
+    """An image of fixed size, so that nothing moves when its content changes; square without a height."""
+
+    def __init__(self, pixels: int, height: int | None = None) -> None:
+        self.pixels, self.height = pixels, height or pixels
+        size = {"width": f"{pixels}px", "height": f"{self.height}px"}
+        super().__init__(layout=size | {"margin": "0", "flex": "0 0 auto"})
+
+    def show(self, image: Tensor, alt: str) -> None:
+        """Show the first image of [B, C, H, W]."""
+        content = png_bytes(to_pixels(image[0]))
+        self.value = image_html(content, alt, self.pixels, self.height)
+
+
+def fresh_path(folder: Path, stem: str, suffix: str) -> Path:
+    """A path that no file has yet: stem, then stem-2, stem-3 …"""
+    names = (f"{stem}{'' if k == 1 else f'-{k}'}{suffix}" for k in range(1, 100_000))
+    return next(folder / name for name in names if not (folder / name).exists())
+
+
+def still_picture(
+    rows: dict[str, Tensor], title: str, columns: Sequence[str] = (), size: float = 0.85
+) -> bytes:
+    """Rows of images under a title, as a PNG for pages that no kernel stands behind."""
+    fig = figures.image_row(rows, columns, size, title)
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", facecolor="white")
+    return buffer.getvalue()
 
 
 def sentence(error: BaseException) -> str:

@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from classroom.panels.digit_drawing import EVALUATOR, Model, Reading, check_finite, learners_line, read
+from classroom.panels.digits import EVALUATOR, Reading, check_finite, read
+from classroom.panels.learners_code import learners_line
 from lessons_lib import data, pictures
-from lessons_lib.counterfactuals import Abducted, in_8_bits
+from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.data import to_signed, to_unit
 from lessons_lib.guidance import EpsFn
 from lessons_lib.images import to_bytes
-from lessons_lib.pipeline import AbductFn, CounterfactualRequest, counterfactuals
+from lessons_lib.pipeline import AbductFn, CounterfactualPlan
 from lessons_lib.schedules import NoiseSchedule, spaced_timesteps
 
 LARGEST = 10  # images in one grid
@@ -93,30 +94,24 @@ def depth_options(num_timesteps: int, num_steps: int, depth: int) -> list[int]:
 
 
 def paths_of(
-    request: CounterfactualRequest, images: Tensor, abduct_fn: AbductFn, model: Model | None = None,
+    plan: CounterfactualPlan, images: Tensor, abduct_fn: AbductFn | None = None,
     evaluator: str | Path | None = EVALUATOR,
 ) -> Generator[float, None, Paths]:  # fmt: skip
     """The counterfactuals and the way there; yields the part done, 0 … 1.
 
     Raises:
-        ValueError, WeightsError: as `counterfactuals`.
+        ValueError: if the images do not suit the weights, or a step's numbers are none.
     """
-    started, kept = time.perf_counter(), []
-
-    def keeping(*asked) -> Abducted:
-        found = abduct_fn(*asked)
-        kept.append(found if isinstance(found, Abducted) else Abducted(found, asked[-1]))
-        return kept[-1]
-
-    states, estimates, timesteps = [], [], []
-    for step in counterfactuals(request, images, abduct_fn=keeping, model=model):
+    started, request = time.perf_counter(), plan.request
+    abducted = plan.abduct(images, abduct_fn)
+    states, estimates, timesteps = [to_bytes(abducted.repeated(request.targets_each).x)], [], []
+    for step in plan.predict(abducted):
         check_finite(step)
         states.append(to_bytes(step.x_t))
         estimates.append(to_bytes(step.x_0))
         timesteps.append(int(step.t))
         last = step.x_t
-        yield 0.02 + 0.98 * len(states) / len(kept[0].timesteps)
-    states.insert(0, to_bytes(kept[0].repeated(request.targets_each).x))
+        yield 0.02 + 0.98 * len(timesteps) / len(abducted.timesteps)
     drawn = last.clamp(-1, 1).cpu()
     readings, seconds = read(drawn, evaluator), time.perf_counter() - started
     return Paths(images, request.sources, drawn, states, estimates, timesteps, readings, seconds)

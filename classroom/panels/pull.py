@@ -12,9 +12,9 @@ import ipywidgets as w
 import torch
 from torch import Tensor
 
-from classroom.panels.controls import ROOM, Picture, caption, common_controls, control, new_seed_button
-from classroom.panels.digit_drawing import EVALUATOR, Drawing, drawing_steps, still_picture
-from classroom.panels.panel import Panel
+from classroom.panels.controls import ROOM, common_controls, control, new_seed_button
+from classroom.panels.digits import EVALUATOR, Drawing, drawing_steps
+from classroom.panels.panel import Panel, Picture, caption, still_picture
 from classroom.panels.same_noise_rows import labels_read, share_of
 from lessons_lib.guidance import LogProbFn, class_log_prob, unconditional, with_classifier
 from lessons_lib.pipeline import GenerationRequest, load_model

@@ -16,15 +16,15 @@ from classroom.panels.controls import (
     STEPS,
     STYLE,
     WIDE,
-    Picture,
     card_defaults,
     common_controls,
     control,
     new_seed_button,
 )
-from classroom.panels.digit_drawing import EVALUATOR, SamplerFn, read, still_picture
+from classroom.panels.digits import EVALUATOR, read
 from classroom.panels.lanes import YOURS, Runner, lane_words, rounds, runner_for, summary, times
-from classroom.panels.panel import TEXT, Panel
+from classroom.panels.learners_code import SamplerFn
+from classroom.panels.panel import TEXT, Panel, Picture, still_picture
 from lessons_lib.pipeline import GenerationRequest
 
 LANES = {

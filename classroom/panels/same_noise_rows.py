@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping, Sequence
 import numpy as np
 from torch import Tensor
 
-from classroom.panels.digit_drawing import Drawing
+from classroom.panels.digits import Drawing
 from classroom.panels.panel import image_html
 from lessons_lib.images import png_bytes, to_pixels
 

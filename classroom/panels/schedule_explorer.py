@@ -11,8 +11,8 @@ import ipywidgets as w
 import torch.nn.functional as F
 from torch import Tensor
 
-from classroom.panels.controls import ROOM, Picture, control
-from classroom.panels.panel import Panel
+from classroom.panels.controls import ROOM, control
+from classroom.panels.panel import Panel, Picture
 from classroom.panels.snr import CURVES_HEIGHT, Mixture, curves_svg, mixed, still_figure, style_of
 from lessons_lib.samplers import SampleNoise
 from lessons_lib.schedules import SCHEDULES, NoiseSchedule

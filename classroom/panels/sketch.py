@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from classroom.panels import same_noise_rows
-from classroom.panels.controls import ROOM, WIDE, Picture, caption, card_defaults, control
-from classroom.panels.digit_drawing import EVALUATOR, Model, Reading, fresh_path, read, still_picture
+from classroom.panels.controls import ROOM, WIDE, card_defaults, control
+from classroom.panels.digits import EVALUATOR, Reading, read
 from classroom.panels.drawn import (
     CELL,
     TARGETS,
@@ -26,11 +26,11 @@ from classroom.panels.drawn import (
     row_steps,
 )
 from classroom.panels.pad import SIDE, DrawingPad, Marks
-from classroom.panels.panel import Panel, image_html, sentence
+from classroom.panels.panel import Panel, Picture, caption, fresh_path, image_html, sentence, still_picture
 from classroom.panels.paths import depth_options
 from lessons_lib import data, pictures
 from lessons_lib.images import difference_maps, save_gif
-from lessons_lib.pipeline import CounterfactualRequest
+from lessons_lib.pipeline import CounterfactualRequest, Model
 
 EMPTY = "Draw a digit with the mouse or a finger."
 AS_READ = "as read"

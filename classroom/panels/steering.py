@@ -15,17 +15,16 @@ from classroom.panels.controls import (
     ROOM,
     STYLE,
     WIDE,
-    caption,
     card_defaults,
     common_controls,
     control,
     new_seed_button,
     steps_control,
 )
-from classroom.panels.digit_drawing import EVALUATOR, Drawing, drawing_steps, fresh_path, still_picture
-from classroom.panels.panel import Panel, image_html
+from classroom.panels.digits import EVALUATOR, Drawing, drawing_steps
+from classroom.panels.panel import Panel, caption, fresh_path, image_html, still_picture
 from lessons_lib.images import save_gif
-from lessons_lib.pipeline import GenerationRequest, check_request
+from lessons_lib.pipeline import GenerationRequest
 from lessons_lib.weights import WeightsError
 
 SAMPLER_NAMES = [("DDIM", "ddim"), ("DDPM", "ddpm"), ("DPM-Solver++(2M)", "dpmpp_2m")]
@@ -219,7 +218,7 @@ class MethodComparison(Panel):
     def _checked_request(self, name: str, settings: dict) -> GenerationRequest:
         try:
             request = self.request(name, settings)
-            check_request(request)
+            request.plan()
         except (ValueError, WeightsError) as error:
             kind = WeightsError if isinstance(error, WeightsError) else ValueError
             raise kind(f"{name}: {error}") from error

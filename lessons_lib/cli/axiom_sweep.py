@@ -32,13 +32,13 @@ def run(given: dict) -> None:
     requests = [
         check(judge, shared | {"method": method, "depth": depth}, scale) for method, scale, depth in settings
     ]
-    tell_if_circular(judge, [request.decoding() for request in requests])
+    tell_if_circular(judge, requests)
     tables.read_rows(out, COLUMNS)  # whatever else it is, is refused before the images are asked for
     trial = Trial.read(given, judge, NUM_IMAGES, 0)
     plan = {
         (
             command_of(request, judge, len(trial.images), trial.num_nulls),
-            tables.shas(request.decoding(), judge),
+            tables.shas(request, judge),
         ): request
         for request in requests
     }

@@ -25,15 +25,7 @@ from lessons_lib.cli.common import progress_bar
 from lessons_lib.cli.evaluating import SOURCES, Judge, share_json, tell_if_circular
 from lessons_lib.cli.tables import check_in_place_of, option
 from lessons_lib.counterfactuals import in_8_bits
-from lessons_lib.pipeline import (
-    CounterfactualRequest,
-    check_counterfactual,
-    counterfactual_defaults,
-    counterfactuals,
-    in_batches,
-    load_model,
-    tells_sources,
-)
+from lessons_lib.pipeline import CounterfactualRequest, counterfactuals, in_batches
 
 DATASET = "mnist"
 CFG_SCALE = 3.0
@@ -116,7 +108,7 @@ def run(given: dict) -> None:
     wanted = fields(given) | {"method": given["method"] or "ddim", "depth": given["depth"]}
     judge = Judge.load(DATASET, given["evaluator_weights"], given["device"])
     request = check(judge, wanted | {"device": judge.device}, given["guidance_scale"])
-    tell_if_circular(judge, [request.decoding()])
+    tell_if_circular(judge, [request])
     trial = Trial.read(given, judge, NUM_IMAGES, None)
     result = measure(trial, request)
     print(json.dumps(result) if given["json"] else report(result))
@@ -147,17 +139,18 @@ def check(judge: Judge, wanted: dict, scale: float | None) -> CounterfactualRequ
     """Refuse, before any work, what cannot be measured; returns the request for one image, filled in.
 
     Raises:
-        ValueError, WeightsError: one sentence, as check_counterfactual; also for another number of classes.
+        ValueError, WeightsError: one sentence, as its plan; also for another number of classes.
     """
     if scale is None and wanted["guidance"] == "cfg":
         scale = CFG_SCALE
     request = CounterfactualRequest((0,), (0,), guidance_scale=scale, **wanted)
-    num_classes = check_counterfactual(request)
+    plan = request.plan()
+    num_classes = plan.num_labels
     if num_classes != judge.num_classes:
         raise ValueError(
             f"{request.weights} has {num_classes} classes but {judge.name} knows {judge.num_classes}."
         )
-    return counterfactual_defaults(request)
+    return plan.request
 
 
 # -- measuring -------------------------------------------------------------------------------------
@@ -189,7 +182,7 @@ class Intervene:
 
 def null_fields(request: CounterfactualRequest) -> dict:
     """What a null intervention changes in a request: decoding is as abduction was."""
-    if tells_sources(load_model(request.weights, request.device)[0], request):
+    if request.plan().tells_sources:
         return {"guidance": "cfg", "guidance_scale": 1.0, "classifier": None}
     return {"guidance_scale": 0.0}
 

@@ -20,12 +20,7 @@ from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.data import to_unit
 from lessons_lib.files import atomic_write
 from lessons_lib.images import changes_grid, save_gif, save_png, to_grid
-from lessons_lib.pipeline import (
-    CounterfactualRequest,
-    check_counterfactual,
-    counterfactual_defaults,
-    counterfactuals,
-)
+from lessons_lib.pipeline import CounterfactualRequest, counterfactuals
 
 NAME = "counterfactual"  # of the files in --output-dir
 MEASURES = "measures.json"
@@ -102,7 +97,7 @@ def run(
     outputs.check()
     name = wanted["weights"] or f"{picture.dataset}-denoiser"
     wanted = wanted | {"weights": name, "device": resolve_device(device)}
-    num_classes = check_counterfactual(CounterfactualRequest((0,), (0,), **wanted))
+    num_classes = CounterfactualRequest((0,), (0,), **wanted).plan().num_labels
     asked = parse_labels(targets, num_classes)
     told = None if picture.source_class is None else _source_class(picture.source_class, num_classes)
     judge = Judge.load(picture.dataset, judge_name, device)
@@ -111,9 +106,9 @@ def run(
     source, label = picture.load()
     read = _read(judge, source)[0]
     label = next(k for k in (told, label, read["read_as"]) if k is not None)
-    request = counterfactual_defaults(CounterfactualRequest((label,), asked, **wanted))
+    request = CounterfactualRequest((label,), asked, **wanted).plan().request
     if request.guidance == "classifier":
-        tell_if_circular(judge, [request.decoding()])
+        tell_if_circular(judge, [request])
     started = time.perf_counter()
     images, states = draw(request, source)
     found = {"seconds": round(time.perf_counter() - started, 3), "source_read": read}

@@ -18,7 +18,8 @@ from lessons_lib.cli import PROGRAM, processes
 from lessons_lib.cli.common import check_dataset, check_writable, resolve_device
 from lessons_lib.cli.sampling import check_settings, describe, draw
 from lessons_lib.files import atomic_write
-from lessons_lib.pipeline import DEFAULT_SPACING, GenerationRequest, load_model, with_defaults
+from lessons_lib.pipeline import GenerationRequest, load_model
+from lessons_lib.samplers import DEFAULT_SPACING
 
 # What every denoiser's card says: (guidance scale, sampler, steps, samples).
 STANDARD = {
@@ -169,7 +170,7 @@ def check(judge: Judge, name: str, wanted: dict, num_samples: int, batch_size: i
     num_classes = check_settings(name, wanted, batch_size)
     if num_classes != judge.num_classes:
         raise ValueError(f"{name} has {num_classes} classes but {judge.name} knows {judge.num_classes}.")
-    return with_defaults(GenerationRequest((0,), weights=name, **wanted))
+    return GenerationRequest((0,), weights=name, **wanted).plan().request
 
 
 def tell_if_circular(judge: Judge, requests: Iterable[GenerationRequest]) -> None:
@@ -191,7 +192,7 @@ def measure(
     """
     labels = evaluation.labels_by_frequency(reference.class_counts, num_samples)
     request = GenerationRequest(labels.tolist(), weights=name, device=judge.device, **wanted)
-    request = with_defaults(request)
+    request = request.plan().request
     steered = (
         {"classifier_sha256": weights.read_card(request.classifier)["sha256"]} if request.is_steered else {}
     )
@@ -230,7 +231,7 @@ def cells_right(judge: Judge, name: str, wanted: dict, batch_size: int) -> evalu
     request = GenerationRequest(
         labels.tolist(), weights=name, device=judge.device, sample_indices=tuple(noises.tolist()), **wanted
     )
-    images, _ = draw(with_defaults(request), batch_size)
+    images, _ = draw(request.plan().request, batch_size)
     return evaluation.accuracy(judge.model, images, labels).overall
 
 

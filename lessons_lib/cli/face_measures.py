@@ -27,7 +27,7 @@ from lessons_lib.cli.face_study import (
 )
 from lessons_lib.cli.faces import DENOISER, STEPS, attributes_of, check_same_size, guidance_of
 from lessons_lib.names import place_of
-from lessons_lib.pipeline import GenerationRequest, check_counterfactual, with_defaults
+from lessons_lib.pipeline import GenerationRequest
 
 NUM_SAMPLES, NUM_FACES = 1000, 300
 REFUSED = (
@@ -90,7 +90,7 @@ def _check(given: dict) -> None:
 def _check_requests(study: Study, given: dict) -> None:
     """Refuse before any work what cannot be drawn."""
     sampling.check_settings(given["weights"] or DENOISER, _drawing(study, given, 1), given["batch_size"])
-    check_counterfactual(intervention(study, given, (1,)))
+    intervention(study, given, (1,)).plan()
 
 
 def _drawing(study: Study, given: dict, target: int | None) -> dict:
@@ -111,7 +111,7 @@ def measure_drawn(study: Study, given: dict, reference: evaluation.Reference) ->
     for asked, target in {"unguided": None, **ASKED}.items():
         wanted = _drawing(study, given, target)
         labels = (0 if target is None else target,) * given["num_samples"]
-        request = with_defaults(GenerationRequest(labels, weights=given["weights"] or DENOISER, **wanted))
+        request = GenerationRequest(labels, weights=given["weights"] or DENOISER, **wanted).plan().request
         images, _ = sampling.draw(request, given["batch_size"])
         read = evaluation.read_attributes(study.judge.model, images)
         baseline = read if baseline is None else baseline

@@ -16,7 +16,7 @@ from lessons_lib.cli import PROGRAM, tables
 from lessons_lib.cli.evaluating import Judge, share_json
 from lessons_lib.cli.faces import DENOISER, face_defaults
 from lessons_lib.evaluation.curves import face_sweep_figure
-from lessons_lib.pipeline import CounterfactualRequest, check_counterfactual, counterfactual_images
+from lessons_lib.pipeline import CounterfactualRequest, counterfactual_images
 
 ATTRIBUTE = "Smiling"
 ASKED = {"yes": 1, "no": 0}
@@ -172,9 +172,9 @@ def run_sweep(study: Study, given: dict) -> None:
     for depth, scale in itertools.product(depths, scales):
         single = given | {"guidance_scale": scale, "depth": depth}
         request = intervention(study, single, (1,))
-        check_counterfactual(request)
+        request.plan()
         command = command_of(single, ("guidance_scale", "depth", "num_counterfactuals"))
-        plan[command, tables.shas(request.decoding(), study.judge)] = single
+        plan[command, tables.shas(request, study.judge)] = single
     faces = functools.cache(lambda: subjects(study, given["num_counterfactuals"]))
 
     def measured(single: dict, key: tables.Key) -> tuple[tables.Row, str]:

@@ -19,14 +19,7 @@ from lessons_lib.cli.evaluating import Judge
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.files import atomic_write
 from lessons_lib.names import place_of
-from lessons_lib.pipeline import (
-    CounterfactualRequest,
-    GenerationRequest,
-    check_counterfactual,
-    counterfactual_defaults,
-    load_model,
-    with_defaults,
-)
+from lessons_lib.pipeline import CounterfactualRequest, GenerationRequest, load_model
 
 DENOISER = "celeba-denoiser"
 ANSWERS = {"1": 1, "yes": 1, "0": 0, "no": 0}
@@ -108,7 +101,7 @@ def sample(given: dict) -> None:
         wanted |= {"guidance": "cfg" if hears else "classifier", **steered}
     request = GenerationRequest((target or 0,) * count, weights=name, **wanted)
     sampling.check_settings(name, wanted, given["batch_size"])
-    request = with_defaults(request)
+    request = request.plan().request
     started = time.perf_counter()
     is_film = given["out"].suffix.lower() == ".gif"
     images, states = sampling.draw(request, given["batch_size"], keep_states=is_film)
@@ -162,7 +155,7 @@ def counterfactual(given: dict) -> None:
     if given["attribute"] is None:
         raise ValueError("Name an --attribute, such as Smiling.")
     request = _intervention(given)
-    check_counterfactual(request)
+    request.plan()
     judge = Judge.load("celeba", given["evaluator_weights"], request.device)
     names = attributes_of(judge)
     check_same_size(judge, request.weights)
@@ -199,7 +192,7 @@ def _intervention(given: dict) -> CounterfactualRequest:
 
 def face_defaults(request: CounterfactualRequest) -> CounterfactualRequest:
     """The request with what the classifier's card proposes for counterfactuals: a scale and a depth."""
-    filled = counterfactual_defaults(request)
+    filled = request.plan().request
     card = load_model(str(filled.classifier), request.device)[2].get("defaults", {})
     proposed = card.get("counterfactual", {})
     found = {name: proposed[name] for name in ("guidance_scale", "depth") if name in proposed}

@@ -23,14 +23,8 @@ from lessons_lib.cli.common import (
 from lessons_lib.data import to_unit
 from lessons_lib.files import atomic_write
 from lessons_lib.images import denoising_frames, png_bytes, save_gif, save_png, to_grid
-from lessons_lib.pipeline import (
-    DEFAULT_SPACING,
-    GenerationRequest,
-    check_request,
-    generate,
-    in_chunks,
-    with_defaults,
-)
+from lessons_lib.pipeline import GenerationRequest, generate, in_chunks
+from lessons_lib.samplers import DEFAULT_SPACING
 
 SUFFIXES = (".png", ".gif", ".npz")
 MAX_FRAMES = 60  # of a GIF: DDPM's thousand steps would make a film of a minute
@@ -59,7 +53,7 @@ def run(
     if not num_classes and labels.strip() != "all":
         raise ValueError(f"The weights {name!r} know no classes: leave out --labels.")
     request = GenerationRequest([k for k in asked for _ in range(num_per_label)], weights=name, **wanted)
-    request = with_defaults(request)
+    request = request.plan().request
     if not num_classes:
         print("These weights know no classes: they draw without guidance.")
     elif request.guidance == "none":
@@ -95,17 +89,16 @@ def check_settings(name: str, wanted: dict, batch_size: int) -> int:
     """
     request = GenerationRequest((0,), weights=name, **wanted)
     next(in_chunks(request, batch_size))
-    num_classes = check_request(request)
+    plan = request.plan()
     if processes.count() > 1:
-        request = with_defaults(request)
-        processes.spread(_check_weights, [(request, _shas(request))] * processes.count())
-    return num_classes
+        processes.spread(_check_weights, [(plan.request, _shas(plan.request))] * processes.count())
+    return plan.num_labels
 
 
 def _check_weights(part: tuple[GenerationRequest, list[str]], _: processes.Advance) -> None:
     """Refuse, in each process, weights that are not there or not the first process's."""
     request, shas = part
-    check_request(request)  # loads them, too
+    request.plan()  # loads them, too
     for name, mine, first in zip(_names(request), _shas(request), shas, strict=True):
         if mine != first:
             raise weights.WeightsError(f"The weights {name!r} are not those that the first process has.")

@@ -11,7 +11,8 @@ from lessons_lib import evaluation
 from lessons_lib.cli import tables
 from lessons_lib.cli.evaluating import Judge, cells_right, check, command_of, measure, tell_if_circular
 from lessons_lib.evaluation.curves import named_lines, sweep_figure
-from lessons_lib.pipeline import BY_CLASSIFIER, SAMPLERS, GenerationRequest, with_defaults
+from lessons_lib.pipeline import BY_CLASSIFIER, GenerationRequest
+from lessons_lib.samplers import SAMPLERS
 
 METHODS = ("cfg", *BY_CLASSIFIER)
 SCALES = "0,0.5,1,2,4,8"
@@ -78,7 +79,7 @@ def run(
     if wanted["classifier"] and not set(lists.methods) & set(BY_CLASSIFIER):
         raise ValueError("--classifier steers nothing here: add classifier or classifier-x0 to --methods.")
     plan = {}
-    usual = with_defaults(GenerationRequest((0,), weights=name)).sampler
+    usual = GenerationRequest((0,), weights=name).plan().request.sampler
     for setting in lists.settings(wanted):
         # Named, or a classifier's own spacing would come with it, and the methods could not be compared.
         setting["sampler"] = setting["sampler"] or usual
