@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lessons_lib import data, evaluation
-from lessons_lib.evaluation.interventions import AT_ONCE
+from lessons_lib.evaluation.axioms import AT_ONCE
 
 K, SIDE = 4, 4
 
@@ -270,7 +270,7 @@ def test_minimality_counts_by_hand():
 
 
 def test_the_report_agrees_with_the_single_measures(reference):
-    statistics = evaluation.feature_statistics(JUDGE, images(40, seed=1)[0])
+    statistics = evaluation.FeatureStatistics.of(evaluation.features(JUDGE, images(40, seed=1)[0]))
     report = evaluation.measure_axioms(noisy, JUDGE, X, Y, TARGET, reference, statistics, batch_size=7)
     there = torch.cat([noisy(*batch) for batch in zip(*(z.split(7) for z in (X, Y, TARGET)), strict=True)])
     there = evaluation.to_8bit(there)
@@ -299,18 +299,16 @@ def test_the_report_as_json(reference):
     assert found["composition"] == {}
 
 
-def test_images_go_in_batches_and_progress_is_told():
-    sizes, told = [], []
+def test_images_go_in_batches():
+    sizes = []
 
     def counted(x, source, target):
         sizes.append(len(x))
         return x
 
     x, y = X.repeat(10, 1, 1, 1), Y.repeat(10)
-    tell = lambda done, total: told.append((done, total))  # noqa: E731
-    evaluation.measure_axioms(counted, JUDGE, x, y, y, times=(3, 1), progress=tell)
+    evaluation.measure_axioms(counted, JUDGE, x, y, y, times=(3, 1))
     assert max(sizes) == AT_ONCE and sum(sizes) == 240 * 5
-    assert told == sorted(told) and len(told) == len(sizes) and told[-1] == (1200, 1200)
     sizes.clear()
     evaluation.composition(counted, x, y, (2,), batch_size=240)
     assert sizes == [240, 240]

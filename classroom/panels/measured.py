@@ -16,7 +16,8 @@ from classroom.panels.panel import image_html
 from lessons_lib import data
 from lessons_lib.counterfactuals import counterfactual, to_depth
 from lessons_lib.evaluation import Intervention, Mean, Share, to_8bit
-from lessons_lib.evaluation.interventions import check_labels, l1_error, step
+from lessons_lib.evaluation.axioms import l1_error, step
+from lessons_lib.evaluation.quality import check_labels
 from lessons_lib.guidance import conditional, with_cfg
 from lessons_lib.images import png_bytes, to_pixels
 from lessons_lib.pipeline import CounterfactualRequest, counterfactuals

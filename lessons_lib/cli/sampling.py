@@ -13,18 +13,12 @@ from torch import Tensor
 
 from lessons_lib import data, weights
 from lessons_lib.cli import processes
-from lessons_lib.cli.common import (
-    check_dataset,
-    check_writable,
-    folder_weights,
-    progress_bar,
-    resolve_device,
-)
+from lessons_lib.cli.common import check_dataset, folder_weights, progress_bar, resolve_device
 from lessons_lib.data import to_unit
-from lessons_lib.files import atomic_write
+from lessons_lib.evaluation.task import describe
+from lessons_lib.files import atomic_write, check_writable
 from lessons_lib.images import denoising_frames, png_bytes, save_gif, save_png, to_grid
 from lessons_lib.pipeline import (
-    DEFAULT_SPACING,
     GenerationRequest,
     check_request,
     generate,
@@ -145,29 +139,6 @@ def parse_labels(text: str, num_classes: int, names: Sequence[str] = ()) -> list
             choice = f"{choice}; or a number " if choice else ""
             raise ValueError(f"Unknown label {part!r}: choose {choice}from 0 to {num_classes - 1}, or all.")
     return [known[part] for part in parts]
-
-
-def describe(request: GenerationRequest) -> str:
-    """A request with its defaults filled in, in a few words."""
-    words = [str(request.weights)]
-    if request.guidance == "none":
-        words.append("no guidance")
-    elif request.is_steered:
-        words += [f"{request.guidance} {request.classifier}", f"s={request.guidance_scale:g}"]
-    else:
-        words += [request.guidance, f"w={request.guidance_scale:g}"]
-    if request.attribute is not None:
-        words.append(f"{request.attribute} = {_asked(request.labels)}")
-    words += [request.sampler, f"{request.steps} steps"]
-    if request.interval:
-        words.append("t from {} to {}".format(*request.interval))
-    if request.spacing != DEFAULT_SPACING[request.sampler]:
-        words.append(f"{request.spacing} spacing")
-    return ", ".join([*words, f"seed {request.seed}"])
-
-
-def _asked(labels: Sequence[int]) -> str:
-    return " and ".join({1: "yes", 0: "no"}[label] for label in sorted({*labels}, reverse=True))
 
 
 def draw(
