@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -22,27 +22,21 @@ from lessons_lib.counterfactuals import METHODS
 from lessons_lib.evaluation.judge import (
     Judge,
     check_card,
-    judge_report,
     measure_judge,
     measure_reading,
-    reading_report,
+    report,
     write_metrics,
 )
-from lessons_lib.evaluation.task import Classes, Counterfactuals, Faces, Request, Task, read_rows, sweep
-from lessons_lib.pipeline import (
-    BY_CLASSIFIER,
-    SAMPLERS,
-    CounterfactualRequest,
-    GenerationRequest,
-    with_defaults,
-)
+from lessons_lib.evaluation.task import KEY, Classes, Counterfactuals, Faces, Request, Task, read_rows, sweep
+from lessons_lib.pipeline import BY_CLASSIFIER, CounterfactualRequest, GenerationRequest, with_defaults
+from lessons_lib.samplers import SAMPLERS
 
 app = typer.Typer(no_args_is_help=True, help="Measure drawn images, counterfactuals, or what judges them.")
 sweep_app = typer.Typer(no_args_is_help=True, help="Measure every combination of lists into a table.")
 
 
-def _parts(what: str, read: Callable[[str], object] = str, known: Sequence[str] = ()) -> Callable:
-    """Reads "0,0.5,1": each part, in order, without repetitions."""
+def _list(what: str, read: Callable[[str], object] = str, known: Sequence[str] = ()):
+    """An option such as "0,0.5,1": each part read, in order, without repetitions."""
 
     def parse(text: str) -> tuple:
         parts = [part.strip() for part in text.split(",")]
@@ -55,40 +49,21 @@ def _parts(what: str, read: Callable[[str], object] = str, known: Sequence[str] 
                 raise typer.BadParameter(f"{part!r} is not a {what}.") from None
         return tuple(dict.fromkeys(map(read, parts)))
 
-    return parse
+    text = f"Of {', '.join(known)}." if known else f"Each a {what}, with commas between."
+    return Annotated[str, Option(help=text, metavar="LIST", parser=parse)]
 
 
-def _list(what: str, read: Callable = str, known: Sequence[str] = (), default: str = ""):
-    text = f"Such as {default}." if default else f"Of {', '.join(known)}."
-    return Annotated[str, Option(help=text, metavar="LIST", parser=_parts(what, read, known))]
-
-
-DatasetToRead = Annotated[str, Argument(help="mnist, cifar10 or celeba.", metavar="DATASET")]
+DatasetRead = Annotated[str, Argument(help="mnist, cifar10 or celeba.", metavar="DATASET")]
 NumSamples = Annotated[int, Option(help="Images drawn; of classes in the training set's frequencies.")]
-NumImages = Annotated[
-    int | None, Option("--num-samples", help="The first test images. [default: 1000; of sweep 200]")
-]
+NumImages = Annotated[int | None, Option("--num-samples", help="Test images. [default: 1000; of sweep 200]")]
 NumCounterfactuals = Annotated[int, Option(help="How many test faces get a counterfactual.")]
-NullImages = Annotated[
-    int | None,
-    Option(
-        help="How many images get ten null interventions, in a sweep one. [default: all; of sweep none]",
-        metavar="N",
-    ),
-]
-Card = Annotated[bool, Option("--card", help="Write what is measured into the card of the weights.")]
-Standard = Annotated[
-    bool, Option("--card", help="Run the standard evaluations, and write them into the card.")
-]
-Scales = _list("number", float, default="0,0.5,1,2,4,8")
-Methods = _list("method", known=("cfg", *BY_CLASSIFIER))
-InterventionMethods = _list("method", known=METHODS)
-Depths = _list("whole number", int, default="400,600,800")
+NULLS_HELP = "How many images get ten null interventions, in a sweep one. [default: all; of sweep none]"
+NullImages = Annotated[int | None, Option(help=NULLS_HELP, metavar="N")]
+Card = Annotated[bool, Option("--card", help="Write the standard evaluations into the weights' card.")]
+Scales, Depths, StepCounts = _list("number", float), _list("whole number", int), _list("whole number", int)
+Methods, Interventions = _list("method", known=("cfg", *BY_CLASSIFIER)), _list("method", known=METHODS)
 Samplers = _list("sampler", known=SAMPLERS)
-StepCounts = _list("whole number", int, default="10,25")
-Table = Annotated[
-    Path, Option("--out", help="FILE.csv, a row a combination; FILE.png shows it.", metavar="FILE")
-]
+Table = Annotated[Path, Option("--out", help="FILE.csv, a row each; FILE.png shows it.", metavar="FILE")]
 
 
 # -- what the commands have in common --------------------------------------------------------------
@@ -99,8 +74,7 @@ def _draw(request: GenerationRequest, batch_size: int) -> Tensor:
 
 
 def _task(kind: type[Task], dataset: str, judge_name: str | None, device: str, **options) -> Task:
-    judge = Judge.load(dataset, judge_name, resolve_device(device))
-    bar = functools.partial(progress_bar, unit="image")
+    judge, bar = Judge.load(dataset, judge_name, resolve_device(device)), partial(progress_bar, unit="image")
     return kind(judge=judge, draw=_draw, processes=processes.count(), progress=bar, **options)
 
 
@@ -118,7 +92,7 @@ def _sweep(task: Task, requests: Sequence[Request], out: Path) -> None:
         for line in sweep(task, requests, out):
             print(line, flush=True)
     except KeyboardInterrupt:
-        count = len(read_rows(out, task.columns))
+        count = len(read_rows(out, (*task.COLUMNS, *KEY)))
         print(f"Stopped by Ctrl-C: {count} rows are in {out}, and the same command goes on.")
         raise typer.Exit(130) from None
 
@@ -147,7 +121,7 @@ def evaluate_classes(
     seed: o.Seed = 0,
     weights: o.Weights = None,
     evaluator_weights: o.EvaluatorWeights = None,
-    card: Standard = False,
+    card: Card = False,
     batch_size: o.BatchSize = 100,
     device: o.Device = "auto",
     precision: o.NetworkPrecision = "float32",
@@ -196,12 +170,10 @@ def evaluate_faces(
     as_json: o.Json = False,
 ) -> None:
     """Draw faces with and without an attribute, change real ones, and measure both."""
-    counts = {
-        "num_samples": num_samples,
-        "num_counterfactuals": num_counterfactuals,
-        "batch_size": batch_size,
-    }
-    task = _task(Faces, "celeba", evaluator_weights, device, attribute=attribute, **counts)
+    task = _task(
+        Faces, "celeba", evaluator_weights, device, attribute=attribute, num_samples=num_samples,
+        num_counterfactuals=num_counterfactuals, batch_size=batch_size,
+    )  # fmt: skip
     name = weights or "celeba-denoiser"
     request = CounterfactualRequest(
         (0,), (1,), name, method, "classifier", guidance_scale, classifier, depth, steps, seed,
@@ -247,7 +219,7 @@ def evaluate_counterfactuals(
 
 @app.command("evaluator")
 def evaluate_evaluator(
-    dataset: DatasetToRead,
+    dataset: DatasetRead,
     evaluator_weights: o.EvaluatorWeights = None,
     card: Card = False,
     device: o.Device = "auto",
@@ -257,12 +229,12 @@ def evaluate_evaluator(
     check_dataset(dataset)
     judge = Judge.load(dataset, evaluator_weights, resolve_device(device))
     document = measure_judge(judge, card)
-    print(json.dumps(document) if as_json else judge_report(judge.name, document))
+    print(json.dumps(document) if as_json else report(judge.name, document))
 
 
 @app.command("timesteps")
 def evaluate_timesteps(
-    dataset: DatasetToRead,
+    dataset: DatasetRead,
     classifier: o.Classifier = None,
     card: Card = False,
     device: o.Device = "auto",
@@ -272,7 +244,7 @@ def evaluate_timesteps(
     check_dataset(dataset, ("mnist", "cifar10"))
     name = classifier or f"{dataset}-noisy-classifier"
     document = measure_reading(dataset, name, resolve_device(device), card)
-    print(json.dumps(document) if as_json else reading_report(name, document))
+    print(json.dumps(document) if as_json else report(name, document))
 
 
 # -- sweep -----------------------------------------------------------------------------------------
@@ -355,7 +327,7 @@ def sweep_faces(
 @sweep_app.command("counterfactuals")
 def sweep_counterfactuals(
     out: Table,
-    methods: InterventionMethods = "ddim,ddpm,sdedit,same-noise",
+    methods: Interventions = "ddim,ddpm,sdedit,same-noise",
     scales: Scales = "1,2,3,4",
     depths: Depths = None,
     guidance: o.DecodingGuidance = "cfg",

@@ -13,7 +13,6 @@ from lessons_lib.evaluation.attributes import (
     share_of_yes,
 )
 from lessons_lib.evaluation.axioms import (
-    AxiomReport,
     Effectiveness,
     Intervention,
     Minimality,
@@ -50,7 +49,7 @@ from lessons_lib.evaluation.quality import (
 )
 
 __all__ = [
-    "BATCH", "Accuracy", "AxiomReport", "Drift", "Effectiveness", "FeatureStatistics", "Flips",
+    "BATCH", "Accuracy", "Drift", "Effectiveness", "FeatureStatistics", "Flips",
     "Intervention", "Mean", "Minimality", "Proximity", "RealFeatures", "Reference", "Reversibility", "Share",
     "accuracy", "class_spread", "composition", "diversity", "drifts_json", "effectiveness", "feature_fid",
     "feature_kid", "features", "fid_of_features", "labels_by_frequency", "measure_axioms", "measure_flips",

@@ -314,44 +314,6 @@ def _pixels(x: Tensor) -> Tensor:
 # -- all in one ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class AxiomReport:
-    """All measures of one intervention on the same images; what was not measured is None.
-
-    Args:
-        count: the number of originals.
-        fid: feature FID of the counterfactuals against real images.
-        fid_originals: that of the originals: what as many real images reach, though their classes may be
-            mixed otherwise than the targets.
-    """
-
-    count: int
-    effectiveness: Effectiveness
-    composition: dict[int, Mean]
-    reversibility: Reversibility
-    proximity: Proximity
-    minimality: Minimality | None
-    fid: float | None
-    fid_originals: float | None
-
-    def as_json(self) -> dict:
-        """Plain numbers, lists and None, for json.dumps."""
-        back, near, least = self.reversibility, self.proximity, self.minimality
-        fids = {"feature_fid": self.fid, "feature_fid_originals": self.fid_originals}
-        return {
-            "num_images": self.count,
-            "effectiveness": self.effectiveness.as_json(),
-            "composition": {n: mean.as_json() for n, mean in self.composition.items()},
-            "reversibility": {name: figure.as_json() for name, figure in vars(back).items()},
-            "proximity": {
-                "l1": near.l1.as_json(), "features": near.features.as_json(),
-                "unit": near.unit and round(near.unit, 5),
-            },
-            "minimality": least and {name: mean.as_json() for name, mean in vars(least).items()},
-            **{name: None if fid is None else round(fid, 4) for name, fid in fids.items()},
-        }  # fmt: skip
-
-
 def measure_axioms(
     intervene: Intervention,
     evaluator: nn.Module,
@@ -363,14 +325,15 @@ def measure_axioms(
     *,
     times: Sequence[int] = (1, 10),
     batch_size: int = AT_ONCE,
-) -> AxiomReport:
-    """Every measure of an intervention, each image judged as the 8-bit picture that one would see.
+) -> dict:
+    """Every measure of an intervention for JSON, each image judged as the 8-bit picture that one would see.
 
     Args:
         x_0: [N, C, H, W] in [-1, 1], the originals.
         source, target: [N] int64, their classes and those asked for.
         reference: real images, for minimality and the unit of the feature distance.
-        statistics: of real images, for the FID, which needs two originals.
+        statistics: of real images, for the FID, which needs two originals; beside it stands the FID of the
+            originals, though their classes may be mixed otherwise than the targets.
         times: see `composition`; () leaves it out.
         batch_size: how many images the intervention is given at once.
     """
@@ -378,14 +341,24 @@ def measure_axioms(
     x_0 = to_8bit(x_0)
     there = _run(intervene, x_0, source, target, batch_size)
     back = _run(intervene, there, target, source, batch_size)
-    with_fid = statistics is not None and len(x_0) > 1
-    return AxiomReport(
-        count=len(x_0),
-        effectiveness=effectiveness(evaluator, there, target, source),
-        composition=composition(intervene, x_0, source, times, batch_size=batch_size),
-        reversibility=Reversibility.of(evaluator, x_0, source, back),
-        proximity=proximity(evaluator, x_0, there, reference),
-        minimality=None if reference is None else minimality(evaluator, x_0, there, target, reference),
-        fid=feature_fid(evaluator, statistics, there) if with_fid else None,
-        fid_originals=feature_fid(evaluator, statistics, x_0) if with_fid else None,
-    )
+    near = proximity(evaluator, x_0, there, reference)
+    least = reference and minimality(evaluator, x_0, there, target, reference)
+    fids = {"feature_fid": None, "feature_fid_originals": None}
+    if statistics is not None and len(x_0) > 1:
+        judged = zip(fids, (there, x_0), strict=True)
+        fids = {name: round(feature_fid(evaluator, statistics, x), 4) for name, x in judged}
+    nulls = composition(intervene, x_0, source, times, batch_size=batch_size)
+    return {
+        "num_images": len(x_0),
+        "effectiveness": effectiveness(evaluator, there, target, source).as_json(),
+        "composition": {n: mean.as_json() for n, mean in nulls.items()},
+        "reversibility": figures(Reversibility.of(evaluator, x_0, source, back)),
+        "proximity": figures(near) | {"unit": near.unit and round(near.unit, 5)},
+        "minimality": least and figures(least),
+        **fids,
+    }
+
+
+def figures(measure: Reversibility | Proximity | Minimality) -> dict[str, Figure]:
+    """Its shares and means, for json.dumps."""
+    return {name: part.as_json() for name, part in vars(measure).items() if isinstance(part, Mean | Share)}

@@ -209,22 +209,6 @@ def accuracy_lines(document: dict) -> str:
     return "\n".join(f"{name:{width}} {share}, {share['total']:,} images" for name, share in shares.items())
 
 
-def judge_report(name: str, document: dict) -> str:
-    """What `measure_judge` gives, for people."""
-    if "accuracy" in document:
-        return f"{name} on {document['images']}\n{accuracy_lines(document)}"
-    right, commonest = document["mean_accuracy"], document["mean_of_commonest_answer"]
-    lines = [
-        f"{name} on {document['images']}: {right:.1%} of all answers right "
-        f"({commonest:.1%} by always giving the commonest)"
-    ]
-    lines += [
-        f"  {attribute:20} {share:.1%} (commonest answer {share['commonest_answer']:.1%})"
-        for attribute, share in document["by_attribute"].items()
-    ]
-    return "\n".join(lines)
-
-
 def measure_reading(dataset: str, name: str, device: str, write: bool = False) -> dict:
     """A classifier of noisy images on all test images at several t, for JSON; with `write`, into its card."""
     model, schedule, _ = load_model(name, device)
@@ -249,13 +233,21 @@ def measure_reading(dataset: str, name: str, device: str, write: bool = False) -
     return result
 
 
-def reading_report(name: str, document: dict) -> str:
-    """What `measure_reading` gives, for people."""
-    lines = [f"{name} on {document['images']}, read right:"]
-    lines += [
-        f"  t = {row['t']:4}, SNR {row['snr']:<9.3g} {row['accuracy']}" for row in document["by_timestep"]
+def report(name: str, document: dict) -> str:
+    """What `measure_judge` or `measure_reading` gives, for people."""
+    images, line = document["images"], "  t = {t:4}, SNR {snr:<9.3g} {accuracy}"
+    if "accuracy" in document:
+        return f"{name} on {images}\n{accuracy_lines(document)}"
+    if "by_timestep" in document:
+        lines = [line.format_map(row) for row in document["by_timestep"]]
+        return "\n".join([f"{name} on {images}, read right:", *lines])
+    right, commonest = document["mean_accuracy"], document["mean_of_commonest_answer"]
+    lines = [
+        f"  {attribute:20} {share:.1%} (commonest answer {share['commonest_answer']:.1%})"
+        for attribute, share in document["by_attribute"].items()
     ]
-    return "\n".join(lines)
+    always = f"({commonest:.1%} by always giving the commonest)"
+    return "\n".join([f"{name} on {images}: {right:.1%} of all answers right {always}", *lines])
 
 
 def _timesteps(schedule: NoiseSchedule) -> list[int]:

@@ -9,14 +9,12 @@ stands in templates over the document: where something was not measured, the lin
 from __future__ import annotations
 
 import csv
-import dataclasses
-import functools
 import itertools
 import math
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -33,7 +31,7 @@ from lessons_lib.names import place_of
 from lessons_lib.pipeline import DEFAULT_SPACING, CounterfactualRequest, GenerationRequest
 
 Request = GenerationRequest | CounterfactualRequest
-Template = str | Callable[[dict], str]
+Template = str | tuple | Callable[[dict], str]
 # What every denoiser's card says: (guidance scale, sampler, steps, samples).
 STANDARD = {
     "mnist": (
@@ -50,12 +48,17 @@ ANSWERS = {"yes": 1, "no": 0}
 
 
 def fill(template: Template, document: dict) -> str:
-    """A template with what stands in the document; nothing where a part of it was not measured."""
+    """A template with what stands in the document, parts joined; nothing where one was not measured."""
+    if isinstance(template, tuple):
+        return "".join(fill(part, document) for part in template)
     try:
         text = template(document) if callable(template) else template.format_map(document)
     except (KeyError, TypeError):
         return ""
     return "" if text == "None" else text
+
+
+KEY = ("command", "weights_sha256")  # of a row: one of other weights is an old one
 
 
 class Plan(NamedTuple):
@@ -64,7 +67,7 @@ class Plan(NamedTuple):
     asked: Request  # of one image
     request: Request  # the same with its defaults filled in
     command: str  # measures it again
-    weights_sha256: str  # of denoiser, classifier and judge, shortened: a row of other weights is an old one
+    weights_sha256: str  # of denoiser, classifier and judge, shortened
 
 
 def draw_in_batches(request: GenerationRequest, batch_size: int) -> Tensor:
@@ -75,8 +78,10 @@ def draw_in_batches(request: GenerationRequest, batch_size: int) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Task(ABC):
+class Task:
     """What the measurements of one command have in common.
+
+    Each task has plan(request) -> Plan, which refuses before any work, and measure(plan) -> document.
 
     Args:
         batch_size: images at once.
@@ -94,40 +99,26 @@ class Task(ABC):
     progress: Callable[[int, str], tqdm] = lambda total, what: tqdm(total=total, desc=what, disable=True)
 
     REPORT: ClassVar[tuple[Template, ...]]  # lines for people
-    LINE: ClassVar[tuple[Template, ...]]  # parts of the line that a sweep tells of a row
+    LINE: ClassVar[Template]  # that a sweep tells of a row
     COLUMNS: ClassVar[dict[str, str]]  # of a sweep's table
     FIGURE: ClassVar[Callable]  # of the rows of a sweep's table
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Of a sweep's table."""
-        return (*self.COLUMNS, "command", "weights_sha256")
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "num_samples", "num_counterfactuals"):
             if (number := getattr(self, name, 1)) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {number}.")
 
-    @abstractmethod
-    def plan(self, request: Request) -> Plan:
-        """Refuse, before any work, what cannot be measured; ValueError or WeightsError, one sentence."""
-
-    @abstractmethod
-    def measure(self, plan: Plan) -> dict:
-        """All that was measured, for JSON."""
-
     def report(self, document: dict) -> str:
         """What was measured, for people."""
         return "\n".join(filter(None, (fill(line, document) for line in self.REPORT)))
 
     def _planned(self, what: str, asked: Request, request: Request, **options) -> Plan:
-        usual = {field.name: field.default for field in dataclasses.fields(asked)}
+        usual = {field.name: field.default for field in fields(asked)}
         usual["weights"] = f"{self.judge.dataset}-denoiser"
         for name in ("seed", "precision", "weights"):
             options[name] = None if getattr(asked, name) == usual[name] else getattr(asked, name)
         options["evaluator_weights"] = self.judge.named
-        names = [name for name in (request.weights, request.classifier) if name is not None]
-        shas = [*(weights.read_card(name)["sha256"] for name in names), self.judge.sha256]
+        shas = [sha for name, sha in self._networks(request).items() if name.endswith("sha256")]
         return Plan(asked, request, command(f"evaluate {what}", options), " ".join(sha[:12] for sha in shas))
 
     def _networks(self, request: Request) -> dict:
@@ -160,14 +151,6 @@ class Task(ABC):
 # -- drawn images of classes -----------------------------------------------------------------------
 
 
-def _seconds(document: dict) -> str:
-    text = (
-        "time         {seconds_per_image:.4f} seconds an image (batches of {batch_size}, {precision}, "
-        "{threads} threads"
-    )
-    return fill(text + (" in each of {processes} processes)" if document["processes"] > 1 else ")"), document)
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Classes(Task):
     """Images drawn in the training set's class frequencies: accuracy, feature FID, diversity, seconds."""
@@ -182,7 +165,14 @@ class Classes(Task):
         "             floor: {fid[floor_images]} against them",
         "             features of {fid[extractor]} (SHA-256 {fid[extractor_sha256]:.12}…)",
         "diversity    {diversity:.2f} (1: as far apart within a class as real images)",
-        _seconds,
+        (
+            "time         {seconds_per_image:.4f} seconds an image (batches of {batch_size}, {precision}, ",
+            "{threads} threads",
+            lambda document: fill(
+                " in each of {processes} processes" * (document["processes"] > 1), document
+            ),
+            ")",
+        ),
     )
     LINE = (
         "{settings}; read right {accuracy:.1%}", ", feature FID {fid[value]:.3f}",
@@ -216,7 +206,7 @@ class Classes(Task):
         judge, request = self.judge, plan.request
         labels = quality.labels_by_frequency(self.judge.reference.class_counts, self.num_samples)
         started = time.perf_counter()
-        images = self.draw(dataclasses.replace(request, labels=labels.tolist()), self.batch_size)
+        images = self.draw(replace(request, labels=labels.tolist()), self.batch_size)
         seconds = (time.perf_counter() - started) / self.num_samples
         read = quality.predictions(judge.model, images)
         right = None if request.guidance == "none" else quality.Accuracy.of(read, labels)
@@ -242,24 +232,23 @@ class Classes(Task):
         num_classes = self.judge.num_classes
         labels = torch.arange(num_classes).repeat(NOISES)
         noises = tuple(torch.arange(NOISES).repeat_interleave(num_classes).tolist())
-        cells = dataclasses.replace(request, labels=labels.tolist(), sample_indices=noises)
+        cells = replace(request, labels=labels.tolist(), sample_indices=noises)
         return quality.accuracy(self.judge.model, self.draw(cells, self.batch_size), labels).overall
 
     def standard(self, request: GenerationRequest) -> Iterator[tuple[Classes, Plan]]:
         """What a card says: the request at the STANDARD settings."""
         for scale, sampler, steps, num_samples in STANDARD[self.judge.dataset]:
-            task = dataclasses.replace(self, num_samples=num_samples)
+            task = replace(self, num_samples=num_samples)
             settings = {"guidance": "cfg", "guidance_scale": scale, "sampler": sampler, "steps": steps}
-            yield task, task.plan(dataclasses.replace(request, **settings))
+            yield task, task.plan(replace(request, **settings))
 
 
 def describe(request: GenerationRequest) -> str:
     """A request with its defaults filled in, in a few words."""
-    guided = {
-        "none": ["no guidance"],
-        "cfg": ["cfg", f"w={request.guidance_scale:g}"],
-    }.get(request.guidance, [f"{request.guidance} {request.classifier}", f"s={request.guidance_scale:g}"])
-    words = [str(request.weights), *guided]
+    scale = f"{request.guidance_scale:g}"
+    guided = {"none": "no guidance", "cfg": f"cfg, w={scale}"}
+    by_classifier = f"{request.guidance} {request.classifier}, s={scale}"
+    words = [str(request.weights), guided.get(request.guidance, by_classifier)]
     if request.attribute is not None:
         answers = [name for name, label in ANSWERS.items() if label in request.labels]
         words.append(f"{request.attribute} = {' and '.join(answers)}")
@@ -274,15 +263,10 @@ def describe(request: GenerationRequest) -> str:
 # -- counterfactuals of test images ----------------------------------------------------------------
 
 
-def _named(document: dict) -> str:
-    """A setting in a few words."""
-    letter = curves.LETTER[document["guidance"]]
-    parts = (
-        "{method}, {guidance}, " + letter + "={guidance_scale:g}",
-        ", depth {depth:d}",
-        ", {steps} steps",
-    )
-    return "".join(fill(part, document) for part in parts)
+SETTING = (
+    "{method}, {guidance}, ", lambda document: curves.LETTER[document["guidance"]], "={guidance_scale:g}",
+    ", depth {depth:d}", ", {steps} steps",
+)  # fmt: skip
 
 
 def _nulls(document: dict) -> str:
@@ -320,7 +304,7 @@ class Counterfactuals(Task):
     null_images: int | None = None
 
     REPORT = (
-        lambda document: f"{_named(document)}, seed {document['seed']}; {document['images']}",
+        (*SETTING, ", seed {seed}; {images}"),
         "read as the target    {effectiveness}",
         "L1 to the source      {proximity[l1]:.4f}; in features {proximity[features]:.3f} "
         "(1: two real images of different class)",
@@ -336,7 +320,7 @@ class Counterfactuals(Task):
         _matrix,
     )
     LINE = (
-        _named,
+        *SETTING,
         "; read as the target {effectiveness:.1%}, L1 {proximity[l1]:.4f}; back read as the source "
         "{reversibility[read_as_source]:.1%}, off by {reversibility[error]:.4f}",
     )
@@ -353,7 +337,7 @@ class Counterfactuals(Task):
     }  # fmt: skip
     FIGURE = staticmethod(lambda rows: curves.validity_proximity_figure(curves.validity_lines(rows), rows))
 
-    @functools.cached_property
+    @cached_property
     def images(self) -> data.ImageSet:
         """The originals."""
         test = data.load(self.judge.dataset, "test")
@@ -363,7 +347,7 @@ class Counterfactuals(Task):
             raise ValueError(f"--num-samples must be between 1 and {len(test)} (test images), got {count}.")
         return test.subset(torch.arange(count))
 
-    @functools.cached_property
+    @cached_property
     def num_nulls(self) -> int:
         """How many of the images get null interventions."""
         count = len(self.images)
@@ -378,7 +362,7 @@ class Counterfactuals(Task):
         jump = torch.randint(1, self.judge.num_classes, (len(self.images),), generator=generator)
         return (self.images.labels + jump) % self.judge.num_classes
 
-    @functools.cached_property
+    @cached_property
     def real(self) -> tuple[axioms.RealFeatures, str]:
         """What distances and minimality are held against, and what it is called."""
         train = data.load(self.judge.dataset, "train")
@@ -387,7 +371,7 @@ class Counterfactuals(Task):
 
     def plan(self, request: CounterfactualRequest) -> Plan:
         if request.guidance_scale is None and request.guidance == "cfg":
-            request = dataclasses.replace(request, guidance_scale=CFG_SCALE)
+            request = replace(request, guidance_scale=CFG_SCALE)
         self.judge.check_classes(str(request.weights), pipeline.check_counterfactual(request))
         filled = pipeline.counterfactual_defaults(request)
         return self._planned(
@@ -406,13 +390,13 @@ class Counterfactuals(Task):
         started, latents = time.perf_counter(), None
         with self.progress(2 * count + nulls * max(times) + stored, "intervening") as bar:
             intervene = Intervene(request, self.batch_size, bar.update)
-            found = axioms.measure_axioms(
+            measures = axioms.measure_axioms(
                 intervene, self.judge.model, x_0, source, self.targets(request.seed), real, statistics,
                 times=(), batch_size=count,
             )  # fmt: skip
             if nulls:
                 kept = axioms.composition(intervene, x_0[:nulls], source[:nulls], times, batch_size=nulls)
-                found = dataclasses.replace(found, composition=kept)
+                measures["composition"] = {n: mean.as_json() for n, mean in kept.items()}
             if stored:
                 latents = self._with_stored_latents(intervene, x_0[:stored], source[:stored])
         names = ("method", "guidance", "guidance_scale", "classifier", "depth", "steps", "seed", "precision")
@@ -425,7 +409,7 @@ class Counterfactuals(Task):
             "images": f"the first {count:,} test {pictures(self.images.source)}",
             "weights": str(request.weights),
             **self._networks(request),
-            **found.as_json(),
+            **measures,
             "feature_fid_floor": round(self.judge.reference.floor, 4),
             "feature_fid_reference": f"{statistics.count:,} training {pictures(self.judge.reference.source)}",
             "real_images": real_images,
@@ -436,10 +420,7 @@ class Counterfactuals(Task):
         }
 
     def _with_stored_latents(self, intervene: Intervene, x_0: Tensor, source: Tensor) -> dict:
-        """How well images come back whose latents are kept: no axiom, which it would make trivial.
-
-        Ten null interventions, or there and back, are then one decoding of the latent under the own label.
-        """
+        """How well images come back whose latents are kept; no axiom: every null intervention is this one."""
         model, back = self.judge.model, intervene(in_8_bits(x_0), source, source)
         return {
             "num_images": len(x_0),
@@ -464,7 +445,7 @@ class Intervene:
     def __call__(self, x_0: Tensor, source: Tensor, target: Tensor) -> Tensor:
         is_null = bool((source == target).all())
         labels = {"sources": tuple(source.tolist()), "targets": tuple(target.tolist())}
-        request = dataclasses.replace(self.request, **labels, **null_fields(self.request) if is_null else {})
+        request = replace(self.request, **labels, **null_fields(self.request) if is_null else {})
         started, drawn = time.perf_counter(), []
         for part, images in pipeline.in_batches(request, x_0, self.batch_size):
             *_, last = pipeline.counterfactuals(part, images)
@@ -491,7 +472,7 @@ def face_defaults(request: CounterfactualRequest) -> CounterfactualRequest:
     proposed = card.get("counterfactual", {})
     names = ("guidance_scale",) if request.method == "same-noise" else ("guidance_scale", "depth")
     missing = {name: proposed[name] for name in names if name in proposed and getattr(request, name) is None}
-    return dataclasses.replace(filled, **missing)
+    return replace(filled, **missing)
 
 
 class Subjects(NamedTuple):
@@ -501,19 +482,17 @@ class Subjects(NamedTuple):
     targets: Tensor  # [N] int64
 
 
-def _drawn(name: str, words: str) -> tuple[Template, ...]:
-    read = f"{words:15} read as {{attribute}} {{drawn[{name}][read_as_yes]}}"
-    far = f", feature FID {{drawn[{name}][fid][value]:.3f}} (floor {{drawn[{name}][fid][floor]:.3f}})"
-    return lambda document: fill(read, document) + fill(far, document)
+def _drawn(name: str, words: str) -> Template:
+    return (
+        f"{words:15} read as {{attribute}} {{drawn[{name}][read_as_yes]}}",
+        f", feature FID {{drawn[{name}][fid][value]:.3f}} (floor {{drawn[{name}][fid][floor]:.3f}})",
+    )
 
 
-def _drift(answer: str) -> Template:
-    def line(document: dict) -> str:
-        drift = document["counterfactuals"]["guided"][f"to_{answer}"]["drift"].items()
-        moved = (f"{name} {change['mean']:+.2f}" for name, change in itertools.islice(drift, 6))
-        return f"  drift to {answer}: {', '.join(moved)}"
-
-    return line
+def _drift(answer: str, document: dict) -> str:
+    drift = document["counterfactuals"]["guided"][f"to_{answer}"]["drift"].items()
+    moved = (f"{name} {change['mean']:+.2f}" for name, change in itertools.islice(drift, 6))
+    return f"  drift to {answer}: {', '.join(moved)}"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -531,8 +510,8 @@ class Faces(Task):
         "counterfactuals flipped {counterfactuals[guided][flipped]}, L1 {counterfactuals[guided][l1]:.3f}",
         "inversion alone flipped {counterfactuals[inversion_alone][flipped]}, "
         "L1 {counterfactuals[inversion_alone][l1]:.3f}",
-        _drift("yes"),
-        _drift("no"),
+        partial(_drift, "yes"),
+        partial(_drift, "no"),
     )
     LINE = (
         "s={request.guidance_scale:g}, depth {request.depth}: flipped {flipped:.1%}, L1 {l1:.3f}, "
@@ -548,12 +527,12 @@ class Faces(Task):
     }  # fmt: skip
     FIGURE = staticmethod(curves.face_sweep_figure)
 
-    @functools.cached_property
+    @cached_property
     def place(self) -> int:
         """Of the attribute among those that the judge reads."""
         return place_of(self.attribute, self.judge.attributes, "attribute")
 
-    @functools.cached_property
+    @cached_property
     def subjects(self) -> Subjects:
         """The first test faces whose attribute the evaluator reads as it is labelled.
 
@@ -573,7 +552,7 @@ class Faces(Task):
         raise data.DataError(f"Only {few} test faces are read right: ask for fewer --num-counterfactuals.")
 
     def plan(self, request: CounterfactualRequest) -> Plan:
-        request = dataclasses.replace(request, attribute=self.judge.attributes[self.place])
+        request = replace(request, attribute=self.judge.attributes[self.place])
         self.judge.check_size(str(request.weights))
         filled = face_defaults(request)
         pipeline.check_counterfactual(filled)
@@ -612,7 +591,7 @@ class Faces(Task):
                 "which": "the first test faces whose attribute is read as labelled, sent to the other answer",
                 "settings": {name: getattr(request, name) for name in names},
                 "guided": self._flips(request),
-                "inversion_alone": self._flips(dataclasses.replace(request, guidance_scale=0.0)),
+                "inversion_alone": self._flips(replace(request, guidance_scale=0.0)),
             },
         }
 
@@ -639,7 +618,7 @@ class Faces(Task):
         """Of all faces, and of those sent to each answer: their drifts go opposite ways."""
         x_0, targets = self.subjects
         labels = {"sources": tuple((1 - targets).tolist()), "targets": tuple(targets.tolist())}
-        images = pipeline.counterfactual_images(dataclasses.replace(request, **labels), x_0, self.batch_size)
+        images = pipeline.counterfactual_images(replace(request, **labels), x_0, self.batch_size)
 
         def measured(chosen: Tensor) -> dict:
             flips = attributes.measure_flips(
@@ -677,7 +656,7 @@ def sweep(task: Task, requests: Iterable[Request], out: Path) -> Iterator[str]:
     picture = out.with_suffix(".png")
     plans = {(plan.command, plan.weights_sha256): plan for plan in map(task.plan, requests)}
     task.judge.tell_if_circular({plan.request.classifier for plan in plans.values()})
-    rows = read_rows(out, task.columns)
+    rows = read_rows(out, (*task.COLUMNS, *KEY))
     check_writable(picture)
     there = {(row["command"], row["weights_sha256"]) for row in rows}
     left = [plan for key, plan in plans.items() if key not in there]
@@ -688,8 +667,8 @@ def sweep(task: Task, requests: Iterable[Request], out: Path) -> Iterator[str]:
         row = {column: fill(template, document) for column, template in task.COLUMNS.items()}
         row |= {"command": plan.command, "weights_sha256": plan.weights_sha256}
         rows = [old for old in rows if old["command"] != plan.command] + [row]
-        write_rows(out, rows, task.columns)
-        yield f"{count} of {len(left)}: {''.join(fill(part, document) for part in task.LINE)}"
+        write_rows(out, rows, (*task.COLUMNS, *KEY))
+        yield f"{count} of {len(left)}: {fill(task.LINE, document)}"
     with atomic_write(picture) as temporary:
         task.FIGURE(curves.read_table(out))[0].savefig(temporary, facecolor="white")
     yield f"The table is {out}, its picture {picture}."
