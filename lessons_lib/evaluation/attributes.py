@@ -30,19 +30,13 @@ def share_of_yes(probabilities: Tensor) -> Share:
 
 @dataclass(frozen=True)
 class Drift:
-    """How an attribute was read before and after.
-
-    Args:
-        before, after: the share of images read as yes.
-        changed: the share of images that are read otherwise than before.
-        mean: of the change in probability; above 0 where the attribute came.
-    """
+    """How an attribute was read before and after."""
 
     name: str
-    before: Share
+    before: Share  # of images read as yes
     after: Share
-    changed: Share
-    mean: Mean
+    changed: Share  # of images that are read otherwise than before
+    mean: Mean  # of the change in probability; above 0 where the attribute came
 
     @classmethod
     def of(cls, name: str, before: Tensor, after: Tensor) -> Drift:
@@ -72,17 +66,11 @@ def drifts_json(drifts: Sequence[Drift]) -> dict:
 
 @dataclass(frozen=True)
 class Flips:
-    """Counterfactuals that asked for one attribute.
+    """Counterfactuals that asked for one attribute."""
 
-    Args:
-        flipped: the share that is read as its target.
-        l1: mean absolute change in [0, 1] pixels.
-        drifts: of every attribute but the one asked for, the largest mean change first.
-    """
-
-    flipped: Share
-    l1: Mean
-    drifts: tuple[Drift, ...]
+    flipped: Share  # that is read as its target
+    l1: Mean  # mean absolute change in [0, 1] pixels
+    drifts: tuple[Drift, ...]  # of every other attribute, the largest mean change first
 
 
 def measure_flips(

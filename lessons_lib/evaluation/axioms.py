@@ -88,16 +88,10 @@ def check_pairs(x_0: Tensor, counterfactuals: Tensor) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Effectiveness(Share):
-    """The share of counterfactuals read as their target, and the same for each pair of classes.
+    """The share of counterfactuals read as their target; with the sources, for each pair of classes."""
 
-    Args:
-        matrix: [K, K] float64, row the source, column the target; nan where there is no image. None if the
-            sources were not told.
-        counts: [K, K] int64, how many images each entry is of. None likewise.
-    """
-
-    matrix: Tensor | None = None
-    counts: Tensor | None = None
+    matrix: Tensor | None = None  # [K, K] float64, row the source, column the target; nan without an image
+    counts: Tensor | None = None  # [K, K] int64, how many images each entry is of
 
     def as_json(self) -> Figure:
         """For json.dumps, which has no nan."""
@@ -112,11 +106,8 @@ def effectiveness(
 ) -> Effectiveness:
     """How many counterfactuals the evaluator reads as their target (Monteiro et al. 2023).
 
-    A constant image of the target class would score 100%: look at proximity beside it.
-
-    Args:
-        images: [N, C, H, W] in [-1, 1], the counterfactuals.
-        targets, sources: [N] int64, the classes asked for and those of the originals.
+    images [N, C, H, W] are the counterfactuals, targets and sources [N] the classes asked for and those of the
+    originals. A constant image of the target class would score 100%: look at proximity beside it.
     """
     check_labels(images, targets, *([] if sources is None else [sources]))
     targets = targets.cpu()
@@ -142,11 +133,7 @@ def composition(
     """The error after so many null interventions, "make this 3 a 3" (Monteiro et al. 2023).
 
     A null intervention should change nothing; what it does change adds up, so ten in a row show a drift that
-    one hides.
-
-    Args:
-        x_0, source: [N, C, H, W] in [-1, 1] and [N] int64, the originals and their classes.
-        times: after how many interventions to measure.
+    one hides. The originals are x_0 [N, C, H, W] with their classes [N]; `times` says after how many.
     """
     check_labels(x_0, source)
     if min(times, default=1) < 1:
@@ -198,19 +185,12 @@ def reversibility(
 
 @dataclass(frozen=True, eq=False)
 class RealFeatures:
-    """Real images as the evaluator sees them: what distances are held against. See `real_features`.
+    """Real images as the evaluator sees them: what distances are held against. See `real_features`."""
 
-    Args:
-        pixels: [M, C * H * W] in [0, 1].
-        features: [M, F] float64.
-        labels: [M] int64.
-        unit: the mean distance of two images of different class.
-    """
-
-    pixels: Tensor
-    features: Tensor
-    labels: Tensor
-    unit: float
+    pixels: Tensor  # [M, C * H * W] in [0, 1]
+    features: Tensor  # [M, F] float64
+    labels: Tensor  # [M] int64
+    unit: float  # the mean distance of two images of different class
 
 
 def real_features(evaluator: nn.Module, images: Tensor, labels: Tensor) -> RealFeatures:
@@ -232,18 +212,13 @@ def real_features(evaluator: nn.Module, images: Tensor, labels: Tensor) -> RealF
 
 @dataclass(frozen=True)
 class Proximity:
-    """How far counterfactuals lie from their originals.
+    """How far counterfactuals lie from their originals."""
 
-    Args:
-        l1: mean absolute difference in [0, 1] pixels.
-        features: mean distance in the evaluator's features, in units of `unit`.
-        unit: the mean feature distance of two real images of different class; None if it was not told, and
-            `features` is raw then.
-    """
-
-    l1: Mean
-    features: Mean
-    unit: float | None
+    l1: Mean  # mean absolute difference in [0, 1] pixels
+    features: Mean  # mean distance in the evaluator's features, in units of `unit`
+    unit: (
+        float | None
+    )  # the mean feature distance of two real images of different class; None: features are raw
 
 
 def proximity(

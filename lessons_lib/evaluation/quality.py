@@ -201,10 +201,8 @@ def feature_fid(
     """The Fréchet distance of two sets of images in the evaluator's features (Heusel et al. 2017, eq. 6).
 
     |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½), by torchmetrics in float64. It is biased: fewer images give a
-    larger value, so compare only equal numbers of samples, against one reference.
-
-    Args:
-        reference: statistics of real images, or the images themselves [M, C, H, W].
+    larger value, so compare only equal numbers of samples, against one reference (statistics of real images,
+    or the images themselves [M, C, H, W]).
     """
     if isinstance(reference, Tensor):
         reference = FeatureStatistics.of(features(evaluator, reference, batch_size))
@@ -302,25 +300,15 @@ def diversity(evaluator: nn.Module, images: Tensor, labels: Tensor, real_spread:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What the evaluator makes of real images: all that FID and diversity are held against.
-
-    Args:
-        statistics: of the reference images.
-        floor: feature FID of real images that are not in the reference: no model can be asked for less.
-        floor_count: how many those are.
-        spread: [K] of the reference images, see `class_spread`.
-        class_counts: [K] images a class, of the whole training set.
-        extractor: SHA-256 of the evaluator's weights; with another evaluator these numbers mean nothing.
-        source: where the images come from: the name of a data set.
-    """
+    """What the evaluator makes of real images: all that FID and diversity are held against."""
 
     statistics: FeatureStatistics
-    floor: float
-    floor_count: int
-    spread: Tensor
-    class_counts: Tensor
-    extractor: str
-    source: str
+    floor: float  # feature FID of real images that are not in the reference: no model can be asked for less
+    floor_count: int  # how many those are
+    spread: Tensor  # [K] of the reference images, see `class_spread`
+    class_counts: Tensor  # [K] images a class, of the whole training set
+    extractor: str  # SHA-256 of the evaluator's weights; with another evaluator these numbers mean nothing
+    source: str  # the data set that the images come from
 
     @classmethod
     def of(

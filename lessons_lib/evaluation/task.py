@@ -82,20 +82,13 @@ class Task:
     """What the measurements of one command have in common.
 
     Each task has plan(request) -> Plan, which refuses before any work, and measure(plan) -> document.
-
-    Args:
-        batch_size: images at once.
-        in_sweep: whether each measurement is a row of a table, for which less is measured.
-        draw: (request, batch size) -> images; the command line shares them among its processes.
-        processes: how many those are.
-        progress: (number of images, what is done) -> a tqdm.
     """
 
     judge: Judge
-    batch_size: int = 100
-    in_sweep: bool = False
-    draw: Callable[[GenerationRequest, int], Tensor] = draw_in_batches
-    processes: int = 1
+    batch_size: int = 100  # images at once
+    in_sweep: bool = False  # whether each measurement is a row of a table, for which less is measured
+    draw: Callable[[GenerationRequest, int], Tensor] = draw_in_batches  # or shared among processes
+    processes: int = 1  # how many those are
     progress: Callable[[int, str], tqdm] = lambda total, what: tqdm(total=total, desc=what, disable=True)
 
     REPORT: ClassVar[tuple[Template, ...]]  # lines for people
@@ -294,14 +287,12 @@ class Counterfactuals(Task):
     no change: it is decoded as the image was abducted, under its own label at w = 1, whatever guidance the
     others have; a denoiser that knows no labels has no guidance then. The way back has the guidance and scale
     of the way there.
-
-    Args:
-        num_images: the first of the test images; None is 1,000, in a sweep 200, if there are as many.
-        null_images: how many of them get ten null interventions; None is all. In a sweep one, None is none.
     """
 
-    num_images: int | None = None
-    null_images: int | None = None
+    num_images: int | None = (
+        None  # the first test images; None is 1,000, in a sweep 200, if there are as many
+    )
+    null_images: int | None = None  # get ten null interventions, in a sweep one; None is all, in a sweep none
 
     REPORT = (
         (*SETTING, ", seed {seed}; {images}"),
