@@ -522,13 +522,13 @@ def test_only_faces_that_are_read_right_take_part(here, tiny, by_brightness, mon
     judge = Judge.load("celeba", str(tiny / "judge.safetensors"))
     faces = data.load("celeba", "test", image_size=SIZE)
     whole = Faces(judge=judge, num_counterfactuals=12)
-    assert whole.subjects.targets.tolist() == (1 - faces.labels[:, SMILING]).tolist()
+    assert whole.subjects[1].tolist() == (1 - faces.labels[:, SMILING]).tolist()
     young = NAMES.index("Young")
     right = faces.labels[:, young] == faces.labels[:, SMILING]
-    found = Faces(judge=judge, attribute="Young", num_counterfactuals=int(right.sum())).subjects
-    assert 0 < len(found.images) < 12
-    assert torch.equal(found.images, faces.batch(torch.arange(12))[0][right])
-    assert torch.equal(found.targets, 1 - faces.labels[right, young])
+    images, targets = Faces(judge=judge, attribute="Young", num_counterfactuals=int(right.sum())).subjects
+    assert 0 < len(images) < 12
+    assert torch.equal(images, faces.batch(torch.arange(12))[0][right])
+    assert torch.equal(targets, 1 - faces.labels[right, young])
     with pytest.raises(
         data.DataError, match=f"Only {int(right.sum())} test faces are read right: ask for fewer"
     ):

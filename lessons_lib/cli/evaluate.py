@@ -19,14 +19,7 @@ from lessons_lib.cli import options as o
 from lessons_lib.cli import processes, sampling
 from lessons_lib.cli.common import check_dataset, progress_bar, resolve_device
 from lessons_lib.counterfactuals import METHODS
-from lessons_lib.evaluation.judge import (
-    Judge,
-    check_card,
-    measure_judge,
-    measure_reading,
-    report,
-    write_metrics,
-)
+from lessons_lib.evaluation.judge import Judge, measure_judge, measure_reading, report, write_metrics
 from lessons_lib.evaluation.task import KEY, Classes, Counterfactuals, Faces, Request, Task, read_rows, sweep
 from lessons_lib.pipeline import BY_CLASSIFIER, CounterfactualRequest, GenerationRequest, with_defaults
 from lessons_lib.samplers import SAMPLERS
@@ -138,16 +131,15 @@ def evaluate_classes(
     _check_processes(request, batch_size)
     if not card:
         return _measure(task, request, as_json)
-    check_card(name, dataset, task.judge.reference.source)
+    task.judge.check_card(name)
     documents = []
     for standard, plan in task.standard(request):
         documents.append(standard.measure(plan))
         if not as_json:
             print(standard.report(documents[-1]), end="\n\n", flush=True)
     write_metrics(name, evaluations=documents)
-    print(
-        json.dumps(documents) if as_json else f"Written into {cards.weights_path(name).with_suffix('.json')}."
-    )
+    path = cards.weights_path(name).with_suffix(".json")
+    print(json.dumps(documents) if as_json else f"Written into {path}.")
 
 
 @app.command("celeba")
@@ -181,7 +173,7 @@ def evaluate_faces(
     )  # fmt: skip
     _check_processes(task.drawing(task.plan(request).asked, 1), batch_size)
     if card:
-        check_card(name, "celeba", "celeba")
+        task.judge.check_card(name)
     document = _measure(task, request, as_json)
     if card:
         before = cards.read_card(name).get("metrics", {}).get("evaluations", [])
@@ -273,8 +265,8 @@ def sweep_classes(
     """Draw and measure images for each method, sampler, number of steps and scale."""
     if classifier and not set(methods) & set(BY_CLASSIFIER):
         raise ValueError("--classifier steers nothing here: add classifier or classifier-x0 to --methods.")
-    counts = {"num_samples": num_samples, "batch_size": batch_size}
-    task = _task(Classes, ctx.info_name, evaluator_weights, device, in_sweep=True, **counts)
+    options = {"in_sweep": True, "num_samples": num_samples, "batch_size": batch_size}
+    task = _task(Classes, ctx.info_name, evaluator_weights, device, **options)
     base = GenerationRequest(
         (0,), weights or f"{ctx.info_name}-denoiser", interval=interval, seed=seed, device=task.judge.device,
         precision=precision, spacing=spacing,

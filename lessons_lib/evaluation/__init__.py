@@ -4,21 +4,10 @@ quality.py: accuracy, feature FID and diversity of drawn images. axioms.py: the 
 counterfactuals. attributes.py: yes-or-no attributes. judge.py and task.py: what the command line measures.
 """
 
-from lessons_lib.evaluation.attributes import (
-    Drift,
-    Flips,
-    drifts_json,
-    measure_flips,
-    read_attributes,
-    share_of_yes,
-)
+from lessons_lib.evaluation.attributes import Drift, drifts_json, measure_flips, read_attributes, share_of_yes
 from lessons_lib.evaluation.axioms import (
-    Effectiveness,
     Intervention,
     Minimality,
-    Proximity,
-    RealFeatures,
-    Reversibility,
     composition,
     effectiveness,
     measure_axioms,
@@ -29,8 +18,6 @@ from lessons_lib.evaluation.axioms import (
     to_8bit,
 )
 from lessons_lib.evaluation.quality import (
-    BATCH,
-    Accuracy,
     FeatureStatistics,
     Mean,
     Reference,
@@ -49,10 +36,9 @@ from lessons_lib.evaluation.quality import (
 )
 
 __all__ = [
-    "BATCH", "Accuracy", "Drift", "Effectiveness", "FeatureStatistics", "Flips",
-    "Intervention", "Mean", "Minimality", "Proximity", "RealFeatures", "Reference", "Reversibility", "Share",
-    "accuracy", "class_spread", "composition", "diversity", "drifts_json", "effectiveness", "feature_fid",
-    "feature_kid", "features", "fid_of_features", "labels_by_frequency", "measure_axioms", "measure_flips",
-    "minimality", "octave_power", "predictions", "proximity", "read_attributes", "real_features",
-    "reversibility", "share_of_yes", "to_8bit", "wilson_interval",
+    "Drift", "FeatureStatistics", "Intervention", "Mean", "Minimality", "Reference", "Share", "accuracy",
+    "class_spread", "composition", "diversity", "drifts_json", "effectiveness", "feature_fid", "feature_kid",
+    "features", "fid_of_features", "labels_by_frequency", "measure_axioms", "measure_flips", "minimality",
+    "octave_power", "predictions", "proximity", "read_attributes", "real_features", "reversibility",
+    "share_of_yes", "to_8bit", "wilson_interval",
 ]  # fmt: skip

@@ -106,7 +106,7 @@ def effectiveness(
 ) -> Effectiveness:
     """How many counterfactuals the evaluator reads as their target (Monteiro et al. 2023).
 
-    images [N, C, H, W] are the counterfactuals, targets and sources [N] the classes asked for and those of the
+    images [N, C, H, W] are counterfactuals, targets and sources [N] the classes asked for and those of the
     originals. A constant image of the target class would score 100%: look at proximity beside it.
     """
     check_labels(images, targets, *([] if sources is None else [sources]))

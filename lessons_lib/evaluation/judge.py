@@ -81,6 +81,10 @@ class Judge:
         if any(name and weights.read_card(name)["sha256"] == self.sha256 for name in classifiers):
             print(f"{self.name} judges images that it guided: its accuracy is circular.", file=sys.stderr)
 
+    def check_card(self, name: str) -> None:
+        """Refuse a card that figures held against these training images may not stand in."""
+        check_card(name, self.dataset, self.reference.source)
+
     def images(self, split: str) -> data.ImageSet:
         """The training or test images of its data set, faces in its size."""
         if self.dataset == "celeba":

@@ -61,6 +61,10 @@ def fill(template: Template, document: dict) -> str:
 KEY = ("command", "weights_sha256")  # of a row: one of other weights is an old one
 
 
+def _some(request: Request, *names: str) -> dict:
+    return {name: getattr(request, name) for name in names}
+
+
 class Plan(NamedTuple):
     """A measurement before any work, checked."""
 
@@ -105,7 +109,7 @@ class Task:
         """What was measured, for people."""
         return "\n".join(filter(None, (fill(line, document) for line in self.REPORT)))
 
-    def _planned(self, what: str, asked: Request, request: Request, **options) -> Plan:
+    def _planned(self, what: str, asked: Request, request: Request, options: dict) -> Plan:
         usual = {field.name: field.default for field in fields(asked)}
         usual["weights"] = f"{self.judge.dataset}-denoiser"
         for name in ("seed", "precision", "weights"):
@@ -186,13 +190,13 @@ class Classes(Task):
     def plan(self, request: GenerationRequest) -> Plan:
         self.judge.check_classes(str(request.weights), pipeline.check_request(request))
         filled = pipeline.with_defaults(request)
-        return self._planned(
-            self.judge.dataset, request, filled, guidance=filled.guidance, classifier=filled.classifier,
-            guidance_scale=None if filled.guidance == "none" else filled.guidance_scale,
-            interval=filled.interval, sampler=filled.sampler, steps=filled.steps,
-            num_samples=self.num_samples,
-            spacing=None if filled.spacing == DEFAULT_SPACING[filled.sampler] else filled.spacing,
-        )  # fmt: skip
+        options = _some(filled, "guidance", "classifier", "guidance_scale", "interval", "sampler", "steps")
+        options |= {"num_samples": self.num_samples, "spacing": filled.spacing}
+        if filled.guidance == "none":
+            options["guidance_scale"] = None
+        if filled.spacing == DEFAULT_SPACING[filled.sampler]:
+            options["spacing"] = None
+        return self._planned(self.judge.dataset, request, filled, options)
 
     def measure(self, plan: Plan) -> dict:
         """With guidance "none" there is no label to read right: diversity takes what is read."""
@@ -365,11 +369,9 @@ class Counterfactuals(Task):
             request = replace(request, guidance_scale=CFG_SCALE)
         self.judge.check_classes(str(request.weights), pipeline.check_counterfactual(request))
         filled = pipeline.counterfactual_defaults(request)
-        return self._planned(
-            "counterfactuals", request, filled, method=filled.method, guidance=filled.guidance,
-            classifier=filled.classifier, guidance_scale=filled.guidance_scale, depth=filled.depth,
-            steps=filled.steps, num_samples=len(self.images), null_images=self.num_nulls,
-        )  # fmt: skip
+        options = _some(filled, "method", "guidance", "classifier", "guidance_scale", "depth", "steps")
+        options |= {"num_samples": len(self.images), "null_images": self.num_nulls}
+        return self._planned("counterfactuals", request, filled, options)
 
     def measure(self, plan: Plan) -> dict:
         """In a sweep with one null intervention, not ten, and without stored latents."""
@@ -393,7 +395,7 @@ class Counterfactuals(Task):
         names = ("method", "guidance", "guidance_scale", "classifier", "depth", "steps", "seed", "precision")
         return {
             "command": plan.command,
-            **{name: getattr(request, name) for name in names},
+            **_some(request, *names),
             "null_guidance_scale": null_fields(request)["guidance_scale"],
             "null_images": nulls,
             "starts_from": "8-bit pixels",
@@ -466,13 +468,6 @@ def face_defaults(request: CounterfactualRequest) -> CounterfactualRequest:
     return replace(filled, **missing)
 
 
-class Subjects(NamedTuple):
-    """Test faces that the evaluator reads right, and what each is asked to become: the other answer."""
-
-    images: Tensor  # [N, 3, S, S] in [-1, 1]
-    targets: Tensor  # [N] int64
-
-
 def _drawn(name: str, words: str) -> Template:
     return (
         f"{words:15} read as {{attribute}} {{drawn[{name}][read_as_yes]}}",
@@ -524,10 +519,10 @@ class Faces(Task):
         return place_of(self.attribute, self.judge.attributes, "attribute")
 
     @cached_property
-    def subjects(self) -> Subjects:
-        """The first test faces whose attribute the evaluator reads as it is labelled.
+    def subjects(self) -> tuple[Tensor, Tensor]:
+        """Test faces [N, 3, S, S] whose attribute the evaluator reads as labelled, and the other answers [N].
 
-        The others would count as flipped before anything was done.
+        The other faces would count as flipped before anything was done.
         """
         faces, images, targets, count = self.judge.images("test"), [], [], self.num_counterfactuals
         label = data.ATTRIBUTES.index(self.judge.attributes[self.place])
@@ -538,7 +533,7 @@ class Faces(Task):
             images.append(x_0[right])
             targets.append(1 - y[right, label])
             if sum(map(len, targets)) >= count:
-                return Subjects(torch.cat(images)[:count], torch.cat(targets)[:count])
+                return torch.cat(images)[:count], torch.cat(targets)[:count]
         few = sum(map(len, targets))
         raise data.DataError(f"Only {few} test faces are read right: ask for fewer --num-counterfactuals.")
 
@@ -548,13 +543,12 @@ class Faces(Task):
         filled = face_defaults(request)
         pipeline.check_counterfactual(filled)
         pipeline.check_request(self.drawing(request, 1))
-        return self._planned(
-            "celeba", request, filled, attribute=request.attribute,
-            method=None if request.method == "ddim" else request.method, classifier=request.classifier,
-            guidance_scale=request.guidance_scale, depth=request.depth,
-            num_samples=None if self.in_sweep else self.num_samples,
-            num_counterfactuals=self.num_counterfactuals, steps=request.steps,
-        )  # fmt: skip
+        options = _some(request, "attribute", "method", "classifier", "guidance_scale", "depth")
+        options["num_samples"] = None if self.in_sweep else self.num_samples
+        options |= {"num_counterfactuals": self.num_counterfactuals, "steps": request.steps}
+        if request.method == "ddim":
+            options["method"] = None
+        return self._planned("celeba", request, filled, options)
 
     def drawing(
         self, request: CounterfactualRequest, target: int | None, count: int = 1
@@ -563,15 +557,14 @@ class Faces(Task):
         names = ["weights", "seed", "precision", "steps", "device"]
         if target is not None:
             names += ["guidance", "attribute", "guidance_scale", "classifier"]
-        settings = {"guidance": "none"} | {name: getattr(request, name) for name in names}
-        return GenerationRequest((target or 0,) * count, **settings)
+        return GenerationRequest((target or 0,) * count, **{"guidance": "none"} | _some(request, *names))
 
     def measure(self, plan: Plan) -> dict:
-        num_faces, request = len(self.subjects.images), plan.request
+        num_faces, request = len(self.subjects[0]), plan.request
         if self.in_sweep:
             flips = self._flips(request)
             return flips | _drift_sizes(flips)
-        names = ("method", "classifier", "guidance_scale", "depth", "steps", "seed")
+        settings = _some(request, "method", "classifier", "guidance_scale", "depth", "steps", "seed")
         return {
             "command": plan.command,
             "attribute": request.attribute,
@@ -580,7 +573,7 @@ class Faces(Task):
             "counterfactuals": {
                 "num_faces": num_faces,
                 "which": "the first test faces whose attribute is read as labelled, sent to the other answer",
-                "settings": {name: getattr(request, name) for name in names},
+                "settings": settings,
                 "guided": self._flips(request),
                 "inversion_alone": self._flips(replace(request, guidance_scale=0.0)),
             },
@@ -676,12 +669,11 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             rows = list(reader)
-        suits = tuple(reader.fieldnames or ()) == columns and all(row[columns[-1]] for row in rows)
-    except (ValueError, csv.Error):  # not even text
-        suits = False
-    if not suits:
-        raise ValueError(f"{path} is no table of a sweep: name another --out, or delete it.")
-    return rows
+        if tuple(reader.fieldnames or ()) == columns and all(row[columns[-1]] for row in rows):
+            return rows
+    except (ValueError, csv.Error):
+        pass  # not even text
+    raise ValueError(f"{path} is no table of a sweep: name another --out, or delete it.")
 
 
 def write_rows(path: Path, rows: list[dict[str, str]], columns: tuple[str, ...]) -> None:
