@@ -24,8 +24,9 @@ from lessons_lib.evaluation.task import KEY, Classes, Counterfactuals, Faces, Re
 from lessons_lib.pipeline import BY_CLASSIFIER, CounterfactualRequest, GenerationRequest, with_defaults
 from lessons_lib.samplers import SAMPLERS
 
-app = typer.Typer(no_args_is_help=True, help="Measure drawn images, counterfactuals, or what judges them.")
-sweep_app = typer.Typer(no_args_is_help=True, help="Measure every combination of lists into a table.")
+PLAIN = {"no_args_is_help": True, "add_completion": False, "rich_markup_mode": None}
+app = typer.Typer(help="Measure drawn images, counterfactuals, or what judges them.", **PLAIN)
+sweep_app = typer.Typer(help="Measure every combination of lists into a table.", **PLAIN)
 
 
 def _list(what: str, read: Callable[[str], object] = str, known: Sequence[str] = ()):
