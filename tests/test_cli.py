@@ -201,7 +201,14 @@ def test_bad_sample_is_one_sentence_and_writes_nothing(run, tiny, here, words):
     assert everything(here) == before
 
 
-@pytest.mark.parametrize("command", ["sample cats --out x.png", "train cats", "evaluate cats", "sample"])
+def test_an_unknown_thing_to_measure(run, here):
+    status, out, err = run("evaluate cats")
+    assert (status, out, err) == (2, "", "No such command 'cats'.\n")
+
+
+@pytest.mark.parametrize(
+    "command", ["sample cats --out x.png", "train cats", "evaluate evaluator cats", "sample"]
+)
 def test_unknown_data_set(run, here, command):
     status, out, err = run(command)
     assert status == 2 and out == "" and len(err.strip().splitlines()) == 1
