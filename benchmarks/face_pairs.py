@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from lessons_lib import evaluation, weights
-from lessons_lib.cli.faces import STEPS, face_defaults
 from lessons_lib.counterfactuals import in_8_bits
+from lessons_lib.evaluation.task import face_defaults
 from lessons_lib.images import save_png, to_grid
 from lessons_lib.names import place_of
 from lessons_lib.pipeline import (
@@ -49,7 +49,7 @@ def main() -> None:
     targets = (read[chosen] < 0.5).long()
     request = CounterfactualRequest(
         tuple((1 - targets).tolist()), tuple(targets.tolist()), "celeba-denoiser", guidance="classifier",
-        attribute=given.attribute, steps=STEPS, precision=given.precision,
+        attribute=given.attribute, steps=50, precision=given.precision,
     )  # fmt: skip
     images = counterfactual_images(face_defaults(request), faces[chosen])
     rows = torch.cat([faces[chosen], images])

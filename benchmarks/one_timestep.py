@@ -15,7 +15,7 @@ import torch
 
 from benchmarks import ROOT, parser, prepare, show
 from lessons_lib import data, evaluation
-from lessons_lib.cli.reading import read_at
+from lessons_lib.evaluation.judge import read_at
 from lessons_lib.pipeline import load_model
 from lessons_lib.recipes import RECIPES, noisy_classification_loss
 from lessons_lib.training import EpochDone, Stopped, train

@@ -26,8 +26,7 @@ from torch import Tensor, nn
 from benchmarks import ROOT, latents, prepare
 from benchmarks.sampling_steps import write_table
 from lessons_lib import data, evaluation, recipes, training
-from lessons_lib.cli.evaluating import Judge
-from lessons_lib.cli.face_measures import measure_reference
+from lessons_lib.evaluation.judge import Judge
 from lessons_lib.files import atomic_write
 from lessons_lib.images import save_png, to_grid
 from lessons_lib.pipeline import GenerationRequest, generate_with, in_chunks
@@ -107,11 +106,10 @@ class Ruler:
     def of(cls, dataset: str, count: int) -> Ruler:
         """From `count` test images."""
         judge = Judge.load(dataset, JUDGES[dataset], "cpu")
-        measure = (lambda: measure_reference(judge)) if dataset == "celeba" else None
         test = data.load(dataset, "test").subset(torch.arange(count))
         images = data.to_signed(test.images[:])
         features = evaluation.features(judge.model, images)
-        return cls(judge, judge.reference(measure), test, features, evaluation.octave_power(images))
+        return cls(judge, judge.reference, test, features, evaluation.octave_power(images))
 
     def labels(self, network: nn.Module, count: int) -> tuple:
         """What to ask for: classes equally often; attributes as the test faces have them."""

@@ -20,7 +20,8 @@ from torch import Tensor
 from benchmarks import ROOT, parser, prepare, show
 from benchmarks.sampling_steps import write_table
 from lessons_lib import weights
-from lessons_lib.cli import evaluating
+from lessons_lib.evaluation.judge import Judge
+from lessons_lib.evaluation.task import Classes
 from lessons_lib.files import atomic_write
 from lessons_lib.pipeline import GenerationRequest, generate_images
 
@@ -40,15 +41,18 @@ EXACT: Setting = ("dpmpp_2m", "logsnr", 200)
 NOISES = 50  # for the distance
 
 
-def quality(judge: evaluating.Judge, setting: Setting, num_samples: int) -> dict:
+def quality(judge: Judge, setting: Setting, num_samples: int) -> dict:
     """What `evaluate` measures; from the disk if it was measured with these weights before."""
     sampler, spacing, steps = setting
     shas = f"{weights.read_card(NAME)['sha256'][:8]}-{judge.sha256[:8]}"
     path = RUNS / f"{sampler}-{spacing}-{steps}-{num_samples}-{shas}.json"
     if path.exists():
         return json.loads(path.read_text())
-    wanted = {"guidance_scale": SCALE, "sampler": sampler, "spacing": spacing, "steps": steps}
-    result = evaluating.measure(judge, judge.reference(), NAME, wanted, num_samples, batch_size=100)
+    request = GenerationRequest(
+        (0,), NAME, guidance_scale=SCALE, sampler=sampler, spacing=spacing, steps=steps
+    )
+    task = Classes(judge=judge, num_samples=num_samples)
+    result = task.measure(task.plan(request))
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(result))
     return result
@@ -105,7 +109,7 @@ def main() -> None:
     options.add_argument("--repeats", type=int, default=20)
     arguments = options.parse_args()
     machine = prepare(arguments.threads)
-    judge = evaluating.Judge.load("mnist", None, "cpu")
+    judge = Judge.load("mnist")
     RUNS.mkdir(parents=True, exist_ok=True)
     found = {setting: quality(judge, setting, arguments.num_samples) for setting in SETTINGS}
     away, took = distances(), milliseconds(arguments.repeats)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from benchmarks import ROOT, prepare
 from benchmarks.sampling_steps import write_table
 from lessons_lib import data, evaluation
-from lessons_lib.cli.evaluating import Judge
+from lessons_lib.evaluation.judge import Judge
 from lessons_lib.files import atomic_write
 from lessons_lib.guidance import conditional, in_bfloat16
 from lessons_lib.images import save_png, to_grid
@@ -104,7 +104,7 @@ def measured(name: str, epochs: int, num_samples: int, judge: Judge) -> tuple[di
     labels = tuple(k % 10 for k in range(num_samples))
     samples = torch.cat(list(drawn(network, schedule, labels, 2024)))
     right = evaluation.accuracy(judge.model, samples, torch.tensor(labels)).overall
-    reference = judge.reference()
+    reference = judge.reference
     row = {
         "schedule": name, "loss": round(test_loss(network, schedule, torch.arange(1000)), 5),
         "loss_at_common_levels": round(test_loss(network, schedule, levels(schedule)), 5),

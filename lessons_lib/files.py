@@ -39,6 +39,23 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: Path, *, is_folder: bool = False) -> None:
+    """Raise WriteError now if a file (or folder) cannot be written later; leaves nothing behind.
+
+    Nobody should wait for an hour of work that then has nowhere to go.
+    """
+    if path.exists() and path.is_dir() != is_folder:
+        raise WriteError(f"{path} cannot be written: it is a {'file' if is_folder else 'folder'}.")
+    folder = path if is_folder else path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete temporary files that a killed process left in `folder`."""
     for leftover in folder.glob(".*-????????.tmp*"):  # the names that mkstemp makes above

@@ -202,7 +202,14 @@ def test_bad_sample_is_one_sentence_and_writes_nothing(run, tiny, here, words):
     assert everything(here) == before
 
 
-@pytest.mark.parametrize("command", ["sample cats --out x.png", "train cats", "evaluate cats", "sample"])
+def test_an_unknown_thing_to_measure(run, here):
+    status, out, err = run("evaluate cats")
+    assert (status, out, err) == (2, "", "No such command 'cats'.\n")
+
+
+@pytest.mark.parametrize(
+    "command", ["sample cats --out x.png", "train cats", "evaluate evaluator cats", "sample"]
+)
 def test_unknown_data_set(run, here, command):
     status, out, err = run(command)
     assert status == 2 and out == "" and len(err.strip().splitlines()) == 1
@@ -261,7 +268,7 @@ def test_a_cards_own_class_names_count_and_a_name_before_a_number():
 
 def test_cifar10_that_is_nowhere_is_one_sentence(run, colour, here):
     evaluator = f"--evaluator-weights {colour}/evaluator.safetensors"
-    for command in ("train cifar10 --model denoiser", f"evaluate cifar10 --evaluator {evaluator}"):
+    for command in ("train cifar10 --model denoiser", f"evaluate evaluator cifar10 {evaluator}"):
         status, out, err = run(command)
         assert status == 2 and out == "" and everything(here) == []
         assert "CIFAR-10 is not here and cannot be downloaded" in sentence(err)
@@ -278,7 +285,7 @@ def test_evaluate_measures_colour_images_against_its_own_45_000(run, colour, her
     assert status == 0, err
     found = json.loads(out)
     assert found["accuracy"]["total"] == 20 and found["fid"]["reference"] == "500 training images of CIFAR-10"
-    status, out, err = run(f"evaluate cifar10 --evaluator {judge}")
+    status, out, err = run(f"evaluate evaluator cifar10 {judge}")
     assert json.loads(out)["images"] == "600 test images of CIFAR-10"  # validation images are no test images
 
 
@@ -386,9 +393,8 @@ def give_reference(here, count=240):
     model, _, card = weights.load_pretrained("./judge.safetensors")
     digits = data.load("digits", "train").subset(torch.arange(count))
     images = data.to_signed(digits.images)
-    reference = evaluation.measure_reference(
-        model, images, digits.labels, 10, extractor=card["sha256"], source="mnist"
-    )
+    features = evaluation.features(model, images)
+    reference = evaluation.Reference.of(features, digits.labels, 10, extractor=card["sha256"], source="mnist")
     reference.save(here / "judge-reference.npz")
     return reference
 
@@ -469,31 +475,37 @@ def test_without_mnist_the_embedded_digits_are_the_reference_and_that_is_said(ev
     assert "scikit-learn's digits" in err
 
 
-def test_the_evaluator_itself(evaluate):
-    status, out, err = evaluate("--evaluator --json")
+@pytest.fixture
+def evaluate_judge(run, evaluate):
+    """Evaluate that judge itself."""
+    return lambda words="": run(f"evaluate evaluator mnist --evaluator-weights ./judge.safetensors {words}")
+
+
+def test_the_evaluator_itself(evaluate_judge):
+    status, out, err = evaluate_judge("--json")
     assert status == 0, err
     result = json.loads(out)
     assert result["images"] == "400 test images of scikit-learn's digits"
     assert result["accuracy"]["total"] == 400
-    status, out, _ = evaluate("--evaluator")
+    status, out, _ = evaluate_judge()
     assert status == 0 and "read right" in out and "400 images" in out
 
 
-def test_card_needs_mnist(evaluate, here):
+def test_card_needs_mnist(evaluate, evaluate_judge, here):
     before = {path: path.read_bytes() for path in here.iterdir()}
-    for words in ("--card", "--evaluator --card"):
-        status, out, err = evaluate(words)
+    for command in (evaluate, evaluate_judge):
+        status, out, err = command("--card")
         assert status == 2 and out == "" and sentence(err).startswith("A card needs the real MNIST")
     assert {path: path.read_bytes() for path in here.iterdir()} == before
 
 
 def test_card_gets_every_standard_evaluation_with_its_command(run, evaluate, here, tiny, monkeypatch):
-    from lessons_lib.cli import evaluating
+    from lessons_lib.evaluation import task
 
-    drawn = {(scale, steps): count for scale, _, steps, count in evaluating.STANDARD["mnist"]}
+    drawn = {(scale, steps): count for scale, _, steps, count in task.STANDARD["mnist"]}
     assert all(drawn[setting] >= 2_000 for setting in ((1.0, 50), (2.0, 25), (2.0, 10)))
     assert max(count for (scale, _), count in drawn.items() if scale == 1) >= 10_000, "the FID's samples"
-    monkeypatch.setitem(evaluating.STANDARD, "mnist", ((1.0, "ddim", 3, 11), (2.0, "ddim", 2, 10)))
+    monkeypatch.setitem(task.STANDARD, "mnist", ((1.0, "ddim", 3, 11), (2.0, "ddim", 2, 10)))
     give_reference(here)
     for suffix in (".safetensors", ".json"):
         (here / f"mine{suffix}").write_bytes((tiny / f"denoiser{suffix}").read_bytes())
@@ -670,7 +682,7 @@ def test_truncated_data_is_named(run, tiny_recipes, monkeypatch):
         for kind in ("images-idx3", "labels-idx1"):
             (raw / f"{split}-{kind}-ubyte").write_bytes(b"\0\0\x08\x03" + bytes(1000))
     before = everything(tiny_recipes)
-    for command in ("train mnist --model denoiser", "evaluate mnist --evaluator"):
+    for command in ("train mnist --model denoiser", "evaluate evaluator mnist"):
         status, out, err = run(command)
         assert status == 2 and out == "" and "-ubyte has 1004 bytes where" in sentence(err)
     assert everything(tiny_recipes) == before
@@ -794,12 +806,12 @@ def test_shipped_evaluator_reads_mnist():
     assert found.overall.value >= 0.985
 
 
-# ---- evaluate --by-timestep ----
+# ---- evaluate timesteps ----
 
 
 def test_reading_by_timestep(run, here, tiny):
     path = tiny / "classifier.safetensors"
-    status, out, err = run("evaluate mnist --by-timestep --json --classifier", path)
+    status, out, err = run("evaluate timesteps mnist --json --classifier", path)
     assert status == 0, err
     rows = json.loads(out)["by_timestep"]
     assert len(rows) >= 10 and rows[0]["t"] == 0 and rows[-1]["t"] == 39
@@ -807,17 +819,15 @@ def test_reading_by_timestep(run, here, tiny):
     quarter = max(t for t in range(40) if snr[t] >= 0.25)
     assert quarter in [row["t"] for row in rows], "the timestep at which signal-to-noise is 1 to 4"
     assert all(row["accuracy"]["total"] == 400 for row in rows), "val and test of the embedded digits"
-    status, out, _ = run("evaluate mnist --by-timestep --classifier", path)
+    status, out, _ = run("evaluate timesteps mnist --classifier", path)
     assert status == 0 and "t =   39" in out and len(out.strip().splitlines()) == len(rows) + 1
 
 
 def test_reading_is_refused_in_one_sentence(run, here, tiny):
     for name, words in (("evaluator", "no classifier of noisy images"), ("none", "There are no weights")):
-        status, out, err = run("evaluate mnist --by-timestep --classifier", tiny / f"{name}.safetensors")
+        status, out, err = run("evaluate timesteps mnist --classifier", tiny / f"{name}.safetensors")
         assert status == 2 and not out and words in err and len(err.strip().splitlines()) == 1
-    status, _, err = run("evaluate mnist --by-timestep --sweep --classifier", tiny / "classifier.safetensors")
-    assert status == 2 and "--by-timestep and --sweep do not go together." in err
     before = (tiny / "classifier.json").read_bytes()
-    status, _, err = run("evaluate mnist --by-timestep --card --classifier", tiny / "classifier.safetensors")
+    status, _, err = run("evaluate timesteps mnist --card --classifier", tiny / "classifier.safetensors")
     assert status == 2 and "needs the real MNIST" in err
     assert (tiny / "classifier.json").read_bytes() == before

@@ -12,9 +12,11 @@ from numeric import assert_close_by_scale
 from classroom import figures
 from lessons_lib import cli, data, evaluation, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
-from lessons_lib.cli import axiom_sweep, axioms
-from lessons_lib.cli.evaluating import Judge
 from lessons_lib.counterfactuals import in_8_bits
+from lessons_lib.evaluation import task
+from lessons_lib.evaluation.judge import Judge
+from lessons_lib.evaluation.task import Counterfactuals
+from lessons_lib.pipeline import CounterfactualRequest, counterfactual_images
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import save_pretrained
@@ -37,9 +39,9 @@ def tiny(tmp_path_factory):
     save_pretrained(folder / "judge.safetensors", Evaluator(EvaluatorConfig(widths=(32, 32))), None, {})
     judge, _, card = weights.load_pretrained(folder / "judge.safetensors")
     digits = data.load("digits", "train").subset(torch.arange(240))
-    evaluation.measure_reference(
-        judge, data.to_signed(digits.images), digits.labels, 10, extractor=card["sha256"], source="mnist"
-    ).save(folder / "judge-reference.npz")
+    features = evaluation.features(judge, data.to_signed(digits.images))
+    reference = evaluation.Reference.of(features, digits.labels, 10, extractor=card["sha256"], source="mnist")
+    reference.save(folder / "judge-reference.npz")
     return folder
 
 
@@ -47,7 +49,7 @@ def tiny(tmp_path_factory):
 def here(tmp_path, monkeypatch):
     """An empty working folder on a machine without MNIST and without a network."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(axioms, "REAL_IMAGES", 120)
+    monkeypatch.setattr(task, "REAL_IMAGES", 120)
     monkeypatch.setenv("LESSONS_DATA", str(tmp_path / "nowhere"))
     monkeypatch.setattr(data, "load", lambda name, split="train", load=data.load: load("digits", split))
     return tmp_path
@@ -57,11 +59,11 @@ def here(tmp_path, monkeypatch):
 def run(capsys, tiny, here):
     """Run the command on few images and steps; returns (exit status, stdout, stderr)."""
 
-    def run(words, few="--num-samples 6 --steps 3", denoiser="denoiser"):
+    def run(words, few="--num-samples 6 --steps 3", denoiser="denoiser", command="evaluate"):
         capsys.readouterr()
         names = f"--weights {tiny}/{denoiser}.safetensors --evaluator-weights {tiny}/judge.safetensors"
         words = words.format(tiny=tiny)
-        status = cli.main(f"evaluate counterfactuals {names} {few} {words}".split())
+        status = cli.main(f"{command} counterfactuals {names} {few} {words}".split())
         return status, *capsys.readouterr()
 
     return run
@@ -107,12 +109,10 @@ def test_the_measures_are_those_of_the_request(run, tiny):
     assert found["composition"] == {} and found["with_stored_latents"] is None
     x_0, source = data.load("mnist", "test").batch(torch.arange(6))
     jump = torch.randint(1, 10, (6,), generator=torch.Generator().manual_seed(0))
-    request = axioms.CounterfactualRequest(
+    request = CounterfactualRequest(
         source.tolist(), ((source + jump) % 10).tolist(), weights=tiny / "denoiser.safetensors",
         method="sdedit", depth=30, guidance_scale=2.0, steps=3,
     )  # fmt: skip
-    from lessons_lib.pipeline import counterfactual_images
-
     drawn = in_8_bits(counterfactual_images(request, x_0))
     assert found["proximity"]["l1"]["value"] == pytest.approx(
         float((drawn - in_8_bits(x_0)).abs().mean() / 2), abs=1e-4
@@ -123,29 +123,30 @@ def test_the_measures_are_those_of_the_request(run, tiny):
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("method", ["ddpm", "sdedit", "same-noise"])  # ddim draws none
 def test_the_noise_does_not_depend_on_the_batch_size(tiny, here, method):
-    judge = Judge.load("mnist", str(tiny / "judge.safetensors"), "cpu")
-    wanted = {"method": method, "guidance": "cfg", "steps": 3, "weights": str(tiny / "denoiser.safetensors")}
-    request = axioms.check(judge, wanted, 2.0)
+    measure = Counterfactuals(judge=Judge.load("mnist", str(tiny / "judge.safetensors")))
+    weights = str(tiny / "denoiser.safetensors")
+    asked = CounterfactualRequest((0,), (0,), weights, method, guidance_scale=2.0, steps=3)
+    request = measure.plan(asked).request
     x_0, source = data.load("mnist", "test").batch(torch.arange(5))
     for target in (source, (source + 1) % 10):
         drawn = []
         for size in (2, 5):
-            with axioms.progress_bar(5, "") as bar:
-                drawn.append(axioms.Intervene(request, size, bar)(x_0.double(), source, target))
+            drawn.append(task.Intervene(request, size, lambda count: None)(x_0.double(), source, target))
         assert_close_by_scale(*drawn)
     assert (drawn[0][0] - drawn[0][1]).abs().max() > 1e-3
 
 
 def test_null_interventions_are_decoded_as_the_image_was_abducted(tiny, here):
-    judge = Judge.load("mnist", str(tiny / "judge.safetensors"), "cpu")
+    measure = Counterfactuals(judge=Judge.load("mnist", str(tiny / "judge.safetensors")))
     shared = {"guidance": "classifier", "classifier": str(tiny / "guide.safetensors"), "steps": 3}
     for name, expected in (
         ("denoiser", {"guidance": "cfg", "guidance_scale": 1.0, "classifier": None}),
         ("unlabelled", {"guidance_scale": 0.0}),
     ):
-        request = axioms.check(judge, shared | {"weights": str(tiny / f"{name}.safetensors")}, None)
+        asked = CounterfactualRequest((0,), (0,), str(tiny / f"{name}.safetensors"), **shared)
+        request = measure.plan(asked).request
         assert request.guidance_scale == 1.0, "the classifier's card says nothing else"
-        assert axioms.null_fields(request) == expected
+        assert task.null_fields(request) == expected
 
 
 def test_a_classifier_guides_a_denoiser_without_labels(run):
@@ -181,12 +182,11 @@ def test_one_image_has_no_interval_and_no_fid(run):
 
 
 def test_as_many_images_as_there_are(tiny, here):
-    judge = Judge.load("mnist", str(tiny / "judge.safetensors"), "cpu")
-    given = {"num_samples": None, "null_images": None, "seed": 0, "batch_size": 7}
-    trial = axioms.Trial.read(given, judge, 1000, None)
-    assert len(trial.images) == trial.num_nulls == 200, "the embedded digits have no more"
-    assert axioms.Trial.read(given, judge, 50, 0).num_nulls == 0
-    assert torch.equal(axioms.Trial.read(given, judge, 50, 0).target, trial.target[:50])
+    judge = Judge.load("mnist", str(tiny / "judge.safetensors"))
+    whole = Counterfactuals(judge=judge)
+    assert len(whole.images) == whole.num_nulls == 200, "the embedded digits have no more"
+    few = Counterfactuals(judge=judge, num_images=50, in_sweep=True)
+    assert few.num_nulls == 0 and torch.equal(few.targets(0), whole.targets(0)[:50])
 
 
 BAD = {
@@ -194,7 +194,7 @@ BAD = {
     "--num-samples 0": "--num-samples must be between 1 and 200 (test images), got 0.",
     "--null-images 7": "--null-images must be between 0 and 6 (--num-samples), got 7.",
     "--null-images -1": "--null-images must be between 0 and 6",
-    "--batch-size 0": "The batch size must be at least 1, got 0.",
+    "--batch-size 0": "--batch-size must be at least 1, got 0.",
     "--method magic": "Unknown method 'magic': choose one of ddim, ddpm, sdedit, same-noise.",
     "--method same-noise --depth 20": "takes no depth",
     "--depth 40": "The depth must be between 0 and 39, got 40.",
@@ -204,25 +204,18 @@ BAD = {
     "--steps 41": "between 1 and 40 (T), got 41",
     "--evaluator-weights {tiny}/guide.safetensors": "are no evaluator",
     "--weights {tiny}/unlabelled.safetensors": "Unknown label 0",
-    "--sampler ddim": "--sampler means nothing for evaluate counterfactuals.",
-    "--spacing logsnr": "--spacing means nothing",
-    "--interval 1,2": "--interval means nothing",
-    "--card": "--card means nothing",
-    "--evaluator": "--evaluator means nothing",
-    "--by-timestep": "--by-timestep means nothing",
-    "--step-counts 3": "--step-counts means nothing",
-    "--scales 1": "--scales belongs to a sweep: add --sweep.",
-    "--depths 20": "--depths belongs to a sweep: add --sweep.",
-    "--out x.csv": "--out belongs to a sweep: add --sweep.",
-    "--sweep": "needs --out with a name that ends in .csv, got nothing.",
-    "--sweep --out x.png": "got 'x.png'.",
-    "--sweep --out x.csv --json": "--sweep and --json do not go together.",
-    "--sweep --out x.csv --method ddim": "A sweep takes --methods, not --method.",
-    "--sweep --out x.csv --depth 20": "A sweep takes --depths, not --depth.",
-    "--sweep --out x.csv --guidance-scale 2": "A sweep takes --scales, not --guidance-scale.",
+    "--sampler ddim": "No such option: --sampler",
+    "--card": "No such option: --card",
+    "--scales 1": "No such option: --scales",
+    "--out x.csv": "No such option: --out",
+    "--sweep": "Missing option '--out'",
+    "--sweep --out x.png --depths 20": "got 'x.png'.",
+    "--sweep --out x.csv --json": "No such option: --json",
+    "--sweep --out x.csv --method ddim": "No such option: --method",
+    "--sweep --out x.csv --guidance-scale 2": "No such option: --guidance-scale",
     "--sweep --out x.csv --methods cfg": "Unknown method 'cfg': choose from ddim, ddpm, sdedit, same-noise.",
-    "--sweep --out x.csv --scales 1,x": "'x' in --scales is not a number.",
-    "--sweep --out x.csv --depths 2.5": "'2.5' in --depths is not a whole number.",
+    "--sweep --out x.csv --scales 1,x": "'--scales': 'x' is not a number.",
+    "--sweep --out x.csv --depths 2.5": "'--depths': '2.5' is not a whole number.",
     "--sweep --out x.csv --depths 40": "The depth must be between 0 and 39, got 40.",
     "--sweep --out x.csv --methods same-noise --depths 30": "takes no --depths.",
     "--sweep --out x.csv --depths 30 --num-samples 201": "--num-samples must be between 1 and 200",
@@ -233,7 +226,8 @@ BAD = {
 @pytest.mark.parametrize("words", BAD)
 def test_what_is_wrong_is_one_sentence_and_writes_nothing(run, here, words):
     (here / "other.csv").write_text("steps,accuracy\n1,2\n")
-    status, out, err = run(words)
+    command = "sweep" if words.startswith("--sweep") else "evaluate"
+    status, out, err = run(words.removeprefix("--sweep"), command=command)
     assert status == 2 and out == "" and BAD[words] in err
     assert len(err.strip().splitlines()) == 1
     assert [path.name for path in here.iterdir()] == ["other.csv"]
@@ -242,33 +236,35 @@ def test_what_is_wrong_is_one_sentence_and_writes_nothing(run, here, words):
 @pytest.mark.parametrize("words", ["--method ddim", "--depth 5", "--depths 5", "--null-images 0"])
 def test_another_data_set_takes_none_of_these_options(capsys, words):
     assert cli.main(f"evaluate mnist {words}".split()) == 2
-    assert f"{words.split()[0]} belongs to evaluate counterfactuals." in capsys.readouterr().err
+    assert f"No such option: {words.split()[0]}" in capsys.readouterr().err
 
 
 # -- the sweep -------------------------------------------------------------------------------------
 
-SWEEP = "--sweep --out sweep.csv --methods sdedit,same-noise --scales 1,2.5 --depths 20,39"
+SWEEP = "--out sweep.csv --methods sdedit,same-noise --scales 1,2.5 --depths 20,39"
 FEW = "--num-samples 4 --steps 2"
 
 
 @pytest.fixture
 def measured(monkeypatch):
     """The settings that were measured, (method, scale, depth)."""
-    settings, measure = [], axiom_sweep.measure
+    settings, measure = [], Counterfactuals.measure
 
-    def counting(trial, request, **options):
-        settings.append((request.method, request.guidance_scale, request.depth))
-        return measure(trial, request, **options)
+    def counting(trial, plan):
+        settings.append((plan.request.method, plan.request.guidance_scale, plan.request.depth))
+        return measure(trial, plan)
 
-    monkeypatch.setattr(axiom_sweep, "measure", counting)
+    monkeypatch.setattr(Counterfactuals, "measure", counting)
     return settings
 
 
 def test_one_row_a_combination_and_a_picture(run, measured, capsys):
-    status, out, err = run(SWEEP, FEW)
+    status, out, err = run(SWEEP, FEW, command="sweep")
     assert status == 0, err
     rows = rows_of()
-    assert tuple(rows[0]) == axiom_sweep.COLUMNS and len(rows) == 6 == len(measured)
+    assert tuple(rows[0]) == (*Counterfactuals.COLUMNS, "command", "weights_sha256") and len(
+        rows
+    ) == 6 == len(measured)
     assert measured[:3] == [("sdedit", 1.0, 20), ("sdedit", 2.5, 20), ("sdedit", 1.0, 39)]
     assert [row["depth"] for row in rows] == ["20", "20", "39", "39", "", ""]
     for row in rows:
@@ -286,30 +282,30 @@ def test_one_row_a_combination_and_a_picture(run, measured, capsys):
 
 
 def test_a_stopped_sweep_goes_on_and_a_whole_one_measures_nothing(run, measured, monkeypatch, here):
-    counting = axiom_sweep.measure
+    counting = Counterfactuals.measure
 
     def stops(*arguments, **options):
         if len(measured) == 2:
             raise KeyboardInterrupt
         return counting(*arguments, **options)
 
-    words = "--sweep --out sweep.csv --methods ddim --scales 1,2,3 --depths 20 --null-images 2"
+    words = "--out sweep.csv --methods ddim --scales 1,2,3 --depths 20 --null-images 2"
     with monkeypatch.context() as patch:
-        patch.setattr(axiom_sweep, "measure", stops)
-        status, out, _ = run(words, FEW)
+        patch.setattr(Counterfactuals, "measure", stops)
+        status, out, _ = run(words, FEW, command="sweep")
     assert status == 130 and "2 rows are in sweep.csv, and the same command goes on." in out
-    assert run(words, FEW)[0] == 0 and len(measured) == 3
+    assert run(words, FEW, command="sweep")[0] == 0 and len(measured) == 3
     assert [row["guidance_scale"] for row in rows_of()] == ["1.0", "2.0", "3.0"]
     assert all(float(row["null_1"]) > 0 for row in rows_of())
     before = (here / "sweep.csv").read_bytes()
-    status, out, _ = run(words, FEW)
+    status, out, _ = run(words, FEW, command="sweep")
     assert status == 0 and "3 of 3 combinations are in sweep.csv already." in out and len(measured) == 3
     assert (here / "sweep.csv").read_bytes() == before
 
 
 def test_every_method_can_be_guided_by_a_classifier(run):
-    words = "--sweep --out sweep.csv --guidance classifier --classifier {tiny}/guide.safetensors"
-    status, _, err = run(f"{words} --scales 1 --depths 20", "--num-samples 2 --steps 2")
+    words = "--out sweep.csv --guidance classifier --classifier {tiny}/guide.safetensors"
+    status, _, err = run(f"{words} --scales 1 --depths 20", "--num-samples 2 --steps 2", command="sweep")
     assert status == 0, err
     assert [row["method"] for row in rows_of()] == ["ddim", "ddpm", "sdedit", "same-noise"]
     assert {row["guidance"] for row in rows_of()} == {"classifier"}
@@ -319,42 +315,42 @@ def test_every_method_can_be_guided_by_a_classifier(run):
 # -- the picture -----------------------------------------------------------------------------------
 
 
-def fake_row(method="ddim", scale="3.0", depth="999", **changes):
+def fake_row(method="ddim", scale=3.0, depth=999.0, **changes):
     return {
-        "method": method, "guidance": "cfg", "guidance_scale": scale, "depth": depth, "steps": "25",
-        "num_images": "200", "seed": "0", "effectiveness": "0.9", "effectiveness_low": "0.85",
-        "effectiveness_high": "0.95", "l1": "0.1", "weights_sha256": "a b",
+        "method": method, "guidance": "cfg", "guidance_scale": scale, "depth": depth, "steps": 25.0,
+        "num_images": 200.0, "seed": 0.0, "effectiveness": 0.9, "effectiveness_low": 0.85,
+        "effectiveness_high": 0.95, "l1": 0.1, "weights_sha256": "a b",
     } | changes  # fmt: skip
 
 
 def test_lines_go_along_the_scale_at_full_depth_and_along_the_depth_at_the_middle_scale():
-    grid = [fake_row(scale=s, depth=d) for d in ("999", "400") for s in ("4.0", "1.0", "2.0")]
-    noise = [fake_row("same-noise", s, "") for s in ("2.0", "1.0")]
+    grid = [fake_row(scale=s, depth=d) for d in (999.0, 400.0) for s in (4.0, 1.0, 2.0)]
+    noise = [fake_row("same-noise", s, "") for s in (2.0, 1.0)]
     found = figures.validity_lines(grid + noise)
     places = {k: [(row["guidance_scale"], row["depth"]) for row in rows] for k, rows in found.items()}
     assert places == {
-        "ddim, w 1 to 4": [("1.0", "999"), ("2.0", "999"), ("4.0", "999")],
-        "ddim, w 2, depth 400 to 999": [("2.0", "400"), ("2.0", "999")],
-        "same-noise, w 1 to 2": [("1.0", ""), ("2.0", "")],
+        "ddim, w 1 to 4": [(1.0, 999.0), (2.0, 999.0), (4.0, 999.0)],
+        "ddim, w 2, depth 400 to 999": [(2.0, 400.0), (2.0, 999.0)],
+        "same-noise, w 1 to 2": [(1.0, ""), (2.0, "")],
     }
     steered = fake_row(guidance="classifier", weights_sha256="a g b")
     assert list(figures.validity_lines([fake_row(), steered])) == ["ddim, cfg, w 3", "ddim, classifier, s 3"]
-    more = [fake_row(), fake_row(seed="1")]
+    more = [fake_row(), fake_row(seed=1.0)]
     assert list(figures.validity_lines(more)) == ["ddim, seed 0, w 3", "ddim, seed 1, w 3"]
 
 
 def test_the_picture_labels_its_points_and_marks_the_best_corner(tmp_path):
-    rows = [fake_row(scale=s, depth=d) for d in ("400", "999") for s in ("1.0", "3.0")]
-    axiom_sweep.picture(rows).savefig(io.BytesIO())
+    rows = [fake_row(scale=s, depth=d) for d in (400.0, 999.0) for s in (1.0, 3.0)]
+    Counterfactuals.FIGURE(rows)[0].savefig(io.BytesIO())
     table = tmp_path / "table.csv"
-    axiom_sweep.tables.write_rows(table, rows, tuple(rows[0]))
+    task.write_rows(table, rows, tuple(rows[0]))
     read = figures.read_table(table)  # numbers, as a lesson has them
     fig, ax = figures.validity_proximity_figure(figures.validity_lines(read), read)
     assert fig.get_figwidth() == 8 and "L1" in ax.get_xlabel() and ax.get_ylabel() == "read as the target (%)"
     texts = [text.get_text() for text in ax.texts]
     # All these rows lie at one point: of the labels above it and of those below the first has its place.
     assert set(texts) == {"", "w 1", "t 400", "better"}
-    apart = [fake_row(scale=s, depth="999") | {"l1": l1} for s, l1 in (("1.0", "0.05"), ("3.0", "0.1"))]
+    apart = [fake_row(scale=s, depth=999.0) | {"l1": l1} for s, l1 in ((1.0, 0.05), (3.0, 0.1))]
     _, ax = figures.validity_proximity_figure(figures.validity_lines(apart))
     assert {"w 1", "w 3"} <= {text.get_text() for text in ax.texts}
     assert list(figures.validity_lines(read)) == ["ddim, w 1 to 3", "ddim, w 3, depth 400 to 999"]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from lessons_lib import cli, data, weights
+from lessons_lib import cli, data, pipeline, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
-from lessons_lib.cli import face_study
-from lessons_lib.cli.evaluating import Judge
+from lessons_lib.evaluation.judge import Judge
+from lessons_lib.evaluation.task import Faces
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import save_pretrained
@@ -124,7 +124,8 @@ def run(capsys, tiny, here):
     def run(command, words=""):
         capsys.readouterr()
         judged = "" if command == "sample" else f"--evaluator-weights {tiny}/judge.safetensors"
-        fixed = f"{command} celeba --weights {tiny}/denoiser.safetensors {judged}"
+        drawn = "" if command == "evaluate evaluator" else f"--weights {tiny}/denoiser.safetensors"
+        fixed = f"{command} celeba {drawn} {judged}"
         status = cli.main(shlex.split(f"{fixed} {words.format(tiny=tiny)}"))
         return status, *capsys.readouterr()
 
@@ -300,9 +301,9 @@ OF_FACES = {
     "sample mnist --out x.png --num-samples 3": "--num-samples belongs to celeba.",
     "counterfactual mnist --index 1 --out x.png --attribute Smiling": "--attribute belongs to celeba.",
     "counterfactual mnist --index 1 --out x.png --target 0": "--target belongs to celeba.",
-    "evaluate mnist --attribute Smiling": "--attribute belongs to celeba.",
-    "evaluate cifar10 --num-counterfactuals 3": "--num-counterfactuals belongs to celeba.",
-    "evaluate counterfactuals --attribute Smiling": "--attribute belongs to celeba.",
+    "evaluate mnist --attribute Smiling": "No such option: --attribute",
+    "evaluate cifar10 --num-counterfactuals 3": "No such option: --num-counterfactuals",
+    "evaluate counterfactuals --attribute Smiling": "No such option: --attribute",
 }
 
 
@@ -490,7 +491,7 @@ def by_brightness(monkeypatch):
 
 def test_the_evaluator_decides_the_shares(run, by_brightness, monkeypatch):
     drawn = []
-    original = face_study.counterfactual_images
+    original = pipeline.counterfactual_images
     asked = []
 
     def keeping(request, images, batch_size):
@@ -498,7 +499,7 @@ def test_the_evaluator_decides_the_shares(run, by_brightness, monkeypatch):
         drawn.append((images, original(request, images, batch_size)))
         return drawn[-1][1]
 
-    monkeypatch.setattr(face_study, "counterfactual_images", keeping)
+    monkeypatch.setattr(pipeline, "counterfactual_images", keeping)
     found = measured(run, "--guidance-scale 9")
     for name, words in {"unguided": "", "yes": "--target 1", "no": "--target 0"}.items():
         steer = f"--attribute Smiling --guidance-scale 9 {words}" if words else ""
@@ -518,20 +519,20 @@ def test_the_evaluator_decides_the_shares(run, by_brightness, monkeypatch):
 
 
 def test_only_faces_that_are_read_right_take_part(here, tiny, by_brightness, monkeypatch):
-    judge = Judge.load("celeba", str(tiny / "judge.safetensors"), "cpu")
+    judge = Judge.load("celeba", str(tiny / "judge.safetensors"))
     faces = data.load("celeba", "test", image_size=SIZE)
-    study = face_study.Study(judge, tuple(NAMES), SMILING)
-    assert face_study.subjects(study, 12).targets.tolist() == (1 - faces.labels[:, SMILING]).tolist()
-    young = study._replace(place=NAMES.index("Young"))
-    right = faces.labels[:, young.place] == faces.labels[:, SMILING]
-    found = face_study.subjects(young, int(right.sum()))
-    assert 0 < len(found.images) < 12
-    assert torch.equal(found.images, faces.batch(torch.arange(12))[0][right])
-    assert torch.equal(found.targets, 1 - faces.labels[right, young.place])
+    whole = Faces(judge=judge, num_counterfactuals=12)
+    assert whole.subjects[1].tolist() == (1 - faces.labels[:, SMILING]).tolist()
+    young = NAMES.index("Young")
+    right = faces.labels[:, young] == faces.labels[:, SMILING]
+    images, targets = Faces(judge=judge, attribute="Young", num_counterfactuals=int(right.sum())).subjects
+    assert 0 < len(images) < 12
+    assert torch.equal(images, faces.batch(torch.arange(12))[0][right])
+    assert torch.equal(targets, 1 - faces.labels[right, young])
     with pytest.raises(
         data.DataError, match=f"Only {int(right.sum())} test faces are read right: ask for fewer"
     ):
-        face_study.subjects(young, 12)
+        _ = Faces(judge=judge, attribute="Young", num_counterfactuals=12).subjects
 
 
 def test_one_face_and_a_report_for_people(run):
@@ -556,8 +557,11 @@ def copied(tiny, here, run, capsys):
 
     def run_there(words):
         capsys.readouterr()
-        fixed = "evaluate celeba --weights ./denoiser.safetensors --evaluator-weights ./judge.safetensors"
-        return cli.main(shlex.split(f"{fixed} {words}")), *capsys.readouterr()
+        command = "evaluate celeba --weights ./denoiser.safetensors"
+        if words.startswith("--evaluator"):
+            command, words = "evaluate evaluator celeba", words.removeprefix("--evaluator")
+        command = f"{command} --evaluator-weights ./judge.safetensors {words}"
+        return cli.main(shlex.split(command)), *capsys.readouterr()
 
     return run_there
 
@@ -611,7 +615,7 @@ def test_a_kept_reference_is_used_as_long_as_it_is_the_evaluators(copied, here, 
 
 
 def test_an_evaluator_without_smiling_is_measured_too(run):
-    found = read_json(good(run("evaluate", "--evaluator --json --evaluator-weights {tiny}/few.safetensors")))
+    found = read_json(good(run("evaluate evaluator", "--json --evaluator-weights {tiny}/few.safetensors")))
     assert list(found["by_attribute"]) == ["Male", "Eyeglasses", "Wearing_Hat"]
     assert "few.safetensors" in found["command"]
 
@@ -622,21 +626,15 @@ BAD_EVALUATIONS = {
     "--num-counterfactuals 0": "--num-counterfactuals must be at least 1, got 0.",
     "--num-counterfactuals 500": "test faces are read right: ask for fewer --num-counterfactuals.",
     "--batch-size 0": "at least 1, got 0",
-    "--guidance classifier-x0": "Faces are steered with guidance classifier, not 'classifier-x0'.",
-    "--guidance none": "Faces are measured with and without guidance: leave out --guidance none.",
+    "--guidance none": "No such option: --guidance",
     "--guidance-scale inf": "must be a finite number",
     "--guidance-scale -1": "at least 0, got -1",
     "--depth 40": "The depth must be between 0 and 39, got 40.",
     "--depth -1": "The depth must be at least 0, got -1.",
     "--method magic": "Unknown method 'magic'",
     "--steps 41": "between 1 and 40 (T), got 41",
-    "--by-timestep": "--by-timestep does not belong to evaluate celeba.",
-    "--methods ddim": "--methods does not belong to evaluate celeba.",
-    "--samplers ddim": "--samplers does not belong",
-    "--sampler ddpm": "--sampler does not belong",
-    "--step-counts 3": "--step-counts does not belong",
-    "--null-images 3": "--null-images does not belong",
-    "--interval 3,8": "--interval does not belong",
+    "--sampler ddpm": "No such option: --sampler",
+    "--null-images 3": "No such option: --null-images",
     "--weights nobody": "There are no weights 'nobody'",
     "--weights {tiny}/guide.safetensors": "are no denoiser: they cannot draw.",
     "--classifier {tiny}/denoiser.safetensors": "are no classifier: they cannot steer.",
@@ -648,39 +646,43 @@ BAD_EVALUATIONS = {
     "--evaluator-weights {tiny}/class-judge.safetensors": "reads classes, not attributes.",
     "--evaluator-weights {tiny}/nameless.safetensors": "does not name all attributes",
     "--evaluator-weights {tiny}/small.safetensors": "draws 32 pixels a side but",
-    "--scales 1,2": "--scales belongs to a sweep: add --sweep.",
-    "--depths 20": "--depths belongs to a sweep: add --sweep.",
-    "--out x.csv": "--out belongs to a sweep: add --sweep.",
-    "--sweep": "A sweep needs --out with a name that ends in .csv, got nothing.",
-    "--sweep --out x.png": "got 'x.png'.",
-    "--sweep --out x.csv --depth 20": "A sweep takes --depths, not --depth.",
-    "--sweep --out x.csv --guidance-scale 2": "A sweep takes --scales, not --guidance-scale.",
+    "--depths 20": "No such option: --depths",
+    "--sweep": "Missing option '--out'",
+    "--sweep --out x.png --depths 20": "got 'x.png'.",
+    "--sweep --out x.csv --depth 20": "No such option: --depth",
     "--sweep --out x.csv --depths 20,40": "The depth must be between 0 and 39, got 40.",
-    "--sweep --out x.csv --depths 20,deep": "'deep' in --depths is not a whole number.",
-    "--sweep --out x.csv --depths 20 --scales 1,x": "'x' in --scales is not a number.",
+    "--sweep --out x.csv --depths 20,deep": "'--depths': 'deep' is not a whole number.",
+    "--sweep --out x.csv --depths 20 --scales 1,x": "'--scales': 'x' is not a number.",
     "--sweep --out x.csv --depths 20 --scales -1": "at least 0, got -1",
-    "--sweep --out x.csv --depths 20 --json": "--sweep and --json do not go together.",
-    "--sweep --out x.csv --depths 20 --card": "--sweep and --card do not go together.",
-    "--sweep --out x.csv --depths 20 --evaluator": "--sweep and --evaluator do not go together.",
+    "--sweep --out x.csv --depths 20 --card": "No such option: --card",
     "--sweep --out other.csv --depths 20": "other.csv is no table of a sweep",
 }
+
+
+def evaluate_or_sweep(run, words):
+    """What the first word says."""
+    if words.startswith("--sweep"):
+        return run("sweep", f"--steps 3 --num-counterfactuals 5 {words.removeprefix('--sweep')}")
+    if words.startswith("evaluator"):
+        return run("evaluate evaluator")
+    return run("evaluate", f"{MEASURE} {words}")
 
 
 @pytest.mark.parametrize("words", BAD_EVALUATIONS)
 def test_bad_evaluation_is_one_sentence_before_any_work(run, here, monkeypatch, words):
     (here / "other.csv").write_text("steps,l1\n1,2\n")
-    for module in ("lessons_lib.cli.sampling.generate", "lessons_lib.cli.face_study.counterfactual_images"):
+    for module in ("lessons_lib.cli.sampling.generate", "lessons_lib.pipeline.counterfactual_images"):
         monkeypatch.setattr(module, lambda *_: 1 / 0)  # nothing is drawn
     data.load("celeba", "test", image_size=SIZE)  # whose decoding would say a line
-    refused(run("evaluate", f"{MEASURE} {words}"), BAD_EVALUATIONS[words])
+    refused(evaluate_or_sweep(run, words), BAD_EVALUATIONS[words])
     assert everything(here) == ["other.csv"]
 
 
-@pytest.mark.parametrize("words", ["", "--evaluator", "--sweep --out x.csv --depths 20"])
+@pytest.mark.parametrize("words", ["", "evaluator", "--sweep --out x.csv --depths 20"])
 def test_without_celeba_nothing_is_drawn(run, here, no_faces, monkeypatch, words):
     no_faces()
     monkeypatch.setattr("lessons_lib.cli.sampling.generate", lambda *_: 1 / 0)
-    refused(run("evaluate", f"{MEASURE} {words}"), "CelebA")
+    refused(evaluate_or_sweep(run, words), "CelebA")
     assert everything(here) == []
 
 
@@ -693,7 +695,7 @@ def test_without_celeba_a_kept_reference_draws_nothing_either(copied, no_faces, 
 
 # -- the sweep -----------------------------------------------------------------------------------------
 
-SWEEP = "--sweep --steps 3 --num-counterfactuals 4 --scales 0,5 --depths 20,35 --out sweep.csv"
+SWEEP = "--steps 3 --num-counterfactuals 4 --scales 0,5 --depths 20,35 --out sweep.csv"
 
 
 def rows_of(path="sweep.csv"):
@@ -704,20 +706,20 @@ def rows_of(path="sweep.csv"):
 @pytest.fixture
 def counted(monkeypatch):
     """(depth, scale) of what was drawn."""
-    seen, original = [], face_study.counterfactual_images
+    seen, original = [], pipeline.counterfactual_images
 
     def counting(request, images, batch_size):
         seen.append((request.depth, request.guidance_scale))
         return original(request, images, batch_size)
 
-    monkeypatch.setattr(face_study, "counterfactual_images", counting)
+    monkeypatch.setattr(pipeline, "counterfactual_images", counting)
     return seen
 
 
 def test_a_row_for_each_depth_and_scale_and_a_picture(run, counted, capsys):
-    out = good(run("evaluate", SWEEP))
+    out = good(run("sweep", SWEEP))
     rows = rows_of()
-    assert tuple(rows[0]) == face_study.COLUMNS
+    assert tuple(rows[0]) == (*Faces.COLUMNS, "command", "weights_sha256")
     assert counted == [(20, 0.0), (20, 5.0), (35, 0.0), (35, 5.0)]
     assert [(int(row["depth"]), float(row["guidance_scale"])) for row in rows] == counted
     for row in rows:
@@ -732,7 +734,7 @@ def test_a_row_for_each_depth_and_scale_and_a_picture(run, counted, capsys):
 
 
 def test_a_stopped_sweep_goes_on(run, counted, monkeypatch, here):
-    original = face_study.counterfactual_images
+    original = pipeline.counterfactual_images
 
     def stops(*given):
         if len(counted) == 2:
@@ -740,13 +742,11 @@ def test_a_stopped_sweep_goes_on(run, counted, monkeypatch, here):
         return original(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(face_study, "counterfactual_images", stops)
-        status, out, _ = run("evaluate", SWEEP)
+        patch.setattr(pipeline, "counterfactual_images", stops)
+        status, out, _ = run("sweep", SWEEP)
     assert status == 130 and "2 rows are in sweep.csv, and the same command goes on." in out
     before = rows_of()
-    out = good(run("evaluate", SWEEP))
+    out = good(run("sweep", SWEEP))
     assert "2 of 4 combinations are in sweep.csv already." in out and len(counted) == 4
     assert rows_of()[:2] == before and len(rows_of()) == 4 and (here / "sweep.png").exists()
-    assert (
-        "4 of 4 combinations" in good(run("evaluate", SWEEP + " --attribute smiling")) and len(counted) == 4
-    )
+    assert "4 of 4 combinations" in good(run("sweep", SWEEP + " --attribute smiling")) and len(counted) == 4

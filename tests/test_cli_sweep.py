@@ -1,4 +1,4 @@
-"""evaluate --sweep: a row a combination, written at once; what is there is not measured again."""
+"""sweep: a row a combination, written at once; what is there is not measured again."""
 
 import csv
 import io
@@ -8,9 +8,13 @@ import pytest
 import torch
 
 from classroom import figures
-from lessons_lib import cli, data, weights
+from classroom.figures import read_table
+from lessons_lib import cli, data, evaluation, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
-from lessons_lib.cli import evaluating, sweeping
+from lessons_lib.evaluation.curves import scale_lines
+from lessons_lib.evaluation.judge import Judge
+from lessons_lib.evaluation.task import Classes
+from lessons_lib.pipeline import GenerationRequest
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import save_pretrained
@@ -30,9 +34,9 @@ def here(tmp_path, monkeypatch):
     save_guide()
     model, _, card = weights.load_pretrained("./judge.safetensors")
     digits = data.load("digits", "train").subset(torch.arange(240))
-    evaluating.evaluation.measure_reference(
-        model, data.to_signed(digits.images), digits.labels, 10, extractor=card["sha256"], source="mnist"
-    ).save("judge-reference.npz")
+    features = evaluation.features(model, data.to_signed(digits.images))
+    reference = evaluation.Reference.of(features, digits.labels, 10, extractor=card["sha256"], source="mnist")
+    reference.save("judge-reference.npz")
     return tmp_path
 
 
@@ -48,7 +52,7 @@ def sweep(capsys, here):
     def sweep(words, names="--classifier ./guide.safetensors"):
         capsys.readouterr()
         fixed = "--weights ./denoiser.safetensors --evaluator-weights ./judge.safetensors --num-samples 12"
-        status = cli.main(f"evaluate mnist --sweep {fixed} {names} {words}".split())
+        status = cli.main(f"sweep mnist {fixed} {names} {words}".split())
         return status, *capsys.readouterr()
 
     return sweep
@@ -57,13 +61,15 @@ def sweep(capsys, here):
 @pytest.fixture
 def measured(monkeypatch):
     """The settings that were measured, (guidance, scale, sampler, steps)."""
-    settings, measure = [], sweeping.measure
+    settings, measure = [], Classes.measure
 
-    def counting(judge, reference, name, wanted, *more):
-        settings.append(tuple(wanted[k] for k in ("guidance", "guidance_scale", "sampler", "steps")))
-        return measure(judge, reference, name, wanted, *more)
+    def counting(task, plan):
+        settings.append(
+            tuple(getattr(plan.asked, k) for k in ("guidance", "guidance_scale", "sampler", "steps"))
+        )
+        return measure(task, plan)
 
-    monkeypatch.setattr(sweeping, "measure", counting)
+    monkeypatch.setattr(Classes, "measure", counting)
     return settings
 
 
@@ -76,7 +82,9 @@ def test_one_row_a_combination_and_a_picture(sweep, measured, capsys):
     status, out, err = sweep("--scales 0,2.5 --samplers ddim,dpmpp_2m --step-counts 1,2 --out sweep.csv")
     assert status == 0, err
     rows = rows_of()
-    assert tuple(rows[0]) == sweeping.COLUMNS and len(rows) == 16 == len(measured)
+    assert tuple(rows[0]) == (*Classes.COLUMNS, "command", "weights_sha256") and len(rows) == 16 == len(
+        measured
+    )
     first, last = rows[0], rows[-1]
     assert (first["method"], first["classifier"], first["guidance_scale"]) == ("cfg", "", "0.0")
     assert (last["method"], last["classifier"]) == ("classifier", "./guide.safetensors")
@@ -113,16 +121,14 @@ def test_an_interval_is_a_line_of_its_own(sweep, measured):
     rows = rows_of()
     assert [row["interval"] for row in rows] == ["", "10-20"]
     assert "--interval 10,20 " in rows[1]["command"] and "--interval" not in rows[0]["command"]
-    assert list(sweeping.curves(rows)) == ["cfg", "cfg, t 10-20"]
+    assert list(scale_lines(read_table("sweep.csv"))) == ["cfg", "cfg, t 10-20"]
 
 
-def test_cells_share_their_noise(here, monkeypatch):
+def test_cells_share_their_noise(here):
     asked = []
-    monkeypatch.setattr(
-        evaluating, "draw", lambda request, size: asked.append(request) or (torch.zeros(100, 1, 28, 28), [])
-    )
-    judge = evaluating.Judge.load("mnist", "./judge.safetensors", "cpu")
-    share = evaluating.cells_right(judge, "./denoiser.safetensors", {"guidance_scale": 1.0}, 100)
+    judge = Judge.load("mnist", "./judge.safetensors")
+    task = Classes(judge=judge, draw=lambda request, _: asked.append(request) or torch.zeros(100, 1, 28, 28))
+    share = task.cells_right(GenerationRequest((0,), "./denoiser.safetensors", guidance_scale=1.0))
     assert share.total == 100 and share.successes == 10, "the judge reads one digit in every empty image"
     assert asked[0].labels == tuple(range(10)) * 10
     assert asked[0].sample_indices == tuple(n for n in range(10) for _ in range(10))
@@ -136,7 +142,7 @@ def test_methods_are_compared_at_the_same_timesteps(sweep, here):
 
 
 def test_a_stopped_sweep_loses_nothing(sweep, measured, monkeypatch):
-    counting = sweeping.measure
+    counting = Classes.measure
 
     def stops(*arguments):
         if len(measured) == 2:
@@ -145,7 +151,7 @@ def test_a_stopped_sweep_loses_nothing(sweep, measured, monkeypatch):
 
     words = "--methods cfg --scales 0,1,2,3 --out sweep.csv"
     with monkeypatch.context() as patch:
-        patch.setattr(sweeping, "measure", stops)
+        patch.setattr(Classes, "measure", stops)
         status, out, _ = sweep(words, "")
     assert status == 130
     assert "Stopped by Ctrl-C: 2 rows are in sweep.csv, and the same command goes on." in out
@@ -167,21 +173,21 @@ def test_rows_of_weights_that_changed_are_measured_again(sweep, measured):
 
 
 BAD_SWEEPS = {
-    "": "needs --out with a name that ends in .csv, got nothing.",
+    "": "Missing option '--out'",
     "--out sweep.png": "got 'sweep.png'.",
-    "--out sweep.csv --scales 0,x": "'x' in --scales is not a number.",
-    "--out sweep.csv --scales 0,,1": "'' in --scales is not a number.",
+    "--out sweep.csv --scales 0,x": "'--scales': 'x' is not a number.",
+    "--out sweep.csv --scales 0,,1": "'--scales': '' is not a number.",
     "--out sweep.csv --scales inf": "must be a finite number, got inf.",
     "--out sweep.csv --scales 1,-1": "must be at least 0, got -1.0.",
     "--out sweep.csv --methods none": "Unknown method 'none': choose from cfg, classifier, classifier-x0.",
     "--out sweep.csv --samplers euler": "Unknown sampler 'euler'",
-    "--out sweep.csv --step-counts 2.5": "'2.5' in --step-counts is not a whole number.",
+    "--out sweep.csv --step-counts 2.5": "'--step-counts': '2.5' is not a whole number.",
     "--out sweep.csv --step-counts 2,41": "between 1 and 40 (T), got 41.",
     "--out sweep.csv --num-samples 0": "at least 1, got 0.",
-    "--out sweep.csv --guidance-scale 2": "A sweep takes --scales, not --guidance-scale.",
-    "--out sweep.csv --guidance classifier": "A sweep takes --methods, not --guidance.",
-    "--out sweep.csv --steps 2": "A sweep takes --step-counts, not --steps.",
-    "--out sweep.csv --json": "--sweep and --json do not go together.",
+    "--out sweep.csv --guidance-scale 2": "No such option: --guidance-scale",
+    "--out sweep.csv --guidance classifier": "No such option: --guidance",
+    "--out sweep.csv --steps 2": "No such option: --steps",
+    "--out sweep.csv --json": "No such option: --json",
     "--out sweep.csv --methods cfg": "--classifier steers nothing here",
     "--out sweep.csv --classifier ./judge.safetensors": "reads clean images only",
     "--out sweep.csv --interval 5": "'5' is not two timesteps such as 200,800.",
@@ -210,35 +216,35 @@ def test_bad_sweep_is_one_sentence_before_any_work(sweep, measured, here, words)
 )
 def test_lists_need_a_sweep(capsys, here, words):
     assert cli.main(f"evaluate mnist {words}".split()) == 2
-    assert f"{words.split()[0]} belongs to a sweep: add --sweep." in capsys.readouterr().err
+    assert f"No such option: {words.split()[0]}" in capsys.readouterr().err
 
 
 def fake_rows(**changes):
-    usual = {name: "" for name in sweeping.COLUMNS} | {
-        "method": "cfg", "guidance_scale": "1", "sampler": "ddim", "spacing": "trailing", "steps": "10",
-        "num_samples": "100", "seed": "0", "accuracy": "0.9", "accuracy_low": "0.8", "accuracy_high": "0.95",
-        "fid": "0.5", "fid_floor": "0.04", "diversity": "0.9", "weights_sha256": "a b",
+    usual = dict.fromkeys((*Classes.COLUMNS, "command"), "") | {
+        "method": "cfg", "guidance_scale": 1.0, "sampler": "ddim", "spacing": "trailing", "steps": 10.0,
+        "num_samples": 100.0, "seed": 0.0, "accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 0.95,
+        "fid": 0.5, "fid_floor": 0.04, "diversity": 0.9, "weights_sha256": "a b",
     }  # fmt: skip
     return usual | changes
 
 
 def test_a_line_is_named_by_what_tells_it_from_the_others():
-    by_steps = [fake_rows(steps=n, guidance_scale=s) for n in ("10", "25") for s in ("2", "1", "10")]
-    found = sweeping.curves(by_steps)
+    by_steps = [fake_rows(steps=n, guidance_scale=s) for n in (10.0, 25.0) for s in (2.0, 1.0, 10.0)]
+    found = scale_lines(by_steps)
     assert list(found) == ["cfg, 10 steps", "cfg, 25 steps"]
-    assert [row["guidance_scale"] for row in found["cfg, 10 steps"]] == ["1", "2", "10"]
+    assert [row["guidance_scale"] for row in found["cfg, 10 steps"]] == [1, 2, 10]
     steered = {"method": "classifier", "weights_sha256": "a g b"}
     two = [fake_rows(), fake_rows(**steered, classifier="mine")]
-    assert list(sweeping.curves(two)) == ["cfg", "classifier"]
+    assert list(scale_lines(two)) == ["cfg", "classifier"]
     three = [*two, fake_rows(**steered | {"weights_sha256": "a h b"}, classifier="yours")]
-    assert list(sweeping.curves(three)) == ["cfg", "classifier, mine", "classifier, yours"]
-    assert list(sweeping.curves([fake_rows(), fake_rows(seed="1")])) == ["cfg, seed 0", "cfg, seed 1"]
+    assert list(scale_lines(three)) == ["cfg", "classifier, mine", "classifier, yours"]
+    assert list(scale_lines([fake_rows(), fake_rows(seed=1.0)])) == ["cfg, seed 0", "cfg, seed 1"]
     solvers = [fake_rows(), fake_rows(sampler="dpmpp_2m", spacing="logsnr")]
-    assert list(sweeping.curves(solvers)) == ["cfg, ddim", "cfg, dpmpp_2m"]
+    assert list(scale_lines(solvers)) == ["cfg, ddim", "cfg, dpmpp_2m"]
 
 
 def test_the_picture_stands_gaps():
-    rows = [fake_rows(), fake_rows(guidance_scale="2", fid="", fid_floor="", diversity="")]
-    fig, _ = figures.sweep_figure(sweeping.curves(rows))
+    rows = [fake_rows(), fake_rows(guidance_scale=2.0, fid="", fid_floor="", diversity="")]
+    fig, _ = figures.sweep_figure(scale_lines(rows))
     fig.savefig(io.BytesIO())
     assert [ax.get_ylabel() for ax in fig.axes] == ["read right (%)", "feature FID", "diversity"]

@@ -1,4 +1,4 @@
-"""metrics/attributes.py against judges whose answers are known, what it becomes in JSON, and the figures."""
+"""evaluation/attributes.py against judges whose answers are known, its JSON, and the figures."""
 
 import io
 import json
@@ -10,8 +10,8 @@ from torch import nn
 
 from classroom import figures
 from lessons_lib import evaluation
-from lessons_lib.cli import face_measures, face_study
-from lessons_lib.evaluation import quality
+from lessons_lib.evaluation.quality import Figure
+from lessons_lib.evaluation.task import Faces
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -135,14 +135,14 @@ def test_what_does_not_fit_is_one_sentence(changes, message):
 def test_one_image_has_no_interval_and_json_holds_it():
     found = flips(BEFORE[:1], AFTER[:1], TARGETS[:1])
     assert found.flipped.successes == found.l1.total == 1 and math.isnan(found.l1.interval[0])
-    written = face_study.drifts_json(found.drifts)
+    written = evaluation.drifts_json(found.drifts)
     json.dumps(written, allow_nan=False)
     assert [one["interval_95"] for one in written.values()] == [None, None]
     assert written["green"]["mean"] == 0 and written["green"]["read_as_yes"] == [1.0, 1.0]
 
 
 def test_json_has_the_largest_change_first():
-    written = face_study.drifts_json(flips().drifts[::-1])
+    written = evaluation.drifts_json(flips().drifts)
     assert list(written) == ["green", "blue"]
     low, high = written["green"]["interval_95"]
     assert low < written["green"]["mean"] < high and written["green"]["changed"] == 0.25
@@ -152,29 +152,27 @@ def test_json_has_the_largest_change_first():
 # -- the reference from features ------------------------------------------------------------------------
 
 
-def test_a_reference_from_features_is_that_of_the_images():
+def test_a_reference_of_features_survives_a_file():
     pictures = torch.randn(36, 3, 4, 6, generator=torch.Generator().manual_seed(0))
     labels, facts = torch.arange(36) % 2, {"extractor": "sha", "source": "celeba"}
-    judge = Channels()
-    one = evaluation.measure_reference(judge, pictures, labels, 2, **facts)
-    two = evaluation.reference_of(evaluation.features(judge, pictures), labels, 2, **facts)
-    assert (one.floor_count, one.statistics.count) == (two.floor_count, two.statistics.count) == (6, 30)
-    assert one.floor == two.floor and torch.equal(one.spread, two.spread)
-    assert torch.equal(one.statistics.covariance, two.statistics.covariance)
-    assert two.class_counts.tolist() == [18, 18] and (two.extractor, two.source) == ("sha", "celeba")
+    features = evaluation.features(Channels(), pictures)
+    reference = evaluation.Reference.of(features, labels, 2, **facts)
+    assert (reference.floor_count, reference.statistics.count) == (6, 30)
+    assert reference.class_counts.tolist() == [18, 18]
+    assert (reference.extractor, reference.source) == ("sha", "celeba")
     buffer = io.BytesIO()
-    two.save(buffer)
+    reference.save(buffer)
     buffer.seek(0)
-    assert quality.Reference.load(buffer).floor == two.floor
+    assert evaluation.Reference.load(buffer).floor == reference.floor
     with pytest.raises(ValueError, match="at least 2 images"):
-        evaluation.reference_of(evaluation.features(judge, pictures[:6]), labels[:6], 2, **facts)
+        evaluation.Reference.of(features[:6], labels[:6], 2, **facts)
 
 
 # -- telling ---------------------------------------------------------------------------------------------
 
 
 def share(right, total):
-    return {"right": right, "total": total}
+    return evaluation.Share(right, total).as_json()
 
 
 def test_a_report_says_the_shares_the_distances_and_the_drift():
@@ -183,10 +181,10 @@ def test_a_report_says_the_shares_the_distances_and_the_drift():
         asked: {"read_as_yes": share(k, 4), "fid": far} for k, asked in enumerate(("unguided", "yes", "no"))
     }
     side = {"drift": {"Male": {"mean": -0.25}, "Young": {"mean": 0.1}}}
-    one = {"flipped": share(3, 4), "l1": {"value": 0.0512}}
+    one = {"flipped": share(3, 4), "l1": Figure(value=0.0512)}
     result = {"attribute": "Smiling", "drawn": drawn, "counterfactuals": {"guided": one | {"to_no": side},
               "inversion_alone": one}}  # fmt: skip
-    lines = face_measures.report(result).splitlines()
+    lines = Faces.report(Faces, result).splitlines()
     assert lines[0].startswith("unguided        read as Smiling 0.0% (95% interval 0.0 to ")
     assert lines[1].startswith("guided to yes   read as Smiling 25.0% ")
     assert lines[2].endswith(", feature FID 1.250 (floor 0.040)")
@@ -233,8 +231,8 @@ def test_the_drift_figure_of_one_image_and_of_many_series():
 
 
 def row(**changes):
-    usual = {"attribute": "Smiling", "guidance_scale": "1.0", "depth": "500", "flipped": "0.5", "l1": "0.1"}
-    return usual | {"mean_drift": "0.03"} | changes
+    usual = {"attribute": "Smiling", "guidance_scale": 1.0, "depth": 500, "flipped": 0.5, "l1": 0.1}
+    return usual | {"mean_drift": 0.03} | changes
 
 
 def labels(ax):
@@ -244,8 +242,8 @@ def labels(ax):
 def test_the_sweep_figure_has_a_line_a_depth_with_its_scales_in_order():
     rows = [
         row(guidance_scale=s, depth=d, flipped=f)
-        for d in ("700", "500")
-        for s, f in (("10.0", "1.0"), ("2.0", "0.25"), ("0.0", "0.0"))
+        for d in (700, 500)
+        for s, f in ((10.0, 1.0), (2.0, 0.25), (0.0, 0.0))
     ]
     fig, axes = figures.face_sweep_figure(rows)
     drawn(fig)
@@ -260,14 +258,14 @@ def test_the_sweep_figure_has_a_line_a_depth_with_its_scales_in_order():
 def test_the_sweep_figure_takes_numbers_one_row_and_many_lines():
     one = [row(guidance_scale=1.5, depth=20.0, flipped=0.5, l1=0.1, mean_drift=0.2)]
     assert labels(figures.face_sweep_figure(one)[1][0]) == ["depth 20"]
-    many = [row(depth=str(100 * k)) for k in range(1, 8)]
+    many = [row(depth=100 * k) for k in range(1, 8)]
     fig, axes = figures.face_sweep_figure(many)
     drawn(fig)
     assert len(labels(axes[0])) == 7
 
 
 def test_attributes_in_one_table_are_lines_of_their_own():
-    rows = [row(attribute=name, guidance_scale=s) for s in ("1", "2") for name in ("Smiling", "Male")]
+    rows = [row(attribute=name, guidance_scale=s) for s in (1, 2) for name in ("Smiling", "Male")]
     fig, axes = figures.face_sweep_figure(rows)
     drawn(fig)
     assert labels(axes[0]) == ["Male, depth 500", "Smiling, depth 500"]

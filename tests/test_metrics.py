@@ -82,7 +82,7 @@ def test_accuracy_overall_and_by_class():
 def test_accuracy_refuses_other_numbers_of_labels():
     with pytest.raises(ValueError, match="3 labels for 2 images"):
         evaluation.accuracy(Pixels(), one_hot_images([0, 1]), torch.tensor([0, 1, 2]))
-    with pytest.raises(ValueError, match="0 labels"):
+    with pytest.raises(ValueError, match="There are no images"):
         evaluation.accuracy(Pixels(), torch.zeros(0, 1, 1, 4), torch.zeros(0, dtype=torch.int64))
 
 
@@ -125,7 +125,7 @@ def test_fid_is_the_formula_on_the_sample_moments():
     moments = [y for x in flat for y in (x.mean(0), torch.cov(x.T))]
     expected = frechet(*moments)
     assert evaluation.feature_fid(Double(), real, drawn, batch_size=64) == pytest.approx(expected, rel=1e-9)
-    statistics = evaluation.feature_statistics(Double(), real)
+    statistics = evaluation.FeatureStatistics.of(evaluation.features(Double(), real))
     assert evaluation.feature_fid(Double(), statistics, drawn) == pytest.approx(expected, rel=1e-9)
 
 
@@ -152,7 +152,7 @@ def test_fid_needs_two_images():
     with pytest.raises(ValueError, match="at least 2"):
         evaluation.feature_fid(Double(), torch.zeros(5, 1, 1, 3), torch.zeros(1, 1, 1, 3))
     with pytest.raises(ValueError, match="at least 2"):
-        evaluation.feature_statistics(Double(), torch.zeros(1, 1, 1, 3))
+        evaluation.FeatureStatistics.of(torch.zeros(1, 3))
 
 
 # ---- diversity ----
@@ -161,7 +161,7 @@ def test_fid_needs_two_images():
 def test_class_spread_is_the_root_mean_square_distance_over_all_pairs():
     images = torch.randn(30, 1, 2, 3, generator=torch.Generator().manual_seed(6))
     labels = torch.arange(30) % 3
-    spread = evaluation.class_spread(Pixels(), images, labels, 4)
+    spread = evaluation.class_spread(evaluation.features(Pixels(), images), labels, 4)
     for k in range(3):
         pairs = torch.pdist(images[labels == k].flatten(1).double())
         assert float(spread[k]) == pytest.approx(float(pairs.square().mean().sqrt()), rel=1e-9)
@@ -171,7 +171,7 @@ def test_class_spread_is_the_root_mean_square_distance_over_all_pairs():
 def test_diversity_is_zero_for_copies_and_one_for_the_real_images():
     real = torch.randn(40, 1, 2, 2, generator=torch.Generator().manual_seed(7))
     labels = torch.arange(40) % 4
-    spread = evaluation.class_spread(Pixels(), real, labels, 4)
+    spread = evaluation.class_spread(evaluation.features(Pixels(), real), labels, 4)
     assert evaluation.diversity(Pixels(), real, labels, spread) == pytest.approx(1)
     copies = real[:4].repeat(10, 1, 1, 1)
     assert evaluation.diversity(Pixels(), copies, labels, spread) == pytest.approx(0, abs=1e-9)
@@ -186,11 +186,8 @@ def test_diversity_is_zero_for_copies_and_one_for_the_real_images():
 def reference():
     images = torch.randn(60, 1, 2, 2, generator=torch.Generator().manual_seed(8))
     labels = torch.arange(60) % 3
-    return (
-        images,
-        labels,
-        evaluation.measure_reference(Pixels(), images, labels, 4, extractor="abc", source="mnist"),
-    )
+    features = evaluation.features(Pixels(), images)
+    return images, labels, evaluation.Reference.of(features, labels, 4, extractor="abc", source="mnist")
 
 
 def test_reference_splits_five_to_one(reference):
@@ -198,7 +195,8 @@ def test_reference_splits_five_to_one(reference):
     assert (found.statistics.count, found.floor_count) == (50, 10)
     assert found.floor == pytest.approx(evaluation.feature_fid(Pixels(), images[:50], images[50:]))
     assert found.class_counts.tolist() == [20, 20, 20, 0]
-    assert torch.equal(found.spread[:3], evaluation.class_spread(Pixels(), images[:50], labels[:50], 4)[:3])
+    spread = evaluation.class_spread(evaluation.features(Pixels(), images[:50]), labels[:50], 4)
+    assert torch.equal(found.spread[:3], spread[:3])
 
 
 def test_reference_survives_a_file(reference, tmp_path):

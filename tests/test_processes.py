@@ -122,8 +122,8 @@ def test_a_measurement_is_the_same_with_more_processes_than_batches(one_process,
 
 
 def test_a_sweep_is_written_once(tmp_path):
-    words = "--sweep --methods cfg --scales 0,2 --num-samples 4 --step-counts 2 --batch-size 30 --out t.csv"
-    first, second = started(2, f"evaluate mnist --device cpu {words}", tmp_path)
+    words = "--methods cfg --scales 0,2 --num-samples 4 --step-counts 2 --batch-size 30 --out t.csv"
+    first, second = started(2, f"sweep mnist --device cpu {words}", tmp_path)
     assert first[0] == 0 and "2 of 2: " in first[1], first
     assert second == (0, "", "")
     with open(tmp_path / "t.csv", encoding="utf-8") as file:

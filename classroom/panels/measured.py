@@ -17,7 +17,8 @@ from classroom.panels.panel import image_html
 from lessons_lib import data
 from lessons_lib.counterfactuals import abduct, in_8_bits, predict, to_depth
 from lessons_lib.evaluation import Intervention, Mean, Share
-from lessons_lib.evaluation.interventions import check_labels, l1_error, step
+from lessons_lib.evaluation.axioms import l1_error, step
+from lessons_lib.evaluation.quality import check_labels
 from lessons_lib.guidance import conditional, with_cfg
 from lessons_lib.images import png_bytes, to_pixels
 from lessons_lib.pipeline import CounterfactualRequest, Model, counterfactuals

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 
 from lessons_lib import data
-from lessons_lib.files import WriteError
 
 DATASETS = ("mnist", "cifar10", "celeba")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -55,23 +53,6 @@ def resolve_device(name: str) -> str:
     if not has[name]:
         raise ValueError(f"The device {name} was asked for but this machine has none: use --device cpu.")
     return name
-
-
-def check_writable(path: Path, *, is_folder: bool = False) -> None:
-    """Raise WriteError now if a file (or folder) cannot be written later; leaves nothing behind.
-
-    Nobody should wait for an hour of work that then has nowhere to go.
-    """
-    if path.exists() and path.is_dir() != is_folder:
-        raise WriteError(f"{path} cannot be written: it is a {'file' if is_folder else 'folder'}.")
-    folder = path if is_folder else path.parent
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise WriteError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def progress_bar(total: int, what: str, **options) -> tqdm:

@@ -13,14 +13,19 @@ import torch
 from torch import Tensor
 
 from lessons_lib import data
-from lessons_lib.cli.common import check_dataset, check_writable, progress_bar, resolve_device
-from lessons_lib.cli.evaluating import Judge, tell_if_circular
+from lessons_lib.cli.common import check_dataset, progress_bar, resolve_device
 from lessons_lib.cli.sampling import MAX_FRAMES, SUFFIXES, parse_labels
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.data import to_unit
-from lessons_lib.files import atomic_write
+from lessons_lib.evaluation.judge import Judge
+from lessons_lib.files import atomic_write, check_writable
 from lessons_lib.images import changes_grid, save_gif, save_png, to_grid
-from lessons_lib.pipeline import CounterfactualRequest, counterfactuals
+from lessons_lib.pipeline import (
+    CounterfactualRequest,
+    check_counterfactual,
+    counterfactual_defaults,
+    counterfactuals,
+)
 
 NAME = "counterfactual"  # of the files in --output-dir
 MEASURES = "measures.json"
@@ -97,18 +102,16 @@ def run(
     outputs.check()
     name = wanted["weights"] or f"{picture.dataset}-denoiser"
     wanted = wanted | {"weights": name, "device": resolve_device(device)}
-    num_classes = CounterfactualRequest((0,), (0,), **wanted).plan().num_labels
+    num_classes = check_counterfactual(CounterfactualRequest((0,), (0,), **wanted))
     asked = parse_labels(targets, num_classes)
     told = None if picture.source_class is None else _source_class(picture.source_class, num_classes)
-    judge = Judge.load(picture.dataset, judge_name, device)
-    if judge.num_classes != num_classes:
-        raise ValueError(f"{name} has {num_classes} classes but {judge.name} knows {judge.num_classes}.")
+    judge = Judge.load(picture.dataset, judge_name, wanted["device"])
+    judge.check_classes(name, num_classes)
     source, label = picture.load()
     read = _read(judge, source)[0]
     label = next(k for k in (told, label, read["read_as"]) if k is not None)
-    request = CounterfactualRequest((label,), asked, **wanted).plan().request
-    if request.guidance == "classifier":
-        tell_if_circular(judge, [request])
+    request = counterfactual_defaults(CounterfactualRequest((label,), asked, **wanted))
+    judge.tell_if_circular([request.classifier])
     started = time.perf_counter()
     images, states = draw(request, source)
     found = {"seconds": round(time.perf_counter() - started, 3), "source_read": read}

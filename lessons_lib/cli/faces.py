@@ -15,11 +15,18 @@ from lessons_lib import data, evaluation, weights
 from lessons_lib.cli import counterfactual as rows
 from lessons_lib.cli import sampling
 from lessons_lib.cli.common import resolve_device
-from lessons_lib.cli.evaluating import Judge
 from lessons_lib.counterfactuals import in_8_bits
+from lessons_lib.evaluation.judge import Judge
+from lessons_lib.evaluation.task import face_defaults
 from lessons_lib.files import atomic_write
 from lessons_lib.names import place_of
-from lessons_lib.pipeline import CounterfactualRequest, GenerationRequest, load_model
+from lessons_lib.pipeline import (
+    CounterfactualRequest,
+    GenerationRequest,
+    check_counterfactual,
+    load_model,
+    with_defaults,
+)
 
 DENOISER = "celeba-denoiser"
 ANSWERS = {"1": 1, "yes": 1, "0": 0, "no": 0}
@@ -54,27 +61,6 @@ def guidance_of(given: dict) -> str:
     return "none" if given["guidance"] == "none" else "classifier"
 
 
-def attributes_of(judge: Judge) -> tuple[str, ...]:
-    """What an evaluator reads.
-
-    Raises:
-        WeightsError: if it reads classes, or its card does not name its attributes.
-    """
-    if not judge.model.config.multi_label:
-        raise weights.WeightsError(f"The evaluator {judge.name!r} reads classes, not attributes.")
-    names = tuple(weights.read_card(judge.name).get("class_names") or ())
-    if len(names) != judge.num_classes:
-        raise weights.WeightsError(f"The card of {judge.name!r} does not name all attributes that it reads.")
-    return names
-
-
-def check_same_size(judge: Judge, denoiser: str) -> None:
-    """Raise ValueError now if the evaluator could not read what the denoiser draws."""
-    its, mine = (config.image_size for config in (load_model(denoiser)[0].config, judge.model.config))
-    if its != mine:
-        raise ValueError(f"{denoiser} draws {its} pixels a side but {judge.name} reads {mine}.")
-
-
 # -- sample ----------------------------------------------------------------------------------------
 
 
@@ -101,7 +87,7 @@ def sample(given: dict) -> None:
         wanted |= {"guidance": "cfg" if hears else "classifier", **steered}
     request = GenerationRequest((target or 0,) * count, weights=name, **wanted)
     sampling.check_settings(name, wanted, given["batch_size"])
-    request = request.plan().request
+    request = with_defaults(request)
     started = time.perf_counter()
     is_film = given["out"].suffix.lower() == ".gif"
     images, states = sampling.draw(request, given["batch_size"], keep_states=is_film)
@@ -155,10 +141,10 @@ def counterfactual(given: dict) -> None:
     if given["attribute"] is None:
         raise ValueError("Name an --attribute, such as Smiling.")
     request = _intervention(given)
-    request.plan()
+    check_counterfactual(request)
     judge = Judge.load("celeba", given["evaluator_weights"], request.device)
-    names = attributes_of(judge)
-    check_same_size(judge, request.weights)
+    names = judge.attributes
+    judge.check_size(request.weights)
     place = place_of(given["attribute"], names, "attribute")
     source, named = _face(given, load_model(request.weights)[0].config.image_size)
     before = evaluation.read_attributes(judge.model, source)[0]
@@ -188,18 +174,6 @@ def _intervention(given: dict) -> CounterfactualRequest:
             device=resolve_device(given["device"]), **{"steps": STEPS} | wanted,
         )
     )  # fmt: skip
-
-
-def face_defaults(request: CounterfactualRequest) -> CounterfactualRequest:
-    """The request with what the classifier's card proposes for counterfactuals: a scale and a depth."""
-    filled = request.plan().request
-    card = load_model(str(filled.classifier), request.device)[2].get("defaults", {})
-    proposed = card.get("counterfactual", {})
-    found = {name: proposed[name] for name in ("guidance_scale", "depth") if name in proposed}
-    missing = {name: value for name, value in found.items() if getattr(request, name) is None}
-    if request.method == "same-noise":
-        missing.pop("depth", None)
-    return dataclasses.replace(filled, **missing)
 
 
 def _face(given: dict, size: int) -> tuple[Tensor, dict]:

@@ -192,10 +192,6 @@ Target = Annotated[
     ),
 ]
 NumFaces = Annotated[int | None, Option(help="Of celeba: how many faces to draw. [default: 16]")]
-NumCounterfactuals = Annotated[
-    int | None,
-    Option(help="Of celeba: how many test faces get a counterfactual. [default: 300]"),
-]
 Fraction = Annotated[
     float | None,
     Option(help="Of celeba: the share of the faces to use. [default: 1]", parser=_number, metavar="SHARE"),
@@ -226,84 +222,8 @@ NumPerLabel = Annotated[int, Option(help="Images of each label.")]
 Individual = Annotated[Path | None, Option(help="A folder that gets one PNG an image too.")]
 
 # -- evaluate --
-Measured = Annotated[
-    str,
-    Argument(
-        help="The data set: mnist, cifar10 or celeba. Or counterfactuals, those of mnist's test images, by "
-        "their axioms.",
-        metavar="DATASET|counterfactuals",
-    ),
-]
-NumSamples = Annotated[
-    int | None,
-    Option(
-        help="Images drawn, in the training set's class frequencies; of counterfactuals, the first test "
-        "images. [default: 2000; of counterfactuals 1000, in a --sweep 200; of celeba 1000]"
-    ),
-]
-InterventionMethod = Annotated[
-    str | None,
-    Option(
-        help="Of counterfactuals: ddim (inversion), ddpm (edit-friendly inversion), sdedit or same-noise "
-        "(ignores the image). [default: ddim]"
-    ),
-]
-InterventionDepth = Annotated[
-    int | None,
-    Option(
-        help="Of counterfactuals: the timestep that an image is taken back to. [default: T-1; of celeba the "
-        "classifier's card's]",
-        metavar="T0",
-    ),
-]
-NullImages = Annotated[
-    int | None,
-    Option(
-        help="Of counterfactuals: how many images get ten null interventions, in a --sweep one. "
-        "[default: all; in a --sweep none]",
-        metavar="N",
-    ),
-]
 EvaluatorWeights = Annotated[str | None, Option(help="The judge: name or path. [default: DATASET-evaluator]")]
-Evaluator = Annotated[bool, Option("--evaluator", help="Measure the judge itself, on the test images.")]
-Card = Annotated[
-    bool, Option("--card", help="Run the standard evaluations and write them into the weights' card.")
-]
-ByTimestep = Annotated[
-    bool, Option("--by-timestep", help="Measure how well --classifier reads under noise, for each t.")
-]
 Json = Annotated[bool, Option("--json", help="Print one JSON object and nothing else.")]
-Sweep = Annotated[
-    bool, Option("--sweep", help="Measure every combination of the lists below into --out FILE.csv.")
-]
-Scales = Annotated[
-    str | None,
-    Option(
-        help="Of --sweep. [default: 0,0.5,1,2,4,8; of counterfactuals 1,2,3,4; of celeba 0,8,32,64,128]",
-        metavar="LIST",
-    ),
-]
-Methods = Annotated[
-    str | None,
-    Option(
-        help="Of --sweep: cfg, classifier, classifier-x0. [default: cfg,classifier] Of counterfactuals, "
-        "those of --method. [default: all]",
-        metavar="LIST",
-    ),
-]
-Depths = Annotated[
-    str | None,
-    Option(
-        help="Of --sweep, of counterfactuals. [default: 400,600,800,999; of celeba 400,600]", metavar="LIST"
-    ),
-]
-Samplers = Annotated[str | None, Option(help="Of --sweep. [default: the card's]", metavar="LIST")]
-StepCounts = Annotated[
-    str | None, Option(help="Of --sweep, such as 10,25. [default: the card's]", metavar="LIST")
-]
-Table = Annotated[
-    Path | None, Option(help="Of --sweep: FILE.csv, a row a combination; FILE.png shows it.", metavar="FILE")
-]
 
 # -- counterfactual --
 Image = Annotated[

@@ -13,18 +13,18 @@ from torch import Tensor
 
 from lessons_lib import data, weights
 from lessons_lib.cli import processes
-from lessons_lib.cli.common import (
-    check_dataset,
-    check_writable,
-    folder_weights,
-    progress_bar,
-    resolve_device,
-)
+from lessons_lib.cli.common import check_dataset, folder_weights, progress_bar, resolve_device
 from lessons_lib.data import to_unit
-from lessons_lib.files import atomic_write
+from lessons_lib.evaluation.task import describe
+from lessons_lib.files import atomic_write, check_writable
 from lessons_lib.images import denoising_frames, png_bytes, save_gif, save_png, to_grid
-from lessons_lib.pipeline import GenerationRequest, generate, in_chunks
-from lessons_lib.samplers import DEFAULT_SPACING
+from lessons_lib.pipeline import (
+    GenerationRequest,
+    check_request,
+    generate,
+    in_chunks,
+    with_defaults,
+)
 
 SUFFIXES = (".png", ".gif", ".npz")
 MAX_FRAMES = 60  # of a GIF: DDPM's thousand steps would make a film of a minute
@@ -53,7 +53,7 @@ def run(
     if not num_classes and labels.strip() != "all":
         raise ValueError(f"The weights {name!r} know no classes: leave out --labels.")
     request = GenerationRequest([k for k in asked for _ in range(num_per_label)], weights=name, **wanted)
-    request = request.plan().request
+    request = with_defaults(request)
     if not num_classes:
         print("These weights know no classes: they draw without guidance.")
     elif request.guidance == "none":
@@ -89,16 +89,17 @@ def check_settings(name: str, wanted: dict, batch_size: int) -> int:
     """
     request = GenerationRequest((0,), weights=name, **wanted)
     next(in_chunks(request, batch_size))
-    plan = request.plan()
+    num_classes = check_request(request)
     if processes.count() > 1:
-        processes.spread(_check_weights, [(plan.request, _shas(plan.request))] * processes.count())
-    return plan.num_labels
+        request = with_defaults(request)
+        processes.spread(_check_weights, [(request, _shas(request))] * processes.count())
+    return num_classes
 
 
 def _check_weights(part: tuple[GenerationRequest, list[str]], _: processes.Advance) -> None:
     """Refuse, in each process, weights that are not there or not the first process's."""
     request, shas = part
-    request.plan()  # loads them, too
+    check_request(request)  # loads them, too
     for name, mine, first in zip(_names(request), _shas(request), shas, strict=True):
         if mine != first:
             raise weights.WeightsError(f"The weights {name!r} are not those that the first process has.")
@@ -138,29 +139,6 @@ def parse_labels(text: str, num_classes: int, names: Sequence[str] = ()) -> list
             choice = f"{choice}; or a number " if choice else ""
             raise ValueError(f"Unknown label {part!r}: choose {choice}from 0 to {num_classes - 1}, or all.")
     return [known[part] for part in parts]
-
-
-def describe(request: GenerationRequest) -> str:
-    """A request with its defaults filled in, in a few words."""
-    words = [str(request.weights)]
-    if request.guidance == "none":
-        words.append("no guidance")
-    elif request.is_steered:
-        words += [f"{request.guidance} {request.classifier}", f"s={request.guidance_scale:g}"]
-    else:
-        words += [request.guidance, f"w={request.guidance_scale:g}"]
-    if request.attribute is not None:
-        words.append(f"{request.attribute} = {_asked(request.labels)}")
-    words += [request.sampler, f"{request.steps} steps"]
-    if request.interval:
-        words.append("t from {} to {}".format(*request.interval))
-    if request.spacing != DEFAULT_SPACING[request.sampler]:
-        words.append(f"{request.spacing} spacing")
-    return ", ".join([*words, f"seed {request.seed}"])
-
-
-def _asked(labels: Sequence[int]) -> str:
-    return " and ".join({1: "yes", 0: "no"}[label] for label in sorted({*labels}, reverse=True))
 
 
 def draw(

@@ -12,7 +12,8 @@ import typer
 
 from lessons_lib import data, recipes
 from lessons_lib.cli import PROGRAM, processes, typed_command
-from lessons_lib.cli.common import check_dataset, check_writable, folder_weights, progress_bar
+from lessons_lib.cli.common import check_dataset, folder_weights, progress_bar
+from lessons_lib.files import check_writable
 from lessons_lib.training import (
     CHECKPOINT,
     EpochDone,
@@ -238,7 +239,7 @@ def _how_to_use(dataset: str, model: str, path: Path) -> str:
         return f"The weights are in {path}, their card beside them. {_use_of_folder(dataset, model, path)}"
     use = {
         "denoiser": f"{PROGRAM} sample {dataset} --weights {path} --out {dataset}.png",
-        "evaluator": f"{PROGRAM} evaluate {dataset} --evaluator --evaluator-weights {path}",
+        "evaluator": f"{PROGRAM} evaluate evaluator {dataset} --evaluator-weights {path}",
     }
     use |= {"denoiser-v": use["denoiser"], "second-judge": use["evaluator"]}
     guide = f"{PROGRAM} sample {dataset} --guidance classifier --classifier {path} --out {dataset}.png"

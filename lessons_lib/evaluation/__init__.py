@@ -1,28 +1,24 @@
 """How good are drawn images and counterfactuals? Judged by a network that did not draw or guide them.
 
-quality.py: accuracy, feature FID and diversity of drawn images. interventions.py and axioms.py: the axioms
-and distances of counterfactuals; report.py has them all in one call. attributes.py: yes-or-no attributes.
+quality.py: accuracy, feature FID and diversity of drawn images. axioms.py: the axioms and distances of
+counterfactuals. attributes.py: yes-or-no attributes. judge.py and task.py: what the command line measures.
 """
 
-from lessons_lib.evaluation.attributes import Drift, Flips, measure_flips, read_attributes, share_of_yes
+from lessons_lib.evaluation.attributes import Drift, drifts_json, measure_flips, read_attributes, share_of_yes
 from lessons_lib.evaluation.axioms import (
-    Effectiveness,
+    Intervention,
     Minimality,
-    Proximity,
-    RealFeatures,
-    Reversibility,
     composition,
     effectiveness,
+    measure_axioms,
     minimality,
     proximity,
     real_features,
     reversibility,
 )
-from lessons_lib.evaluation.interventions import Intervention, Mean
 from lessons_lib.evaluation.quality import (
-    BATCH,
-    Accuracy,
     FeatureStatistics,
+    Mean,
     Reference,
     Share,
     accuracy,
@@ -30,56 +26,18 @@ from lessons_lib.evaluation.quality import (
     diversity,
     feature_fid,
     feature_kid,
-    feature_statistics,
     features,
     fid_of_features,
     labels_by_frequency,
-    measure_reference,
     octave_power,
     predictions,
-    reference_of,
     wilson_interval,
 )
-from lessons_lib.evaluation.report import AxiomReport, measure_axioms
 
 __all__ = [
-    "BATCH",
-    "Accuracy",
-    "AxiomReport",
-    "Drift",
-    "Effectiveness",
-    "FeatureStatistics",
-    "Flips",
-    "Intervention",
-    "Mean",
-    "Minimality",
-    "Proximity",
-    "RealFeatures",
-    "Reference",
-    "Reversibility",
-    "Share",
-    "accuracy",
-    "class_spread",
-    "composition",
-    "diversity",
-    "effectiveness",
-    "feature_fid",
-    "feature_kid",
-    "feature_statistics",
-    "features",
-    "fid_of_features",
-    "labels_by_frequency",
-    "measure_axioms",
-    "measure_flips",
-    "measure_reference",
-    "minimality",
-    "octave_power",
-    "predictions",
-    "proximity",
-    "read_attributes",
-    "real_features",
-    "reference_of",
-    "reversibility",
-    "share_of_yes",
-    "wilson_interval",
-]
+    "Drift", "FeatureStatistics", "Intervention", "Mean", "Minimality", "Reference", "Share", "accuracy",
+    "class_spread", "composition", "diversity", "drifts_json", "effectiveness", "feature_fid", "feature_kid",
+    "features", "fid_of_features", "labels_by_frequency", "measure_axioms", "measure_flips", "minimality",
+    "octave_power", "predictions", "proximity", "read_attributes", "real_features", "reversibility",
+    "share_of_yes", "wilson_interval",
+]  # fmt: skip

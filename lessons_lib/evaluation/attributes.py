@@ -13,65 +13,65 @@ import torch
 from torch import Tensor, nn
 
 from lessons_lib.counterfactuals import in_8_bits
-from lessons_lib.evaluation.interventions import Mean, check_pairs, l1_error
-from lessons_lib.evaluation.quality import BATCH, Share, _like
+from lessons_lib.evaluation.axioms import check_pairs, l1_error
+from lessons_lib.evaluation.quality import BATCH, Mean, Share, check_labels, like
 
 
 @torch.no_grad()
 def read_attributes(evaluator: nn.Module, images: Tensor, batch_size: int = BATCH) -> Tensor:
     """images [N, C, H, W] in [-1, 1] -> [N, A] float32 on the CPU, the probability of each attribute."""
-    return torch.cat([evaluator.probabilities(_like(evaluator, x)).cpu() for x in images.split(batch_size)])
+    return torch.cat([evaluator.probabilities(like(evaluator, x)).cpu() for x in images.split(batch_size)])
 
 
 def share_of_yes(probabilities: Tensor) -> Share:
-    """How many of probabilities [N] are read as yes.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    if not len(probabilities):
-        raise ValueError("There are no images to measure.")
-    return Share(int((probabilities >= 0.5).sum()), len(probabilities))
+    """How many of probabilities [N] are read as yes."""
+    check_labels(probabilities)
+    return Share.of(probabilities >= 0.5)
 
 
 @dataclass(frozen=True)
 class Drift:
-    """How an attribute was read before and after.
-
-    Args:
-        name: of the attribute.
-        before, after: the share of images read as yes.
-        changed: the share of images that are read otherwise than before.
-        mean: of the change in probability; above 0 where the attribute came.
-    """
+    """How an attribute was read before and after."""
 
     name: str
-    before: Share
+    before: Share  # of images read as yes
     after: Share
-    changed: Share
-    mean: Mean
+    changed: Share  # of images that are read otherwise than before
+    mean: Mean  # of the change in probability; above 0 where the attribute came
 
     @classmethod
     def of(cls, name: str, before: Tensor, after: Tensor) -> Drift:
         """From the probabilities before and after, [N] each."""
-        changed = int(((before >= 0.5) != (after >= 0.5)).sum())
-        mean = Mean.of(after - before)
-        return cls(name, share_of_yes(before), share_of_yes(after), Share(changed, len(before)), mean)
+        changed = Share.of((before >= 0.5) != (after >= 0.5))
+        return cls(name, share_of_yes(before), share_of_yes(after), changed, Mean.of(after - before))
+
+
+def drifts(names: Sequence[str], place: int, before: Tensor, after: Tensor) -> tuple[Drift, ...]:
+    """Of every attribute but that at `place`, the largest mean change first; before and after are [N, A]."""
+    others = [Drift.of(name, before[:, k], after[:, k]) for k, name in enumerate(names) if k != place]
+    return tuple(sorted(others, key=lambda drift: -abs(drift.mean)))
+
+
+def drifts_json(drifts: Sequence[Drift]) -> dict:
+    """By attribute, for json.dumps."""
+    return {
+        drift.name: {
+            "mean": round(drift.mean, 4),
+            "interval_95": drift.mean.as_json(4)["interval_95"],
+            "read_as_yes": [round(drift.before.value, 4), round(drift.after.value, 4)],
+            "changed": round(drift.changed.value, 4),
+        }
+        for drift in drifts
+    }
 
 
 @dataclass(frozen=True)
 class Flips:
-    """Counterfactuals that asked for one attribute.
+    """Counterfactuals that asked for one attribute."""
 
-    Args:
-        flipped: the share that is read as its target.
-        l1: mean absolute change in [0, 1] pixels.
-        drifts: of every attribute but the one asked for, the largest mean change first.
-    """
-
-    flipped: Share
-    l1: Mean
-    drifts: tuple[Drift, ...]
+    flipped: Share  # that is read as its target
+    l1: Mean  # mean absolute change in [0, 1] pixels
+    drifts: tuple[Drift, ...]  # of every other attribute, the largest mean change first
 
 
 def measure_flips(
@@ -91,10 +91,6 @@ def measure_flips(
         names: A names, in the order of the evaluator's logits.
         place: of the attribute asked for.
         targets: [N], 1 or 0 for each.
-
-    Raises:
-        ValueError: if there are no images, or not one counterfactual and target each, or not one name an
-            attribute.
     """
     check_pairs(originals, counterfactuals)
     if targets.shape != (len(originals),):
@@ -104,9 +100,5 @@ def measure_flips(
     if len(names) != before.shape[1]:
         raise ValueError(f"There are {len(names)} names for {before.shape[1]} attributes.")
     reached = (after[:, place] >= 0.5) == (targets.cpu() == 1)
-    found = [Drift.of(name, before[:, k], after[:, k]) for k, name in enumerate(names) if k != place]
-    return Flips(
-        Share(int(reached.sum()), len(reached)),
-        Mean.of(l1_error(originals, counterfactuals)),
-        tuple(sorted(found, key=lambda drift: -abs(drift.mean))),
-    )
+    l1 = Mean.of(l1_error(originals, counterfactuals))
+    return Flips(Share.of(reached), l1, drifts(names, place, before, after))

@@ -1,105 +1,92 @@
 """How sound are counterfactuals? The axioms of Monteiro et al. (2023), proximity and minimality.
 
-An intervention answers "what would these very images look like, were their class the target?" A sound one
-reaches the target (effectiveness), changes nothing when the target is the source (composition) and can be
-undone (reversibility); a useful one changes little besides (proximity, minimality). Each measure alone can be
-had for nothing, as its docstring says: read them together.
+An intervention takes (x_0 [N, C, H, W] in [-1, 1], source [N], target [N]) and answers "what would these very
+images look like, were their class the target?", [N, C, H, W]. A sound one reaches the target (effectiveness),
+changes nothing when the target is the source (composition) and can be undone (reversibility); a useful one
+changes little besides (proximity, minimality). Each measure alone can be had for nothing, as its docstring
+says: read them together. Errors are mean absolute errors in [0, 1] pixels.
 
-Errors are mean absolute errors in [0, 1] pixels. A mean has a 95% interval over the images (normal), a share
-has Wilson's; both are for new images of the same kind, not for another training of the network.
+Whatever an intervention is given has gone through `in_8_bits`, in a tensor of its own. Whoever keeps the latent
+beside an image, or hides it in the last decimals, could bring every original back for nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from lessons_lib.counterfactuals import in_8_bits
-from lessons_lib.evaluation.interventions import (
-    AT_ONCE,
-    Counter,
-    Intervention,
+from lessons_lib.evaluation.quality import (
+    BATCH,
+    FeatureStatistics,
+    Figure,
     Mean,
-    Progress,
+    Share,
     check_labels,
-    check_pairs,
-    check_times,
-    chunks,
-    l1_error,
-    pixels,
-    run,
-    step,
+    feature_fid,
+    features,
+    like,
+    predictions,
 )
-from lessons_lib.evaluation.quality import BATCH, Share, _like, features, predictions
+
+AT_ONCE = 100  # images that an intervention is given together
+Intervention = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+# -- running an intervention -----------------------------------------------------------------------
+
+
+def step(intervene: Intervention, x: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """One intervention on one batch, from 8-bit pixels to 8-bit pixels."""
+    # Copies: what the intervention writes into its input must not reach the original.
+    changed = intervene(in_8_bits(x), source.clone(), target.clone())
+    if changed.shape != x.shape:
+        raise ValueError(
+            f"An intervention must keep the shape {list(x.shape)}, it returned {list(changed.shape)}."
+        )
+    return in_8_bits(changed).to(x)
+
+
+def _batches(batch_size: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(tensor.split(batch_size) for tensor in tensors), strict=True)
+
+
+def _run(intervene: Intervention, x_0: Tensor, source: Tensor, target: Tensor, batch_size: int) -> Tensor:
+    return torch.cat([step(intervene, *batch) for batch in _batches(batch_size, x_0, source, target)])
+
+
+def l1_error(x: Tensor, y: Tensor) -> Tensor:
+    """The mean absolute error of each image in [0, 1] pixels, [N] float64 on the CPU."""
+    return (x - y.to(x)).abs().flatten(1).double().mean(dim=1).cpu() / 2
+
+
+def check_pairs(x_0: Tensor, counterfactuals: Tensor) -> None:
+    """Raise ValueError unless there are images and each has its counterfactual."""
+    check_labels(x_0)
+    if x_0.shape != counterfactuals.shape:
+        shapes = f"{list(x_0.shape)} and {list(counterfactuals.shape)}"
+        raise ValueError(f"Originals and counterfactuals must have one shape, got {shapes}.")
+
+
+# -- the axioms ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Effectiveness(Share):
-    """The share of counterfactuals read as their target, and the same for each pair of classes.
+    """The share of counterfactuals read as their target; with the sources, for each pair of classes."""
 
-    Args:
-        matrix: [K, K] float64, row the source, column the target; nan where there is no image. None if the
-            sources were not told.
-        counts: [K, K] int64, how many images each entry is of. None likewise.
-    """
+    matrix: Tensor | None = None  # [K, K] float64, row the source, column the target; nan without an image
+    counts: Tensor | None = None  # [K, K] int64, how many images each entry is of
 
-    matrix: Tensor | None = None
-    counts: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Reversibility:
-    """To the target and back: the share read as the source again, and the error to the original."""
-
-    read_as_source: Share
-    error: Mean
-
-
-@dataclass(frozen=True)
-class Proximity:
-    """How far counterfactuals lie from their originals.
-
-    Args:
-        l1: mean absolute difference in [0, 1] pixels.
-        features: mean distance in the evaluator's features, in units of `unit`.
-        unit: the mean feature distance of two real images of different class; None if it was not told, and
-            `features` is raw then.
-    """
-
-    l1: Mean
-    features: Mean
-    unit: float | None
-
-
-@dataclass(frozen=True)
-class Minimality:
-    """The share of real images that would have been a smaller change, in pixels (L1) and in features."""
-
-    pixels: Mean
-    features: Mean
-
-
-@dataclass(frozen=True, eq=False)
-class RealFeatures:
-    """Real images as the evaluator sees them: what distances are held against. See `real_features`.
-
-    Args:
-        pixels: [M, C * H * W] in [0, 1].
-        features: [M, F] float64.
-        labels: [M] int64.
-        unit: the mean distance of two images of different class.
-    """
-
-    pixels: Tensor
-    features: Tensor
-    labels: Tensor
-    unit: float
-
-
-# -- single measures -------------------------------------------------------------------------------
+    def as_json(self) -> Figure:
+        """For json.dumps, which has no nan."""
+        if self.matrix is None:
+            return Figure(super().as_json(), matrix=None, counts=None)
+        rows = [[None if v != v else round(v, 5) for v in row] for row in self.matrix.tolist()]
+        return Figure(super().as_json(), matrix=rows, counts=self.counts.tolist())
 
 
 def effectiveness(
@@ -107,14 +94,8 @@ def effectiveness(
 ) -> Effectiveness:
     """How many counterfactuals the evaluator reads as their target (Monteiro et al. 2023).
 
-    A constant image of the target class would score 100%: look at proximity beside it.
-
-    Args:
-        images: [N, C, H, W] in [-1, 1], the counterfactuals.
-        targets, sources: [N] int64, the classes asked for and those of the originals.
-
-    Raises:
-        ValueError: if there are no images, or not one label an image.
+    images [N, C, H, W] are counterfactuals, targets and sources [N] the classes asked for and those of the
+    originals. A constant image of the target class would score 100%: look at proximity beside it.
     """
     check_labels(images, targets, *([] if sources is None else [sources]))
     targets = targets.cpu()
@@ -122,7 +103,7 @@ def effectiveness(
     matrix = counts = None
     if sources is not None:
         with torch.no_grad():
-            num_classes = evaluator(_like(evaluator, images[:1])).shape[1]
+            num_classes = evaluator(like(evaluator, images[:1])).shape[1]
         cell, cells = sources.cpu() * num_classes + targets, num_classes**2
         counts = cell.bincount(minlength=cells).view(num_classes, num_classes)
         matrix = cell.bincount(right.double(), minlength=cells).view_as(counts) / counts  # 0 / 0: nan
@@ -136,34 +117,37 @@ def composition(
     times: Sequence[int] = (1, 10),
     *,
     batch_size: int = AT_ONCE,
-    progress: Progress | None = None,
 ) -> dict[int, Mean]:
     """The error after so many null interventions, "make this 3 a 3" (Monteiro et al. 2023).
 
     A null intervention should change nothing; what it does change adds up, so ten in a row show a drift that
-    one hides.
-
-    Args:
-        x_0, source: [N, C, H, W] in [-1, 1] and [N] int64, the originals and their classes.
-        times: after how many interventions to measure.
-
-    Returns:
-        For each number of times the mean absolute error to the original in [0, 1] pixels, with its interval.
-
-    Raises:
-        ValueError: if there are no images, not one label an image, or a number of times below 1.
+    one hides. The originals are x_0 [N, C, H, W] with their classes [N]; `times` says after how many.
     """
     check_labels(x_0, source)
-    check_times(times)
-    count = Counter(len(x_0) * max(times, default=0), progress)
+    if min(times, default=1) < 1:
+        raise ValueError(f"The numbers of null interventions must be at least 1, got {list(times)}.")
     errors: dict[int, list[Tensor]] = {n: [] for n in sorted(times)}
-    for x, y in chunks(batch_size, x_0, source):
-        start = now = in_8_bits(x)
+    for x, y in _batches(batch_size, x_0, source):
+        original = x = in_8_bits(x)
         for n in range(1, max(times, default=0) + 1):
-            now = count(step(intervene, now, y, y))
+            x = step(intervene, x, y, y)
             if n in errors:
-                errors[n].append(l1_error(now, start))
-    return {n: Mean.of(torch.cat(found)) for n, found in errors.items()}
+                errors[n].append(l1_error(x, original))
+    return {n: Mean.of(torch.cat(parts)) for n, parts in errors.items()}
+
+
+@dataclass(frozen=True)
+class Reversibility:
+    """To the target and back: the share read as the source again, and the error to the original."""
+
+    read_as_source: Share
+    error: Mean
+
+    @classmethod
+    def of(cls, evaluator: nn.Module, x_0: Tensor, source: Tensor, back: Tensor) -> Reversibility:
+        """What came back, [N, C, H, W], against the originals."""
+        right = predictions(evaluator, back) == source.cpu()
+        return cls(Share.of(right), Mean.of(l1_error(back, in_8_bits(x_0))))
 
 
 def reversibility(
@@ -174,49 +158,76 @@ def reversibility(
     target: Tensor,
     *,
     batch_size: int = AT_ONCE,
-    progress: Progress | None = None,
 ) -> Reversibility:
     """To the target and back: is it the original again? (Monteiro et al. 2023.)
 
     The way back starts from the 8-bit counterfactual and nothing else.
-
-    Args:
-        x_0: [N, C, H, W] in [-1, 1], the originals.
-        source, target: [N] int64.
-
-    Raises:
-        ValueError: if there are no images, or not one label an image.
     """
     check_labels(x_0, source, target)
-    count = Counter(2 * len(x_0), progress)
-    there = run(intervene, x_0, source, target, batch_size, count)
-    return judge_return(evaluator, x_0, source, run(intervene, there, target, source, batch_size, count))
+    there = _run(intervene, x_0, source, target, batch_size)
+    return Reversibility.of(evaluator, x_0, source, _run(intervene, there, target, source, batch_size))
 
 
-def judge_return(evaluator: nn.Module, x_0: Tensor, source: Tensor, back: Tensor) -> Reversibility:
-    """What came back, [N, C, H, W], against the originals."""
-    right = predictions(evaluator, back) == source.cpu()
-    return Reversibility(Share(int(right.sum()), len(right)), Mean.of(l1_error(back, in_8_bits(x_0))))
+# -- distances -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class RealFeatures:
+    """Real images as the evaluator sees them: what distances are held against. See `real_features`."""
+
+    pixels: Tensor  # [M, C * H * W] in [0, 1]
+    features: Tensor  # [M, F] float64
+    labels: Tensor  # [M] int64
+    unit: float  # the mean distance of two images of different class
+
+
+def real_features(evaluator: nn.Module, images: Tensor, labels: Tensor) -> RealFeatures:
+    """Real images [M, C, H, W] in [-1, 1] and labels [M], ready for `proximity` and `minimality`.
+
+    A few thousand are enough; the unit is the mean over all their pairs of different class.
+    """
+    check_labels(images, labels)
+    real, labels = features(evaluator, images), labels.cpu()
+    total, pairs = 0.0, 0
+    for x, y in _batches(BATCH, real, labels):
+        other = y[:, None] != labels
+        total += float(torch.cdist(x, real)[other].sum())
+        pairs += int(other.sum())
+    if pairs == 0 or total == 0:
+        raise ValueError("The reference needs real images of at least two classes that differ.")
+    return RealFeatures(_pixels(images), real, labels, total / pairs)
+
+
+@dataclass(frozen=True)
+class Proximity:
+    """How far counterfactuals lie from their originals."""
+
+    l1: Mean  # mean absolute difference in [0, 1] pixels
+    features: Mean  # mean distance in the evaluator's features, in units of `unit`
+    unit: (
+        float | None
+    )  # the mean feature distance of two real images of different class; None: features are raw
 
 
 def proximity(
     evaluator: nn.Module, x_0: Tensor, counterfactuals: Tensor, reference: RealFeatures | None = None
 ) -> Proximity:
-    """How far counterfactuals lie from their originals, in pixels and in features.
+    """How far counterfactuals [N, C, H, W] lie from their originals, in pixels and in features.
 
     0 is no change at all, which an intervention that does nothing reaches: look at effectiveness beside it.
-
-    Args:
-        x_0, counterfactuals: [N, C, H, W] in [-1, 1], in the same order.
-        reference: gives the unit of the feature distance: 1 is as far as two real images of different class.
-
-    Raises:
-        ValueError: if there are no images or the shapes differ.
     """
     check_pairs(x_0, counterfactuals)
     unit = None if reference is None else reference.unit
     distance = (features(evaluator, x_0) - features(evaluator, counterfactuals)).norm(dim=1)
     return Proximity(Mean.of(l1_error(x_0, counterfactuals)), Mean.of(distance / (unit or 1.0)), unit)
+
+
+@dataclass(frozen=True)
+class Minimality:
+    """The share of real images that would have been a smaller change, in pixels (L1) and in features."""
+
+    pixels: Mean
+    features: Mean
 
 
 def minimality(
@@ -234,13 +245,10 @@ def minimality(
     Args:
         x_0, counterfactuals, targets: [N, C, H, W] twice and [N] int64, in the same order.
         reference: real images, at least one of each target class; not the originals themselves.
-
-    Raises:
-        ValueError: if there are no images, the shapes differ, or a target class has no real image.
     """
     check_pairs(x_0, counterfactuals)
     check_labels(x_0, targets)
-    x, y = pixels(x_0), pixels(counterfactuals)
+    x, y = _pixels(x_0), _pixels(counterfactuals)
     start, end = features(evaluator, x_0), features(evaluator, counterfactuals)
     return Minimality(
         _share_nearer(x, y, targets.cpu(), reference.pixels, reference.labels, p=1),
@@ -261,21 +269,59 @@ def _share_nearer(start: Tensor, end: Tensor, targets: Tensor, real: Tensor, lab
     return Mean.of(nearer)
 
 
-def real_features(evaluator: nn.Module, images: Tensor, labels: Tensor) -> RealFeatures:
-    """Real images [M, C, H, W] in [-1, 1] and labels [M], ready for `proximity` and `minimality`.
+def _pixels(x: Tensor) -> Tensor:
+    """x [N, C, H, W] in [-1, 1] -> [N, C * H * W] float32 in [0, 1] on the CPU."""
+    return ((x.detach().float() + 1) / 2).flatten(1).cpu()
 
-    A few thousand are enough; the unit is the mean over all their pairs of different class.
 
-    Raises:
-        ValueError: if there are no two images of different class, or not one label an image.
+# -- all in one ------------------------------------------------------------------------------------
+
+
+def measure_axioms(
+    intervene: Intervention,
+    evaluator: nn.Module,
+    x_0: Tensor,
+    source: Tensor,
+    target: Tensor,
+    reference: RealFeatures | None = None,
+    statistics: FeatureStatistics | None = None,
+    *,
+    times: Sequence[int] = (1, 10),
+    batch_size: int = AT_ONCE,
+) -> dict:
+    """Every measure of an intervention for JSON, each image judged as the 8-bit picture that one would see.
+
+    Args:
+        x_0: [N, C, H, W] in [-1, 1], the originals.
+        source, target: [N] int64, their classes and those asked for.
+        reference: real images, for minimality and the unit of the feature distance.
+        statistics: of real images, for the FID, which needs two originals; beside it stands the FID of the
+            originals, though their classes may be mixed otherwise than the targets.
+        times: see `composition`; () leaves it out.
+        batch_size: how many images the intervention is given at once.
     """
-    check_labels(images, labels)
-    found, labels = features(evaluator, images), labels.cpu()
-    total, pairs = 0.0, 0
-    for rows, mine in zip(found.split(BATCH), labels.split(BATCH), strict=True):
-        other = mine[:, None] != labels
-        total += float(torch.cdist(rows, found)[other].sum())
-        pairs += int(other.sum())
-    if pairs == 0 or total == 0:
-        raise ValueError("The reference needs real images of at least two classes that differ.")
-    return RealFeatures(pixels(images), found, labels, total / pairs)
+    check_labels(x_0, source, target)
+    x_0 = in_8_bits(x_0)
+    there = _run(intervene, x_0, source, target, batch_size)
+    back = _run(intervene, there, target, source, batch_size)
+    near = proximity(evaluator, x_0, there, reference)
+    least = reference and minimality(evaluator, x_0, there, target, reference)
+    fids = {"feature_fid": None, "feature_fid_originals": None}
+    if statistics is not None and len(x_0) > 1:
+        judged = zip(fids, (there, x_0), strict=True)
+        fids = {name: round(feature_fid(evaluator, statistics, x), 4) for name, x in judged}
+    nulls = composition(intervene, x_0, source, times, batch_size=batch_size)
+    return {
+        "num_images": len(x_0),
+        "effectiveness": effectiveness(evaluator, there, target, source).as_json(),
+        "composition": {n: mean.as_json() for n, mean in nulls.items()},
+        "reversibility": figures(Reversibility.of(evaluator, x_0, source, back)),
+        "proximity": figures(near) | {"unit": near.unit and round(near.unit, 5)},
+        "minimality": least and figures(least),
+        **fids,
+    }
+
+
+def figures(measure: Reversibility | Proximity | Minimality) -> dict[str, Figure]:
+    """Its shares and means, for json.dumps."""
+    return {name: part.as_json() for name, part in vars(measure).items() if isinstance(part, Mean | Share)}
