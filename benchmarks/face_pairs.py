@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from lessons_lib import evaluation, weights
-from lessons_lib.cli.faces import STEPS, face_defaults
+from lessons_lib.cli.common import STEPS, face_defaults
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.images import save_png, to_grid
 from lessons_lib.names import place_of

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lessons_lib import cli, data, recipes
+from lessons_lib import data, recipes
+from lessons_lib.cli import app
 from lessons_lib.data import celeba, decoding, rows
 from lessons_lib.files import WriteError
 from lessons_lib.names import place_of
@@ -591,7 +592,7 @@ def run(capsys):
 
     def run(command, *more):
         capsys.readouterr()
-        status = cli.main([*command.split(), *map(str, more)])
+        status = app.main([*command.split(), *map(str, more)])
         return status, *capsys.readouterr()
 
     return run

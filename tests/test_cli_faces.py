@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from lessons_lib import cli, data, weights
+from lessons_lib import data, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
-from lessons_lib.cli import face_study
+from lessons_lib.cli import app, face_study
 from lessons_lib.cli.evaluating import Judge
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
@@ -125,7 +125,7 @@ def run(capsys, tiny, here):
         capsys.readouterr()
         judged = "" if command == "sample" else f"--evaluator-weights {tiny}/judge.safetensors"
         fixed = f"{command} celeba --weights {tiny}/denoiser.safetensors {judged}"
-        status = cli.main(shlex.split(f"{fixed} {words.format(tiny=tiny)}"))
+        status = app.main(shlex.split(f"{fixed} {words.format(tiny=tiny)}"))
         return status, *capsys.readouterr()
 
     return run
@@ -308,7 +308,7 @@ OF_FACES = {
 
 @pytest.mark.parametrize("words", OF_FACES)
 def test_options_of_faces_are_refused_elsewhere(capsys, here, words):
-    refused((cli.main(words.split()), *capsys.readouterr()), OF_FACES[words])
+    refused((app.main(words.split()), *capsys.readouterr()), OF_FACES[words])
     assert everything(here) == []
 
 
@@ -471,7 +471,7 @@ def test_evaluate_reports_everything_and_can_be_run_again(run, capsys, tiny):
         for side in sides:
             assert {*side["drift"]} == {*NAMES} - {"Smiling"}
     capsys.readouterr()
-    assert cli.main([*shlex.split(found["command"])[3:], "--json"]) == 0
+    assert app.main([*shlex.split(found["command"])[3:], "--json"]) == 0
     assert read_json(capsys.readouterr().out) == found
 
 
@@ -557,7 +557,7 @@ def copied(tiny, here, run, capsys):
     def run_there(words):
         capsys.readouterr()
         fixed = "evaluate celeba --weights ./denoiser.safetensors --evaluator-weights ./judge.safetensors"
-        return cli.main(shlex.split(f"{fixed} {words}")), *capsys.readouterr()
+        return app.main(shlex.split(f"{fixed} {words}")), *capsys.readouterr()
 
     return run_there
 
@@ -669,7 +669,7 @@ BAD_EVALUATIONS = {
 @pytest.mark.parametrize("words", BAD_EVALUATIONS)
 def test_bad_evaluation_is_one_sentence_before_any_work(run, here, monkeypatch, words):
     (here / "other.csv").write_text("steps,l1\n1,2\n")
-    for module in ("lessons_lib.cli.sampling.generate", "lessons_lib.cli.face_study.counterfactual_images"):
+    for module in ("lessons_lib.cli.batches.generate", "lessons_lib.cli.face_study.counterfactual_images"):
         monkeypatch.setattr(module, lambda *_: 1 / 0)  # nothing is drawn
     data.load("celeba", "test", image_size=SIZE)  # whose decoding would say a line
     refused(run("evaluate", f"{MEASURE} {words}"), BAD_EVALUATIONS[words])
@@ -679,7 +679,7 @@ def test_bad_evaluation_is_one_sentence_before_any_work(run, here, monkeypatch, 
 @pytest.mark.parametrize("words", ["", "--evaluator", "--sweep --out x.csv --depths 20"])
 def test_without_celeba_nothing_is_drawn(run, here, no_faces, monkeypatch, words):
     no_faces()
-    monkeypatch.setattr("lessons_lib.cli.sampling.generate", lambda *_: 1 / 0)
+    monkeypatch.setattr("lessons_lib.cli.batches.generate", lambda *_: 1 / 0)
     refused(run("evaluate", f"{MEASURE} {words}"), "CelebA")
     assert everything(here) == []
 
@@ -687,7 +687,7 @@ def test_without_celeba_nothing_is_drawn(run, here, no_faces, monkeypatch, words
 def test_without_celeba_a_kept_reference_draws_nothing_either(copied, no_faces, monkeypatch):
     good(copied("--evaluator --card"))
     no_faces()
-    monkeypatch.setattr("lessons_lib.cli.sampling.generate", lambda *_: 1 / 0)
+    monkeypatch.setattr("lessons_lib.cli.batches.generate", lambda *_: 1 / 0)
     refused(copied(MEASURE), "CelebA")
 
 
@@ -726,7 +726,7 @@ def test_a_row_for_each_depth_and_scale_and_a_picture(run, counted, capsys):
         assert 0 < float(row["l1"]) < 1 and float(row["mean_drift"]) <= abs(float(row["largest_drift"]))
         assert row["largest_drift_of"] in {*NAMES} - {"Smiling"}
     assert "4 of 4: s=5, depth 35: flipped " in out and iio.imread("sweep.png").ndim == 3
-    assert cli.main([*shlex.split(rows[3]["command"])[3:], "--num-samples", "1", "--json"]) == 0
+    assert app.main([*shlex.split(rows[3]["command"])[3:], "--num-samples", "1", "--json"]) == 0
     again = read_json(capsys.readouterr().out)["counterfactuals"]["guided"]
     assert str(again["l1"]["value"]) == rows[3]["l1"] and str(again["flipped"]["value"]) == rows[3]["flipped"]
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from classroom import figures
-from lessons_lib import cli, data, weights
+from lessons_lib import data, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
-from lessons_lib.cli import evaluating, sweeping
+from lessons_lib.cli import app, evaluating, sweeping
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import save_pretrained
@@ -48,7 +48,7 @@ def sweep(capsys, here):
     def sweep(words, names="--classifier ./guide.safetensors"):
         capsys.readouterr()
         fixed = "--weights ./denoiser.safetensors --evaluator-weights ./judge.safetensors --num-samples 12"
-        status = cli.main(f"evaluate mnist --sweep {fixed} {names} {words}".split())
+        status = app.main(f"evaluate mnist --sweep {fixed} {names} {words}".split())
         return status, *capsys.readouterr()
 
     return sweep
@@ -89,7 +89,7 @@ def test_one_row_a_combination_and_a_picture(sweep, measured, capsys):
     assert iio.imread("sweep.png").shape[2] >= 3
     assert "16 of 16: ./denoiser.safetensors, classifier ./guide.safetensors, s=2.5, dpmpp_2m" in out
 
-    assert cli.main(last["command"].split()[3:]) == 0, "each row says how to measure it again"
+    assert app.main(last["command"].split()[3:]) == 0, "each row says how to measure it again"
     assert f"read right   {100 * float(last['accuracy']):.1f}%" in capsys.readouterr().out
 
 
@@ -209,7 +209,7 @@ def test_bad_sweep_is_one_sentence_before_any_work(sweep, measured, here, words)
     "words", ["--scales 1", "--methods cfg", "--samplers ddim", "--step-counts 1", "--out x.csv"]
 )
 def test_lists_need_a_sweep(capsys, here, words):
-    assert cli.main(f"evaluate mnist {words}".split()) == 2
+    assert app.main(f"evaluate mnist {words}".split()) == 2
     assert f"{words.split()[0]} belongs to a sweep: add --sweep." in capsys.readouterr().err
 
 

@@ -19,10 +19,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lessons_lib import data, evaluation, weights
-from lessons_lib.cli import PROGRAM
 from lessons_lib.cli.axiom_report import report
 from lessons_lib.cli.common import progress_bar
 from lessons_lib.cli.evaluating import SOURCES, Judge, share_json, tell_if_circular
+from lessons_lib.cli.options import PROGRAM
 from lessons_lib.cli.tables import check_in_place_of, option
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.pipeline import (

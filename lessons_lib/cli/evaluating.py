@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from lessons_lib import data, evaluation, weights
-from lessons_lib.cli import PROGRAM, processes
+from lessons_lib.cli import processes
+from lessons_lib.cli.batches import check_settings, describe, draw
 from lessons_lib.cli.common import check_dataset, check_writable, resolve_device
-from lessons_lib.cli.sampling import check_settings, describe, draw
+from lessons_lib.cli.options import PROGRAM
 from lessons_lib.files import atomic_write
 from lessons_lib.pipeline import DEFAULT_SPACING, GenerationRequest, load_model, with_defaults
 
@@ -165,11 +166,11 @@ def check(judge: Judge, name: str, wanted: dict, num_samples: int, batch_size: i
     """
     if num_samples < 1:
         raise ValueError(f"The number of samples must be at least 1, got {num_samples}.")
-    wanted = wanted | {"device": judge.device}
-    num_classes = check_settings(name, wanted, batch_size)
+    request = GenerationRequest((0,), weights=name, device=judge.device, **wanted)
+    num_classes = check_settings(request, batch_size)
     if num_classes != judge.num_classes:
         raise ValueError(f"{name} has {num_classes} classes but {judge.name} knows {judge.num_classes}.")
-    return with_defaults(GenerationRequest((0,), weights=name, **wanted))
+    return with_defaults(request)
 
 
 def tell_if_circular(judge: Judge, requests: Iterable[GenerationRequest]) -> None:

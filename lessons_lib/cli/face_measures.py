@@ -10,8 +10,16 @@ import torch
 from torch import Tensor
 
 from lessons_lib import data, evaluation, weights
-from lessons_lib.cli import PROGRAM, processes, sampling, tables
-from lessons_lib.cli.common import check_writable, resolve_device
+from lessons_lib.cli import batches, processes, tables
+from lessons_lib.cli.common import (
+    DENOISER,
+    STEPS,
+    attributes_of,
+    check_same_size,
+    check_writable,
+    guidance_of,
+    resolve_device,
+)
 from lessons_lib.cli.evaluating import Judge, share_json
 from lessons_lib.cli.face_study import (
     ASKED,
@@ -25,7 +33,7 @@ from lessons_lib.cli.face_study import (
     run_sweep,
     subjects,
 )
-from lessons_lib.cli.faces import DENOISER, STEPS, attributes_of, check_same_size, guidance_of
+from lessons_lib.cli.options import PROGRAM
 from lessons_lib.names import place_of
 from lessons_lib.pipeline import GenerationRequest, check_counterfactual, with_defaults
 
@@ -75,7 +83,7 @@ def _check(given: dict) -> None:
     for option in REFUSED:
         if given[option]:
             raise ValueError(f"--{tables.option(option)} does not belong to evaluate celeba.")
-    if guidance_of(given) == "none":
+    if guidance_of(given["guidance"]) == "none":
         raise ValueError("Faces are measured with and without guidance: leave out --guidance none.")
     if given["evaluator"] and given["sweep"]:
         raise ValueError("--sweep and --evaluator do not go together.")
@@ -89,7 +97,9 @@ def _check(given: dict) -> None:
 
 def _check_requests(study: Study, given: dict) -> None:
     """Refuse before any work what cannot be drawn."""
-    sampling.check_settings(given["weights"] or DENOISER, _drawing(study, given, 1), given["batch_size"])
+    wanted = _drawing(study, given, 1)
+    request = GenerationRequest((0,), weights=given["weights"] or DENOISER, **wanted)
+    batches.check_settings(request, given["batch_size"])
     check_counterfactual(intervention(study, given, (1,)))
 
 
@@ -112,12 +122,12 @@ def measure_drawn(study: Study, given: dict, reference: evaluation.Reference) ->
         wanted = _drawing(study, given, target)
         labels = (0 if target is None else target,) * given["num_samples"]
         request = with_defaults(GenerationRequest(labels, weights=given["weights"] or DENOISER, **wanted))
-        images, _ = sampling.draw(request, given["batch_size"])
+        images, _ = batches.draw(request, given["batch_size"])
         read = evaluation.read_attributes(study.judge.model, images)
         baseline = read if baseline is None else baseline
         spread = evaluation.diversity(study.judge.model, images, torch.zeros(len(images)), reference.spread)
         found[asked] = {
-            "settings": sampling.describe(request),
+            "settings": batches.describe(request),
             "read_as_yes": share_json(evaluation.share_of_yes(read[:, study.place])),
             "fid": _fid(study.judge, reference, images),
             "diversity": None if math.isnan(spread) else round(spread, 4),

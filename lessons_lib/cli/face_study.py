@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from lessons_lib import data, evaluation
-from lessons_lib.cli import PROGRAM, tables
+from lessons_lib.cli import tables
+from lessons_lib.cli.common import DENOISER, face_defaults
 from lessons_lib.cli.evaluating import Judge, share_json
-from lessons_lib.cli.faces import DENOISER, face_defaults
+from lessons_lib.cli.options import PROGRAM
 from lessons_lib.evaluation.curves import face_sweep_figure
 from lessons_lib.pipeline import CounterfactualRequest, check_counterfactual, counterfactual_images
 

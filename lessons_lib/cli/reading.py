@@ -8,9 +8,9 @@ import torch
 
 from lessons_lib import data, evaluation, weights
 from lessons_lib.classifier import NoisyClassifier
-from lessons_lib.cli import PROGRAM
 from lessons_lib.cli.common import check_dataset, check_writable, resolve_device
 from lessons_lib.cli.evaluating import SOURCES, share_json
+from lessons_lib.cli.options import PROGRAM
 from lessons_lib.pipeline import load_model
 from lessons_lib.samplers import SampleNoise
 from lessons_lib.schedules import NoiseSchedule, q_sample
