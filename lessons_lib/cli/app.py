@@ -9,7 +9,6 @@ import functools
 import importlib
 import sys
 from collections.abc import Callable
-from typing import NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -21,22 +20,17 @@ from lessons_lib.cli.options import PROGRAM, as_command
 USER_ERROR = 2  # the exit status, as for a wrong option
 
 
-class Command(NamedTuple):
-    """Where a command stands: a typer.Typer, or a function that takes one dataclass of options or nothing."""
-
-    module: str
-    name: str
-    help: str
-
-
+# The module, what it holds (a typer.Typer, or a function of one dataclass of options, or of nothing), its help.
 COMMANDS = {
-    "train": Command("train", "train", "Train the models of a data set."),
-    "sample": Command("sample", "sample", "Draw images and write them to a file."),
-    "evaluate": Command("evaluate_today", "app", "Draw images, or counterfactuals, and measure them."),
-    "counterfactual": Command(
-        "counterfactual", "counterfactual", "Draw what an image would look like with another label."
+    "train": ("train", "train", "Train the models of a data set."),
+    "sample": ("sample", "sample", "Draw images and write them to a file."),
+    "evaluate": ("evaluate_today", "app", "Draw images, or counterfactuals, and measure them."),
+    "counterfactual": (
+        "counterfactual",
+        "counterfactual",
+        "Draw an image as it would be with another label.",
     ),
-    "check-machine": Command("check_machine", "check_machine", "Say what this machine has and lacks."),
+    "check-machine": ("check_machine", "check_machine", "Say what this machine has and lacks."),
 }
 
 
@@ -58,7 +52,7 @@ class Commands(TyperGroup):
 
 program = Commands(
     help="Steering Diffusion: train a small diffusion model, draw with it, measure it.",
-    commands={name: TyperCommand(name, help=command.help) for name, command in COMMANDS.items()},
+    commands={name: TyperCommand(name, help=help) for name, (_, _, help) in COMMANDS.items()},
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -66,12 +60,13 @@ program = Commands(
 
 def load(name: str):
     """The command, from its module."""
-    command = COMMANDS[name]
-    loaded = getattr(importlib.import_module(f"lessons_lib.cli.{command.module}"), command.name)
-    if not isinstance(loaded, typer.Typer):
-        function, loaded = loaded, typer.Typer(add_completion=False, rich_markup_mode=None)
-        loaded.command(name)(as_command(function))
-    return typer.main.get_command(loaded)
+    module, attribute, _ = COMMANDS[name]
+    command = getattr(importlib.import_module(f"lessons_lib.cli.{module}"), attribute)
+    if isinstance(command, typer.Typer):
+        return typer.main.get_command(command)
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command(name)(as_command(command))
+    return typer.main.get_command(app)
 
 
 def main(arguments: list[str] | None = None) -> int:

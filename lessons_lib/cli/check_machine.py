@@ -22,29 +22,27 @@ NEEDED = ("mnist-denoiser", "mnist-evaluator")
 
 def check_machine() -> int:
     """Say in ten lines what this machine has, and what to do about what is missing."""
-    memory, memory_advice = _memory()
-    mnist, mnist_advice = _data()
-    networks, networks_advice = _weights()
-    free = shutil.disk_usage(Path.cwd()).free
-    torch_version = tuple(int(part) for part in torch.__version__.split(".")[:2])
-    is_old_python = not (3, 11) <= sys.version_info[:2] <= (3, 13)
-    is_old_torch = torch_version < (2, 11)
-    vision = importlib.metadata.version("torchvision")
-    cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads in use, {platform.machine()}"
-    for name, fact, advice in (
-        ("Python", platform.python_version(), is_old_python and "install Python 3.11, 3.12 or 3.13"),
-        ("torch", f"{torch.__version__}, torchvision {vision}", is_old_torch and "run: python lab.py lab"),
-        ("device", *_device()),
-        ("cores", cores, ""),
-        ("memory", memory, memory_advice),
-        ("disk", f"{free / 1e9:.0f} GB free here", free < 1e9 and "free about 1 GB"),
-        ("data", mnist, mnist_advice),
-        ("weights", networks, networks_advice),
-        ("forward", _forward(), ""),
-        ("one digit", _digit(), ""),
-    ):
+    is_known_python = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    is_known_torch = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 11)
+    vision, free = importlib.metadata.version("torchvision"), shutil.disk_usage(Path.cwd()).free
+    threads = f"{torch.get_num_threads()} threads in use"
+    rows = {
+        "Python": (platform.python_version(), "" if is_known_python else "install Python 3.11, 3.12 or 3.13"),
+        "torch": (
+            f"{torch.__version__}, torchvision {vision}", "" if is_known_torch else "run: python lab.py lab"
+        ),
+        "device": _device(),
+        "cores": (f"{os.cpu_count()} cores, {threads}, {platform.machine()}", ""),
+        "memory": _memory(),
+        "disk": (f"{free / 1e9:.0f} GB free here", "" if free > 1e9 else "free about 1 GB"),
+        "data": _data(),
+        "weights": _weights(),
+        "forward": (_forward(), ""),
+        "one digit": (_digit(), ""),
+    }  # fmt: skip
+    for name, (fact, advice) in rows.items():
         print(f"{name:<10}{fact}{f'  ->  {advice}' if advice else ''}")
-    return int(is_old_python or is_old_torch or bool(networks_advice))
+    return int(any(rows[name][1] for name in ("Python", "torch", "weights")))
 
 
 def _device() -> tuple[str, str]:

@@ -27,11 +27,7 @@ MAX_FRAMES = 60  # of a GIF: DDPM's thousand steps would make a film of a minute
 
 
 def check_dataset(name: str, known: tuple[str, ...] = DATASETS, *, folders: bool = False) -> None:
-    """Raise ValueError for a data set without models.
-
-    Args:
-        folders: whether folder:PATH, your own pictures, is one that the command takes.
-    """
+    """Raise ValueError for a data set without models; `folders` says whether folder:PATH is one that has."""
     choice = f"choose {', '.join(known[:-1])} or {known[-1]}."
     if data.is_folder(name) and not folders:
         raise ValueError(f"Your own pictures are for train and sample: {choice}")
@@ -54,10 +50,7 @@ def resolve_device(name: str) -> str:
 
 
 def check_writable(path: Path, *, is_folder: bool = False) -> None:
-    """Raise WriteError now if a file (or folder) cannot be written later; leaves nothing behind.
-
-    Nobody should wait for an hour of work that then has nowhere to go.
-    """
+    """Raise WriteError now, not after an hour of work, if a file (or folder) cannot be written later."""
     if path.exists() and path.is_dir() != is_folder:
         raise WriteError(f"{path} cannot be written: it is a {'file' if is_folder else 'folder'}.")
     folder = path if is_folder else path.parent

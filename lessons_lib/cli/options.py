@@ -38,36 +38,32 @@ def as_command(function: Callable) -> Callable:
     kind = typing.get_type_hints(function).get("options")
     if kind is None:
         return function
-    hints, parameters = typing.get_type_hints(kind, include_extras=True), []
+    hints = typing.get_type_hints(kind, include_extras=True)
+    parameters = dict(inspect.signature(kind).parameters)
     for field in dataclasses.fields(kind):
         hint, how = hints[field.name], dict(field.metadata)
         if hint == float | None:
             how["parser"] = number
-        if how:  # else the hint says it all
+        if how:  # made by `option`; else the hint says it all
             flags = [flag(field.name)] if hint is bool else []
             hint = Annotated[hint, Option(*flags, **how)]
-        default = inspect.Parameter.empty if field.default is REQUIRED else field.default
-        parameters.append(
-            inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
-        )
+        parameters[field.name] = parameters[field.name].replace(annotation=hint)
 
     @functools.wraps(function)
     def command(**values):
         return function(kind(**values))
 
-    command.__signature__ = inspect.Signature(parameters)
+    command.__signature__ = inspect.Signature(list(parameters.values()))
     return command
 
 
 def check_belongs(options: object, dataset: str) -> None:
     """Raise ValueError for an option that was given, but does not belong to the data set."""
-    given = {
-        field.name for field in dataclasses.fields(options) if getattr(options, field.name) != field.default
-    }
-    for names, kinds, sentence in BELONGS:
-        for name in names:
-            if name in given and dataset.split(":")[0] not in kinds:
-                raise ValueError(f"{flag(name)} {sentence}")
+    for field in dataclasses.fields(options):
+        for names, kinds, sentence in BELONGS:
+            is_given = field.name in names and getattr(options, field.name) != field.default
+            if is_given and dataset.split(":")[0] not in kinds:
+                raise ValueError(f"{flag(field.name)} {sentence}")
 
 
 def flag(name: str) -> str:
@@ -110,8 +106,8 @@ Device = _shared(str, "auto (CUDA if there is one, else cpu), cpu, cuda, mps.")
 Seed = _shared(int, "Decides all random numbers.")
 Guidance = _shared(
     str,
-    "cfg (classifier-free), classifier (of noisy images), classifier-x0 (of clean images, reads the estimate), "
-    "or none: the unconditional model, which ignores labels.",
+    "cfg (classifier-free), classifier (of noisy images), classifier-x0 (of clean images, reads the "
+    "estimate), or none: the unconditional model, which ignores labels.",
 )
 Scale = _shared(
     float | None,

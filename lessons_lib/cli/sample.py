@@ -13,25 +13,12 @@ import torch
 from torch import Tensor
 
 from lessons_lib import data, weights
+from lessons_lib.cli import common, processes
 from lessons_lib.cli import options as o
-from lessons_lib.cli import processes
 from lessons_lib.cli.batches import check_settings, describe, draw
-from lessons_lib.cli.common import (
-    DENOISER,
-    check_dataset,
-    check_drawn_file,
-    check_writable,
-    folder_weights,
-    guidance_of,
-    parse_labels,
-    resolve_device,
-    target_of,
-    write_drawn,
-)
 from lessons_lib.cli.options import option
 from lessons_lib.data import to_unit
-from lessons_lib.files import atomic_write
-from lessons_lib.images import denoising_frames, png_bytes, to_grid
+from lessons_lib.images import denoising_frames, save_png, to_grid
 from lessons_lib.pipeline import GenerationRequest, with_defaults
 
 NO_LABEL = -1  # what a .npz says of an image for which no label was asked
@@ -69,7 +56,7 @@ class Options:
         """A request for these labels, guided as `steering` says, by the other options."""
         return GenerationRequest(
             labels, weights=weights_name, interval=self.interval, sampler=self.sampler, steps=self.steps,
-            spacing=self.spacing, seed=self.seed, device=resolve_device(self.device),
+            spacing=self.spacing, seed=self.seed, device=common.resolve_device(self.device),
             precision=self.precision, **steering,
         )  # fmt: skip
 
@@ -79,17 +66,17 @@ def sample(options: Options) -> None:
 
     Everything that can be refused is refused before the first step.
     """
-    check_dataset(options.dataset, folders=True)
+    common.check_dataset(options.dataset, folders=True)
     o.check_belongs(options, options.dataset)
-    check_drawn_file(options.out)
+    common.check_drawn_file(options.out)
     if options.individual:
-        check_writable(options.individual, is_folder=True)
+        common.check_writable(options.individual, is_folder=True)
     request, columns = (_faces if options.dataset == "celeba" else _classes)(options)
     started = time.perf_counter()
     images, states = draw(request, options.batch_size, keep_states=options.out.suffix.lower() == ".gif")
     seconds = time.perf_counter() - started
     labels = [NO_LABEL if request.guidance == "none" else label for label in request.labels]
-    write_drawn(
+    common.write_drawn(
         options.out,
         lambda: to_grid(images, columns, scale=2),
         lambda: denoising_frames(states, columns),
@@ -116,7 +103,7 @@ def _classes(options: Options) -> tuple[GenerationRequest, int]:
     )  # fmt: skip
     num_classes = check_settings(request, options.batch_size)
     names = card.get("class_names") or data.CLASS_NAMES.get(options.dataset, ())
-    labels = parse_labels(options.labels, num_classes, names) if num_classes else [0]
+    labels = common.parse_labels(options.labels, num_classes, names) if num_classes else [0]
     if not num_classes and options.labels.strip() != "all":
         raise ValueError(f"The weights {name!r} know no classes: leave out --labels.")
     if not num_classes:
@@ -130,7 +117,7 @@ def _classes(options: Options) -> tuple[GenerationRequest, int]:
 def _default_weights(dataset: str) -> str:
     if not data.is_folder(dataset):
         return f"{dataset}-denoiser"
-    path = folder_weights(dataset)
+    path = common.folder_weights(dataset)
     if not path.is_file():
         raise weights.WeightsError(
             f"There are no weights {str(path)!r}: train {dataset} first, or name them with --weights."
@@ -143,7 +130,7 @@ def _faces(options: Options) -> tuple[GenerationRequest, int]:
     count = NUM_FACES if options.num_samples is None else options.num_samples
     if count < 1:
         raise ValueError(f"The number of samples must be at least 1, got {count}.")
-    target, name = _target(options), options.weights or DENOISER
+    target, name = _target(options), options.weights or common.DENOISER
     if target is None:
         request = options.request(name, (0,) * count, guidance="none")
     else:
@@ -159,8 +146,12 @@ def _faces(options: Options) -> tuple[GenerationRequest, int]:
 
 def _target(options: Options) -> int | None:
     """1, 0, or None for faces without guidance."""
-    text, attribute, unguided = options.target, options.attribute, guidance_of(options.guidance) == "none"
-    target = None if text in (None, "none") else target_of(text, "1, 0 or none")
+    text, attribute, unguided = (
+        options.target,
+        options.attribute,
+        common.guidance_of(options.guidance) == "none",
+    )
+    target = None if text in (None, "none") else common.target_of(text, "1, 0 or none")
     if unguided and target is not None:
         raise ValueError("--guidance none asks for nothing: leave out --target.")
     if target is not None and attribute is None:
@@ -180,5 +171,4 @@ def _write_individual(folder: Path, images: Tensor, labels: list[int]) -> None:
     pixels = (to_unit(images) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     for k, (image, label) in enumerate(zip(pixels, labels, strict=True)):
         name = f"{k:05d}.png" if label == NO_LABEL else f"{k:05d}_label_{label}.png"
-        with atomic_write(folder / name) as temporary:
-            temporary.write_bytes(png_bytes(image[..., 0] if image.shape[-1] == 1 else image))
+        save_png(folder / name, image[..., 0] if image.shape[-1] == 1 else image)

@@ -39,9 +39,8 @@ class Options:
 
     dataset: o.Source
     model: str = option(
-        "denoiser, denoiser-v (answers v; of celeba told attributes), classifier, clean-"
-        "classifier, evaluator, second-judge, both (denoiser and classifier) or all (but -v and "
-        "second-judge).",
+        "denoiser, denoiser-v (answers v; of celeba told attributes), classifier, clean-classifier, "
+        "evaluator, second-judge, both (denoiser and classifier) or all (but -v and second-judge).",
         "all",
     )
     epochs: int | None = option("Passes over the images. [default: the recipe's]")
@@ -125,13 +124,12 @@ def train(options: Options) -> int | None:
         _check_folder(config.output_dir, options.resume or options.extend)
     for model, config in configs.items():
         recipe = chosen[model]
-        settings = dataclasses.replace(recipe.options, **options.settings(recipes.DiffusionOptions))
-        if (
-            data.is_folder(options.dataset) and options.sample_every is None
-        ):  # of the epochs that there will be
-            settings = dataclasses.replace(settings, sample_every=recipes.sample_every(config.epochs))
+        changes = options.settings(recipes.DiffusionOptions)
+        if data.is_folder(options.dataset):  # by the epochs that there will be
+            changes = {"sample_every": recipes.sample_every(config.epochs)} | changes
+        diffusion = dataclasses.replace(recipe.options, **changes)
         events = recipes.run_recipe(
-            recipe, load, config, settings, resume=options.resume, extend=options.extend,
+            recipe, load, config, diffusion, resume=options.resume, extend=options.extend,
             start=options.start, command=f"{PROGRAM} {shlex.join(sys.argv[1:])}",
         )  # fmt: skip
         if _show(options.dataset, model, events) == "interrupted":
@@ -149,7 +147,7 @@ def _check_together(options: Options) -> None:
         raise ValueError("--ema-decay and --ema-sigma-rel are two averages: choose one.")
     for name in ("t_density", "loss_weight", "dropout", "told_augment"):
         if getattr(options, name) and not options.model.startswith("denoiser"):
-            raise ValueError(f"--{name.replace('_', '-')} belongs to a denoiser: name its --model.")
+            raise ValueError(f"{o.flag(name)} belongs to a denoiser: name its --model.")
     if options.start and (options.resume or options.extend or options.model in SEVERAL):
         raise ValueError("--start begins one new training: leave out --resume, and name one --model.")
 
@@ -207,9 +205,8 @@ def _config(options: Options, model: str, recipe: recipes.Recipe) -> TrainConfig
 def _check_folder(folder: Path, goes_on: bool) -> None:
     check_writable(folder, is_folder=True)
     if not goes_on and (folder / CHECKPOINT).exists():
-        raise TrainingError(
-            f"{folder} holds a training already: go on with --resume, or name another --output-dir."
-        )
+        choice = "go on with --resume, or name another --output-dir"
+        raise TrainingError(f"{folder} holds a training already: {choice}.")
 
 
 # -- telling ---------------------------------------------------------------------------------------
