@@ -20,7 +20,7 @@ from lessons_lib.cli.options import PROGRAM, as_command
 USER_ERROR = 2  # the exit status, as for a wrong option
 
 
-# The module, what it holds (a typer.Typer, or a function of one dataclass of options, or of nothing), its help.
+# The module; what it holds, a typer.Typer, or a function of one dataclass of options or of nothing; its help.
 COMMANDS = {
     "train": ("train", "train", "Train the models of a data set."),
     "sample": ("sample", "sample", "Draw images and write them to a file."),
@@ -28,7 +28,7 @@ COMMANDS = {
     "counterfactual": (
         "counterfactual",
         "counterfactual",
-        "Draw an image as it would be with another label.",
+        "Draw an image as if its label were another.",
     ),
     "check-machine": ("check_machine", "check_machine", "Say what this machine has and lacks."),
 }

@@ -21,7 +21,7 @@ from lessons_lib.cli.options import option
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.data import to_unit
 from lessons_lib.files import atomic_write
-from lessons_lib.images import changes_grid, to_grid
+from lessons_lib.images import changes_grid, denoising_frames
 from lessons_lib.names import place_of
 from lessons_lib.pipeline import CounterfactualRequest
 
@@ -123,16 +123,14 @@ def counterfactual(options: Options) -> None:
         "evaluator_sha256": task.judge.sha256,
         **task.measure(images),
     }
-    way = [*(states[k] for k in common.shown_steps(len(states))[:-1]), images]
+    states = [*(states[k] for k in common.shown_steps(len(states))[:-1]), images]
+    way = [torch.cat([source, x_t]) for x_t in states]  # the source beside each
     for file in files:
-        common.write_drawn(
-            file,
+        picture, frames = (
             lambda: changes_grid(source, images[None]),
-            lambda: [to_grid(torch.cat([source, x_t]), len(images) + 1, scale=2) for x_t in way],
-            images,
-            request.targets,
-            source=source[0],
+            lambda: denoising_frames(way, len(way[0])),
         )
+        common.write_drawn(file, picture, frames, images, request.targets, source=source[0])
     if options.output_dir:
         with atomic_write(options.output_dir / "measures.json") as temporary:
             temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
 """Several processes for one command, as `accelerate launch` starts them on one machine or many.
 
 The first process runs the command: it alone measures, prints and writes. The others compute their share of
-what it spreads, and end as it ends; so a user's error is said once. (A training's processes all run one loop.)
+what it spreads, and end as it ends; so a user's error is said once. (In a training all run one loop.)
 """
 
 from __future__ import annotations

@@ -76,13 +76,8 @@ def sample(options: Options) -> None:
     images, states = draw(request, options.batch_size, keep_states=options.out.suffix.lower() == ".gif")
     seconds = time.perf_counter() - started
     labels = [NO_LABEL if request.guidance == "none" else label for label in request.labels]
-    common.write_drawn(
-        options.out,
-        lambda: to_grid(images, columns, scale=2),
-        lambda: denoising_frames(states, columns),
-        images,
-        labels,
-    )
+    picture, frames = lambda: to_grid(images, columns, scale=2), lambda: denoising_frames(states, columns)
+    common.write_drawn(options.out, picture, frames, images, labels)
     if options.individual:
         _write_individual(options.individual, images, labels)
     several = f" with {count} processes" if (count := processes.count()) > 1 else ""
@@ -119,9 +114,8 @@ def _default_weights(dataset: str) -> str:
         return f"{dataset}-denoiser"
     path = common.folder_weights(dataset)
     if not path.is_file():
-        raise weights.WeightsError(
-            f"There are no weights {str(path)!r}: train {dataset} first, or name them with --weights."
-        )
+        advice = f"train {dataset} first, or name them with --weights"
+        raise weights.WeightsError(f"There are no weights {str(path)!r}: {advice}.")
     return str(path)
 
 
@@ -146,11 +140,8 @@ def _faces(options: Options) -> tuple[GenerationRequest, int]:
 
 def _target(options: Options) -> int | None:
     """1, 0, or None for faces without guidance."""
-    text, attribute, unguided = (
-        options.target,
-        options.attribute,
-        common.guidance_of(options.guidance) == "none",
-    )
+    text, attribute = options.target, options.attribute
+    unguided = common.guidance_of(options.guidance) == "none"
     target = None if text in (None, "none") else common.target_of(text, "1, 0 or none")
     if unguided and target is not None:
         raise ValueError("--guidance none asks for nothing: leave out --target.")
@@ -160,9 +151,9 @@ def _target(options: Options) -> int | None:
         raise ValueError("--guidance classifier needs an --attribute, such as Smiling.")
     if attribute is not None and text != "none" and not unguided:
         return 1 if target is None else target
-    for flag, value in {"guidance-scale": options.guidance_scale, "classifier": options.classifier}.items():
-        if value is not None:
-            raise ValueError(f"--{flag} needs an --attribute and a --target.")
+    for name in ("guidance_scale", "classifier"):
+        if getattr(options, name) is not None:
+            raise ValueError(f"{o.flag(name)} needs an --attribute and a --target.")
     return None
 
 

@@ -12,20 +12,12 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from lessons_lib import data, recipes
+from lessons_lib import data, recipes, training
 from lessons_lib.cli import options as o
 from lessons_lib.cli import processes
 from lessons_lib.cli.common import check_dataset, check_writable, folder_weights, progress_bar
 from lessons_lib.cli.options import PROGRAM, option
-from lessons_lib.training import (
-    CHECKPOINT,
-    EpochDone,
-    PrecisionChosen,
-    StepDone,
-    Stopped,
-    TrainConfig,
-    TrainingError,
-)
+from lessons_lib.training import EpochDone, PrecisionChosen, StepDone, Stopped, TrainConfig
 
 MODELS = ("denoiser", "classifier", "clean-classifier", "evaluator")
 BY_NAME_ONLY = ("denoiser-v", "second-judge")  # no part of "all": the lessons do without them
@@ -204,9 +196,9 @@ def _config(options: Options, model: str, recipe: recipes.Recipe) -> TrainConfig
 
 def _check_folder(folder: Path, goes_on: bool) -> None:
     check_writable(folder, is_folder=True)
-    if not goes_on and (folder / CHECKPOINT).exists():
+    if not goes_on and (folder / training.CHECKPOINT).exists():
         choice = "go on with --resume, or name another --output-dir"
-        raise TrainingError(f"{folder} holds a training already: {choice}.")
+        raise training.TrainingError(f"{folder} holds a training already: {choice}.")
 
 
 # -- telling ---------------------------------------------------------------------------------------
