@@ -2,7 +2,7 @@
 
 import sys
 
-from lessons_lib.cli import main
+from lessons_lib.cli.app import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lessons_lib import cli, data, recipes
+from lessons_lib import data, recipes
+from lessons_lib.cli import app
 from lessons_lib.data import celeba, decoding
 from lessons_lib.data.image_set import RowFile
 from lessons_lib.files import WriteError
@@ -596,7 +597,7 @@ def run(capsys):
 
     def run(command, *more):
         capsys.readouterr()
-        status = cli.main([*command.split(), *map(str, more)])
+        status = app.main([*command.split(), *map(str, more)])
         return status, *capsys.readouterr()
 
     return run

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from lessons_lib import cli, data, evaluation, recipes, weights
+from lessons_lib import data, evaluation, recipes, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.cli import app, train
+from lessons_lib.cli import sample as sample_command
+from lessons_lib.cli.common import parse_labels
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import save_pretrained
@@ -56,7 +59,7 @@ def run(capsys):
 
     def run(command, *more):
         capsys.readouterr()
-        status = cli.main([*command.split(), *map(str, more)])
+        status = app.main([*command.split(), *map(str, more)])
         return status, *capsys.readouterr()
 
     return run
@@ -257,13 +260,11 @@ def test_an_unknown_class_lists_the_names(run, colour, here):
 
 
 def test_a_cards_own_class_names_count_and_a_name_before_a_number():
-    from lessons_lib.cli import sampling
-
     names = ("7", "8", "ape")
-    assert sampling.parse_labels("7,ape,0,1", 3, names) == [0, 2, 0, 1]
-    assert sampling.parse_labels("all", 3, names) == [0, 1, 2]
+    assert parse_labels("7,ape,0,1", 3, names) == [0, 2, 0, 1]
+    assert parse_labels("all", 3, names) == [0, 1, 2]
     with pytest.raises(ValueError, match="choose 7, 8, ape; or a number from 0 to 2, or all"):
-        sampling.parse_labels("cat", 3, names)
+        parse_labels("cat", 3, names)
 
 
 def test_cifar10_that_is_nowhere_is_one_sentence(run, colour, here):
@@ -299,12 +300,13 @@ def test_cifar10_has_a_denoiser_and_an_evaluator(run, here):
 
 
 def test_a_schedule_that_is_not_named_is_the_recipes():
-    from lessons_lib.cli import training
+    def schedule_of(name, **typed):
+        options = train.Options(dataset=name, timesteps=500, **typed)
+        changes = options.settings(recipes.DiffusionOptions)
+        return recipes.dataclasses.replace(recipes.RECIPES[name, "denoiser"].options, **changes).schedule
 
-    asked = {"schedule": None, "timesteps": 500}
-    schedules = [training._options(name, "denoiser", asked).schedule for name in ("mnist", "cifar10")]
-    assert schedules == ["linear", "cosine"]
-    assert training._options("cifar10", "denoiser", asked | {"schedule": "sigmoid"}).schedule == "sigmoid"
+    assert [schedule_of(name) for name in ("mnist", "cifar10")] == ["linear", "cosine"]
+    assert schedule_of("cifar10", schedule="sigmoid") == "sigmoid"
 
 
 def spoil_bytes(path):
@@ -346,8 +348,6 @@ def test_an_evaluator_cannot_draw_and_a_denoiser_cannot_judge(run, tiny, here):
 
 
 def test_full_memory_and_full_disk_are_one_sentence(run, tiny, here, monkeypatch):
-    from lessons_lib.cli import sampling
-
     def full_disk(*_, **__):
         raise OSError(28, "No space left on device")
 
@@ -358,16 +358,14 @@ def test_full_memory_and_full_disk_are_one_sentence(run, tiny, here, monkeypatch
     assert (status, sentence(err)) == (2, "out.npz cannot be written: No space left on device.")
     for error in (torch.OutOfMemoryError("CUDA out of memory."), MemoryError()):
         with monkeypatch.context() as patch:
-            patch.setattr(sampling, "draw", lambda *_, error=error, **__: (_ for _ in ()).throw(error))
+            patch.setattr(sample_command, "draw", lambda *_, error=error, **__: (_ for _ in ()).throw(error))
             status, _, err = run(good)
         assert (status, sentence(err)) == (2, "The memory is full: use a smaller --batch-size.")
     assert everything(here) == []
 
 
 def test_the_librarys_own_faults_are_not_hidden(run, tiny, here, monkeypatch):
-    from lessons_lib.cli import sampling
-
-    monkeypatch.setattr(sampling, "describe", lambda request: request.no_such_field)
+    monkeypatch.setattr(sample_command, "describe", lambda request: request.no_such_field)
     with pytest.raises(AttributeError):
         run(f"sample mnist --weights {tiny / 'denoiser.safetensors'} --labels 1 --out out.npz")
 
@@ -623,9 +621,7 @@ def test_train_stops_by_the_clock(run, tiny_recipes):
 
 
 def test_ctrl_c_keeps_the_model_and_says_so(run, tiny_recipes, monkeypatch):
-    from lessons_lib.cli import training
-
-    monkeypatch.setattr(training, "_show_step", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(train, "_show_step", lambda *_: signal.raise_signal(signal.SIGINT))
     status, out, err = run("train mnist --epochs 5 --output-dir kept")
     assert status == 130, err
     assert "Stopped by Ctrl-C after step 1" in out and "--resume" in out
@@ -711,9 +707,10 @@ def test_a_users_error_is_no_traceback(tmp_path):
 
 def test_help_needs_no_torch():
     code = """if True:
-        import sys, lessons_lib.cli
-        lessons_lib.cli.main(["--help"])
-        lessons_lib.cli.main(["train", "--help"])
+        import sys
+        from lessons_lib.cli import app
+        app.main(["--help"])
+        app.main(["tarin"])
         assert "torch" not in sys.modules
     """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -10,8 +10,9 @@ import torch
 from numeric import assert_close_by_scale
 
 from classroom import figures
-from lessons_lib import cli, data, evaluation, weights
+from lessons_lib import data, evaluation, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.cli import app
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.evaluation import task
 from lessons_lib.evaluation.judge import Judge
@@ -63,7 +64,7 @@ def run(capsys, tiny, here):
         capsys.readouterr()
         names = f"--weights {tiny}/{denoiser}.safetensors --evaluator-weights {tiny}/judge.safetensors"
         words = words.format(tiny=tiny)
-        status = cli.main(f"{command} counterfactuals {names} {few} {words}".split())
+        status = app.main(f"{command} counterfactuals {names} {few} {words}".split())
         return status, *capsys.readouterr()
 
     return run
@@ -94,7 +95,7 @@ def test_json_is_complete_and_its_command_measures_it_again(run, capsys):
     assert found["seconds"] > 0 and found["seconds_per_image"] > 0 and found["classifier"] is None
 
     capsys.readouterr()
-    assert cli.main([*found["command"].split()[3:], "--json"]) == 0
+    assert app.main([*found["command"].split()[3:], "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
     changing = ("seconds", "seconds_per_image")
     assert {k: v for k, v in again.items() if k not in changing} == {
@@ -235,7 +236,7 @@ def test_what_is_wrong_is_one_sentence_and_writes_nothing(run, here, words):
 
 @pytest.mark.parametrize("words", ["--method ddim", "--depth 5", "--depths 5", "--null-images 0"])
 def test_another_data_set_takes_none_of_these_options(capsys, words):
-    assert cli.main(f"evaluate mnist {words}".split()) == 2
+    assert app.main(f"evaluate mnist {words}".split()) == 2
     assert f"No such option: {words.split()[0]}" in capsys.readouterr().err
 
 
@@ -276,7 +277,7 @@ def test_one_row_a_combination_and_a_picture(run, measured, capsys):
     assert iio.imread("sweep.png").shape[2] >= 3
     assert "6 of 6: same-noise, cfg, w=2.5, 2 steps; read as the target" in out
 
-    assert cli.main([*rows[1]["command"].split()[3:], "--json"]) == 0, "a row says how to measure it again"
+    assert app.main([*rows[1]["command"].split()[3:], "--json"]) == 0, "a row says how to measure it again"
     again = json.loads(capsys.readouterr().out)
     assert str(again["proximity"]["l1"]["value"]) == rows[1]["l1"]
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from lessons_lib import cli, data
+from lessons_lib import data
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.cli import app
 from lessons_lib.images import to_pixels
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
@@ -44,7 +45,7 @@ def run(capsys, tiny, tmp_path, monkeypatch):
         weights = (
             f"--weights {tiny}/denoiser.safetensors --evaluator-weights {tiny}/judge.safetensors --steps 3"
         )
-        status = cli.main(f"counterfactual mnist {weights} {words.format(tiny=tiny)}".split())
+        status = app.main(f"counterfactual mnist {weights} {words.format(tiny=tiny)}".split())
         return status, *capsys.readouterr()
 
     return run
@@ -181,5 +182,5 @@ def test_what_is_wrong_is_one_sentence_and_writes_nothing(run, tmp_path, words):
 
 
 def test_unknown_data_set(capsys):
-    assert cli.main(["counterfactual", "cifar10", "--index", "1", "--out", "x.png"]) == 2
+    assert app.main(["counterfactual", "cifar10", "--index", "1", "--out", "x.png"]) == 2
     assert "Unknown data set 'cifar10': choose mnist or celeba." in capsys.readouterr().err

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from lessons_lib import cli, data, pipeline, weights
+from lessons_lib import data, pipeline, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.cli import app
 from lessons_lib.evaluation.judge import Judge
 from lessons_lib.evaluation.task import Faces
 from lessons_lib.schedules import NoiseSchedule
@@ -126,7 +127,7 @@ def run(capsys, tiny, here):
         judged = "" if command == "sample" else f"--evaluator-weights {tiny}/judge.safetensors"
         drawn = "" if command == "evaluate evaluator" else f"--weights {tiny}/denoiser.safetensors"
         fixed = f"{command} celeba {drawn} {judged}"
-        status = cli.main(shlex.split(f"{fixed} {words.format(tiny=tiny)}"))
+        status = app.main(shlex.split(f"{fixed} {words.format(tiny=tiny)}"))
         return status, *capsys.readouterr()
 
     return run
@@ -309,7 +310,7 @@ OF_FACES = {
 
 @pytest.mark.parametrize("words", OF_FACES)
 def test_options_of_faces_are_refused_elsewhere(capsys, here, words):
-    refused((cli.main(words.split()), *capsys.readouterr()), OF_FACES[words])
+    refused((app.main(words.split()), *capsys.readouterr()), OF_FACES[words])
     assert everything(here) == []
 
 
@@ -472,7 +473,7 @@ def test_evaluate_reports_everything_and_can_be_run_again(run, capsys, tiny):
         for side in sides:
             assert {*side["drift"]} == {*NAMES} - {"Smiling"}
     capsys.readouterr()
-    assert cli.main([*shlex.split(found["command"])[3:], "--json"]) == 0
+    assert app.main([*shlex.split(found["command"])[3:], "--json"]) == 0
     assert read_json(capsys.readouterr().out) == found
 
 
@@ -561,7 +562,7 @@ def copied(tiny, here, run, capsys):
         if words.startswith("--evaluator"):
             command, words = "evaluate evaluator celeba", words.removeprefix("--evaluator")
         command = f"{command} --evaluator-weights ./judge.safetensors {words}"
-        return cli.main(shlex.split(command)), *capsys.readouterr()
+        return app.main(shlex.split(command)), *capsys.readouterr()
 
     return run_there
 
@@ -671,7 +672,7 @@ def evaluate_or_sweep(run, words):
 @pytest.mark.parametrize("words", BAD_EVALUATIONS)
 def test_bad_evaluation_is_one_sentence_before_any_work(run, here, monkeypatch, words):
     (here / "other.csv").write_text("steps,l1\n1,2\n")
-    for module in ("lessons_lib.cli.sampling.generate", "lessons_lib.pipeline.counterfactual_images"):
+    for module in ("lessons_lib.cli.batches.generate", "lessons_lib.pipeline.counterfactual_images"):
         monkeypatch.setattr(module, lambda *_: 1 / 0)  # nothing is drawn
     data.load("celeba", "test", image_size=SIZE)  # whose decoding would say a line
     refused(evaluate_or_sweep(run, words), BAD_EVALUATIONS[words])
@@ -681,7 +682,7 @@ def test_bad_evaluation_is_one_sentence_before_any_work(run, here, monkeypatch, 
 @pytest.mark.parametrize("words", ["", "evaluator", "--sweep --out x.csv --depths 20"])
 def test_without_celeba_nothing_is_drawn(run, here, no_faces, monkeypatch, words):
     no_faces()
-    monkeypatch.setattr("lessons_lib.cli.sampling.generate", lambda *_: 1 / 0)
+    monkeypatch.setattr("lessons_lib.cli.batches.generate", lambda *_: 1 / 0)
     refused(evaluate_or_sweep(run, words), "CelebA")
     assert everything(here) == []
 
@@ -689,7 +690,7 @@ def test_without_celeba_nothing_is_drawn(run, here, no_faces, monkeypatch, words
 def test_without_celeba_a_kept_reference_draws_nothing_either(copied, no_faces, monkeypatch):
     good(copied("--evaluator --card"))
     no_faces()
-    monkeypatch.setattr("lessons_lib.cli.sampling.generate", lambda *_: 1 / 0)
+    monkeypatch.setattr("lessons_lib.cli.batches.generate", lambda *_: 1 / 0)
     refused(copied(MEASURE), "CelebA")
 
 
@@ -728,7 +729,7 @@ def test_a_row_for_each_depth_and_scale_and_a_picture(run, counted, capsys):
         assert 0 < float(row["l1"]) < 1 and float(row["mean_drift"]) <= abs(float(row["largest_drift"]))
         assert row["largest_drift_of"] in {*NAMES} - {"Smiling"}
     assert "4 of 4: s=5, depth 35: flipped " in out and iio.imread("sweep.png").ndim == 3
-    assert cli.main([*shlex.split(rows[3]["command"])[3:], "--num-samples", "1", "--json"]) == 0
+    assert app.main([*shlex.split(rows[3]["command"])[3:], "--num-samples", "1", "--json"]) == 0
     again = read_json(capsys.readouterr().out)["counterfactuals"]["guided"]
     assert str(again["l1"]["value"]) == rows[3]["l1"] and str(again["flipped"]["value"]) == rows[3]["flipped"]
 

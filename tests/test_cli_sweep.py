@@ -9,8 +9,9 @@ import torch
 
 from classroom import figures
 from classroom.figures import read_table
-from lessons_lib import cli, data, evaluation, weights
+from lessons_lib import data, evaluation, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.cli import app
 from lessons_lib.evaluation.curves import scale_lines
 from lessons_lib.evaluation.judge import Judge
 from lessons_lib.evaluation.task import Classes
@@ -52,7 +53,7 @@ def sweep(capsys, here):
     def sweep(words, names="--classifier ./guide.safetensors"):
         capsys.readouterr()
         fixed = "--weights ./denoiser.safetensors --evaluator-weights ./judge.safetensors --num-samples 12"
-        status = cli.main(f"sweep mnist {fixed} {names} {words}".split())
+        status = app.main(f"sweep mnist {fixed} {names} {words}".split())
         return status, *capsys.readouterr()
 
     return sweep
@@ -97,7 +98,7 @@ def test_one_row_a_combination_and_a_picture(sweep, measured, capsys):
     assert iio.imread("sweep.png").shape[2] >= 3
     assert "16 of 16: ./denoiser.safetensors, classifier ./guide.safetensors, s=2.5, dpmpp_2m" in out
 
-    assert cli.main(last["command"].split()[3:]) == 0, "each row says how to measure it again"
+    assert app.main(last["command"].split()[3:]) == 0, "each row says how to measure it again"
     assert f"read right   {100 * float(last['accuracy']):.1f}%" in capsys.readouterr().out
 
 
@@ -215,7 +216,7 @@ def test_bad_sweep_is_one_sentence_before_any_work(sweep, measured, here, words)
     "words", ["--scales 1", "--methods cfg", "--samplers ddim", "--step-counts 1", "--out x.csv"]
 )
 def test_lists_need_a_sweep(capsys, here, words):
-    assert cli.main(f"evaluate mnist {words}".split()) == 2
+    assert app.main(f"evaluate mnist {words}".split()) == 2
     assert f"No such option: {words.split()[0]}" in capsys.readouterr().err
 
 

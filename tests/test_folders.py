@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lessons_lib import cli, data, weights
+from lessons_lib import data, weights
+from lessons_lib.cli import app
 from lessons_lib.data import decoding, image_folder
 from lessons_lib.data.decoding import UnreadableError, decode, decode_all
 from lessons_lib.recipes import folder_recipes, sample_every
@@ -452,7 +453,7 @@ def run(capsys, monkeypatch):
         capsys.readouterr()
         forget()
         monkeypatch.setattr(sys, "argv", ["x", *map(str, words)])
-        return cli.main([*map(str, words)]), *capsys.readouterr()
+        return app.main([*map(str, words)]), *capsys.readouterr()
 
     monkeypatch.setattr(own, "unet_config", tiny)
     monkeypatch.setenv("LESSONS_OFFLINE", "1")

@@ -13,8 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from lessons_lib import cli
-from lessons_lib.cli import processes, sampling
+from lessons_lib.cli import app, processes, sample
 from lessons_lib.training import StepDone, TrainConfig, TrainState, train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +25,7 @@ LAUNCH = (
 SAMPLE = "sample mnist --labels 0,1,2,3 --num-per-label 3 --batch-size 5 --steps 3 --device cpu"
 LONGEST = 600  # seconds
 # PATIENCE is for a launcher, which the processes of `started` do not have.
-PROGRAM = "import sys; from lessons_lib import cli; cli.processes.PATIENCE = 1; sys.exit(cli.main())"
+PROGRAM = "import sys; from lessons_lib.cli import app; app.processes.PATIENCE = 1; sys.exit(app.main())"
 
 
 def environment(**more):
@@ -79,7 +78,7 @@ def one_process(monkeypatch, tmp_path):
     torch.set_num_threads(1)
 
     def run(words):
-        assert cli.main(words.split()) == 0
+        assert app.main(words.split()) == 0
 
     yield run
     torch.set_num_threads(threads)
@@ -167,18 +166,18 @@ def test_weights_that_one_process_does_not_have_are_refused_before_the_work(tmp_
 def test_one_process_is_not_asked_to_join(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setattr(processes, "join", lambda: pytest.fail("there is nobody to meet"))
-    assert cli.main(["--help"]) == 0
+    assert app.main(["--help"]) == 0
     told = []
     assert processes.spread(lambda part, advance: advance(part) or -part, [3, 5], told.append) == [-3, -5]
     assert told == [3, 5]
 
 
 def test_ctrl_c_is_said_in_a_word(monkeypatch, capsys):
-    def stop(*_):
+    def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sampling, "run", stop)
-    assert cli.main(["sample", "mnist", "--out", "x.png"]) == 130
+    monkeypatch.setattr(sample, "check_dataset", stop)
+    assert app.main(["sample", "mnist", "--out", "x.png"]) == 130
     assert capsys.readouterr().err == "Stopped.\n"
 
 

@@ -1,247 +1,263 @@
-"""python -m lessons_lib counterfactual: one image, had its label been another one."""
+"""python -m lessons_lib counterfactual: one image, had its label, or an attribute of a face, been another."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-import numpy as np
 import torch
 from torch import Tensor
+from typer import Argument
 
-from lessons_lib import data
-from lessons_lib.cli.common import check_dataset, progress_bar, resolve_device
-from lessons_lib.cli.sampling import MAX_FRAMES, SUFFIXES, parse_labels
+from lessons_lib import data, evaluation, pictures, pipeline
+from lessons_lib.cli import common
+from lessons_lib.cli import options as o
+from lessons_lib.cli.options import option
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.data import to_unit
 from lessons_lib.evaluation.judge import Judge
+from lessons_lib.evaluation.task import face_defaults
 from lessons_lib.files import atomic_write, check_writable
-from lessons_lib.images import changes_grid, save_gif, save_png, to_grid
-from lessons_lib.pipeline import (
-    CounterfactualRequest,
-    check_counterfactual,
-    counterfactual_defaults,
-    counterfactuals,
-)
+from lessons_lib.images import changes_grid, denoising_frames
+from lessons_lib.names import place_of
+from lessons_lib.pipeline import CounterfactualRequest
 
-NAME = "counterfactual"  # of the files in --output-dir
-MEASURES = "measures.json"
+SHOWN = 5  # other attributes that the report names
+SETTINGS = ("method", "guidance", "guidance_scale", "classifier", "depth", "steps", "seed", "precision")
 
 
-@dataclass(frozen=True)
-class Picture:
-    """Where the image comes from, as the user said it."""
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What can be typed after counterfactual."""
 
-    dataset: str
-    file: Path | None
-    index: int | None
-    source_class: str | None
+    dataset: Annotated[str, Argument(help="The data set: mnist or celeba.", metavar="DATASET")]
+    image: Path | None = option(
+        "A picture of a digit, of any size and colour; or an aligned face.", metavar="FILE"
+    )
+    index: int | None = option("The N-th test image instead, from 0.", metavar="N")
+    source_class: str | None = option(
+        "What the image is. [default: the test image's label, or what is read in --image]"
+    )
+    target_class: str = option("What it should have been: labels such as 3 or 3,8; or all.", "all")
+    method: o.Method = "ddim"
+    guidance: o.DecodingGuidance = "cfg"
+    guidance_scale: o.Scale = None
+    classifier: o.Classifier = None
+    depth: o.Depth = None
+    steps: o.DecodingSteps = None
+    seed: o.Seed = 0
+    weights: o.Weights = None
+    evaluator_weights: o.EvaluatorWeights = None
+    out: Path | None = option(
+        "FILE.png (source, counterfactuals, what changed), .gif (the way) or .npz (images in [0, "
+        "1], labels: the targets; source).",
+        metavar="FILE",
+    )
+    output_dir: Path | None = option("A folder that gets all three, and the measures as JSON.", metavar="DIR")
+    device: o.Device = "auto"
+    precision: o.NetworkPrecision = "float32"
+    json: o.Json = False
+    attribute: o.OneAttribute = None
+    target: o.Target = None
 
-    def load(self) -> tuple[Tensor, int | None]:
-        """The image [1, C, H, W] in [-1, 1], in 8-bit values, and its label if one is known.
+    def files(self) -> list[Path]:
+        """Where the images go; ValueError or WriteError now for what could not be written later."""
+        if self.out is None and self.output_dir is None and not self.json:
+            raise ValueError("Say where the result goes: --out FILE.png, .gif or .npz, or --output-dir DIR.")
+        files = [] if self.out is None else [self.out]
+        for path in files:
+            common.check_drawn_file(path)
+        if self.output_dir is None:
+            return files
+        check_writable(self.output_dir, is_folder=True)
+        return files + [self.output_dir / f"counterfactual{suffix}" for suffix in common.SUFFIXES]
 
-        Raises:
-            ValueError: if there are two images or none, or no such test image.
-            DataError, ValueError: for a file that is no picture of a digit.
-        """
-        if (self.file is None) == (self.index is None):
-            raise ValueError("Name one image: a picture with --image FILE, or a test image with --index N.")
-        if self.file is not None:
-            from lessons_lib import pictures
-
-            return in_8_bits(pictures.load_digit(self.file)), None
-        images = data.load(self.dataset, "test")
+    def picture(self, noun: str, size: int | None = None) -> tuple[Tensor, int | None]:
+        """The image [1, C, H, W] in [-1, 1], in 8-bit values, and a digit's label if it is known."""
+        if (self.image is None) == (self.index is None):
+            choice = f"a picture with --image FILE, or a test {noun} with --index N"
+            raise ValueError(f"Name one {noun}: {choice}.")
+        if self.image is not None and noun == "face":
+            return data.to_signed(torch.from_numpy(data.read_face(self.image, size)))[None], None
+        if self.image is not None:
+            return in_8_bits(pictures.load_digit(self.image)), None
+        images = data.load(self.dataset, "test", image_size=size)
         if not 0 <= self.index < len(images):
             raise ValueError(f"--index must be between 0 and {len(images) - 1}, got {self.index}.")
         image, label = images[self.index]
         return image[None], label
 
-    def named(self) -> dict:
-        """For JSON."""
-        return {"image": str(self.file)} if self.file is not None else {"index": self.index}
 
+def counterfactual(options: Options) -> None:
+    """Draw what an image would look like, had its label been another one, and measure it.
 
-@dataclass(frozen=True)
-class Outputs:
-    """Where the results go, as the user said it."""
-
-    out: Path | None
-    folder: Path | None
-    as_json: bool
-
-    def check(self) -> None:
-        """Refuse what cannot be written, and that nothing is asked for."""
-        if self.out is None and self.folder is None and not self.as_json:
-            raise ValueError("Say where the result goes: --out FILE.png, .gif or .npz, or --output-dir DIR.")
-        if self.out is not None:
-            if self.out.suffix.lower() not in SUFFIXES:
-                raise ValueError(f"The output must end in .png, .gif or .npz, got {str(self.out)!r}.")
-            check_writable(self.out)
-        if self.folder is not None:
-            check_writable(self.folder, is_folder=True)
-
-    def files(self) -> list[Path]:
-        """The images' files."""
-        mine = [] if self.out is None else [self.out]
-        return mine + [self.folder / f"{NAME}{suffix}" for suffix in SUFFIXES] if self.folder else mine
-
-
-def run(
-    picture: Picture, targets: str, wanted: dict, outputs: Outputs, judge_name: str | None, device: str
-) -> None:
-    """Draw, write and measure. Everything that can be refused is refused before the first step.
-
-    Args:
-        targets: "3", "3,8" or "all".
-        wanted: fields of CounterfactualRequest.
+    Everything that can be refused is refused before the first step.
     """
-    check_dataset(picture.dataset, ("mnist", "celeba"))
-    outputs.check()
-    name = wanted["weights"] or f"{picture.dataset}-denoiser"
-    wanted = wanted | {"weights": name, "device": resolve_device(device)}
-    num_classes = check_counterfactual(CounterfactualRequest((0,), (0,), **wanted))
-    asked = parse_labels(targets, num_classes)
-    told = None if picture.source_class is None else _source_class(picture.source_class, num_classes)
-    judge = Judge.load(picture.dataset, judge_name, wanted["device"])
-    judge.check_classes(name, num_classes)
-    source, label = picture.load()
-    read = _read(judge, source)[0]
-    label = next(k for k in (told, label, read["read_as"]) if k is not None)
-    request = counterfactual_defaults(CounterfactualRequest((label,), asked, **wanted))
-    judge.tell_if_circular([request.classifier])
-    started = time.perf_counter()
-    images, states = draw(request, source)
-    found = {"seconds": round(time.perf_counter() - started, 3), "source_read": read}
-    result = measures(request, picture, found, judge, source, images)
-    for file in outputs.files():
-        write(file, source, images, states, asked)
-    if outputs.folder:
-        with atomic_write(outputs.folder / MEASURES) as temporary:
-            temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result) if outputs.as_json else report(result, outputs))
-
-
-def _source_class(text: str, num_classes: int) -> int:
-    known = {str(k): k for k in range(num_classes)}
-    if text.strip() not in known:
-        raise ValueError(f"Unknown source class {text!r}: choose from 0 to {num_classes - 1}.")
-    return known[text.strip()]
-
-
-def draw(request: CounterfactualRequest, source: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """The counterfactuals [K, C, H, W] in [-1, 1] and every state on the way down to them."""
-    states = []
-    with progress_bar(request.steps, "drawing") as bar:  # with a depth it jumps to its end
-        for step in counterfactuals(request, source):
+    common.check_dataset(options.dataset, ("mnist", "celeba"))
+    o.check_belongs(options, options.dataset)
+    files = options.files()
+    task = (Face if options.dataset == "celeba" else Digit)(options)
+    request, source = task.request, task.source
+    started, states = time.perf_counter(), []
+    with common.progress_bar(request.steps, "drawing") as bar:  # with a depth it jumps to its end
+        for step in pipeline.counterfactuals(request, source):
             states.append(step.x_t.cpu())
             bar.update()
-    return states[-1].clamp(-1, 1), states
-
-
-# -- writing ---------------------------------------------------------------------------------------
-
-
-def write(out: Path, source: Tensor, images: Tensor, states: list[Tensor], targets: list[int]) -> None:
-    """Write the row, the way or the archive, whole or not at all."""
-    suffix = out.suffix.lower()
-    if suffix == ".png":
-        save_png(out, changes_grid(source, images[None]))
-    elif suffix == ".gif":
-        save_gif(out, list(_frames(source, images, states)))
-    else:
-        arrays = {
-            "images": to_unit(images).float().numpy(),
-            "labels": np.array(targets, dtype=np.int64),
-            "source": to_unit(source[0]).float().numpy(),
-        }
-        with atomic_write(out) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **arrays)
-
-
-def _frames(source: Tensor, images: Tensor, states: list[Tensor]) -> Iterator[np.ndarray]:
-    """The source beside each state, from the noise to the counterfactuals."""
-    count = min(len(states), MAX_FRAMES)
-    kept = np.linspace(0, len(states) - 1, count).round().astype(int)
-    for state in [*(states[k] for k in kept[:-1]), images]:
-        yield to_grid(torch.cat([source, state]), len(images) + 1, scale=2)
-
-
-# -- measuring and telling -------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def _read(judge: Judge, images: Tensor) -> list[dict]:
-    """What the evaluator reads in each image, and how sure it is."""
-    best = judge.model(images.to(judge.device)).float().softmax(dim=1).max(dim=1)
-    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return [{"read_as": label, "confidence": round(value, 4)} for label, value in pairs]
-
-
-def measures(
-    request: CounterfactualRequest,
-    picture: Picture,
-    found: dict,
-    judge: Judge,
-    source: Tensor,
-    images: Tensor,
-) -> dict:
-    """Everything that is known of the result, for JSON; distances in [0, 1] pixels.
-
-    effectiveness and l1 leave the source's own label out; they are null if nothing else was asked for.
-    """
-    l1 = (to_unit(images) - to_unit(source)).abs().mean(dim=(1, 2, 3)).tolist()
-    rows = [
-        {"target": target, **read, "l1": round(distance, 5)}
-        for target, read, distance in zip(request.targets, _read(judge, images), l1, strict=True)
-    ]
-    others = [row for row in rows if row["target"] != request.sources[0]]
-    right = sum(row["read_as"] == row["target"] for row in others)
-    settings = {
-        field: getattr(request, field)
-        for field in (
-            "method",
-            "guidance",
-            "guidance_scale",
-            "classifier",
-            "depth",
-            "steps",
-            "seed",
-            "precision",
-        )
-    }
-    return {
-        **picture.named(),
-        "source_class": request.sources[0],
-        **found,
-        **settings,
+    images = states[-1].clamp(-1, 1)
+    result = {
+        **({"index": options.index} if options.image is None else {"image": str(options.image)}),
+        **task.facts,
+        "seconds": round(time.perf_counter() - started, 3),
+        **{name: getattr(request, name) for name in SETTINGS},
         "weights": str(request.weights),
-        "evaluator": judge.name,
-        "evaluator_sha256": judge.sha256,
-        "counterfactuals": rows,
-        "effectiveness": round(right / len(others), 5) if others else None,
-        "l1": round(sum(row["l1"] for row in others) / len(others), 5) if others else None,
+        "evaluator": task.judge.name,
+        "evaluator_sha256": task.judge.sha256,
+        **task.measure(images),
     }
-
-
-def report(result: dict, outputs: Outputs) -> str:
-    """The measures for people."""
-    scale = f"{'w' if result['guidance'] == 'cfg' else 's'}={result['guidance_scale']:g}"
-    depth = "" if result["depth"] is None else f", depth {result['depth']}"
-    read = result["source_read"]
-    lines = [
-        f"source {result['source_class']}, read as {read['read_as']} ({read['confidence']:.0%}); "
-        f"{result['method']}, {result['guidance']}, {scale}{depth}, {result['steps']} steps, "
-        f"seed {result['seed']}; {result['seconds']:.2f} s"
-    ]
-    lines += [
-        f"  to {row['target']}: read as {row['read_as']} ({row['confidence']:.0%}), L1 {row['l1']:.3f}"
-        for row in result["counterfactuals"]
-    ]
-    if result["l1"] is not None:
-        lines.append(
-            f"{result['effectiveness']:.0%} of the other labels read as asked, mean L1 {result['l1']:.3f}"
+    states = [*(states[k] for k in common.shown_steps(len(states))[:-1]), images]
+    way = [torch.cat([source, x_t]) for x_t in states]  # the source beside each
+    for file in files:
+        picture, frames = (
+            lambda: changes_grid(source, images[None]),
+            lambda: denoising_frames(way, len(way[0])),
         )
-    return "\n".join([*lines, *(f"in {file}" for file in outputs.files())])
+        common.write_drawn(file, picture, frames, images, request.targets, source=source[0])
+    if options.output_dir:
+        with atomic_write(options.output_dir / "measures.json") as temporary:
+            temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    told = [json.dumps(result)] if options.json else task.report(result) + [f"in {file}" for file in files]
+    print("\n".join(told))
+
+
+def _request(options: Options, weights_name: str, steps: int, **changes) -> CounterfactualRequest:
+    """What was typed as a request; the labels are set later."""
+    fields = {name: getattr(options, name) for name in (*SETTINGS, "attribute")}
+    fields |= {"weights": weights_name, "device": common.resolve_device(options.device), **changes}
+    fields["steps"] = steps if options.steps is None else options.steps
+    return CounterfactualRequest((0,), (1,), **fields)
+
+
+def _told_settings(request: CounterfactualRequest) -> str:
+    depth = "" if request.depth is None else f", depth {request.depth}"
+    letter = "w" if request.guidance == "cfg" else "s"
+    return f"{letter}={request.guidance_scale:g}{depth}, {request.steps} steps"
+
+
+class Digit:
+    """What is asked of a digit: its counterfactuals of other classes. All is checked when it is made.
+
+    request has its defaults filled in, source is [1, C, H, W] in [-1, 1], facts are for JSON.
+    """
+
+    def __init__(self, options: Options) -> None:
+        name = options.weights or f"{options.dataset}-denoiser"
+        request = _request(options, name, steps=25)
+        num_classes = request.plan().num_labels
+        targets = common.parse_labels(options.target_class, num_classes)
+        label, labels = options.source_class, [str(k) for k in range(num_classes)]
+        if label is not None and label.strip() not in labels:
+            raise ValueError(f"Unknown source class {label!r}: choose from 0 to {num_classes - 1}.")
+        self.judge = Judge.load(options.dataset, options.evaluator_weights, request.device)
+        self.judge.check_classes(name, num_classes)
+        self.source, known_label = options.picture("image")
+        (read,) = self._read(self.source)
+        if label is None:
+            label = read["read_as"] if known_label is None else known_label
+        request = dataclasses.replace(request, sources=(int(label),), targets=targets)
+        self.request = request.plan().request
+        self.facts = {"source_class": int(label), "source_read": read}
+        self.judge.tell_if_circular([self.request.classifier])
+
+    @torch.no_grad()
+    def _read(self, images: Tensor) -> list[dict]:
+        """What the evaluator reads in each image, and how sure it is."""
+        best = self.judge.model(images.to(self.judge.device)).float().softmax(dim=1).max(dim=1)
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return [{"read_as": label, "confidence": round(value, 4)} for label, value in pairs]
+
+    def measure(self, images: Tensor) -> dict:
+        """What is read in each counterfactual, and how far it lies, in [0, 1] pixels.
+
+        effectiveness and l1 leave the source's own label out; null if nothing else was asked for.
+        """
+        l1 = (to_unit(images) - to_unit(self.source)).abs().mean(dim=(1, 2, 3)).tolist()
+        rows = [
+            {"target": target, **read, "l1": round(distance, 5)}
+            for target, read, distance in zip(self.request.targets, self._read(images), l1, strict=True)
+        ]
+        others = [row for row in rows if row["target"] != self.request.sources[0]]
+        right = sum(row["read_as"] == row["target"] for row in others)
+        return {
+            "counterfactuals": rows,
+            "effectiveness": round(right / len(others), 5) if others else None,
+            "l1": round(sum(row["l1"] for row in others) / len(others), 5) if others else None,
+        }
+
+    def report(self, result: dict) -> list[str]:
+        """The JSON's content for people."""
+        read = result["source_read"]
+        lines = [
+            f"source {result['source_class']}, read as {read['read_as']} ({read['confidence']:.0%}); "
+            f"{result['method']}, {result['guidance']}, {_told_settings(self.request)}, "
+            f"seed {result['seed']}; {result['seconds']:.2f} s"
+        ]
+        lines += [
+            f"  to {row['target']}: read as {row['read_as']} ({row['confidence']:.0%}), L1 {row['l1']:.3f}"
+            for row in result["counterfactuals"]
+        ]
+        if result["l1"] is not None:
+            share = f"{result['effectiveness']:.0%} of the other labels read as asked"
+            lines.append(f"{share}, mean L1 {result['l1']:.3f}")
+        return lines
+
+
+class Face:
+    """What is asked of a face: one attribute changed. Its fields are as a Digit's."""
+
+    def __init__(self, options: Options) -> None:
+        if common.guidance_of(options.guidance) == "none":
+            raise ValueError("A counterfactual of a face is steered with guidance classifier.")
+        if options.attribute is None:
+            raise ValueError("Name an --attribute, such as Smiling.")
+        name = options.weights or common.DENOISER
+        request = face_defaults(_request(options, name, common.STEPS, guidance="classifier"))
+        request.plan()
+        self.judge = Judge.load("celeba", options.evaluator_weights, request.device)
+        self.names = self.judge.attributes
+        self.judge.check_size(name)
+        self.place = place_of(options.attribute, self.names, "attribute")
+        self.source, _ = options.picture("face", pipeline.load_model(name)[0].config.image_size)
+        self.before = evaluation.read_attributes(self.judge.model, self.source)[0]
+        target = int(self.before[self.place] < 0.5)
+        if options.target is not None:
+            target = common.target_of(options.target)
+        self.request = dataclasses.replace(request, sources=(1 - target,), targets=(target,))
+        self.facts = {"attribute": self.names[self.place], "target": target}
+
+    def measure(self, images: Tensor) -> dict:
+        """How every attribute is read before and after; of the others, those that moved most come first."""
+        after = evaluation.read_attributes(self.judge.model, in_8_bits(images))[0]
+        rounded = ([round(float(share), 4) for share in shares] for shares in (self.before, after))
+        pairs = dict(zip(self.names, map(list, zip(*rounded, strict=True)), strict=True))
+        read_before, read_after = pairs.pop(self.names[self.place])
+        return {
+            "read_before": read_before,
+            "read_after": read_after,
+            "flipped": bool(after[self.place] >= 0.5) == (self.facts["target"] == 1),
+            "l1": round(float((in_8_bits(images) - self.source).abs().mean()) / 2, 5),
+            "others": dict(sorted(pairs.items(), key=lambda pair: -abs(pair[1][1] - pair[1][0]))),
+        }
+
+    def report(self, result: dict) -> list[str]:
+        """The JSON's content for people."""
+        moved = list(result["others"].items())[:SHOWN]
+        return [
+            f"{result['attribute']} to {'yes' if result['target'] else 'no'}: "
+            f"read {result['read_before']:.0%} before, {result['read_after']:.0%} after; "
+            f"L1 {result['l1']:.3f}; {_told_settings(self.request)}; {result['seconds']:.2f} s",
+            "also changed: " + ", ".join(f"{name} {b:.0%} to {a:.0%}" for name, (b, a) in moved),
+        ]

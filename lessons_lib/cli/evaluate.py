@@ -15,8 +15,8 @@ from torch import Tensor
 from typer import Argument, Option
 
 from lessons_lib import weights as cards
+from lessons_lib.cli import batches, processes
 from lessons_lib.cli import options as o
-from lessons_lib.cli import processes, sampling
 from lessons_lib.cli.common import check_dataset, progress_bar, resolve_device
 from lessons_lib.counterfactuals import METHODS
 from lessons_lib.evaluation.judge import Judge, measure_judge, measure_reading, report, write_metrics
@@ -64,7 +64,7 @@ Table = Annotated[Path, Option("--out", help="FILE.csv, a row each; FILE.png sho
 
 
 def _draw(request: GenerationRequest, batch_size: int) -> Tensor:
-    return sampling.draw(request, batch_size)[0]
+    return batches.draw(request, batch_size)[0]
 
 
 def _task(kind: type[Task], dataset: str, judge_name: str | None, device: str, **options) -> Task:
@@ -93,8 +93,7 @@ def _sweep(task: Task, requests: Sequence[Request], out: Path) -> None:
 
 def _check_processes(request: GenerationRequest, batch_size: int) -> None:
     """Refuse, before any work, weights that not all processes have."""
-    settings = {name: value for name, value in vars(request).items() if name not in ("labels", "weights")}
-    sampling.check_settings(str(request.weights), settings, batch_size)
+    batches.check_settings(request, batch_size)
 
 
 # -- evaluate --------------------------------------------------------------------------------------
@@ -309,8 +308,9 @@ def sweep_faces(
     task = _task(Faces, "celeba", evaluator_weights, device, in_sweep=True, attribute=attribute, **counts)
     requests = [
         CounterfactualRequest(
-            (0,), (1,), weights or "celeba-denoiser", method, "classifier", depth, steps, guidance_scale=scale,
-            classifier=classifier, seed=seed, device=task.judge.device, precision=precision,
+            (0,), (1,), weights or "celeba-denoiser", method, "classifier", depth, steps,
+            guidance_scale=scale, classifier=classifier, seed=seed, device=task.judge.device,
+            precision=precision,
         )
         for depth, scale in itertools.product(depths, scales)
     ]  # fmt: skip

@@ -1,15 +1,77 @@
-"""The options of the commands and what --help says of them."""
+"""How a command declares its options; those that several commands share, and which data sets have which."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 from typer import Argument, Option
 
+PROGRAM = "python -m lessons_lib"
+REQUIRED = dataclasses.MISSING
+# Options that not every data set has, the kinds that have them, and what is said with the others.
+BELONGS = (
+    (("attribute", "target", "num_samples", "fraction"), ("celeba",), "belongs to celeba."),
+    (("channels", "strict", "flip"), ("folder",), "belongs to folder:PATH, your own pictures."),
+    (("image_size",), ("celeba", "folder"), "belongs to celeba or folder:PATH, your own pictures."),
+    (
+        ("labels", "num_per_label", "source_class", "target_class"),
+        ("mnist", "cifar10", "folder"),
+        "is for data sets with classes: of celeba name an --attribute and a --target.",
+    ),
+)
 
-def _number(text: str) -> float:
+
+def option(help: str, default: object = None, **how) -> dataclasses.Field:
+    """A field of a command's options that no other command has; `how` goes to typer.Option."""
+    return dataclasses.field(default=default, metadata={"help": help, **how})
+
+
+def as_command(function: Callable) -> Callable:
+    """A function of one dataclass, `options`, or of nothing, as typer reads it: with its fields."""
+    kind = typing.get_type_hints(function).get("options")
+    if kind is None:
+        return function
+    hints = typing.get_type_hints(kind, include_extras=True)
+    parameters = dict(inspect.signature(kind).parameters)
+    for field in dataclasses.fields(kind):
+        hint, how = hints[field.name], dict(field.metadata)
+        if hint == float | None:
+            how["parser"] = number
+        if how:  # made by `option`; else the hint says it all
+            flags = [flag(field.name)] if hint is bool else []
+            hint = Annotated[hint, Option(*flags, **how)]
+        parameters[field.name] = parameters[field.name].replace(annotation=hint)
+
+    @functools.wraps(function)
+    def command(**values):
+        return function(kind(**values))
+
+    command.__signature__ = inspect.Signature(list(parameters.values()))
+    return command
+
+
+def check_belongs(options: object, dataset: str) -> None:
+    """Raise ValueError for an option that was given, but does not belong to the data set."""
+    for field in dataclasses.fields(options):
+        for names, kinds, sentence in BELONGS:
+            is_given = field.name in names and getattr(options, field.name) != field.default
+            if is_given and dataset.split(":")[0] not in kinds:
+                raise ValueError(f"{flag(field.name)} {sentence}")
+
+
+def flag(name: str) -> str:
+    """What is typed for a field."""
+    return f"--{name.replace('_', '-')}"
+
+
+def number(text: str) -> float:
+    """A number as it is typed; --help names an option's value after this function."""
     try:
         return float(text)
     except ValueError:
@@ -24,34 +86,13 @@ def _timesteps(text: str) -> tuple[int, int]:
     return low, high
 
 
-GUIDANCE_HELP = (
-    "cfg (classifier-free), classifier (of noisy images), classifier-x0 (of clean images, reads the "
-    "estimate), or none: the unconditional model, which ignores labels."
-)
-SCALE_HELP = (
-    "w of cfg: 0 unconditional, 1 conditional, above 1 amplified; or s of a classifier: 0 unconditional, 1 "
-    "Bayes' rule. [default: the card's; 3 for cfg of evaluate counterfactuals]"
-)
-CLASSIFIER_HELP = (
-    "What steers with --guidance classifier or classifier-x0: name or path. [default: the denoiser's card's, "
-    "or else mnist-noisy-classifier]"
-)
-SPACING_HELP = (
-    "Of the timesteps: trailing, leading, linspace or logsnr. [default: trailing; logsnr for dpmpp_2m]"
-)
-INTERVAL_HELP = (
-    "The scale holds at these timesteps only, both included; outside them w is 1, or s is 0. [default: all]"
-)
-WEIGHTS_HELP = (
-    "Name of shipped weights, or path of a .safetensors. [default: DATASET-denoiser; of folder:PATH, "
-    "runs/NAME-denoiser/NAME-denoiser.safetensors with the folder's own name]"
-)
-OUT_HELP = "FILE.png (a row a label), .gif (the denoising) or .npz (images in [0, 1], labels)."
-PRECISION_HELP = "auto (bf16 where the hardware multiplies it), float32, bf16, fp16."
-OUTPUT_HELP = "With --model both or all, the folder of their folders. [default: runs/DATASET-MODEL]"
+# -- options of several commands -------------------------------------------------------------------
 
-# -- every command --
-Dataset = Annotated[str, Argument(help="The data set: mnist or celeba.", metavar="DATASET")]
+
+def _shared(kind: object, help: str, *flags: str, **how) -> object:
+    return Annotated[kind, Option(*flags, help=help, **how)]
+
+
 Source = Annotated[
     str,
     Argument(
@@ -60,206 +101,64 @@ Source = Annotated[
         metavar="DATASET|folder:PATH",
     ),
 ]
-Device = Annotated[str, Option(help="auto (CUDA if there is one, else cpu), cpu, cuda, mps.")]
-Seed = Annotated[int, Option(help="Decides all random numbers.")]
-
-# -- train --
-Model = Annotated[
+Device = _shared(str, "auto (CUDA if there is one, else cpu), cpu, cuda, mps.")
+Seed = _shared(int, "Decides all random numbers.")
+Guidance = _shared(
     str,
-    Option(
-        help="denoiser, denoiser-v (answers v; of celeba told attributes), classifier, clean-classifier, "
-        "evaluator, second-judge, both (denoiser and classifier) or all (but -v and second-judge)."
-    ),
-]
-Epochs = Annotated[int | None, Option(help="Passes over the images. [default: the recipe's]")]
-TrainBatchSize = Annotated[int | None, Option(help="Images a step, all processes together.")]
-AccumulationSteps = Annotated[
-    int | None, Option(help="Micro-batches that a step is cut into, to save memory. [default: 1]")
-]
-LearningRate = Annotated[float | None, Option(help="Peak learning rate.", parser=_number, metavar="LR")]
-Timesteps = Annotated[int, Option(help="T of the noise schedule.")]
-Schedule = Annotated[
-    str | None,
-    Option(help="linear, cosine or sigmoid. [default: linear for mnist and celeba, else cosine]"),
-]
-Loss = Annotated[
-    str | None,
-    Option(help="mse, l1, v-mse, min-snr or held-snr. [default: the recipe's]"),
-]
-TDensity = Annotated[
-    str | None, Option(help="Of t in training: uniform or logit-normal. [default: the recipe's]")
-]
-LossWeight = Annotated[
-    str | None, Option(help="none, or learned for each noise level. [default: the recipe's]")
-]
-Dropout = Annotated[
-    float | None, Option(help="Inside the denoiser's blocks, in training.", parser=_number, metavar="P")
-]
-ToldAugment = Annotated[
-    bool, Option("--told-augment", help="Of a denoiser: distort the images and tell the network how.")
-]
-LrDecay = Annotated[
+    "cfg (classifier-free), classifier (of noisy images), classifier-x0 (of clean images, reads the "
+    "estimate), or none: the unconditional model, which ignores labels.",
+)
+Scale = _shared(
     float | None,
-    Option(
-        help="Last share of the training, over which the learning rate falls to 0. [default: the recipe's]",
-        parser=_number,
-        metavar="SHARE",
-    ),
-]
-EmaSigmaRel = Annotated[
-    float | None,
-    Option(
-        help="Length of a power law average of the weights, as a share of the training, in place of "
-        "--ema-decay. [default: the recipe's]",
-        parser=_number,
-        metavar="SHARE",
-    ),
-]
-Extend = Annotated[
-    bool,
-    Option("--extend", help="Prolong the training in the output folder to --epochs, from its constant rate."),
-]
-PUncond = Annotated[
-    float | None,
-    Option(
-        help="Share of labels dropped, for guidance. [default: 0.2 for denoiser-v, else 0.1]",
-        parser=_number,
-        metavar="P",
-    ),
-]
-TrainSeed = Annotated[int | None, Option(help="Decides all random numbers. [default: the recipe's]")]
-TrainPrecision = Annotated[str, Option(help=PRECISION_HELP)]
-EmaDecay = Annotated[float | None, Option(help="Of the weights' average.", parser=_number, metavar="DECAY")]
-SampleEvery = Annotated[
-    int | None,
-    Option(
-        help="Epochs between grids of samples; 0 never. [default: 1; 5 for celeba; of your own pictures, 20 "
-        "grids]"
-    ),
-]
-KeepEpochs = Annotated[bool, Option("--keep-epochs", help="Keep the weights of every epoch.")]
-OutputDir = Annotated[Path | None, Option(help=OUTPUT_HELP)]
-Start = Annotated[
+    "w of cfg: 0 unconditional, 1 conditional, above 1 amplified; or s of a classifier: 0 unconditional, 1 "
+    "Bayes' rule. [default: the card's; 3 for cfg of evaluate counterfactuals]",
+    parser=number,
+)
+Classifier = _shared(
     str | None,
-    Option(help="Train on from these weights, a name or path; of the same network.", metavar="WEIGHTS"),
-]
-Resume = Annotated[bool, Option("--resume", help="Go on from the checkpoint in the output folder.")]
-ImageSize = Annotated[
-    int | None,
-    Option(
-        help="Of celeba: pixels a side, a multiple of 16. [default: 64] Of your own pictures: a multiple of "
-        "4. [default: the median of their shorter sides, at most 64]",
-        metavar="N",
-    ),
-]
-Channels = Annotated[
-    int | None,
-    Option(
-        help="Of your own pictures: 1 (grey) or 3 (colour). [default: 1 if all are grey, else 3]",
-        metavar="1|3",
-    ),
-]
-Strict = Annotated[
-    bool,
-    Option("--strict", help="Stop at a picture of yours that cannot be read, instead of skipping it."),
-]
-Flip = Annotated[
-    bool | None,
-    Option(
-        help="Show your own pictures mirrored, too: right for faces and most things, wrong for digits and "
-        "letters. [default: no-flip]"
-    ),
-]
-MaxSeconds = Annotated[
-    float | None, Option(help="Stop by the clock; for each model.", parser=_number, metavar="SECONDS")
-]
-
-Attribute = Annotated[
+    "What steers with --guidance classifier or classifier-x0: name or path. [default: the denoiser's card's, "
+    "or else mnist-noisy-classifier]",
+)
+Interval = _shared(
     str | None,
-    Option(
-        help="Of celeba: the attributes that the classifier and the evaluator read, such as "
-        "Smiling,Eyeglasses. [default: all 40]",
-        metavar="NAME[,NAME]",
-    ),
-]
-OneAttribute = Annotated[
-    str | None, Option(help="Of celeba: what is asked for, such as Smiling. [default: Smiling of evaluate]")
-]
-Target = Annotated[
+    "The scale holds at these timesteps only, both included; outside them w is 1, or s is 0. [default: all]",
+    parser=_timesteps,
+    metavar="LOW,HIGH",
+)
+Sampler = _shared(str | None, "ddim, ddpm or dpmpp_2m. [default: the card's]")
+Spacing = _shared(
     str | None,
-    Option(
-        help="Of celeba: 1 (yes), 0 (no), or of sample none. [default: 1; of counterfactual what is not read]"
-    ),
-]
-NumFaces = Annotated[int | None, Option(help="Of celeba: how many faces to draw. [default: 16]")]
-Fraction = Annotated[
-    float | None,
-    Option(help="Of celeba: the share of the faces to use. [default: 1]", parser=_number, metavar="SHARE"),
-]
-
-# -- sample and evaluate --
-Guidance = Annotated[str, Option(help=GUIDANCE_HELP)]
-Scale = Annotated[float | None, Option(help=SCALE_HELP, parser=_number, metavar="W")]
-Classifier = Annotated[str | None, Option(help=CLASSIFIER_HELP)]
-Interval = Annotated[str | None, Option(help=INTERVAL_HELP, parser=_timesteps, metavar="LOW,HIGH")]
-Sampler = Annotated[str | None, Option(help="ddim, ddpm or dpmpp_2m. [default: the card's]")]
-Spacing = Annotated[str | None, Option(help=SPACING_HELP)]
-Steps = Annotated[
+    "Of the timesteps: trailing, leading, linspace or logsnr. [default: trailing; logsnr for dpmpp_2m]",
+)
+Steps = _shared(
     int | None,
-    Option(
-        help="Network evaluations an image, 1 to T. [default: the card's; of evaluate counterfactuals "
-        "25, of evaluate celeba 50]"
-    ),
-]
-Weights = Annotated[str | None, Option(help=WEIGHTS_HELP)]
-BatchSize = Annotated[int, Option(help="Images drawn at once; changes speed and memory, not the noise.")]
-NetworkPrecision = Annotated[str, Option(help="Of the network: float32 or bf16.")]
-
-# -- sample --
-Out = Annotated[Path, Option(help=OUT_HELP)]
-Labels = Annotated[str, Option(help="Labels with commas between, such as 0,1,2 or cat,dog,3; or all.")]
-NumPerLabel = Annotated[int, Option(help="Images of each label.")]
-Individual = Annotated[Path | None, Option(help="A folder that gets one PNG an image too.")]
-
-# -- evaluate --
-EvaluatorWeights = Annotated[str | None, Option(help="The judge: name or path. [default: DATASET-evaluator]")]
-Json = Annotated[bool, Option("--json", help="Print one JSON object and nothing else.")]
-
-# -- counterfactual --
-Image = Annotated[
-    Path | None,
-    Option(help="A picture of a digit, of any size and colour; or an aligned face.", metavar="FILE"),
-]
-Index = Annotated[int | None, Option(help="The N-th test image instead, from 0.", metavar="N")]
-SourceClass = Annotated[
+    "Network evaluations an image, 1 to T. [default: the card's; of evaluate counterfactuals 25, of evaluate "
+    "celeba 50]",
+)
+Weights = _shared(
     str | None,
-    Option(help="What the image is. [default: the test image's label, or what is read in --image]"),
-]
-TargetClass = Annotated[str, Option(help="What it should have been: labels such as 3 or 3,8; or all.")]
-Method = Annotated[
-    str,
-    Option(
-        help="ddim (inversion), ddpm (edit-friendly inversion), sdedit or same-noise (ignores the image)."
-    ),
-]
-DecodingGuidance = Annotated[
-    str, Option(help="cfg (classifier-free), or classifier (of noisy images, on the unconditional model).")
-]
-Depth = Annotated[
-    int | None, Option(help="The timestep that the image is taken back to. [default: T-1]", metavar="T0")
-]
-DecodingSteps = Annotated[
-    int | None,
-    Option(help="Of the whole way from T-1; those up to --depth are taken. [default: 25; of celeba 50]"),
-]
-Row = Annotated[
-    Path | None,
-    Option(
-        help="FILE.png (source, counterfactuals, what changed), .gif (the way) or .npz (images in [0, 1], "
-        "labels: the targets; source).",
-        metavar="FILE",
-    ),
-]
-Folder = Annotated[
-    Path | None, Option(help="A folder that gets all three, and the measures as JSON.", metavar="DIR")
-]
+    "Name of shipped weights, or path of a .safetensors. [default: DATASET-denoiser; of folder:PATH, "
+    "runs/NAME-denoiser/NAME-denoiser.safetensors with the folder's own name]",
+)
+BatchSize = _shared(int, "Images drawn at once; changes speed and memory, not the noise.")
+NetworkPrecision = _shared(str, "Of the network: float32 or bf16.")
+EvaluatorWeights = _shared(str | None, "The judge: name or path. [default: DATASET-evaluator]")
+Json = _shared(bool, "Print one JSON object and nothing else.", "--json")
+OneAttribute = _shared(
+    str | None, "Of celeba: what is asked for, such as Smiling. [default: Smiling of evaluate]"
+)
+Target = _shared(
+    str | None,
+    "Of celeba: 1 (yes), 0 (no), or of sample none. [default: 1; of counterfactual what is not read]",
+)
+
+Method = _shared(
+    str, "ddim (inversion), ddpm (edit-friendly inversion), sdedit or same-noise (ignores the image)."
+)
+DecodingGuidance = _shared(
+    str, "cfg (classifier-free), or classifier (of noisy images, on the unconditional model)."
+)
+Depth = _shared(int | None, "The timestep that an image is taken back to. [default: T-1]", metavar="T0")
+DecodingSteps = _shared(
+    int | None, "Of the whole way from T-1; those up to --depth are taken. [default: 25; of celeba 50]"
+)

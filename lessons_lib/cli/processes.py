@@ -1,9 +1,7 @@
 """Several processes for one command, as `accelerate launch` starts them on one machine or many.
 
-The first process runs the command: it alone reads options, measures, prints and writes. The others follow it:
-they wait, compute their share of what it spreads, send that back, and end as it ends. So a user's error is
-said once.
-(A training is different: there every process runs the same loop, and the loop keeps them together.)
+The first process runs the command: it alone measures, prints and writes. The others compute their share of
+what it spreads, and end as it ends; so a user's error is said once. (In a training all run one loop.)
 """
 
 from __future__ import annotations
@@ -16,8 +14,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, NoReturn
 
-# Others wait while the first one measures, or a slower one draws: no time that this takes is a fault. A
-# process that ends closes its connections, and is noticed at once.
+# However long one measures, the others wait; one that ends closes its connections, and is noticed at once.
 LONGEST_WAIT = timedelta(days=2)
 PATIENCE = 5  # seconds that a process gives the first one to say an error that both have
 
@@ -45,14 +42,15 @@ def join() -> None:
     dist.init_process_group("gloo", timeout=LONGEST_WAIT)
 
 
-def spread(function: Callable[[Any, Advance], Any], parts: Sequence, advance: Advance | None = None) -> list:
+def _ignore(progress: float) -> None:
+    pass
+
+
+def spread(function: Callable[[Any, Advance], Any], parts: Sequence, advance: Advance = _ignore) -> list:
     """function(part, advance) of every part, in order; part k is computed by process k % count().
 
-    Args:
-        function: of a module, so that it can be sent; what it returns is sent back, so it lies on the CPU.
-        advance: told of this process's own progress.
+    The function is sent, so it is a module's; what it returns is sent back, so it lies on the CPU.
     """
-    advance = advance or _ignore
     if count() == 1:
         return [function(part, advance) for part in parts]
     import torch.distributed as dist
@@ -74,12 +72,13 @@ def follow() -> int:
 
     join()
     while True:
-        asked = [None]
-        dist.broadcast_object_list(asked)
-        if isinstance(asked[0], int):
+        received = [None]
+        dist.broadcast_object_list(received)
+        (work,) = received
+        if isinstance(work, int):
             dist.destroy_process_group()  # its threads must end before Python does, or the process aborts
-            return asked[0]
-        function, parts = asked[0]
+            return work
+        function, parts = work
         dist.gather_object([function(part, _ignore) for part in parts[rank() :: count()]])
 
 
@@ -91,8 +90,8 @@ def dismiss(status: int) -> None:
         return
     with contextlib.suppress(RuntimeError):  # they have ended already
         dist.broadcast_object_list([status])
-    with contextlib.suppress(RuntimeError):  # its threads must end before Python does, or the process aborts
-        dist.destroy_process_group()
+    with contextlib.suppress(RuntimeError):
+        dist.destroy_process_group()  # as in `follow`
 
 
 def leave(status: int) -> NoReturn:
@@ -103,11 +102,7 @@ def leave(status: int) -> NoReturn:
 
 
 def say(sentence: str, is_echo: bool = False) -> None:
-    """Say an error on stderr, unless another process has said one.
-
-    Args:
-        is_echo: whether the error only tells that another process has ended.
-    """
+    """Say an error on stderr, unless another process has said one; an echo only tells that one has ended."""
     if rank() or is_echo:
         time.sleep(PATIENCE)
     if count() == 1 or _is_first():
@@ -121,10 +116,9 @@ def _is_first() -> bool:
     from torch.distributed import TCPStore
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    patience = timedelta(seconds=10)
     try:
-        store = TCPStore(
-            address, port, is_master=False, timeout=timedelta(seconds=10), wait_for_workers=False
-        )
+        store = TCPStore(address, port, is_master=False, timeout=patience, wait_for_workers=False)
         return store.add("lessons_lib/errors said", 1) == 1
     except RuntimeError:  # the launcher has gone: better twice than never
         return True
@@ -138,7 +132,3 @@ def is_lost_connection(error: Exception) -> bool:
 
     text = str(error).lower()
     return isinstance(error, dist.DistError) or "gloo" in text or "connection closed" in text
-
-
-def _ignore(progress: float) -> None:
-    pass

@@ -6,8 +6,8 @@ changes nothing when the target is the source (composition) and can be undone (r
 changes little besides (proximity, minimality). Each measure alone can be had for nothing, as its docstring
 says: read them together. Errors are mean absolute errors in [0, 1] pixels.
 
-Whatever an intervention is given has gone through `in_8_bits`, in a tensor of its own. Whoever keeps the latent
-beside an image, or hides it in the last decimals, could bring every original back for nothing.
+Whatever an intervention is given has gone through `in_8_bits`, in a tensor of its own. Whoever keeps the
+latent beside an image, or hides it in the last decimals, could bring every original back for nothing.
 """
 
 from __future__ import annotations

@@ -1,0 +1,124 @@
+"""The program: it loads a command when it runs, and turns a user's error into a sentence, in one place.
+
+torch takes seconds to load, and --help should not.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from lessons_lib.cli import processes
+from lessons_lib.cli.options import PROGRAM, as_command
+from lessons_lib.memory import keep_freed_memory
+
+USER_ERROR = 2  # the exit status, as for a wrong option
+
+
+# The module; what it holds, a typer.Typer, or a function of one dataclass of options or of nothing; its help.
+COMMANDS = {
+    "train": ("train", "train", "Train the models of a data set."),
+    "sample": ("sample", "sample", "Draw images and write them to a file."),
+    "evaluate": ("evaluate", "app", "Measure drawn images, counterfactuals, or what judges them."),
+    "sweep": ("evaluate", "sweep_app", "Measure every combination of lists into a table."),
+    "counterfactual": ("counterfactual", "counterfactual", "Draw an image as if its label were another."),
+    "check-machine": ("check_machine", "check_machine", "Say what this machine has and lacks."),
+}
+
+
+class Commands(TyperGroup):
+    """The commands, each known by its help alone until it runs."""
+
+    def resolve_command(self, ctx, args):
+        """As typer's, but the command itself in place of what stands for it in --help."""
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load(name), rest
+
+    def invoke(self, ctx):
+        """As typer's, which would make an exit status without a word of Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Abort from None
+
+
+program = Commands(
+    help="Steering Diffusion: train a small diffusion model, draw with it, measure it.",
+    commands={name: TyperCommand(name, help=help) for name, (_, _, help) in COMMANDS.items()},
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+def load(name: str):
+    """The command, from its module."""
+    module, attribute, _ = COMMANDS[name]
+    command = getattr(importlib.import_module(f"lessons_lib.cli.{module}"), attribute)
+    if isinstance(command, typer.Typer):
+        return typer.main.get_command(command)
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command(name)(as_command(command))
+    return typer.main.get_command(app)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command and return the exit status; a user's error is one sentence on stderr."""
+    keep_freed_memory()
+    command = functools.partial(program.main, arguments, standalone_mode=False, prog_name=PROGRAM)
+    words = sys.argv[1:] if arguments is None else arguments
+    if processes.count() == 1 or words[:1] == ["train"]:  # which keeps its processes together itself
+        return _guarded(command)
+    if processes.rank():
+        processes.leave(_guarded(processes.follow))
+    status = 1
+    try:
+        status = _guarded(lambda: processes.join() or command())
+    finally:
+        processes.dismiss(status)
+    processes.leave(status)
+
+
+def _guarded(command: Callable[[], object]) -> int:
+    try:
+        status = command()
+        return status if isinstance(status, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        if not processes.rank():
+            print("Stopped.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        processes.say(sentence, is_echo=processes.is_lost_connection(error))
+        return USER_ERROR
+
+
+def explain(error: Exception) -> str | None:
+    """What to tell the user about an error; None for one that is the library's own fault."""
+    if hasattr(error, "format_message"):  # the parser's errors
+        return error.format_message() or "A command is missing."
+    # Here, since they need torch; a command that failed has loaded it already.
+    from lessons_lib.data import DataError
+    from lessons_lib.files import WriteError
+    from lessons_lib.training import TrainingError
+    from lessons_lib.weights import WeightsError
+
+    if isinstance(error, DataError | TrainingError | WeightsError | WriteError | ValueError):
+        return " ".join(str(error).split())
+    if processes.is_lost_connection(error):
+        return "The connection to another process broke: that process says above why it ended."
+    # torch's words on a GPU and on a CPU
+    full = isinstance(error, RuntimeError) and (
+        "out of memory" in str(error) or "allocate memory" in str(error)
+    )
+    if full or isinstance(error, MemoryError):
+        return "The memory is full: use a smaller --batch-size."
+    if isinstance(error, OSError):
+        return f"{error.filename or 'A file'}: {error.strerror or error}."
+    return None

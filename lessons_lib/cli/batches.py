@@ -1,0 +1,79 @@
+"""A request drawn in batches, by one process or several."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from lessons_lib import weights
+from lessons_lib.cli import processes
+from lessons_lib.cli.common import progress_bar, shown_steps
+from lessons_lib.pipeline import GenerationRequest, generate, in_chunks
+
+
+def check_settings(request: GenerationRequest, batch_size: int) -> int:
+    """Refuse, before any work and in each process, what the weights cannot draw.
+
+    Returns:
+        K, the number of labels that they know.
+
+    Raises:
+        ValueError: for settings out of range.
+        WeightsError: if weights cannot be loaded, or are not a denoiser's or a classifier's.
+    """
+    next(in_chunks(request, batch_size))
+    plan = request.plan()
+    if processes.count() > 1:
+        part = plan.request, _hashes(plan.request)
+        processes.spread(_check_weights, [part] * processes.count())
+    return plan.num_labels
+
+
+def _check_weights(part: tuple[GenerationRequest, dict[str, str]], _: processes.Advance) -> None:
+    """Refuse, in each process, weights that are not there or not the first process's."""
+    request, hashes = part
+    request.plan()  # loads them, too
+    for name, sha256 in _hashes(request).items():
+        if sha256 != hashes[name]:
+            raise weights.WeightsError(f"The weights {name!r} are not those that the first process has.")
+
+
+def _hashes(request: GenerationRequest) -> dict[str, str]:
+    names = [str(request.weights), *([str(request.classifier)] if request.is_steered else [])]
+    return {name: weights.read_card(name)["sha256"] for name in names}
+
+
+def draw(
+    request: GenerationRequest, batch_size: int, keep_states: bool = False
+) -> tuple[Tensor, list[Tensor]]:
+    """Draw a request a batch at a time: images [N, C, H, W] in [-1, 1], and the states x_t if asked.
+
+    Several processes share the batches, whose content does not depend on their number: with the same number
+    of threads in each, the images are the same bit for bit. States go to the first process like the images.
+    """
+    kept = shown_steps(request.steps) if keep_states else ()
+    parts = list(in_chunks(request, batch_size))
+    total = len(request.labels)
+    own = sum(len(part.labels) for part in parts[:: processes.count()])  # the bar tells all by the own share
+    layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total} images [{elapsed}<{remaining}]"
+    with progress_bar(total, "drawing", bar_format=layout) as bar:
+        drawn = processes.spread(
+            functools.partial(_draw_part, kept=kept), parts, lambda count: bar.update(count * total / own)
+        )
+    images, states = zip(*drawn, strict=True)
+    return torch.cat(images), [torch.cat(steps) for steps in zip(*states, strict=True)]
+
+
+def _draw_part(
+    part: GenerationRequest, advance: processes.Advance, kept: Collection[int]
+) -> tuple[Tensor, list[Tensor]]:
+    """One batch, and its states after the steps in `kept`."""
+    states = []
+    for k, step in enumerate(generate(part)):
+        if k in kept:
+            states.append(step.x_t.cpu())
+        advance(len(part.labels) / part.steps)
+    return step.x_t.clamp(-1, 1).cpu(), states
