@@ -46,6 +46,7 @@ CFG_SCALE = 3.0  # of counterfactuals
 NULLS = (1, 10)
 REAL_IMAGES, STORED_IMAGES = 3000, 100  # that distances are held against; whose latents are kept
 ANSWERS = {"yes": 1, "no": 0}
+KEY = ("command", "weights_sha256")  # of a row of a table: one of other weights is an old one
 
 
 def fill(template: Template, document: dict) -> str:
@@ -59,10 +60,8 @@ def fill(template: Template, document: dict) -> str:
     return "" if text == "None" else text
 
 
-KEY = ("command", "weights_sha256")  # of a row: one of other weights is an old one
-
-
-def _some(request: Request, *names: str) -> dict:
+def _settings(request: Request, *names: str) -> dict:
+    """Some fields of a request."""
     return {name: getattr(request, name) for name in names}
 
 
@@ -149,6 +148,11 @@ class Task:
 # -- drawn images of classes -----------------------------------------------------------------------
 
 
+def _shared(document: dict) -> str:
+    count = document["processes"]
+    return f" in each of {count} processes" if count > 1 else ""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Classes(Task):
     """Images drawn in the training set's class frequencies: accuracy, feature FID, diversity, seconds."""
@@ -166,9 +170,7 @@ class Classes(Task):
         (
             "time         {seconds_per_image:.4f} seconds an image (batches of {batch_size}, {precision}, ",
             "{threads} threads",
-            lambda document: fill(
-                " in each of {processes} processes" * (document["processes"] > 1), document
-            ),
+            _shared,
             ")",
         ),
     )
@@ -192,7 +194,9 @@ class Classes(Task):
         resolved = request.plan()
         self.judge.check_classes(str(request.weights), resolved.num_labels)
         filled = resolved.request
-        options = _some(filled, "guidance", "classifier", "guidance_scale", "interval", "sampler", "steps")
+        options = _settings(
+            filled, "guidance", "classifier", "guidance_scale", "interval", "sampler", "steps"
+        )
         options |= {"num_samples": self.num_samples, "spacing": filled.spacing}
         if filled.guidance == "none":
             options["guidance_scale"] = None
@@ -372,7 +376,7 @@ class Counterfactuals(Task):
         resolved = request.plan()
         self.judge.check_classes(str(request.weights), resolved.num_labels)
         filled = resolved.request
-        options = _some(filled, "method", "guidance", "classifier", "guidance_scale", "depth", "steps")
+        options = _settings(filled, "method", "guidance", "classifier", "guidance_scale", "depth", "steps")
         options |= {"num_samples": len(self.images), "null_images": self.num_nulls}
         return self._planned("counterfactuals", request, filled, options)
 
@@ -398,7 +402,7 @@ class Counterfactuals(Task):
         names = ("method", "guidance", "guidance_scale", "classifier", "depth", "steps", "seed", "precision")
         return {
             "command": plan.command,
-            **_some(request, *names),
+            **_settings(request, *names),
             "null_guidance_scale": null_fields(request)["guidance_scale"],
             "null_images": nulls,
             "starts_from": "8-bit pixels",
@@ -546,7 +550,7 @@ class Faces(Task):
         filled = face_defaults(request)
         filled.plan()
         self.drawing(request, 1).plan()
-        options = _some(request, "attribute", "method", "classifier", "guidance_scale", "depth")
+        options = _settings(request, "attribute", "method", "classifier", "guidance_scale", "depth")
         options["num_samples"] = None if self.in_sweep else self.num_samples
         options |= {"num_counterfactuals": self.num_counterfactuals, "steps": request.steps}
         if request.method == "ddim":
@@ -560,14 +564,14 @@ class Faces(Task):
         names = ["weights", "seed", "precision", "steps", "device"]
         if target is not None:
             names += ["guidance", "attribute", "guidance_scale", "classifier"]
-        return GenerationRequest((target or 0,) * count, **{"guidance": "none"} | _some(request, *names))
+        return GenerationRequest((target or 0,) * count, **{"guidance": "none"} | _settings(request, *names))
 
     def measure(self, plan: Plan) -> dict:
         num_faces, request = len(self.subjects[0]), plan.request
         if self.in_sweep:
             flips = self._flips(request)
             return flips | _drift_sizes(flips)
-        settings = _some(request, "method", "classifier", "guidance_scale", "depth", "steps", "seed")
+        settings = _settings(request, "method", "classifier", "guidance_scale", "depth", "steps", "seed")
         return {
             "command": plan.command,
             "attribute": request.attribute,
