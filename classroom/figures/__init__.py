@@ -1,11 +1,11 @@
 """The figures of the lessons. Everything here takes images in [-1, 1] and shows them in [0, 1].
 
-basics.py shows and arranges; architecture.py draws a U-Net; attributes.py what else an attribute's guidance
+basics.py shows and arranges; architecture.py draws a U-Net; drift.py what else an attribute's guidance
 changes. Tables and curves of measured results come from the library's evaluation/curves.py.
 """
 
 from classroom.figures.architecture import Stage, draw_unet, unet_stages
-from classroom.figures.attributes import association_figure, drift_figure
+from classroom.figures.drift import association_figure, drift_figure
 from classroom.figures.basics import (
     GIF_ZOOM,
     LiveLoss,
