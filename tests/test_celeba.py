@@ -14,7 +14,7 @@ from PIL import Image
 
 from lessons_lib import data, recipes
 from lessons_lib.cli import app
-from lessons_lib.data import celeba, decoding
+from lessons_lib.data import celeba, image_set
 from lessons_lib.data.image_set import RowFile
 from lessons_lib.files import WriteError
 from lessons_lib.names import place_of
@@ -79,8 +79,10 @@ def faces(machine):
 @pytest.fixture
 def decoded(monkeypatch):
     """The names of the pictures that are decoded."""
-    seen, original = [], decoding.decode
-    monkeypatch.setattr(decoding, "decode", lambda path, *how: seen.append(path.name) or original(path, *how))
+    seen, original = [], image_set.decode
+    monkeypatch.setattr(
+        image_set, "decode", lambda path, *how: seen.append(path.name) or original(path, *how)
+    )
     return seen
 
 
@@ -489,7 +491,7 @@ def test_where_nothing_can_be_kept_the_pictures_are_in_memory(faces, machine, mo
     expected = {split: images.images[:] for split, images in splits().items()}
     (machine / "data" / "faces").rename(machine / "gone")
     capsys.readouterr()
-    monkeypatch.setattr(decoding, "atomic_write", full)
+    monkeypatch.setattr(image_set, "atomic_write", full)
     for split, images in splits().items():
         assert isinstance(images.images, torch.Tensor) and torch.equal(images.images, expected[split])
         assert numbers(images.subset(torch.tensor([1, 0]))) == numbers(images)[1::-1]

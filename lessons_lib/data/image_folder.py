@@ -14,8 +14,7 @@ from pathlib import Path
 
 import torch
 
-from lessons_lib.data.decoding import decode_all, digest
-from lessons_lib.data.image_set import SPLITS, DataError, ImageSet, notice
+from lessons_lib.data.image_set import SPLITS, DataError, ImageSet, decode_all, digest, notice
 
 PREFIX = "folder"
 SHARE = 0.05  # of "val", and of "test"
@@ -97,11 +96,11 @@ def _scan(folder: Path) -> tuple[list[Path], list[Path]]:
     """The folders in a folder, and its pictures, both sorted."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        entries = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
-        folders = [Path(entry) for entry in entries if entry.is_dir()]
-        files = [Path(entry) for entry in entries if not entry.is_dir()]
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror or error}.") from error
+    entries = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
+    files = [Path(entry) for entry in entries if not entry.is_dir()]
+    folders = [Path(entry) for entry in entries if entry.is_dir()]
     return folders, [file for file in files if file.suffix.lower() in SUFFIXES]
 
 
@@ -139,14 +138,13 @@ def _cut(splits: dict[str, list[tuple[Path, int]]], root: Path) -> None:
 
 
 def _tell_broken(root: Path, broken: dict[Path, str], total: int) -> None:
-    reasons = [f"{path.relative_to(root).as_posix()} ({reason})" for path, reason in broken.items()]
+    reasons = sorted(f"{path.relative_to(root).as_posix()} ({reason})" for path, reason in broken.items())
     if (good := total - len(reasons)) < FEWEST:
         raise DataError(
             f"Only {good} of the {total:,} pictures in {root} can be read, but at least {FEWEST} are needed; "
             f"the first that cannot is {reasons[0]}."
         )
-    shown = _some(sorted(reasons), 5)
-    notice(f"{len(reasons):,} of {total:,} pictures cannot be read and are skipped: {shown}.")
+    notice(f"{len(reasons):,} of {total:,} pictures cannot be read and are skipped: {_some(reasons, 5)}.")
 
 
 def _some(names: Sequence[str], count: int) -> str:
