@@ -102,11 +102,10 @@ def denoising_frames(states: Iterable[Tensor], columns: int = 10, scale: int = 2
 
 
 def difference_maps(images: Tensor, source: Tensor) -> Tensor:
-    """Where images [N, C, H, W] differ from their source [1 or N, C, H, W]; all in [-1, 1].
+    """Where images [N, C, H, W] differ from their source [1 or N, C, H, W]: [N, 3, H, W]; all in [-1, 1].
 
-    Returns:
-        [N, 3, H, W] in [-1, 1]: white where they agree, full orange where a pixel rose from 0 to 1, full blue
-        where it fell from 1 to 0; of several channels the mean.
+    White where they agree, full orange where a pixel rose from 0 to 1, full blue where it fell from 1 to 0;
+    of several channels the mean.
     """
     change = (to_unit(images.float()) - to_unit(source.float())).mean(dim=1, keepdim=True)  # [N, 1, H, W]
     came, went = (torch.tensor(c, device=change.device).view(1, 3, 1, 1) for c in (CAME, WENT))

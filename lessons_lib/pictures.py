@@ -64,8 +64,8 @@ def digit_from_bytes(content: bytes, name: str = "The file") -> Tensor:
 def as_digit(pixels: np.ndarray) -> Tensor:
     """Pixels as a digit, [1, 1, 28, 28] in [-1, 1]; ValueError for other arrays and without strokes.
 
-    pixels: [H, W] grey, [H, W, 3] colour or [H, W, 4] with transparency, H and W at most 4,096. Bytes, or
-    numbers of any range; transparency in [0, 1] if they are no whole numbers.
+    [H, W] is grey, [H, W, 3] colour and [H, W, 4] with transparency, H and W at most 4,096: bytes, or numbers
+    of any range, whose transparency is in [0, 1].
     """
     pixels = np.asarray(pixels)
     if pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,), (4,)) or 0 in pixels.shape:
@@ -128,10 +128,9 @@ def _opaque(pixels: np.ndarray) -> np.ndarray:
 
     What is transparent becomes like the border, or, if the border is transparent, unlike the strokes.
     """
-    full = {"bool": 1, "uint8": 255, "uint16": 65535}.get(pixels.dtype.name)
-    if full is None:
-        largest = float(np.abs(pixels).max())
-        full = 1 if largest <= 1 else max(255, largest)
+    largest = float(np.abs(pixels).max())
+    guess = 1 if largest <= 1 else max(255, largest)
+    full = {"bool": 1, "uint8": 255, "uint16": 65535}.get(pixels.dtype.name, guess)
     scaled = np.atleast_3d(pixels.astype(np.float32) / full)
     colour = scaled[..., :3]
     if scaled.shape[2] < 4:

@@ -48,15 +48,16 @@ def weights_path(name: str | os.PathLike) -> Path:
 def save_pretrained(
     path: str | os.PathLike, model: nn.Module, schedule: NoiseSchedule | None, card: dict
 ) -> dict:
-    """Write the weights of a network and, beside them, the card; returns the whole card.
+    """Write weights to a .safetensors file, and the card to the same name with .json; returns the whole card.
 
-    Args:
-        path: of the .safetensors file; the card gets the same name with .json.
-        schedule: the one it was trained with, or None; ValueError if its name and T do not rebuild it.
-        card: what there is to say besides the facts, which are told here: training, data, metrics, defaults.
+    The card that is given says what no file can: training, data, metrics, defaults. ValueError if its name
+    and T do not rebuild the schedule that the network was trained with.
     """
     path = Path(path)
-    if schedule and not _is_named(schedule):
+    named = schedule and {"name": schedule.name, "num_timesteps": schedule.num_timesteps}
+    if schedule and not (
+        schedule.name in SCHEDULES and torch.equal(NoiseSchedule.by_name(**named).betas, schedule.betas)
+    ):
         raise ValueError(
             f"The schedule {schedule.name!r} has betas of its own: a card can only name a standard one."
         )
@@ -66,7 +67,7 @@ def save_pretrained(
         "architecture": type(model).__name__,
         "config": dataclasses.asdict(model.config),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "schedule": {"name": schedule.name, "num_timesteps": schedule.num_timesteps} if schedule else None,
+        "schedule": named,
         "sha256": hashlib.sha256(content).hexdigest(),
         "library_version": __version__,
     }
@@ -76,12 +77,6 @@ def save_pretrained(
         temporary.write_bytes(content)
     write_card(path, card)
     return card
-
-
-def _is_named(schedule: NoiseSchedule) -> bool:
-    if schedule.name not in SCHEDULES:
-        return False
-    return torch.equal(schedule.betas, NoiseSchedule.by_name(schedule.name, schedule.num_timesteps).betas)
 
 
 def write_card(path: str | os.PathLike, card: dict) -> None:

@@ -243,7 +243,7 @@ WRONG_LISTS = {
     "no column": (
         ATTRIBUTES,
         lambda text: text.replace("Smiling ", ""),
-        "does not name the attribute Smiling",
+        "does not name Smiling: it is cut short, or not CelebA's list",
     ),
     "a split of 3": (
         PARTITION,
@@ -260,9 +260,9 @@ WRONG_LISTS = {
         row("000004.jpg", lambda line: line[:-1] + "x"),
         "the row of 000004.jpg must have 0, 1 or 2",
     ),
-    "an empty list": (ATTRIBUTES, lambda text: "\n", "is empty or cut short"),
-    "a cut list": (ATTRIBUTES, lambda text: text[:200] + "\n", "does not name the attribute"),
-    "no text": (PARTITION, lambda text: "\0" * 50, "is empty or cut short"),
+    "an empty list": (ATTRIBUTES, lambda text: "\n", "it is cut short"),
+    "a cut list": (ATTRIBUTES, lambda text: text[:200] + "\n", "it is cut short"),
+    "no text": (PARTITION, lambda text: "\0" * 50, "it is cut short"),
 }
 
 

@@ -32,7 +32,6 @@ def machine(tmp_path, monkeypatch):
 
 def forget():
     """As a new process: nothing of a folder is in memory."""
-    image_set._IN_MEMORY.clear()
     data.notice.cache_clear()
 
 
@@ -532,7 +531,7 @@ BAD_COMMANDS = {
     "train pets": "Unknown data set 'pets': choose mnist, cifar10 or celeba. (Your own pictures: "
     "folder:PATH.)",
     "sample folder:pets --out x.png": "train folder:pets first, or name them with --weights.",
-    "evaluate folder:pets": "Your own pictures are for train and sample: choose mnist, cifar10 or celeba.",
+    "evaluate folder:pets": "No such command 'folder:pets'.",
 }
 
 

@@ -28,7 +28,6 @@ NAMES = ("mnist", "digits", "cifar10", "celeba", "folder:PATH")
 CLASS_NAMES = {"mnist": mnist.CLASS_NAMES, "digits": mnist.CLASS_NAMES, "cifar10": cifar10.CLASS_NAMES}
 SIZES = {"celeba": (8, celeba.WIDTH), "folder:PATH": (8, 512)}  # the fewest and the most pixels
 BESIDE = Path(__file__).resolve().parents[2] / "data"  # the library
-RUNNING_EXAMPLE = 77  # among the embedded training digits
 # The disk's refusals, not the network's.
 CANNOT_WRITE = (errno.EACCES, errno.EEXIST, errno.ENOTDIR, errno.ENOSPC, errno.EROFS)
 
@@ -109,7 +108,7 @@ def test_images(name: str) -> ImageSet:
 def running_example() -> Tensor:
     """The handwritten seven that every lesson uses, [1, 1, 28, 28] in [-1, 1]; the same on every machine."""
     # Of all the sevens the one most like MNIST's average seven: plain, no bar, easy to recognize under noise.
-    return mnist.embedded("train")[RUNNING_EXAMPLE][0][None]
+    return mnist.embedded("train")[77][0][None]
 
 
 def find_mnist() -> Path | None:
@@ -127,10 +126,7 @@ def _data_roots() -> list[Path]:
 
 
 def _download(title: str, advice: str = "") -> Path | None:
-    """Fetch a data set; where it is now.
-
-    DataError if it cannot be written; without a network as well if there is advice, else None.
-    """
+    """Fetch a data set; where it is now, or None. DataError on a full disk, or else with advice, if any."""
     root = _data_roots()[0 if os.environ.get("LESSONS_DATA") else -1]
     if os.environ.get("LESSONS_OFFLINE") != "1":
         from torchvision import datasets

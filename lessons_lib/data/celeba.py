@@ -134,13 +134,11 @@ def _read_list(
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read: {error}.") from error
     rows = [line.replace(",", " ").split() for line in lines if line.strip()]
-    if len(rows) < 2:
-        raise DataError(f"{file} is empty or cut short: unpack CelebA anew.")
     # A .txt of attributes begins with the number of pictures. Only the name of a picture has a dot.
     heads = [row for row in rows[:2] if "." not in row[0]]
     columns = [column for column in (heads or [["partition"]])[-1] if column != "image_id"]
     if missing := [column for column in known if column not in columns]:
-        raise DataError(f"{file} does not name the attribute {missing[0]}: it is not CelebA's list.")
+        raise DataError(f"{file} does not name {missing[0]}: it is cut short, or not CelebA's list.")
     order = [columns.index(column) for column in known]
     table = {}
     for picture, *values in rows[len(heads) :]:

@@ -20,7 +20,6 @@ PREFIX = "folder"
 SHARE = 0.05  # of "val", and of "test"
 FEWEST = 10  # pictures
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
-KINDS = "png, jpg, bmp, webp, gif or tif"
 
 
 def is_folder(name: str) -> bool:
@@ -58,9 +57,16 @@ def read(
     # One file for a folder and size, so that a changed folder replaces its old pictures.
     kept = cache / digest(repr((str(root), image_size, channels)))[:16] / "pictures.npy"
     images, broken = decode_all(paths, kept, image_size, channels, strict)
-    if broken:
-        _tell_broken(root, {paths[row]: reason for row, reason in broken.items()}, len(paths))
     good = [row for row in range(len(paths)) if row not in broken]
+    reasons = sorted(f"{paths[row].relative_to(root).as_posix()} ({why})" for row, why in broken.items())
+    if len(good) < FEWEST:
+        raise DataError(
+            f"Only {len(good)} of the {len(paths):,} pictures in {root} can be read, but at least {FEWEST} "
+            f"are needed; the first that cannot is {reasons[0]}."
+        )
+    if broken:
+        bad = f"{len(broken):,} of {len(paths):,} pictures"
+        notice(f"{bad} cannot be read and are skipped: {_some(reasons, 5)}.")
     note = _tell(root, class_names, Counter(parts[row] for row in good), images.shape)
     rows = torch.tensor([row for row in good if parts[row] == split], dtype=torch.int64)
     return ImageSet(images, torch.tensor(labels), class_names, PREFIX, note).subset(rows)
@@ -117,7 +123,8 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
     if loose:
         return {"": loose}
     if not filled:
-        raise DataError(f"{folder} holds no pictures ({KINDS}), nor do the folders in it.")
+        kinds = "png, jpg, bmp, webp, gif or tif"
+        raise DataError(f"{folder} holds no pictures ({kinds}), nor do the folders in it.")
     if empty := [name for name in inside if name not in filled]:
         raise DataError(f"The class folder {folder / empty[0]} holds no picture: fill it or move it away.")
     return inside
@@ -135,16 +142,6 @@ def _cut(splits: dict[str, list[tuple[Path, int]]], root: Path) -> None:
         train = splits["train"]
         size = sum(place(picture) < k * SHARE for picture in train) or 1  # none must be empty
         splits[split], splits["train"] = train[:size], train[size:]
-
-
-def _tell_broken(root: Path, broken: dict[Path, str], total: int) -> None:
-    reasons = sorted(f"{path.relative_to(root).as_posix()} ({reason})" for path, reason in broken.items())
-    if (good := total - len(reasons)) < FEWEST:
-        raise DataError(
-            f"Only {good} of the {total:,} pictures in {root} can be read, but at least {FEWEST} are needed; "
-            f"the first that cannot is {reasons[0]}."
-        )
-    notice(f"{len(reasons):,} of {total:,} pictures cannot be read and are skipped: {_some(reasons, 5)}.")
 
 
 def _some(names: Sequence[str], count: int) -> str:

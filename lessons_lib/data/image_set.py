@@ -32,7 +32,6 @@ SPLITS = ("train", "val", "test")
 # The inferred size is at least and at most so many pixels, and can be halved twice.
 SMALLEST, LARGEST, MULTIPLE = 16, 64, 4
 REASONS = {Image.UnidentifiedImageError: "no picture", Image.DecompressionBombError: "too large"}
-SLOW = 2000  # from so many pictures on, a bar shows how far the decoding is
 
 
 class DataError(RuntimeError):
@@ -142,7 +141,6 @@ class ImageSet(Dataset):
 Crop = Callable[[Image.Image], float] | None  # the square's share of the shorter side; may refuse the picture
 # [N, C, S, S] uint8, black where a file cannot be read; and why, by the place of the file.
 Pictures = tuple[Tensor | RowFile, dict[int, str]]
-_IN_MEMORY: dict[tuple[Path, str], Pictures] = {}  # the last ones that could not be kept in a file
 
 
 def decode(path: Path, size: int, channels: int, crop: Crop = None) -> np.ndarray:
@@ -201,9 +199,7 @@ def decode_all(
         return RowFile(kept), broken
     except (WriteError, OSError) as error:
         notice(f"The decoded pictures are not kept for the next time, but held in memory: {error}")
-    _IN_MEMORY.clear()
-    _IN_MEMORY[kept, stamp] = torch.from_numpy(np.stack([*rows()])), broken
-    return _IN_MEMORY[kept, stamp]
+    return torch.from_numpy(np.stack([*rows()])), broken
 
 
 def _state(path: Path) -> str:
@@ -222,7 +218,7 @@ def _read_kept(kept: Path, stamp: str) -> Pictures | None:
         images = RowFile(kept)
         if facts["stamp"] == stamp and facts["count"] == len(images):
             return images, {int(place): reason for place, reason in facts["broken"].items()}
-    return _IN_MEMORY.get((kept, stamp))
+    return None
 
 
 def _inferred(paths: Sequence[Path], size: int | None, channels: int | None) -> tuple[int, int]:
@@ -238,7 +234,7 @@ def _inferred(paths: Sequence[Path], size: int | None, channels: int | None) -> 
 def _rows(paths, size, channels, crop, strict, broken) -> Iterator[np.ndarray]:
     """The pictures one by one; the reason why one cannot be read goes into `broken`."""
     pause = 0.2 if sys.stderr.isatty() else 10
-    bar = tqdm(paths, "decoding pictures", leave=False, mininterval=pause, disable=len(paths) <= SLOW)
+    bar = tqdm(paths, "decoding pictures", leave=False, mininterval=pause, delay=2)
     for place, path in enumerate(bar):
         try:
             yield decode(path, size, channels, crop)
