@@ -46,10 +46,8 @@ def to_grid(
 
 
 def to_pixels(image: Tensor, scale: int = 1) -> np.ndarray:
-    """One image [C, H, W] in [-1, 1] -> [H, W, 3] uint8, each pixel scale × scale.
-
-    Without torchvision, whose import takes longer than a panel's first picture may.
-    """
+    """One image [C, H, W] in [-1, 1] -> [H, W, 3] uint8, each pixel scale × scale."""
+    # Without torchvision, whose import takes longer than a panel's first picture may.
     return _enlarged(to_bytes(image).expand(3, -1, -1), scale)
 
 

@@ -107,7 +107,7 @@ def test_images(name: str) -> ImageSet:
 
 def running_example() -> Tensor:
     """The handwritten seven that every lesson uses, [1, 1, 28, 28] in [-1, 1]; the same on every machine."""
-    # Of all the sevens the one most like MNIST's average seven: plain, no bar, easy to recognize under noise.
+    # The one most like MNIST's average seven: plain, no bar, easy to recognize under noise.
     return mnist.embedded("train")[77][0][None]
 
 

@@ -47,9 +47,10 @@ def read(
 ) -> ImageSet:
     """A split of folder:PATH; see `data.load`. The decoded pictures are kept in the folder `cache`."""
     root = path_of(name)
+    if root.is_file():
+        raise DataError(f"{root} is a file: name the folder that holds the pictures.")
     if not root.is_dir():
-        is_file = f"{root} is a file: name the folder that holds the pictures."
-        raise DataError(is_file if root.exists() else f"There is no folder {root}.")
+        raise DataError(f"There is no folder {root}.")
     root = root.resolve()
     class_names, splits = list_pictures(root)
     pictures = [(path, label, part) for part in SPLITS for path, label in splits[part]]
@@ -151,11 +152,8 @@ def _some(names: Sequence[str], count: int) -> str:
 
 def _tell(root: Path, names: tuple[str, ...], counts: Counter, shape: torch.Size) -> str:
     """Say what is used; returns the note for a card, without a path of the user's machine."""
-    size, colour = f"{shape[2]}×{shape[3]} pixels", "grey" if shape[1] == 1 else "colour"
     splits = ", ".join(f"{counts[split]:,} {split}" for split in SPLITS)
+    look = f"{shape[2]}×{shape[3]} pixels, {'grey' if shape[1] == 1 else 'colour'}"
     classes = f"{len(names)} class{'es' * (len(names) > 1)}: {_some(names, 10)}" if names else "no classes"
-    notice(f"Folder {root.name}: {counts.total():,} pictures ({splits}), {size}, {colour}, {classes}.")
-    return (
-        f"folder {root.name}, {counts.total():,} images, {counts['train']:,} of them for training; "
-        f"the middle square of each at {size} in {colour}."
-    )
+    notice(f"Folder {root.name}: {counts.total():,} pictures ({splits}), {look}, {classes}.")
+    return f"folder {root.name}, {counts.total():,} images ({splits}); the middle square of each: {look}."

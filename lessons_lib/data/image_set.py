@@ -29,8 +29,7 @@ from tqdm.auto import tqdm
 from lessons_lib.files import WriteError, atomic_write, remove_leftovers
 
 SPLITS = ("train", "val", "test")
-# The inferred size is at least and at most so many pixels, and can be halved twice.
-SMALLEST, LARGEST, MULTIPLE = 16, 64, 4
+SMALLEST, LARGEST, MULTIPLE = 16, 64, 4  # of the inferred size, in pixels: it can be halved twice
 REASONS = {Image.UnidentifiedImageError: "no picture", Image.DecompressionBombError: "too large"}
 
 
@@ -167,11 +166,9 @@ def decode_all(
 ) -> Pictures:
     """Picture files, decoded now, or as an earlier call kept them if no file has changed since.
 
-    Args:
-        kept: a .npy file for the pictures, and beside it a .json that says what they are. Where these cannot
-            be written, which is said, the pictures are held in memory.
-        size, channels: if None, the median of the shorter sides, within limits; 1 if no picture has colours.
-        strict: a DataError for the first file that cannot be read.
+    `kept` is a .npy file, beside which a .json says what it holds; where it cannot be written, which is said,
+    the pictures are held in memory. None for the size means the median of the shorter sides, within limits;
+    for the channels, 1 if no picture has colours. `strict`: DataError for the first file that is unreadable.
     """
     states = [*map(_state, paths)]
     if strict and (gone := [path for path, state in zip(paths, states, strict=True) if not state]):
