@@ -1,7 +1,5 @@
 """Images in [-1, 1] become pixels, grids, PNG and GIF, and maps of what changed."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,8 +13,9 @@ from lessons_lib.files import atomic_write
 
 MARK = (214, 96, 77)  # orange, as in the figures
 BETWEEN = 153  # the grey between the images of a grid
-SHADE = 17  # 255 / 15
+SHADE = 17  # of 16 shades, 255 / 15
 CAME, WENT = (0.839, 0.376, 0.302), (0.129, 0.400, 0.675)  # the figures' orange and blue
+SECONDS, HOLD = 3.0, 1.5  # of a GIF: how long it moves, and then shows its last frame
 
 
 def to_bytes(images: Tensor) -> Tensor:
@@ -27,17 +26,10 @@ def to_bytes(images: Tensor) -> Tensor:
 def to_grid(
     images: Tensor, columns: int = 10, scale: int = 1, gap: int = 2, marked: Tensor | None = None
 ) -> np.ndarray:
-    """Tile images into one picture.
+    """Images [N, C, H, W] in [-1, 1] tiled into one picture, [rows, columns, 3] uint8.
 
-    Args:
-        images: [N, C, H, W] in [-1, 1].
-        columns: images in a row.
-        scale: each pixel becomes scale × scale.
-        gap: grey pixels between images, before scaling.
-        marked: [N] bool, the images that get an orange frame on their outermost pixels.
-
-    Returns:
-        [rows, columns, 3] uint8.
+    Each pixel becomes scale × scale; between images there are `gap` grey ones, before scaling. The images
+    that are marked, [N] bool, get an orange frame on their outermost pixels.
     """
     from torchvision.utils import make_grid
 
@@ -54,15 +46,17 @@ def to_grid(
 
 
 def to_pixels(image: Tensor, scale: int = 1) -> np.ndarray:
-    """One image [C, H, W] in [-1, 1] -> [H, W, 3] uint8, each pixel scale × scale.
-
-    Without torchvision, whose import takes longer than a panel's first picture may.
-    """
+    """One image [C, H, W] in [-1, 1] -> [H, W, 3] uint8, each pixel scale × scale."""
+    # Without torchvision, whose import takes longer than a panel's first picture may.
     return _enlarged(to_bytes(image).expand(3, -1, -1), scale)
 
 
 def _enlarged(picture: Tensor, scale: int) -> np.ndarray:
     return picture.permute(1, 2, 0).numpy().repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def _in_16_shades(pixels: np.ndarray) -> np.ndarray:
+    return (np.round(pixels / SHADE) * SHADE).astype(np.uint8)
 
 
 def png_bytes(pixels: np.ndarray) -> bytes:
@@ -78,29 +72,26 @@ def save_png(path: str | Path, pixels: np.ndarray) -> None:
         temporary.write_bytes(png_bytes(pixels))
 
 
-def gif_bytes(
-    frames: Sequence[np.ndarray], seconds: float = 3.0, hold: float = 1.5, shades: int = 16
-) -> bytes:
-    """An endless GIF.
-
-    Args:
-        frames: each [H, W, 3] uint8.
-        seconds: for all frames but the last, which stays for `hold` seconds.
-        shades: of grey frames; noise in 16 takes a quarter of the bytes of noise in 256, and looks the same.
-    """
+def gif_bytes(frames: Sequence[np.ndarray]) -> bytes:
+    """An endless GIF of frames, each [H, W, 3] uint8; grey ones in 16 shades: noise takes a quarter so."""
     import imageio.v3 as iio
 
     # GIF viewers slow down frames that are faster than 1/50 s.
-    usual = max(20, round(1000 * seconds / max(len(frames) - 1, 1)))
-    durations = [usual] * (len(frames) - 1) + [round(1000 * hold)]
+    usual = max(20, round(1000 * SECONDS / max(len(frames) - 1, 1)))
+    durations = [usual] * (len(frames) - 1) + [round(1000 * HOLD)]
     stack = np.stack(frames)
     if (stack == stack[..., :1]).all():
-        step = 255 / (shades - 1)
-        stack = (np.round(stack[..., 0] / step) * step).astype(np.uint8)
+        stack = _in_16_shades(stack[..., 0])
     buffer = io.BytesIO()
     shown = durations if len(frames) > 1 else durations[0]  # Pillow takes no list for one frame
     iio.imwrite(buffer, stack, extension=".gif", duration=shown, loop=0)
     return buffer.getvalue()
+
+
+def save_gif(path: str | Path, frames: Sequence[np.ndarray]) -> None:
+    """Write a GIF, whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(gif_bytes(frames))
 
 
 def denoising_frames(states: Iterable[Tensor], columns: int = 10, scale: int = 2) -> list[np.ndarray]:
@@ -108,18 +99,11 @@ def denoising_frames(states: Iterable[Tensor], columns: int = 10, scale: int = 2
     return [to_grid(state, columns, scale) for state in states]
 
 
-def save_gif(path: str | Path, frames: Sequence[np.ndarray], seconds: float = 3.0) -> None:
-    """Write a GIF, whole or not at all."""
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(gif_bytes(frames, seconds))
-
-
 def difference_maps(images: Tensor, source: Tensor) -> Tensor:
-    """Where images [N, C, H, W] differ from their source [1 or N, C, H, W]; all in [-1, 1].
+    """Where images [N, C, H, W] differ from their source [1 or N, C, H, W]: [N, 3, H, W]; all in [-1, 1].
 
-    Returns:
-        [N, 3, H, W] in [-1, 1]: white where they agree, full orange where a pixel rose from 0 to 1, full blue
-        where it fell from 1 to 0; of several channels the mean.
+    White where they agree, full orange where a pixel rose from 0 to 1, full blue where it fell from 1 to 0;
+    of several channels the mean.
     """
     change = (to_unit(images.float()) - to_unit(source.float())).mean(dim=1, keepdim=True)  # [N, 1, H, W]
     came, went = (torch.tensor(c, device=change.device).view(1, 3, 1, 1) for c in (CAME, WENT))
@@ -130,12 +114,11 @@ def difference_maps(images: Tensor, source: Tensor) -> Tensor:
 def changes_grid(sources: Tensor, images: Tensor, scale: int = 2) -> np.ndarray:
     """For each source two rows of K + 1: the source and what became of it; below each its difference map.
 
-    sources [S, C, H, W] and images [S, K, C, H, W] in [-1, 1] -> [rows, columns, 3] uint8.
+    sources [S, C, H, W] and images [S, K, C, H, W] in [-1, 1] -> [rows, columns, 3] uint8, in 16 shades of a
+    colour: they look the same and make half of the PNG, and notebooks hold grids of 220 pictures.
     """
     rows = []
     for source, changed in zip(sources, images, strict=True):
         row = torch.cat([source[None], changed])
         rows += [row.expand(-1, 3, -1, -1), difference_maps(row, source[None])]
-    grid = to_grid(torch.cat(rows), images.shape[1] + 1, scale)
-    # 16 shades of a colour look the same and make half of the PNG: notebooks hold grids of 220 pictures.
-    return (np.round(grid / SHADE) * SHADE).astype(np.uint8)
+    return _in_16_shades(to_grid(torch.cat(rows), images.shape[1] + 1, scale))

@@ -1,9 +1,7 @@
 """Keeping the memory that tensors free, since glibc hands it back too eagerly."""
 
-from __future__ import annotations
-
 import ctypes
-import sys
+import platform
 
 
 def keep_freed_memory() -> None:
@@ -12,16 +10,9 @@ def keep_freed_memory() -> None:
     glibc hands large blocks back to the system at once, and each step of a training on the CPU asks for them
     again, page by page: with small networks that takes longer than the arithmetic.
     """
-    if sys.platform != "linux":
+    if platform.libc_ver()[0] != "glibc":
         return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-        ctypes.CDLL(None).gnu_get_libc_version  # noqa: B018  (another C library gives other meanings to the numbers)
-    except (OSError, AttributeError):
-        return
-    for parameter, value in (
-        (-4, 0),  # M_MMAP_MAX: no block gets a mapping of its own, which its release would undo
-        (-1, 2**31 - 1),  # M_TRIM_THRESHOLD: do not shrink the heap
-        (-2, 64 * 2**20),  # M_TOP_PAD: grow it by 64 MB at a time
-    ):
-        mallopt(parameter, value)
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(-4, 0)  # M_MMAP_MAX: no block gets a mapping of its own, which its release would undo
+    mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: do not shrink the heap
+    mallopt(-2, 64 * 2**20)  # M_TOP_PAD: grow it by 64 MB at a time

@@ -1,7 +1,5 @@
 """Finding a name that a user typed, and saying what was near if there is none."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Sequence
@@ -17,16 +15,11 @@ def place_of(name: str | int, known: Sequence[str], what: str) -> int:
         if not 0 <= name < len(known):
             raise ValueError(f"Unknown {what} {name}: choose from 0 to {len(known) - 1}.")
         return name
-    places = {_plain(candidate): place for place, candidate in enumerate(known)}
-    plain = _plain(name)
-    if plain in places:
-        return places[plain]
-    containing = [candidate for candidate in places if plain and plain in candidate]
-    near = dict.fromkeys(containing + difflib.get_close_matches(plain, places, n=3, cutoff=0.5))
-    names = [known[places[candidate]] for candidate in near][:5]
+    plain, *candidates = (re.sub(r"[\s_-]+", "", text).casefold() for text in (name, *known))
+    if plain in candidates:
+        return candidates.index(plain)
+    containing = [candidate for candidate in candidates if plain and plain in candidate]
+    near = dict.fromkeys(containing + difflib.get_close_matches(plain, candidates, n=3, cutoff=0.5))
+    names = [known[candidates.index(candidate)] for candidate in near][:5]
     hint = f"did you mean {' or '.join(names)}?" if names else f"choose one of {', '.join(known)}."
     raise ValueError(f"Unknown {what} {name!r}: {hint}")
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", "", name).casefold()

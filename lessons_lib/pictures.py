@@ -4,8 +4,6 @@ MNIST was made so (LeCun et al. 1998): the strokes' bounding box is scaled to fi
 kept, and placed in 28×28 with the centre of mass in the middle; strokes bright, background black.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import os
@@ -39,31 +37,24 @@ def load_digit(path: str | os.PathLike) -> Tensor:
 
     DataError if there is no such file, or none that can be read; ValueError as in `as_digit`.
     """
-    path = Path(path)
-    if path.is_dir():
+    if Path(path).is_dir():
         raise DataError(f"{path} is a folder: name a picture file.")
-    if not path.is_file():
-        raise DataError(f"There is no picture {path}.")
-    return _decoded(path, str(path))
+    try:
+        return digit_from_bytes(Path(path).read_bytes(), str(path))
+    except OSError as error:
+        raise DataError(f"There is no picture {path}: {error.strerror}.") from None
 
 
 def digit_from_bytes(content: bytes, name: str = "The file") -> Tensor:
     """The bytes of a picture file as `load_digit` has them; an error calls it by `name`."""
-    return _decoded(io.BytesIO(content), name)
-
-
-def _decoded(file: Path | io.BytesIO, name: str) -> Tensor:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is stricter
-            with Image.open(file, formats=FORMATS) as image:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 _check_size(*image.size)  # known from the header: nothing is decoded yet
-                image = ImageOps.exif_transpose(image)  # telephones store which way is up
-                return as_digit(_pixels(image))
+                return as_digit(_pixels(ImageOps.exif_transpose(image)))  # telephones store which way is up
     except Image.DecompressionBombError:
         raise ValueError(f"{TOO_LARGE}.") from None
-    except PermissionError as error:
-        raise DataError(f"{name} cannot be read: {error.strerror}.") from None
     except Image.UnidentifiedImageError:
         raise DataError(f"{name} is no picture of a known kind: use {', '.join(FORMATS)}.") from None
     except (OSError, SyntaxError, EOFError, struct.error):  # Pillow's words for a broken file
@@ -71,22 +62,20 @@ def _decoded(file: Path | io.BytesIO, name: str) -> Tensor:
 
 
 def as_digit(pixels: np.ndarray) -> Tensor:
-    """Pixels as a digit, [1, 1, 28, 28] in [-1, 1].
+    """Pixels as a digit, [1, 1, 28, 28] in [-1, 1]; ValueError for other arrays and without strokes.
 
-    Args:
-        pixels: [H, W] grey, [H, W, 3] colour or [H, W, 4] with transparency, H and W at most 4,096. Bytes, or
-            numbers of any range; transparency in [0, 1] if they are no whole numbers. ValueError for others,
-            and for a picture without strokes.
+    [H, W] is grey, [H, W, 3] colour and [H, W, 4] with transparency, H and W at most 4,096: bytes, or numbers
+    of any range, whose transparency is in [0, 1].
     """
     pixels = np.asarray(pixels)
-    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)) or 0 in pixels.shape:
+    if pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,), (4,)) or 0 in pixels.shape:
         raise ValueError(f"A picture must be [H, W], [H, W, 3] or [H, W, 4], got {list(pixels.shape)}.")
     _check_size(pixels.shape[1], pixels.shape[0])
     if pixels.dtype.kind not in "biuf" or not np.isfinite(pixels).all():
         raise ValueError("A picture must hold finite numbers.")
-    ink = _ink(_on_background(*_split(pixels)))
+    ink = _ink(_opaque(pixels))
     strokes = ink[_extent(ink, axis=1), _extent(ink, axis=0)]
-    return to_signed(torch.from_numpy(_place(_shrink_to_box(strokes))))[None, None]
+    return to_signed(torch.from_numpy(_framed(strokes)))[None, None]
 
 
 def sharpened(images: Tensor) -> Tensor:
@@ -104,8 +93,7 @@ def sharpened(images: Tensor) -> Tensor:
 def one_of_each(count: int = 1) -> tuple[Tensor, Tensor]:
     """The first `count` test digits of each class, by class: MNIST's, or the embedded ones sharpened.
 
-    Returns:
-        images [10 * count, 1, 28, 28] in [-1, 1] and labels [10 * count] int64.
+    Images [10 * count, 1, 28, 28] in [-1, 1] and labels [10 * count] int64.
     """
     test = load("mnist", "test")
     chosen = [(test.labels == k).nonzero().flatten()[:count] for k in range(len(test.class_names))]
@@ -127,16 +115,6 @@ def _pixels(image: Image.Image) -> np.ndarray:
     return np.asarray(image)
 
 
-def _split(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Colour [H, W, 1 or 3] float32 with full contrast about 1, and opacity [H, W] in [0, 1] or None."""
-    full = {"bool": 1, "uint8": 255, "uint16": 65535}.get(pixels.dtype.name)
-    if full is None:
-        largest = float(np.abs(pixels).max())
-        full = 1 if largest <= 1 else 255 if largest <= 255 else largest
-    scaled = np.atleast_3d(pixels.astype(np.float32) / full)
-    return scaled[..., :3], scaled[..., 3].clip(0, 1) if scaled.shape[2] == 4 else None
-
-
 def _border(image: np.ndarray) -> np.ndarray:
     """The pixels along the four edges, [P, …]: a ring of a fiftieth of the shorter side."""
     ring = np.ones(image.shape[:2], dtype=bool)
@@ -145,10 +123,19 @@ def _border(image: np.ndarray) -> np.ndarray:
     return image[ring]
 
 
-def _on_background(colour: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
-    """Fill what is transparent: like the border, or, if the border is transparent, unlike the strokes."""
-    if alpha is None or alpha.min() == 1:
+def _opaque(pixels: np.ndarray) -> np.ndarray:
+    """Pixels as colour [H, W, 1 or 3] float32 with full contrast about 1.
+
+    What is transparent becomes like the border, or, if the border is transparent, unlike the strokes.
+    """
+    largest = float(np.abs(pixels).max())
+    guess = 1 if largest <= 1 else max(255, largest)
+    full = {"bool": 1, "uint8": 255, "uint16": 65535}.get(pixels.dtype.name, guess)
+    scaled = np.atleast_3d(pixels.astype(np.float32) / full)
+    colour = scaled[..., :3]
+    if scaled.shape[2] < 4:
         return colour
+    alpha = scaled[..., 3].clip(0, 1)
     if alpha.max() < _FAINTEST:
         raise ValueError(EMPTY)
     edge = _border(alpha)
@@ -195,24 +182,20 @@ def _extent(ink: np.ndarray, axis: int) -> slice:
     return slice(first, last + 1)
 
 
-def _shrink_to_box(ink: np.ndarray) -> np.ndarray:
-    """[h, w] with the longer side 20, antialiased, its brightest pixel 1."""
+def _framed(ink: np.ndarray) -> np.ndarray:
+    """[h, w] -> bytes [28, 28]: the longer side 20, antialiased, the brightest pixel 255.
+
+    The centre of mass comes to the middle, as far as the digit fits.
+    """
     scale = BOX / max(ink.shape)
     height, width = (max(1, round(side * scale)) for side in ink.shape)
     small = Image.fromarray(ink.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
     digit = np.asarray(small).clip(0, None)
-    return (digit / digit.max()).clip(0, 1)
-
-
-def _place(digit: np.ndarray) -> np.ndarray:
-    """[h, w] in [0, 1] -> bytes [28, 28] with the centre of mass at the middle, as far as the digit fits."""
-    height, width = digit.shape
-    top, left = _offset(digit.sum(axis=1)), _offset(digit.sum(axis=0))
+    digit = (digit / digit.max()).clip(0, 1)
+    masses = digit.sum(axis=1), digit.sum(axis=0)
+    centres = (float(mass @ np.arange(len(mass)) / mass.sum()) for mass in masses)
+    top, left = (round(MIDDLE - centre) for centre in centres)
+    top, left = int(np.clip(top, 0, SIZE - height)), int(np.clip(left, 0, SIZE - width))
     image = np.zeros((SIZE, SIZE), dtype=np.uint8)
     image[top : top + height, left : left + width] = (digit * 255).round()
     return image
-
-
-def _offset(mass: np.ndarray) -> int:
-    centre = float(mass @ np.arange(len(mass)) / mass.sum())
-    return int(np.clip(round(MIDDLE - centre), 0, SIZE - len(mass)))

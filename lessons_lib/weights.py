@@ -3,8 +3,7 @@
 Weights are safetensors in half precision; the card is JSON beside them. Nothing is ever unpickled.
 """
 
-from __future__ import annotations
-
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -49,45 +48,35 @@ def weights_path(name: str | os.PathLike) -> Path:
 def save_pretrained(
     path: str | os.PathLike, model: nn.Module, schedule: NoiseSchedule | None, card: dict
 ) -> dict:
-    """Write the weights and, beside them, the card; WriteError if a file cannot be written.
+    """Write weights to a .safetensors file, and the card to the same name with .json; returns the whole card.
 
-    Args:
-        path: of the .safetensors file; the card gets the same name with .json.
-        model: a UNet, Evaluator or NoisyClassifier.
-        schedule: the one it was trained with, or None; ValueError if its name and T do not rebuild it.
-        card: what there is to say: training, data, metrics, defaults.
-
-    Returns:
-        the whole card: card, and architecture, schedule, SHA-256, number of parameters, library version.
+    The card that is given says what no file can: training, data, metrics, defaults. ValueError if its name
+    and T do not rebuild the schedule that the network was trained with.
     """
     path = Path(path)
-    if schedule and not _is_named(schedule):
+    named = schedule and {"name": schedule.name, "num_timesteps": schedule.num_timesteps}
+    if schedule and not (
+        schedule.name in SCHEDULES and torch.equal(NoiseSchedule.by_name(**named).betas, schedule.betas)
+    ):
         raise ValueError(
             f"The schedule {schedule.name!r} has betas of its own: a card can only name a standard one."
         )
-    tensors = {name: tensor.detach().cpu().contiguous().half() for name, tensor in model.state_dict().items()}
-    content = save(tensors)
+    content = save({name: tensor.cpu().contiguous().half() for name, tensor in model.state_dict().items()})
     facts = {
         "name": path.stem,
         "architecture": type(model).__name__,
         "config": dataclasses.asdict(model.config),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "schedule": {"name": schedule.name, "num_timesteps": schedule.num_timesteps} if schedule else None,
+        "schedule": named,
         "sha256": hashlib.sha256(content).hexdigest(),
         "library_version": __version__,
     }
     # The facts win: a card that was read with other weights and is used again must not keep their SHA-256.
-    card = facts | {key: value for key, value in card.items() if key not in facts}
+    card = facts | card | facts
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
     write_card(path, card)
     return card
-
-
-def _is_named(schedule: NoiseSchedule) -> bool:
-    if schedule.name not in SCHEDULES:
-        return False
-    return torch.equal(schedule.betas, NoiseSchedule.by_name(schedule.name, schedule.num_timesteps).betas)
 
 
 def write_card(path: str | os.PathLike, card: dict) -> None:
@@ -102,14 +91,12 @@ def read_card(name: str | os.PathLike) -> dict:
     if not path.is_file():
         choice = ", ".join([*available(), "or a path to a .safetensors file"])
         raise WeightsError(f"There are no weights {str(name)!r}: choose one of {choice}.")
-    try:
-        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        complete = isinstance(card, dict) and {"architecture", "config", "schedule", "sha256"} <= card.keys()
-    except (OSError, ValueError):
-        complete = False
-    if not complete:
-        raise WeightsError(f"The card {path.with_suffix('.json')} of these weights is missing or damaged.")
-    return card
+    file = path.with_suffix(".json")
+    with contextlib.suppress(OSError, ValueError):
+        card = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(card, dict) and {"architecture", "config", "schedule", "sha256"} <= card.keys():
+            return card
+    raise WeightsError(f"The card {file} of these weights is missing or damaged.")
 
 
 def load_pretrained(
@@ -121,7 +108,7 @@ def load_pretrained(
     WeightsError if the weights are missing, damaged (SHA-256), or of another shape than their card says.
     """
     path, card = weights_path(name), read_card(name)
-    content = path.read_bytes()
+    content, kept = path.read_bytes(), card["schedule"]
     if hashlib.sha256(content).hexdigest() != card["sha256"]:
         raise WeightsError(
             f"The weights {path} are damaged (their SHA-256 is not the card's): fetch them again."
@@ -134,13 +121,8 @@ def load_pretrained(
         model.load_state_dict({key: value.float() for key, value in load(content).items()})
     except (TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise WeightsError(f"The weights {path} do not have the shapes that their card says.") from error
-    return model.to(device or "cpu").eval().requires_grad_(False), _schedule_of(card, path), card
-
-
-def _schedule_of(card: dict, path: Path) -> NoiseSchedule | None:
-    if card["schedule"] is None:
-        return None
     try:
-        return NoiseSchedule.by_name(card["schedule"]["name"], card["schedule"]["num_timesteps"])
+        schedule = None if kept is None else NoiseSchedule.by_name(kept["name"], kept["num_timesteps"])
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"The card of {path} names a noise schedule that cannot be built.") from error
+    return model.to(device or "cpu").eval().requires_grad_(False), schedule, card

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lessons_lib import data, recipes
 from lessons_lib.cli import app
-from lessons_lib.data import celeba, decoding
+from lessons_lib.data import celeba, image_set
 from lessons_lib.data.image_set import RowFile
 from lessons_lib.files import WriteError
 from lessons_lib.names import place_of
@@ -79,8 +79,10 @@ def faces(machine):
 @pytest.fixture
 def decoded(monkeypatch):
     """The names of the pictures that are decoded."""
-    seen, original = [], decoding.decode
-    monkeypatch.setattr(decoding, "decode", lambda path, *how: seen.append(path.name) or original(path, *how))
+    seen, original = [], image_set.decode
+    monkeypatch.setattr(
+        image_set, "decode", lambda path, *how: seen.append(path.name) or original(path, *how)
+    )
     return seen
 
 
@@ -241,7 +243,7 @@ WRONG_LISTS = {
     "no column": (
         ATTRIBUTES,
         lambda text: text.replace("Smiling ", ""),
-        "does not name the attribute Smiling",
+        "does not name Smiling: it is cut short, or not CelebA's list",
     ),
     "a split of 3": (
         PARTITION,
@@ -258,9 +260,9 @@ WRONG_LISTS = {
         row("000004.jpg", lambda line: line[:-1] + "x"),
         "the row of 000004.jpg must have 0, 1 or 2",
     ),
-    "an empty list": (ATTRIBUTES, lambda text: "\n", "is empty or cut short"),
-    "a cut list": (ATTRIBUTES, lambda text: text[:200] + "\n", "does not name the attribute"),
-    "no text": (PARTITION, lambda text: "\0" * 50, "is empty or cut short"),
+    "an empty list": (ATTRIBUTES, lambda text: "\n", "it is cut short"),
+    "a cut list": (ATTRIBUTES, lambda text: text[:200] + "\n", "it is cut short"),
+    "no text": (PARTITION, lambda text: "\0" * 50, "it is cut short"),
 }
 
 
@@ -489,7 +491,7 @@ def test_where_nothing_can_be_kept_the_pictures_are_in_memory(faces, machine, mo
     expected = {split: images.images[:] for split, images in splits().items()}
     (machine / "data" / "faces").rename(machine / "gone")
     capsys.readouterr()
-    monkeypatch.setattr(decoding, "atomic_write", full)
+    monkeypatch.setattr(image_set, "atomic_write", full)
     for split, images in splits().items():
         assert isinstance(images.images, torch.Tensor) and torch.equal(images.images, expected[split])
         assert numbers(images.subset(torch.tensor([1, 0]))) == numbers(images)[1::-1]

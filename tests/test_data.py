@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from lessons_lib import data
-from lessons_lib.data import cifar10, decoding
+from lessons_lib.data import cifar10, image_set
 
 FILES = {
     "train-images-idx3-ubyte": (60_000, 28, 28),
@@ -322,7 +322,7 @@ def test_decoded_pictures_are_kept_and_made_anew_when_they_do_not_fit(cifar10_fo
     kept = cifar10_folder / "decoded" / "train.npy"
     whole = kept.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "decode", lambda *how: pytest.fail("decoded again"))
+        patch.setattr(image_set, "decode", lambda *how: pytest.fail("decoded again"))
         data.load("cifar10", "val")
     for content in (whole[:-100], b"", b"PK nonsense"):
         kept.write_bytes(content)

@@ -28,9 +28,10 @@ def test_others_may_read_it(tmp_path):
     assert (tmp_path / "a.txt").stat().st_mode & 0o444 == 0o444
 
 
-def test_the_temporary_file_keeps_the_suffix_and_lies_beside(tmp_path):
+def test_the_temporary_file_keeps_the_name_and_lies_beside(tmp_path):
     with atomic_write(tmp_path / "a.png") as temporary:
-        assert temporary.suffix == ".png" and temporary.parent == tmp_path
+        temporary.touch()
+        assert temporary.name == "a.png" and temporary.parent.parent == tmp_path
 
 
 @pytest.mark.parametrize(
@@ -75,11 +76,12 @@ def test_a_folder_without_permission_is_one_sentence(tmp_path):
 def test_leftovers_of_a_killed_process_go_and_other_hidden_files_stay(tmp_path):
     context = atomic_write(tmp_path / "checkpoint.pt")
     leftover = context.__enter__()
-    others = [".gitignore", ".my-notes.tmp", "a-12345678.tmp.pt", "checkpoint.pt"]
+    leftover.write_text("half")
+    others = [".gitignore", ".my-notes.tmp", ".my-12345678.tmp", "a-12345678.tmp.pt", "checkpoint.pt"]
     for name in others:
         (tmp_path / name).write_text("mine")
     remove_leftovers(tmp_path)
-    assert not leftover.exists() and sorted(os.listdir(tmp_path)) == sorted(others)
+    assert not leftover.parent.exists() and sorted(os.listdir(tmp_path)) == sorted(others)
 
 
 def test_a_folder_that_does_not_exist_has_no_leftovers(tmp_path):

@@ -11,8 +11,8 @@ from PIL import Image
 
 from lessons_lib import data, weights
 from lessons_lib.cli import app
-from lessons_lib.data import decoding, image_folder
-from lessons_lib.data.decoding import UnreadableError, decode, decode_all
+from lessons_lib.data import image_folder, image_set
+from lessons_lib.data.image_set import UnreadableError, decode, decode_all
 from lessons_lib.recipes import folder_recipes, sample_every
 from lessons_lib.recipes import own_pictures as own
 from lessons_lib.unet import UNetConfig
@@ -32,7 +32,6 @@ def machine(tmp_path, monkeypatch):
 
 def forget():
     """As a new process: nothing of a folder is in memory."""
-    decoding._IN_MEMORY.clear()
     data.notice.cache_clear()
 
 
@@ -175,7 +174,7 @@ def test_transparency_is_white(tmp_path):
 def test_other_modes(tmp_path):
     deep = Image.fromarray(np.full((16, 16), 32896, np.uint16))  # 128/255 of 65535
     assert (decode(saved(tmp_path, deep), 16, 1) == 128).all()
-    assert decoding._inferred([tmp_path / "x.png"], None, None) == (16, 1)
+    assert image_set._inferred([tmp_path / "x.png"], None, None) == (16, 1)
     cmyk = decode(saved(tmp_path, Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "x.tif"), 16, 3)
     assert cmyk[:, 5, 5].tolist() == [255, 0, 0]
     floats = Image.fromarray(np.full((16, 16), 0.5, np.float32))
@@ -317,8 +316,8 @@ def test_paths(tmp_path, monkeypatch):
 @pytest.fixture
 def decoded(monkeypatch):
     """The pictures that are decoded."""
-    seen, original = [], decoding.decode
-    monkeypatch.setattr(decoding, "decode", lambda path, *how: seen.append(path) or original(path, *how))
+    seen, original = [], image_set.decode
+    monkeypatch.setattr(image_set, "decode", lambda path, *how: seen.append(path) or original(path, *how))
     return seen
 
 
@@ -350,7 +349,7 @@ def test_a_picture_that_may_be_read_at_last_is_read(pets, monkeypatch):
         return decode(path, *how)
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "decode", refuse)
+        patch.setattr(image_set, "decode", refuse)
         assert sum(map(len, splits(pets).values())) == 26
     forget()
     time.sleep(0.05)  # the clock of a file system is coarse

@@ -5,7 +5,6 @@ changes. Tables and curves of measured results come from the library's evaluatio
 """
 
 from classroom.figures.architecture import Stage, draw_unet, unet_stages
-from classroom.figures.drift import association_figure, drift_figure
 from classroom.figures.basics import (
     GIF_ZOOM,
     LiveLoss,
@@ -15,6 +14,7 @@ from classroom.figures.basics import (
     log_steps,
     show_figure,
 )
+from classroom.figures.drift import association_figure, drift_figure
 from lessons_lib.evaluation.curves import (
     BLUE,
     GREEN,

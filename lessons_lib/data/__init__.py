@@ -24,11 +24,10 @@ __all__ = [
     "short_name", "to_signed", "to_unit",
 ]  # fmt: skip
 
-NAMES = ("mnist", "digits", "cifar10", "celeba")
+NAMES = ("mnist", "digits", "cifar10", "celeba", "folder:PATH")
 CLASS_NAMES = {"mnist": mnist.CLASS_NAMES, "digits": mnist.CLASS_NAMES, "cifar10": cifar10.CLASS_NAMES}
-SIZES = {"celeba": (8, celeba.WIDTH), "folder": (8, 512)}  # the fewest and the most pixels
+SIZES = {"celeba": (8, celeba.WIDTH), "folder:PATH": (8, 512)}  # the fewest and the most pixels
 BESIDE = Path(__file__).resolve().parents[2] / "data"  # the library
-RUNNING_EXAMPLE = 77  # among the embedded training digits
 # The disk's refusals, not the network's.
 CANNOT_WRITE = (errno.EACCES, errno.EEXIST, errno.ENOTDIR, errno.ENOSPC, errno.EROFS)
 
@@ -45,16 +44,15 @@ def load(
     """A split of a data set.
 
     Args:
-        name: one of NAMES, or "folder:PATH" for your own pictures.
-        image_size: of faces, 64 pixels if not given; of your own pictures, the median of their shorter
-            sides, at most 64, if not given.
-        channels: of your own pictures, 1 or 3; 1 if all are grey, if not given.
+        name: one of NAMES; folder:PATH are your own pictures.
+        image_size: of faces, 64 pixels if None; of your own pictures, if None the median of their shorter
+            sides, at most 64.
+        channels: of your own pictures, 1 or 3; if None 1 where all are grey.
         strict: refuse your own pictures if one cannot be read, which is otherwise named and skipped.
         fraction: of CelebA, the share of each split that is used.
 
-    Raises:
-        ValueError: for an unknown name or split, an impossible size, or an option of another data set.
-        DataError: if the data are nowhere to be had, or a file of them is missing or damaged.
+    ValueError for what the data set does not have; DataError if it is nowhere to be had, or a file of it is
+    missing or damaged.
     """
     _check(name, split, image_size, channels, strict, fraction)
     cache = _data_roots()[-1]  # the user's folder may be read-only, and is nobody's to litter
@@ -78,24 +76,23 @@ def load(
 
 def _check(name, split, image_size, channels, strict, fraction) -> None:
     """ValueError for what no data set has, or not this one."""
-    kind = "folder" if is_folder(name) else name
+    own = is_folder(name)
+    kind = "folder:PATH" if own else name
     low, high = SIZES.get(kind, (0, 0))
-    if split not in SPLITS:
-        raise ValueError(f"Unknown split {split!r}: choose one of {', '.join(SPLITS)}.")
-    if kind not in (*NAMES, "folder"):
-        raise ValueError(f"Unknown data set {name!r}: choose one of {', '.join(NAMES)}, or folder:PATH.")
-    if kind != "folder" and (channels is not None or strict):
-        raise ValueError(f"channels and strict are for folder:PATH, not for {name}.")
-    if kind not in SIZES and image_size is not None:
-        raise ValueError(f"image_size is for celeba and folder:PATH, not for {name}.")
-    if kind != "celeba" and fraction != 1:
-        raise ValueError(f"fraction is for celeba, not for {name}.")
-    if not 0 < fraction <= 1:
-        raise ValueError(f"The fraction must be above 0 and at most 1, got {fraction}.")
-    if channels not in (None, 1, 3):
-        raise ValueError(f"The channels must be 1 (grey) or 3 (colour), got {channels}.")
-    if image_size is not None and not low <= image_size <= high:
-        raise ValueError(f"The image size must be from {low} to {high} pixels, got {image_size}.")
+    size = low if image_size is None else image_size
+    rules = (
+        (split in SPLITS, f"Unknown split {split!r}: choose one of {', '.join(SPLITS)}."),
+        (kind in NAMES, f"Unknown data set {name!r}: choose one of {', '.join(NAMES)}."),
+        (own or not (channels or strict), f"channels and strict are for folder:PATH, not for {name}."),
+        (kind in SIZES or image_size is None, f"image_size is for celeba and folder:PATH, not for {name}."),
+        (kind == "celeba" or fraction == 1, f"fraction is for celeba, not for {name}."),
+        (0 < fraction <= 1, f"The fraction must be above 0 and at most 1, got {fraction}."),
+        (channels in (None, 1, 3), f"The channels must be 1 (grey) or 3 (colour), got {channels}."),
+        (low <= size <= high, f"The image size must be from {low} to {high} pixels, got {size}."),
+    )
+    for holds, sentence in rules:
+        if not holds:
+            raise ValueError(sentence)
 
 
 def test_images(name: str) -> ImageSet:
@@ -110,8 +107,8 @@ def test_images(name: str) -> ImageSet:
 
 def running_example() -> Tensor:
     """The handwritten seven that every lesson uses, [1, 1, 28, 28] in [-1, 1]; the same on every machine."""
-    # Of all the sevens the one most like MNIST's average seven: plain, no bar, easy to recognize under noise.
-    return mnist.embedded("train")[RUNNING_EXAMPLE][0][None]
+    # The one most like MNIST's average seven: plain, no bar, easy to recognize under noise.
+    return mnist.embedded("train")[77][0][None]
 
 
 def find_mnist() -> Path | None:
@@ -125,15 +122,11 @@ def _find(parts: Iterable[Path | str], enough: Callable[[Iterable], bool] = any)
 
 
 def _data_roots() -> list[Path]:
-    places = (os.environ.get("LESSONS_DATA"), "data", BESIDE)
-    return [Path(place).absolute() for place in places if place]
+    return [Path(place).absolute() for place in (os.environ.get("LESSONS_DATA"), "data", BESIDE) if place]
 
 
 def _download(title: str, advice: str = "") -> Path | None:
-    """Fetch a data set; where it is now.
-
-    DataError if it cannot be written; without a network as well if there is advice, else None.
-    """
+    """Fetch a data set; where it is now, or None. DataError on a full disk, or else with advice, if any."""
     root = _data_roots()[0 if os.environ.get("LESSONS_DATA") else -1]
     if os.environ.get("LESSONS_OFFLINE") != "1":
         from torchvision import datasets

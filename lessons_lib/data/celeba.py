@@ -19,8 +19,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lessons_lib.data.decoding import UnreadableError, decode, decode_all, digest
-from lessons_lib.data.image_set import SPLITS, DataError, ImageSet
+from lessons_lib.data.image_set import (
+    SPLITS, DataError, ImageSet, UnreadableError, decode, decode_all, digest
+)  # fmt: skip
 from lessons_lib.names import place_of
 
 # As in the file, which is the order of the classifiers' logits.
@@ -34,9 +35,9 @@ ATTRIBUTES = (
 )  # fmt: skip
 FOLDER, PICTURES = "celeba", "img_align_celeba"
 ATTRIBUTE_LIST, SPLIT_LIST, SUFFIXES = "list_attr_celeba", "list_eval_partition", (".txt", ".csv")
+LISTS = [f"{name}{suffix}" for name in (ATTRIBUTE_LIST, SPLIT_LIST) for suffix in SUFFIXES]
 # A place that has one of these holds CelebA, whole or not: a download that failed left none of them.
-PARTS = [f"{FOLDER}/{PICTURES}"]
-PARTS += [f"{FOLDER}/{name}{suffix}" for name in (ATTRIBUTE_LIST, SPLIT_LIST) for suffix in SUFFIXES]
+PARTS = [f"{FOLDER}/{name}" for name in (PICTURES, *LISTS)]
 ADVICE = (
     f"put its aligned faces and its two lists into {{root}}/{FOLDER} (see lessons_lib/data/celeba.py); "
     "torchvision can fetch it where gdown is installed and the network allows it."
@@ -71,10 +72,9 @@ def read(root: Path, split: str, image_size: int, fraction: float, cache: Path) 
     train, val, test = parts[chosen].bincount(minlength=len(SPLITS)).tolist()
     which = "all faces" if len(names) > 200_000 else f"{len(names):,} of the 202,599 faces"
     with Image.open(paths[0]) as picture:
-        note = (
-            f"{which} at {picture.width}×{picture.height} pixels, split by {SPLIT_LIST}; used {train:,} for "
-            f"training, {val:,} for validation and {test:,} for testing."
-        )
+        size = f"{picture.width}×{picture.height} pixels"
+    used = f"{train:,} for training, {val:,} for validation and {test:,} for testing"
+    note = f"{which} at {size}, split by {SPLIT_LIST}; used {used}."
     return ImageSet(images, labels[chosen].long(), ATTRIBUTES, "celeba", note).subset(rows)
 
 
@@ -83,21 +83,20 @@ def read_face(path: Path, size: int = SIZE) -> np.ndarray:
     try:
         return decode(path, size, 3, functools.partial(_crop, or_square=True))
     except UnreadableError as error:
-        hint = f"; a square of at least {SMALLEST} pixels, cut from the chin to the hair, is taken as it is"
-        hint = hint if "pixels" in str(error) else ""  # of use only for a picture
-        raise DataError(f"The picture {path} cannot be used: {error}{hint}.") from error
+        raise DataError(f"The picture {path} cannot be used: {error}.") from error
 
 
 def _crop(image: Image.Image, or_square: bool = False) -> float:
     """For `decode`: faces of CelebA's shape only, cut as in training; a square may be a face that is cut."""
     if or_square and image.width == image.height >= SMALLEST:
         return 1.0
-    if abs(image.width / image.height - WIDTH / HEIGHT) > 0.01:
-        raise UnreadableError(
-            f"it has {image.width}×{image.height} pixels, but an aligned face has {WIDTH}×{HEIGHT} "
-            f"or a smaller size of the same shape"
-        )
-    return CROP
+    if abs(image.width / image.height - WIDTH / HEIGHT) <= 0.01:
+        return CROP
+    face = f"an aligned face has {WIDTH}×{HEIGHT} or a smaller size of the same shape"
+    square = f"; a square of at least {SMALLEST} pixels, cut from the chin to the hair, is taken as it is"
+    raise UnreadableError(
+        f"it has {image.width}×{image.height} pixels, but {face}{square if or_square else ''}"
+    )
 
 
 def _chosen(parts: Tensor, fraction: float) -> Tensor:
@@ -112,21 +111,20 @@ def _chosen(parts: Tensor, fraction: float) -> Tensor:
 
 def _read_lists(folder: Path) -> tuple[list[str], Tensor, Tensor]:
     """Picture names [N]; their attributes [N, 40], 0 or 1; their splits [N], 0, 1 or 2."""
-    columns, answers = _read_list(folder, ATTRIBUTE_LIST, ATTRIBUTES, {"1", "-1", "0"}, "40 times 1 or -1")
-    _, splits = _read_list(folder, SPLIT_LIST, (), {"0", "1", "2"}, "0, 1 or 2")
+    answers = _read_list(folder, ATTRIBUTE_LIST, ATTRIBUTES, {"1", "-1", "0"}, "40 times 1 or -1")
+    splits = _read_list(folder, SPLIT_LIST, ("partition",), {"0", "1", "2"}, "0, 1 or 2")
     if alone := answers.keys() ^ splits.keys():
         name = min(alone)
         file = SPLIT_LIST if name in answers else ATTRIBUTE_LIST
         raise DataError(f"{folder / file} has no row for the picture {name}.")
-    order = [columns.index(name) for name in ATTRIBUTES]
-    labels = np.array([[answers[name][place] == "1" for place in order] for name in splits], np.uint8)
+    labels = np.array([[word == "1" for word in answers[name]] for name in splits], np.uint8)
     return [*splits], torch.from_numpy(labels), torch.tensor([int(part) for [part] in splits.values()])
 
 
 def _read_list(
     folder: Path, name: str, known: Sequence[str], words: set[str], rule: str
-) -> tuple[list[str], dict[str, list[str]]]:
-    """The names of a list's columns, the known ones among them; and the words in each picture's row."""
+) -> dict[str, list[str]]:
+    """The words in each picture's row, in the order of the known columns."""
     files = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
@@ -136,15 +134,15 @@ def _read_list(
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read: {error}.") from error
     rows = [line.replace(",", " ").split() for line in lines if line.strip()]
-    if len(rows) < 2:
-        raise DataError(f"{file} is empty or cut short: unpack CelebA anew.")
     # A .txt of attributes begins with the number of pictures. Only the name of a picture has a dot.
     heads = [row for row in rows[:2] if "." not in row[0]]
     columns = [column for column in (heads or [["partition"]])[-1] if column != "image_id"]
     if missing := [column for column in known if column not in columns]:
-        raise DataError(f"{file} does not name the attribute {missing[0]}: it is not CelebA's list.")
-    table = {picture: values for picture, *values in rows[len(heads) :]}
-    for picture, values in table.items():
+        raise DataError(f"{file} does not name {missing[0]}: it is cut short, or not CelebA's list.")
+    order = [columns.index(column) for column in known]
+    table = {}
+    for picture, *values in rows[len(heads) :]:
         if len(values) != len(columns) or not words.issuperset(values):
             raise DataError(f"{file}: the row of {picture} must have {rule}.")
-    return columns, table
+        table[picture] = [values[place] for place in order]
+    return table

@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lessons_lib.data.decoding import UnreadableError, decode_all
-from lessons_lib.data.image_set import DataError, ImageSet, RowFile
+from lessons_lib.data.image_set import DataError, ImageSet, RowFile, UnreadableError, decode_all
 
 CLASS_NAMES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"
@@ -74,11 +73,11 @@ def _read_folder(folder: Path, count: int) -> tuple[Tensor | RowFile, str]:
             raise DataError(f"{folder / name} has {expected}: unpack CIFAR-10 anew.")
         paths += files
     kept = folder.parent / "decoded" / f"{folder.name}.npy"
-    images, _ = decode_all(paths, kept, SIZE, 3, strict=True, crop=_crop)
+    images, _ = decode_all(paths, kept, SIZE, 3, strict=True, crop=_whole)
     return images, LOSSY if paths[0].suffix.lower() != ".png" else ""
 
 
-def _crop(image: Image.Image) -> float:
+def _whole(image: Image.Image) -> float:
     """For `decode`: pictures of the right size only."""
     if image.size != (SIZE, SIZE):
         raise UnreadableError(f"it has {image.width}×{image.height} pixels where 32×32 are expected")

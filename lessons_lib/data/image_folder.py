@@ -14,14 +14,12 @@ from pathlib import Path
 
 import torch
 
-from lessons_lib.data.decoding import decode_all, digest
-from lessons_lib.data.image_set import SPLITS, DataError, ImageSet, notice
+from lessons_lib.data.image_set import SPLITS, DataError, ImageSet, decode_all, digest, notice
 
 PREFIX = "folder"
 SHARE = 0.05  # of "val", and of "test"
 FEWEST = 10  # pictures
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
-KINDS = "png, jpg, bmp, webp, gif or tif"
 
 
 def is_folder(name: str) -> bool:
@@ -49,9 +47,10 @@ def read(
 ) -> ImageSet:
     """A split of folder:PATH; see `data.load`. The decoded pictures are kept in the folder `cache`."""
     root = path_of(name)
+    if root.is_file():
+        raise DataError(f"{root} is a file: name the folder that holds the pictures.")
     if not root.is_dir():
-        is_file = f"{root} is a file: name the folder that holds the pictures."
-        raise DataError(is_file if root.exists() else f"There is no folder {root}.")
+        raise DataError(f"There is no folder {root}.")
     root = root.resolve()
     class_names, splits = list_pictures(root)
     pictures = [(path, label, part) for part in SPLITS for path, label in splits[part]]
@@ -59,9 +58,16 @@ def read(
     # One file for a folder and size, so that a changed folder replaces its old pictures.
     kept = cache / digest(repr((str(root), image_size, channels)))[:16] / "pictures.npy"
     images, broken = decode_all(paths, kept, image_size, channels, strict)
-    if broken:
-        _tell_broken(root, {paths[row]: reason for row, reason in broken.items()}, len(paths))
     good = [row for row in range(len(paths)) if row not in broken]
+    reasons = sorted(f"{paths[row].relative_to(root).as_posix()} ({why})" for row, why in broken.items())
+    if len(good) < FEWEST:
+        raise DataError(
+            f"Only {len(good)} of the {len(paths):,} pictures in {root} can be read, but at least {FEWEST} "
+            f"are needed; the first that cannot is {reasons[0]}."
+        )
+    if broken:
+        bad = f"{len(broken):,} of {len(paths):,} pictures"
+        notice(f"{bad} cannot be read and are skipped: {_some(reasons, 5)}.")
     note = _tell(root, class_names, Counter(parts[row] for row in good), images.shape)
     rows = torch.tensor([row for row in good if parts[row] == split], dtype=torch.int64)
     return ImageSet(images, torch.tensor(labels), class_names, PREFIX, note).subset(rows)
@@ -97,11 +103,11 @@ def _scan(folder: Path) -> tuple[list[Path], list[Path]]:
     """The folders in a folder, and its pictures, both sorted."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        entries = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
-        folders = [Path(entry) for entry in entries if entry.is_dir()]
-        files = [Path(entry) for entry in entries if not entry.is_dir()]
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror or error}.") from error
+    entries = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
+    files = [Path(entry) for entry in entries if not entry.is_dir()]
+    folders = [Path(entry) for entry in entries if entry.is_dir()]
     return folders, [file for file in files if file.suffix.lower() in SUFFIXES]
 
 
@@ -118,7 +124,8 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
     if loose:
         return {"": loose}
     if not filled:
-        raise DataError(f"{folder} holds no pictures ({KINDS}), nor do the folders in it.")
+        kinds = "png, jpg, bmp, webp, gif or tif"
+        raise DataError(f"{folder} holds no pictures ({kinds}), nor do the folders in it.")
     if empty := [name for name in inside if name not in filled]:
         raise DataError(f"The class folder {folder / empty[0]} holds no picture: fill it or move it away.")
     return inside
@@ -138,17 +145,6 @@ def _cut(splits: dict[str, list[tuple[Path, int]]], root: Path) -> None:
         splits[split], splits["train"] = train[:size], train[size:]
 
 
-def _tell_broken(root: Path, broken: dict[Path, str], total: int) -> None:
-    reasons = [f"{path.relative_to(root).as_posix()} ({reason})" for path, reason in broken.items()]
-    if (good := total - len(reasons)) < FEWEST:
-        raise DataError(
-            f"Only {good} of the {total:,} pictures in {root} can be read, but at least {FEWEST} are needed; "
-            f"the first that cannot is {reasons[0]}."
-        )
-    shown = _some(sorted(reasons), 5)
-    notice(f"{len(reasons):,} of {total:,} pictures cannot be read and are skipped: {shown}.")
-
-
 def _some(names: Sequence[str], count: int) -> str:
     more = f" and {len(names) - count:,} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more
@@ -156,11 +152,8 @@ def _some(names: Sequence[str], count: int) -> str:
 
 def _tell(root: Path, names: tuple[str, ...], counts: Counter, shape: torch.Size) -> str:
     """Say what is used; returns the note for a card, without a path of the user's machine."""
-    size, colour = f"{shape[2]}×{shape[3]} pixels", "grey" if shape[1] == 1 else "colour"
     splits = ", ".join(f"{counts[split]:,} {split}" for split in SPLITS)
+    look = f"{shape[2]}×{shape[3]} pixels, {'grey' if shape[1] == 1 else 'colour'}"
     classes = f"{len(names)} class{'es' * (len(names) > 1)}: {_some(names, 10)}" if names else "no classes"
-    notice(f"Folder {root.name}: {counts.total():,} pictures ({splits}), {size}, {colour}, {classes}.")
-    return (
-        f"folder {root.name}, {counts.total():,} images, {counts['train']:,} of them for training; "
-        f"the middle square of each at {size} in {colour}."
-    )
+    notice(f"Folder {root.name}: {counts.total():,} pictures ({splits}), {look}, {classes}.")
+    return f"folder {root.name}, {counts.total():,} images ({splits}); the middle square of each: {look}."

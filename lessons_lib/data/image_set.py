@@ -1,26 +1,44 @@
-"""Images as bytes, in memory or in a file, handed out in [-1, 1]; and how a data set speaks to its user."""
+"""Images as bytes, in memory or in a file, handed out in [-1, 1]; and how picture files become such a file.
+
+Pictures are decoded once and one by one, and read row by row: a program never holds more of them than the
+batch that it looks at.
+"""
 
 import contextlib
 import copy
 import dataclasses
 import functools
+import hashlib
+import json
+import math
 import os
+import statistics
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from lessons_lib.files import WriteError, atomic_write, remove_leftovers
 
 SPLITS = ("train", "val", "test")
+SMALLEST, LARGEST, MULTIPLE = 16, 64, 4  # of the inferred size, in pixels: it can be halved twice
+REASONS = {Image.UnidentifiedImageError: "no picture", Image.DecompressionBombError: "too large"}
 
 
 class DataError(RuntimeError):
     """Data that is missing, cut short or of the wrong kind; the message is one sentence for the user."""
+
+
+class UnreadableError(Exception):
+    """A picture that cannot be read; the message is the reason in a few words."""
 
 
 @functools.cache
@@ -28,6 +46,16 @@ def notice(text: str) -> None:
     """Say something once, on stderr so that it never mixes with results."""
     if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes one says it
         print(text, file=sys.stderr)
+
+
+def to_signed(images: Tensor) -> Tensor:
+    """uint8 0 … 255 -> float32 in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """float in [-1, 1] -> float in [0, 1], clipped; for showing and writing only."""
+    return ((images + 1) / 2).clamp(0, 1)
 
 
 class RowFile:
@@ -46,7 +74,6 @@ class RowFile:
 
     @property
     def shape(self) -> torch.Size:
-        """[N, C, H, W]."""
         return torch.Size((len(self.rows), *self.row_shape))
 
     def __len__(self) -> int:
@@ -71,7 +98,7 @@ class RowFile:
         raise DataError(f"{self.path} is cut short or was replaced: load the data again.")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class ImageSet(Dataset):
     """Images that are kept as bytes and handed out in [-1, 1]."""
 
@@ -86,8 +113,8 @@ class ImageSet(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor]:
         """One image [C, H, W] float32 in [-1, 1] and its label, or its attributes [K]."""
-        label = self.labels[index]
-        return to_signed(self.images[index]), int(label) if label.ndim == 0 else label
+        image, label = self.batch(index)
+        return image, int(label) if label.ndim == 0 else label
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """The images [B, C, H, W] float32 in [-1, 1] and labels, [B] or [B, K], at indices [B]."""
@@ -108,11 +135,142 @@ class ImageSet(Dataset):
         return self.subset((self.labels == label).nonzero().flatten())
 
 
-def to_signed(images: Tensor) -> Tensor:
-    """uint8 0 … 255 -> float32 in [-1, 1]."""
-    return images.float() / 127.5 - 1
+# -- picture files ----------------------------------------------------------------------------------
+
+Crop = Callable[[Image.Image], float] | None  # the square's share of the shorter side; may refuse the picture
+# [N, C, S, S] uint8, black where a file cannot be read; and why, by the place of the file.
+Pictures = tuple[Tensor | RowFile, dict[int, str]]
 
 
-def to_unit(images: Tensor) -> Tensor:
-    """float in [-1, 1] -> float in [0, 1], clipped; for showing and writing only."""
-    return ((images + 1) / 2).clamp(0, 1)
+def decode(path: Path, size: int, channels: int, crop: Crop = None) -> np.ndarray:
+    """A picture file as bytes [channels, size, size]: its middle square, resized without aliasing.
+
+    The camera's note which way is up is followed; what is transparent becomes white; of an animation comes
+    the first picture. UnreadableError if the file is no picture, is damaged, or is not there.
+    """
+    with _opened(path) as image:
+        share = crop(image) if crop else 1.0
+        enough = math.ceil(2 * size / share)
+        image.draft(None, (enough, enough))  # a JPEG from a camera can be read at an eighth of its size
+        image = _plain(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB")
+        side = round(min(image.size) * share)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+        if side != size:
+            image = image.resize((size, size), Image.Resampling.LANCZOS)
+        return np.ascontiguousarray(np.asarray(image).reshape(size, size, channels).transpose(2, 0, 1))
+
+
+def decode_all(
+    paths: Sequence[Path], kept: Path, size: int | None, channels: int | None, strict: bool, crop: Crop = None
+) -> Pictures:
+    """Picture files, decoded now, or as an earlier call kept them if no file has changed since.
+
+    `kept` is a .npy file, beside which a .json says what it holds; where it cannot be written, which is said,
+    the pictures are held in memory. None for the size means the median of the shorter sides, within limits;
+    for the channels, 1 if no picture has colours. `strict`: DataError for the first file that is unreadable.
+    """
+    states = [*map(_state, paths)]
+    if strict and (gone := [path for path, state in zip(paths, states, strict=True) if not state]):
+        raise DataError(f"There is no picture {gone[0]} (missing: {len(gone):,} of {len(paths):,}).")
+    stamp = digest(repr((paths, states)))
+    pictures = _read_kept(kept, stamp)
+    if pictures and not (strict and pictures[1]):
+        return pictures
+    notice(f"Decoding {len(paths):,} pictures in {os.path.commonpath(paths)}; this is done once.")
+    if size is None or channels is None:
+        size, channels = _inferred(paths, size, channels)
+    broken: dict[int, str] = {}
+    rows = functools.partial(_rows, paths, size, channels, crop, strict, broken)
+    about = kept.with_suffix(".json")
+    try:
+        remove_leftovers(kept.parent)
+        with atomic_write(kept) as temporary, open(temporary, "wb") as file:
+            about.unlink(missing_ok=True)  # an older one must not describe the new pictures
+            header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), channels, size, size)}
+            np.lib.format.write_array_header_1_0(file, header)
+            # Written, not mapped: on a full disk a write is an error, but a mapped page kills the process.
+            file.writelines(row.data for row in rows())
+        with atomic_write(about) as temporary:
+            temporary.write_text(json.dumps({"stamp": stamp, "count": len(paths), "broken": broken}))
+        return RowFile(kept), broken
+    except (WriteError, OSError) as error:
+        notice(f"The decoded pictures are not kept for the next time, but held in memory: {error}")
+    return torch.from_numpy(np.stack([*rows()])), broken
+
+
+def _state(path: Path) -> str:
+    """Changes with every change of the file; empty if it is not there, or a link to nowhere."""
+    with contextlib.suppress(OSError):
+        stat = path.stat()
+        # The last changes when a file may be read at last, whose content is as before.
+        return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+    return ""
+
+
+def _read_kept(kept: Path, stamp: str) -> Pictures | None:
+    """None if there is nothing, or it is damaged, or made of other files."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        facts = json.loads(kept.with_suffix(".json").read_text(encoding="utf-8"))
+        images = RowFile(kept)
+        if facts["stamp"] == stamp and facts["count"] == len(images):
+            return images, {int(place): reason for place, reason in facts["broken"].items()}
+    return None
+
+
+def _inferred(paths: Sequence[Path], size: int | None, channels: int | None) -> tuple[int, int]:
+    heads = []
+    for path in paths:
+        with contextlib.suppress(UnreadableError), _opened(path) as image:  # reads the file's head only
+            heads.append((min(image.size), Image.getmodebase(image.mode) == "L"))
+    median = int(statistics.median([side for side, _ in heads] or [SMALLEST]))
+    size = size or max(SMALLEST, min(LARGEST, median) // MULTIPLE * MULTIPLE)
+    return size, channels or (1 if all(is_grey for _, is_grey in heads) else 3)
+
+
+def _rows(paths, size, channels, crop, strict, broken) -> Iterator[np.ndarray]:
+    """The pictures one by one; the reason why one cannot be read goes into `broken`."""
+    pause = 0.2 if sys.stderr.isatty() else 10
+    bar = tqdm(paths, "decoding pictures", leave=False, mininterval=pause, delay=2)
+    for place, path in enumerate(bar):
+        try:
+            yield decode(path, size, channels, crop)
+        except UnreadableError as error:
+            if strict:
+                raise DataError(f"The picture {path} cannot be read: {error}.") from error
+            broken[place] = str(error)
+            yield np.zeros((channels, size, size), np.uint8)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """A picture file; whatever Pillow says of one that it cannot read becomes an UnreadableError."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            yield image
+    except UnreadableError:
+        raise
+    except Exception as error:  # Pillow's decoders have many words: SyntaxError, struct.error, IndexError …
+        reason = REASONS.get(type(error)) or getattr(error, "strerror", None) or "cut short or damaged"
+        raise UnreadableError(reason) from error
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """Without transparency, and with 8 bits a channel."""
+    if image.mode == "F" or image.mode[0] == "I":
+        values = np.asarray(image).astype(np.float64)
+        if not np.isfinite(values).all() or values.min() < 0:
+            raise UnreadableError("its numbers are negative or not finite")
+        # White is the first of these numbers that suits: a file does not say it.
+        whites = (*{"F": (1, 255), "I": (255,)}.get(image.mode, ()), 65535, values.max())
+        white = next(white for white in whites if values.max() <= white)
+        return Image.fromarray((values * (255 / white)).round().astype(np.uint8))
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+
+
+def digest(text: str) -> str:
+    """64 hexadecimal digits; the names of files may hold bytes that are no text."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
