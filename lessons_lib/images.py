@@ -21,7 +21,7 @@ CAME, WENT = (0.839, 0.376, 0.302), (0.129, 0.400, 0.675)  # the figures' orange
 
 def to_bytes(images: Tensor) -> Tensor:
     """Images in [-1, 1] of any shape -> uint8 0 … 255 on the CPU, clipped: data.to_signed backwards."""
-    return (to_unit(images.detach().float()) * 255).round().to(torch.uint8).cpu()
+    return (((images.detach().float() + 1) / 2).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 
 def to_grid(

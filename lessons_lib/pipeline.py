@@ -83,30 +83,35 @@ class _Request:
         for name, choice in {**self.CHOICES, "precision": ("float32", "bf16")}.items():
             if (value := getattr(self, name)) is not None:
                 _refuse(value not in choice, f"Unknown {name} {value!r}: choose one of {', '.join(choice)}.")
-        way, labels = self.guidance, sum((getattr(self, name) for name in self.LABELS), ())
-        rows = [label for label in labels if isinstance(label, tuple)]
-        is_mixed = 0 < len(rows) < len(labels)
-        _refuse(is_mixed, "Labels must be all numbers or all rows of attributes, got both.")
-        _refuse(rows and self.is_steered, f"Rows of attributes need guidance 'cfg', not {way!r}.")
-        for value in {value for row in rows for value in row} - {1, 0, -1}:
-            raise ValueError(f"An attribute of a row must be 1 (yes), 0 (no) or -1 (untold), got {value}.")
+        labels = sum((getattr(self, name) for name in self.LABELS), ())
+        if self.attribute is not None or not all(isinstance(label, int) for label in labels):
+            self._check_attributes(labels)
         if (scale := self.guidance_scale) is not None:
             is_number = isinstance(scale, Real) and math.isfinite(scale)
             _refuse(not is_number, f"The guidance scale must be a finite number, got {scale!r}.")
             _refuse(scale < 0, f"The guidance scale must be at least 0, got {scale!r}.")
         if self.classifier is not None:
-            sentence = f"The guidance {way!r} asks no classifier, but '{self.classifier}' was given."
-            _refuse(not self.is_steered, sentence)
-        if self.attribute is not None:
-            sentence = f"An attribute is asked for with guidance 'cfg' or 'classifier', not {way!r}."
-            _refuse(way not in ("cfg", "classifier"), sentence)
-            for label in {*labels} - {0, 1}:
-                raise ValueError(f"The target of an attribute must be 1 (yes) or 0 (no), got {label}.")
+            way = f"The guidance {self.guidance!r}"
+            _refuse(not self.is_steered, f"{way} asks no classifier, but '{self.classifier}' was given.")
         if self.steps is not None:
             _refuse(self.steps < 1, f"The number of steps must be at least 1, got {self.steps}.")
         if self.sample_indices is not None:
             count, total = len(self.sample_indices), self.num_samples
             _refuse(count != total, f"There are {count} sample indices for {total} {self.LABELS[0]}.")
+
+    def _check_attributes(self, labels: Labels) -> None:
+        """Refuse rows of attributes, or labels of one attribute, that nothing could draw."""
+        rows, way = [label for label in labels if isinstance(label, tuple)], self.guidance
+        is_mixed = 0 < len(rows) < len(labels)
+        _refuse(is_mixed, "Labels must be all numbers or all rows of attributes, got both.")
+        _refuse(rows and self.is_steered, f"Rows of attributes need guidance 'cfg', not {way!r}.")
+        for value in {value for row in rows for value in row} - {1, 0, -1}:
+            raise ValueError(f"An attribute of a row must be 1 (yes), 0 (no) or -1 (untold), got {value}.")
+        if self.attribute is not None:
+            sentence = f"An attribute is asked for with guidance 'cfg' or 'classifier', not {way!r}."
+            _refuse(way not in ("cfg", "classifier"), sentence)
+            for label in {*labels} - {0, 1}:
+                raise ValueError(f"The target of an attribute must be 1 (yes) or 0 (no), got {label}.")
 
     @property
     def in_rows(self) -> bool:
@@ -179,9 +184,7 @@ class CounterfactualRequest(_Request):
     interval, sampler, spacing = None, "ddim", "trailing"  # of the decoding, which abduction walks backwards
 
     sources: Labels  # [S] the label of each image, or its row; see GenerationRequest
-    targets: (
-        Labels  # [S * K] those asked for, K for each image, all from one abduction; the first image's first
-    )
+    targets: Labels  # [S * K] those asked for, K for each image in a row, from one abduction
     weights: str | Path = "mnist-denoiser"
     method: str = "ddim"
     guidance: str = "cfg"
@@ -252,9 +255,7 @@ class _Plan:
         usual["spacing"] = DEFAULT_SPACING[request.sampler or usual["sampler"]]
         if request.is_steered:
             name = request.classifier or defaults.get("classifier") or CLASSIFIER
-            device = next(network.parameters()).device
-            self.classifier, trained_on, card = load_model(name, str(device) if device.index else device.type)
-            self._check_classifier(str(name), trained_on)
+            card = self._look_up_classifier(name)
             defaults = card.get("defaults", {})  # the denoiser's card has w, which is no s
             usual |= {"classifier": name, "guidance_scale": defaults.get("guidance_scale", 1.0)}
             if request.sampler is None and request.guidance == "classifier":  # as it was measured, as a whole
@@ -270,9 +271,11 @@ class _Plan:
         self._run = guidance.in_bfloat16 if request.precision == "bf16" else lambda function: function
         self.eps_fn = self._guided()
 
-    def _check_classifier(self, name: str, trained_on: NoiseSchedule | None) -> None:
-        """Refuse a classifier that cannot steer this denoiser."""
-        request, classifier, network = self.request, self.classifier, self.network
+    def _look_up_classifier(self, name: str | Path) -> dict:
+        """The classifier's card; refuses one that cannot steer this denoiser."""
+        request, network, device = self.request, self.network, next(self.network.parameters()).device
+        classifier, trained_on, card = load_model(name, str(device) if device.index else device.type)
+        name = str(name)
         reads_attributes = getattr(classifier.config, "multi_label", False)
         sees_noise = request.guidance == "classifier"
         if hasattr(classifier, "null_label"):
@@ -295,15 +298,20 @@ class _Plan:
             faults[f"has {theirs} {words} but the denoiser has {ours}"] = theirs != ours and not is_free
         for fault, is_there in faults.items():
             _refuse(is_there, f"The classifier {name!r} {fault}.")
+        self.classifier = classifier
+        return card
 
     def _guided(self) -> EpsFn:
-        request, base = self.request, unconditional(self.network)
-        scale, interval = request.guidance_scale, request.interval
+        request, scale, interval = self.request, self.request.guidance_scale, self.request.interval
         if request.guidance == "none":
-            return self._run(base)
+            return self._run(unconditional(self.network))
         if request.guidance == "cfg":
             y = self._told(request.labels, request.attribute)
             return self._run(guidance.with_cfg(self.network, y, scale, interval))
+        return self._steered()
+
+    def _steered(self) -> EpsFn:
+        request, base = self.request, unconditional(self.network)
         y = _classes(request.labels, self.num_labels)
         if request.guidance == "classifier-x0":
             log_prob_fn = guidance.x0_log_prob(self.classifier, base, self.schedule, y)
@@ -312,23 +320,26 @@ class _Plan:
         else:
             place = place_of(request.attribute, self.names, "attribute")
             log_prob_fn = guidance.attribute_log_prob(self.classifier, place, y)
-        base, log_prob_fn = self._run(base), self._run(log_prob_fn)
-        return guidance.with_classifier(base, log_prob_fn, self.schedule, scale, interval)
+        way = self._run(base), self._run(log_prob_fn), self.schedule
+        return guidance.with_classifier(*way, request.guidance_scale, request.interval)
 
     def _told(self, labels: Labels, attribute: str | int | None) -> Tensor:
         """What the denoiser is told: y [B], or of attributes [B, K], 1 yes, 0 no, -1 untold."""
-        config, in_rows = self.network.config, self.request.in_rows
-        name = f"The denoiser {str(self.request.weights)!r}"
-        if not config.multi_label:
-            has_attributes = in_rows or attribute is not None
-            _refuse(has_attributes, f"{name} is told no attributes: steer it with guidance classifier.")
-            return _classes(labels, config.num_classes)
-        if in_rows:
-            for count in {*map(len, labels)} - {config.num_classes}:
-                raise ValueError(f"{name} is told {config.num_classes} attributes, got {count}.")
+        name, config = f"The denoiser {str(self.request.weights)!r}", self.network.config
+        if config.multi_label:
+            return self._told_attributes(name, labels, attribute)
+        has_attributes = self.request.in_rows or attribute is not None
+        _refuse(has_attributes, f"{name} is told no attributes: steer it with guidance classifier.")
+        return _classes(labels, config.num_classes)
+
+    def _told_attributes(self, name: str, labels: Labels, attribute: str | int | None) -> Tensor:
+        total = self.network.config.num_classes
+        if self.request.in_rows:
+            for count in {*map(len, labels)} - {total}:
+                raise ValueError(f"{name} is told {total} attributes, got {count}.")
             return torch.tensor(labels)
         _refuse(attribute is None, f"{name} is told attributes: name one, such as Smiling.")
-        y = torch.full((len(labels), config.num_classes), -1)
+        y = torch.full((len(labels), total), -1)
         y[:, place_of(attribute, self.names, "attribute")] = torch.tensor(labels)
         return y
 
@@ -418,10 +429,7 @@ def counterfactuals(request: CounterfactualRequest, images: Tensor) -> Iterator[
 def counterfactual_images(
     request: CounterfactualRequest, images: Tensor, batch_size: int = 100, advance: Callable | None = None
 ) -> Tensor:
-    """The counterfactuals only, [S * K, C, H, W] in [-1, 1] on the CPU, at most batch_size at once.
-
-    advance: told after each batch how many of the images [S, C, H, W] it held.
-    """
+    """The counterfactuals only, [S * K, C, H, W] in [-1, 1] on the CPU; advance is told each batch's images."""
     count, total = len(images), len(request.sources)
     _refuse(count != total, f"There are {count} images for {total} sources.")
     drawn, rest = [], images
