@@ -81,8 +81,9 @@ class _Request:
         for name in self.LABELS:
             object.__setattr__(self, name, _whole(getattr(self, name)))
         for name, choice in {**self.CHOICES, "precision": ("float32", "bf16")}.items():
-            if (value := getattr(self, name)) is not None:
-                _refuse(value not in choice, f"Unknown {name} {value!r}: choose one of {', '.join(choice)}.")
+            value, usual = getattr(self, name), getattr(type(self), name)
+            is_known = value in choice or value is usual
+            _refuse(not is_known, f"Unknown {name} {value!r}: choose one of {', '.join(choice)}.")
         labels = sum((getattr(self, name) for name in self.LABELS), ())
         if self.attribute is not None or not all(isinstance(label, int) for label in labels):
             self._check_attributes(labels)
@@ -429,7 +430,7 @@ def counterfactuals(request: CounterfactualRequest, images: Tensor) -> Iterator[
 def counterfactual_images(
     request: CounterfactualRequest, images: Tensor, batch_size: int = 100, advance: Callable | None = None
 ) -> Tensor:
-    """The counterfactuals only, [S * K, C, H, W] in [-1, 1] on the CPU; advance is told each batch's images."""
+    """The counterfactuals only, [S * K, C, H, W] in [-1, 1] on the CPU; advance is told how many images."""
     count, total = len(images), len(request.sources)
     _refuse(count != total, f"There are {count} images for {total} sources.")
     drawn, rest = [], images
