@@ -7,7 +7,7 @@ and never guides.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 import torch.nn.functional as F
@@ -24,14 +24,10 @@ from lessons_lib.unet import (
 
 
 @dataclass(frozen=True)
-class EvaluatorConfig:
-    """The shape of an Evaluator; the last width is the number of features.
+class _Shape:
+    """The shape of a network that reads images.
 
     Args:
-        body: "blocks" (the U-Net's residual blocks, for digits), "resnet9" (batch normalization and
-            max-pooling, for objects in colour) or "whitened" (plain convolutions after a fixed whitening).
-        mirror: once trained, take the mean of the features of each image and its mirror image; for objects,
-            which stay what they are in a mirror.
         patch: each patch × patch pixels become one position with patch² times the channels.
         multi_label: the logits belong to yes-or-no attributes, rather than to classes of which one is right.
     """
@@ -40,34 +36,53 @@ class EvaluatorConfig:
     in_channels: int = 1
     widths: tuple[int, ...] = (32, 64, 128)
     num_classes: int = 10
-    dropout: float = 0.2
-    body: str = "blocks"
-    mirror: bool = False
+    _: KW_ONLY
     patch: int = 1
     multi_label: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
+        if self.patch < 1 or self.image_size % self.patch:
+            raise ValueError(
+                f"image_size {self.image_size} must be a multiple of patch, at least 1, got {self.patch}."
+            )
+
+
+class _Reader(nn.Module):
+    @torch.no_grad()
+    def probabilities(self, *x: Tensor) -> Tensor:
+        """[B, K] probabilities of the classes, or of each attribute; x as in forward; no gradients."""
+        logits = self(*x).float()
+        return logits.sigmoid() if self.config.multi_label else logits.softmax(dim=1)
+
+
+@dataclass(frozen=True)
+class EvaluatorConfig(_Shape):
+    """The shape of an Evaluator; the last width is the number of features.
+
+    Args:
+        body: "blocks" (the U-Net's residual blocks, for digits), "resnet9" (batch normalization and
+            max-pooling, for objects in colour) or "whitened" (plain convolutions after a fixed whitening).
+        mirror: once trained, take the mean of the features of each image and its mirror image; for objects,
+            which stay what they are in a mirror.
+    """
+
+    dropout: float = 0.2
+    body: str = "blocks"
+    mirror: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.body not in BODIES:
             raise ValueError(f"Unknown body {self.body!r}: choose one of {', '.join(BODIES)}.")
-        _check_patch(self)
-
-
-def _check_patch(config: EvaluatorConfig | NoisyClassifierConfig) -> None:
-    if config.patch < 1 or config.image_size % config.patch:
-        raise ValueError(
-            f"image_size {config.image_size} must be a multiple of patch, at least 1, got {config.patch}."
-        )
 
 
 def _blocks(config: EvaluatorConfig) -> list[nn.Module]:
-    layers: list[nn.Module] = [
-        nn.Conv2d(config.in_channels * config.patch**2, config.widths[0], 3, padding=1)
-    ]
-    for i, width in enumerate(config.widths):
-        if i > 0:
-            layers.append(Downsample(config.widths[i - 1]))
-        layers.append(ResidualBlock(config.widths[max(i - 1, 0)], width, embedding_channels=0))
+    first = config.widths[0]
+    stem = nn.Conv2d(config.in_channels * config.patch**2, first, 3, padding=1)
+    layers = [stem, ResidualBlock(first, first, embedding_channels=0)]
+    for narrow, wide in itertools.pairwise(config.widths):
+        layers += Downsample(narrow), ResidualBlock(narrow, wide, embedding_channels=0)
     return [*layers, nn.SiLU()]
 
 
@@ -95,8 +110,7 @@ def _resnet9(config: EvaluatorConfig) -> list[nn.Module]:
     widths = config.widths
     layers: list[nn.Module] = [ConvNorm(config.in_channels * config.patch**2, widths[0])]
     for narrow, wide in itertools.pairwise(widths):
-        layers.append(ConvNorm(narrow, wide, pool=True))
-        layers.append(Shortcut(ConvNorm(wide, wide), ConvNorm(wide, wide)))
+        layers += ConvNorm(narrow, wide, pool=True), Shortcut(ConvNorm(wide, wide), ConvNorm(wide, wide))
     return layers
 
 
@@ -130,7 +144,7 @@ def _whitened(config: EvaluatorConfig) -> list[nn.Module]:
 BODIES = {"blocks": _blocks, "resnet9": _resnet9, "whitened": _whitened}
 
 
-class Evaluator(nn.Module):
+class Evaluator(_Reader):
     """p(y given x_0): a classifier of clean images that only ever judges.
 
     It did not guide the images that it scores: scoring with the guiding classifier would be circular.
@@ -143,9 +157,8 @@ class Evaluator(nn.Module):
         self.body = nn.Sequential(
             *unshuffle, *BODIES[config.body](config), nn.AdaptiveAvgPool2d(1), nn.Flatten()
         )
-        self.head = nn.Sequential(
-            nn.Dropout(config.dropout), nn.Linear(config.widths[-1], config.num_classes)
-        )
+        last = nn.Linear(config.widths[-1], config.num_classes)
+        self.head = nn.Sequential(nn.Dropout(config.dropout), last)
 
     def features(self, x_0: Tensor) -> Tensor:
         """x_0 [B, C, H, W] in [-1, 1] -> [B, F], the features before the last layer: the FID's space."""
@@ -159,34 +172,16 @@ class Evaluator(nn.Module):
         check_shape(self.config, "x_0", x_0)
         return self.head(self.features(x_0))
 
-    @torch.no_grad()
-    def probabilities(self, x_0: Tensor) -> Tensor:
-        """x_0 [B, C, H, W] -> [B, K] probabilities of the classes, or of each attribute; no gradients."""
-        return _probabilities(self(x_0), self.config.multi_label)
-
 
 @dataclass(frozen=True)
-class NoisyClassifierConfig:
-    """The shape of a NoisyClassifier: the way down of a U-Net, with a head in place of the way up.
+class NoisyClassifierConfig(_Shape):
+    """The shape of a NoisyClassifier: the way down of a U-Net, with a head in place of the way up."""
 
-    patch and multi_label as in EvaluatorConfig.
-    """
-
-    image_size: int = 28
-    in_channels: int = 1
-    widths: tuple[int, ...] = (32, 64, 128)
-    num_classes: int = 10
     embedding_channels: int = 128
     dropout: float = 0.1
-    patch: int = 1
-    multi_label: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "widths", tuple(self.widths))
-        _check_patch(self)
 
 
-class NoisyClassifier(nn.Module):
+class NoisyClassifier(_Reader):
     """p(y given x_t, t): a classifier that is told how noisy its image is (Dhariwal & Nichol 2021, sec. 4).
 
     Every block is told t by FiLM, as in the U-Net: what is a stroke at t = 100 is noise at t = 600.
@@ -215,18 +210,9 @@ class NoisyClassifier(nn.Module):
         check_shape(self.config, "x_t", x_t)
         features = timestep_embedding(t, 2 * self.config.widths[0])
         embedding = F.silu(self.time_mlp(features.to(self.time_mlp[0].weight.dtype)))
-        h = self.stem(F.pixel_unshuffle(x_t, self.config.patch) if self.config.patch > 1 else x_t)
+        h = self.stem(F.pixel_unshuffle(x_t, self.config.patch))
         for i, block in enumerate(self.blocks):
             h = block(h, embedding)
             h = self.resize[i](h) if i < len(self.resize) else h
         h = self.last(self.attention(h), embedding)
         return self.head(F.silu(self.norm_out(h)).mean(dim=(2, 3)))
-
-    @torch.no_grad()
-    def probabilities(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """[B, K] probabilities of the classes, or of each attribute; float32, without gradients."""
-        return _probabilities(self(x_t, t), self.config.multi_label)
-
-
-def _probabilities(logits: Tensor, multi_label: bool) -> Tensor:
-    return torch.sigmoid(logits.float()) if multi_label else torch.softmax(logits.float(), dim=1)

@@ -24,16 +24,12 @@ METHODS = ("ddim", "ddpm", "sdedit", "same-noise")
 
 
 class Abducted(NamedTuple):
-    """What is left of an image when its label is taken away.
+    """What is left of an image when its label is taken away."""
 
-    x: [B, C, H, W], the state at timesteps[0].
-    timesteps: [M] int64, strictly descending, those that prediction walks.
-    noises: None, or [M, B, C, H, W], what DDPM adds in each step: standard deviations of that step, and in
-        the last step, which has none, the pixels that the estimate lacks of the image.
-    """
-
-    x: Tensor
-    timesteps: Tensor
+    x: Tensor  # [B, C, H, W], the state at timesteps[0]
+    timesteps: Tensor  # [M] int64, strictly descending, those that prediction walks
+    # [M, B, C, H, W], what DDPM adds in each step: standard deviations of that step, and in the last step,
+    # which has none, the pixels that the estimate lacks of the image.
     noises: Tensor | None = None
 
     def repeated(self, times: int) -> Abducted:
@@ -53,17 +49,11 @@ def same_noise_grid(
     timesteps: Tensor,
     sample: Callable[..., Iterator[Step]] = sample_ddim,
 ) -> Tensor:
-    """Every noise drawn as every class, in one batch.
+    """Every noise of x_T [N, C, H, W] drawn as every of K classes, in one batch: [N, K, C, H, W] in [-1, 1].
 
     Args:
         guide: labels y [B] int64 -> EpsFn, such as `lambda y: with_cfg(model, y, 2.0)`.
-        x_T: [N, C, H, W] standard normal noise.
-        num_classes: K.
-        timesteps: [M] int64, strictly descending.
         sample: a sampler that adds no noise on the way, or one whose noise_fn is already set.
-
-    Returns:
-        [N, K, C, H, W] in [-1, 1]: row n comes from noise n, column k was asked for class k.
     """
     y = torch.arange(num_classes).repeat(len(x_T))
     *_, last = sample(guide(y), schedule, x_T.repeat_interleave(num_classes, dim=0), timesteps)
@@ -87,14 +77,9 @@ def in_8_bits(images: Tensor) -> Tensor:
 
 
 def to_depth(timesteps: Tensor, t_0: int) -> Tensor:
-    """The timesteps up to the depth t_0: how far back an image is taken, and so how little of it is kept.
+    """The timesteps, [N] int64 descending from T-1, up to the depth t_0: how far back an image is taken.
 
-    Args:
-        timesteps: [N] int64, strictly descending, from T-1.
-        t_0: timesteps above it are left out; ValueError if it is not in 0 … T-1, or none is left.
-
-    Returns:
-        [M] int64, M >= 1.
+    The deeper, the less of it is kept. ValueError if t_0 is not in 0 … T-1, or no timestep is left.
     """
     top, lowest = int(timesteps[0]), int(timesteps[-1])
     if not 0 <= t_0 <= top:
@@ -136,8 +121,7 @@ def abduct_ddpm(
 
     Args:
         noise_fn: standard normal noise like x_0, once a timestep; torch.randn_like if not given.
-        clip_x0: as predict will be told. DDIM's rule, never to clip here, is not needed: what is clipped is
-            in the step's noise.
+        clip_x0: as predict will be told; what is clipped is in the step's noise.
         others: as in abduct_ddim.
     """
     noise_fn = noise_fn or torch.randn_like
@@ -184,20 +168,15 @@ def abduct(
         timesteps: cut by `to_depth`; of "same-noise" whole, since it is noise only at the top.
         others: as in abduct_ddim and abduct_ddpm.
     """
-    check_method(method)
     if method == "ddim":
         return abduct_ddim(eps_fn, schedule, x_0, timesteps)
     if method == "ddpm":
         return abduct_ddpm(eps_fn, schedule, x_0, timesteps, noise_fn, clip_x0=clip_x0)
     if method == "sdedit":
         return abduct_sdedit(schedule, x_0, timesteps, noise_fn)
-    return Abducted((noise_fn or torch.randn_like)(x_0), timesteps)
-
-
-def check_method(method: str) -> None:
-    """Raise ValueError for an unknown method."""
-    if method not in METHODS:
-        raise ValueError(f"Unknown method {method!r}: choose one of {', '.join(METHODS)}.")
+    if method == "same-noise":
+        return Abducted((noise_fn or torch.randn_like)(x_0), timesteps)
+    raise ValueError(f"Unknown method {method!r}: choose one of {', '.join(METHODS)}.")
 
 
 # -- prediction ------------------------------------------------------------------------------------
@@ -208,12 +187,8 @@ def predict(
 ) -> Iterator[Step]:
     """Draw again from what was abducted: DDIM with eta = 0, or DDPM with the stored noises.
 
-    Args:
-        eps_fn: told the target's label: the action.
-        clip_x0: clip every estimate of x_0 to [-1, 1].
-
-    Yields:
-        one Step for each of abducted.timesteps; the last one's x_t [B, C, H, W] is the counterfactual.
+    eps_fn is told the target's label: the action. One Step for each of abducted.timesteps; the last one's x_t
+    [B, C, H, W] is the counterfactual.
     """
     x, timesteps, noises = abducted
     if noises is None:

@@ -28,24 +28,12 @@ Interval = tuple[int, int]  # (t_low, t_high), inclusive
 
 def unconditional(model: nn.Module) -> EpsFn:
     """eps(x_t): the network without a label (w = 0)."""
-
-    def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
-        return _eps(model, x_t, t, None)
-
-    return eps_fn
+    return lambda x_t, t: _eps(model, x_t, t, None)
 
 
 def conditional(model: nn.Module, y: Tensor) -> EpsFn:
-    """eps(x_t | y): the network told the label (w = 1).
-
-    Args:
-        y: [B] int64 labels, one a sample; or [B, K] attributes, 1 yes, 0 no, -1 untold.
-    """
-
-    def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
-        return _eps(model, x_t, t, _labels_for(x_t, y))
-
-    return eps_fn
+    """eps(x_t | y): the network told y [B] or [B, K], one a sample (w = 1)."""
+    return lambda x_t, t: _eps(model, x_t, t, _labels_for(x_t, y))
 
 
 def with_cfg(model: nn.Module, y: Tensor, guidance_scale: float, interval: Interval | None = None) -> EpsFn:
@@ -57,19 +45,17 @@ def with_cfg(model: nn.Module, y: Tensor, guidance_scale: float, interval: Inter
     Args:
         y: [B] int64 labels; or [B, K] attributes, 1 yes, 0 no, -1 untold, all of them guided at once.
         guidance_scale: w.
-        interval: the timesteps where w holds; outside them w = 1 (Kynkäänniemi et al. 2024). ValueError for
-            an empty one.
+        interval: the timesteps where w holds; outside them w = 1 (Kynkäänniemi et al. 2024).
     """
-    _check_interval(interval)
+    check_interval(interval)
     if interval is None and guidance_scale == 0:
         return unconditional(model)
     if guidance_scale == 1:
         return conditional(model, y)
-    null_label = model.null_label
 
     def eps_fn(x_t: Tensor, t: Tensor) -> Tensor:
         labels = _labels_for(x_t, y)
-        both = torch.cat([torch.full_like(labels, null_label), labels])
+        both = torch.cat([torch.full_like(labels, model.null_label), labels])
         eps_uncond, eps_cond = _eps(model, torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
         scale = _scale_at(t, x_t, guidance_scale, interval, outside=1.0)
         return eps_uncond + scale * (eps_cond - eps_uncond)
@@ -111,11 +97,11 @@ def with_classifier(
             if it does not return one differentiable number a sample.
         guidance_scale: s, finite and at least 0, or ValueError; 0 gives eps_fn back as it is.
         interval: the timesteps where s holds; outside them s = 0, and where no sample lies inside, the
-            classifier is not asked. ValueError for an empty one.
+            classifier is not asked.
 
     Under torch.inference_mode the call raises RuntimeError.
     """
-    _check_interval(interval)
+    check_interval(interval)
     if not math.isfinite(guidance_scale) or guidance_scale < 0:
         raise ValueError(f"The classifier's scale must be finite and at least 0, got {guidance_scale!r}.")
     if guidance_scale == 0:
@@ -143,11 +129,7 @@ def class_log_prob(classifier: Callable[[Tensor, Tensor], Tensor], y: Tensor) ->
         y: [B] int64 labels that the classifier knows, one a sample, or ValueError in the call.
     """
     _check_eval(classifier)
-
-    def log_prob_fn(x_t: Tensor, t: Tensor) -> Tensor:
-        return _class_log_prob(_logits(classifier, x_t, t), y)
-
-    return log_prob_fn
+    return lambda x_t, t: _class_log_prob(_logits(classifier, x_t, t), y)
 
 
 def attribute_log_prob(
@@ -181,8 +163,7 @@ def x0_log_prob(
 ) -> LogProbFn:
     """log p(y given x̂_0), from a classifier of clean images that reads the estimate made at x_t.
 
-    The gradient goes back through the network that made the estimate (universal guidance, Bansal et al.
-    2023).
+    The gradient goes back through the network that made it (universal guidance, Bansal et al. 2023).
 
     Args:
         classifier: in eval mode, (x_0) -> logits [B, K], such as an Evaluator, or (x, t) -> logits, such as a
@@ -243,9 +224,8 @@ def _gradient(log_prob_fn: LogProbFn, x_t: Tensor, t: Tensor) -> Tensor:
 
 def _dtype_of(model: Callable[..., Tensor], x: Tensor) -> torch.dtype:
     """What x is cast to for a network: its weights may be float32 while the sampler's state is float64."""
-    # A toy model may have no parameters at all.
-    parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
-    return next((p.dtype for p in parameters), x.dtype)
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    return next((p.dtype for p in parameters), x.dtype)  # a toy model may have none
 
 
 def _labels_for(x: Tensor, y: Tensor) -> Tensor:
@@ -262,15 +242,14 @@ def _scale_at(
     if interval is None:
         return scale
     inside = ((t >= interval[0]) & (t <= interval[1])).to(x.device)
-    scales = torch.full(t.shape, outside, dtype=x.dtype, device=x.device).masked_fill(inside, scale)
-    return scales.view(-1, *(1,) * (x.ndim - 1))
+    return x.new_full(t.shape, outside).masked_fill(inside, scale).view(-1, *(1,) * (x.ndim - 1))
 
 
-def _check_interval(interval: Interval | None) -> None:
-    if interval is not None and not 0 <= interval[0] <= interval[1]:
-        raise ValueError(
-            f"The guidance interval must be (t_low, t_high) with 0 <= t_low <= t_high, got {interval}."
-        )
+def check_interval(interval: Interval | None, last: float = math.inf) -> None:
+    """Raise ValueError for an empty interval, or one beyond the last timestep."""
+    if interval is not None and not 0 <= interval[0] <= interval[1] <= last:
+        allowed = "0 <= t_low <= t_high" + (f" <= {last}" if last < math.inf else "")
+        raise ValueError(f"The guidance interval must be (t_low, t_high) with {allowed}, got {interval}.")
 
 
 def _check_eval(classifier: Callable[..., Tensor]) -> None:
@@ -280,7 +259,6 @@ def _check_eval(classifier: Callable[..., Tensor]) -> None:
 
 def _takes_a_timestep(classifier: Callable[..., Tensor]) -> bool:
     """Whether it must be called as (x, t): it has two parameters without a default."""
-    function = classifier.forward if isinstance(classifier, nn.Module) else classifier
+    parameters = inspect.signature(getattr(classifier, "forward", classifier)).parameters.values()
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(function).parameters.values()
     return sum(p.kind in kinds and p.default is p.empty for p in parameters) > 1

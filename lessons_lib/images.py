@@ -20,7 +20,7 @@ SECONDS, HOLD = 3.0, 1.5  # of a GIF: how long it moves, and then shows its last
 
 def to_bytes(images: Tensor) -> Tensor:
     """Images in [-1, 1] of any shape -> uint8 0 … 255 on the CPU, clipped: data.to_signed backwards."""
-    return (to_unit(images.detach().float()) * 255).round().to(torch.uint8).cpu()
+    return (((images.detach().float() + 1) / 2).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 
 def to_grid(

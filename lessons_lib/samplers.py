@@ -21,24 +21,15 @@ NoiseFn = Callable[[Tensor], Tensor]
 
 
 class Step(NamedTuple):
-    """One step of a sampler.
+    """One step of a sampler."""
 
-    t: the timestep at which the network was asked.
-    x_t: [B, C, H, W], the state after the step; after the last step, the image.
-    x_0: [B, C, H, W], the estimate of the image made in this step.
-    """
-
-    t: int
-    x_t: Tensor
-    x_0: Tensor
+    t: int  # at which the network was asked
+    x_t: Tensor  # [B, C, H, W], the state after the step; after the last step, the image
+    x_0: Tensor  # [B, C, H, W], the estimate of the image made in this step
 
 
 class SampleNoise:
-    """One CPU generator a sample, so that sample k's noise is the same in any batch and on any device.
-
-    Args:
-        seeds: one (seed, k) a sample.
-    """
+    """One CPU generator a sample, so that sample k's noise is the same in any batch and on any device."""
 
     def __init__(self, seeds: Sequence[tuple[int, int]]) -> None:
         # Mixed so that (0, 1) and (1, 0) differ. torch's CPU generator hears only the lowest 32 bits: the
@@ -50,12 +41,11 @@ class SampleNoise:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Fresh standard normal noise in the shape, dtype and device of x [B, …], B = len(seeds)."""
-        if len(x) != len(self.generators):
-            raise ValueError(
-                f"There are {len(self.generators)} seeds for {len(x)} samples: one a sample is needed."
-            )
-        noise = torch.stack([torch.randn(x.shape[1:], generator=generator) for generator in self.generators])
-        return noise.to(x.dtype).to(x.device)
+        count = len(self.generators)
+        if len(x) != count:
+            raise ValueError(f"There are {count} seeds for {len(x)} samples: one a sample is needed.")
+        noise = [torch.randn(x.shape[1:], generator=generator) for generator in self.generators]
+        return torch.stack(noise).to(x.dtype).to(x.device)
 
 
 def sample_ddpm(
@@ -69,8 +59,7 @@ def sample_ddpm(
 ) -> Iterator[Step]:
     """Ancestral sampling with the posterior variance (Ho et al. 2020, alg. 2 and eqs. 6-7).
 
-    With fewer than T timesteps each step jumps over several of the chain's, with the betas that belong to the
-    jump.
+    With fewer than T timesteps each step jumps over several of the chain's, with the betas of the jump.
 
     Args:
         x_T: [B, C, H, W] standard normal noise.
@@ -127,12 +116,7 @@ def sample_ddim(
 
 
 def sample_dpmpp_2m(
-    eps_fn: EpsFn,
-    schedule: NoiseSchedule,
-    x_T: Tensor,
-    timesteps: Tensor,
-    *,
-    clip_x0: bool = True,
+    eps_fn: EpsFn, schedule: NoiseSchedule, x_T: Tensor, timesteps: Tensor, *, clip_x0: bool = True
 ) -> Iterator[Step]:
     """DPM-Solver++(2M) (Lu et al. 2022b, alg. 2): DDIM with a memory of one step, no noise on the way.
 
@@ -170,10 +154,7 @@ def ddim_invert(eps_fn: EpsFn, schedule: NoiseSchedule, x_0: Tensor, timesteps: 
     Args:
         eps_fn: as a rule told the image's own label, at w = 1.
         x_0: [B, C, H, W] images in [-1, 1].
-        timesteps: the sampler's own list, [N] int64, strictly descending; it may start below T-1.
-
-    Yields:
-        N Steps with t ascending; the last one's x_t is the state at timesteps[0].
+        timesteps: the sampler's own list, which may start below T-1; the Steps go up it, to timesteps[0].
     """
     x = _state(x_0)
     for t, abar, abar_below in reversed(list(_walk(schedule, timesteps))):
@@ -195,12 +176,7 @@ SPACINGS = (*PLAIN_SPACINGS, "logsnr")
 
 
 def timesteps_for(schedule: NoiseSchedule, num_steps: int, spacing: str) -> Tensor:
-    """The timesteps that a sampler visits, [N] int64, descending, by the name of their spacing.
-
-    Args:
-        num_steps: N, in 1 … T.
-        spacing: one of SPACINGS: see spaced_timesteps, and spaced_timesteps_logsnr for "logsnr".
-    """
+    """The N timesteps that a sampler visits, [N] int64, descending, by the name of their spacing."""
     if spacing not in SPACINGS:
         raise ValueError(f"Unknown spacing {spacing!r}: choose one of {', '.join(SPACINGS)}.")
     if spacing == "logsnr":

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -48,39 +49,29 @@ class NoiseSchedule:
         object.__setattr__(self, "alphas_cumprod", torch.cumprod(1 - betas, dim=0))
 
     @classmethod
-    def linear(
-        cls, num_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
-    ) -> NoiseSchedule:
-        """Betas on a straight line (Ho et al. 2020, sec. 4).
-
-        Both ends are scaled by 1000/T, so that x_T is noise for any T and not for T=1000 only.
-        """
+    def linear(cls, num_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Self:
+        """Betas on a straight line (Ho et al. 2020, sec. 4), scaled so that x_T is noise for any T."""
         start, end = _scaled_ends(num_timesteps, beta_start, beta_end)
         betas = torch.linspace(start, end, num_timesteps, dtype=torch.float64)
         return cls(betas.clamp(max=MAX_BETA), "linear")
 
     @classmethod
-    def sigmoid(
-        cls, num_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
-    ) -> NoiseSchedule:
+    def sigmoid(cls, num_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Self:
         """Betas on a sigmoid from -6 to 6: diffusers' "sigmoid" (Chen 2023 has another one, in abar)."""
         start, end = _scaled_ends(num_timesteps, beta_start, beta_end)
         ramp = torch.sigmoid(torch.linspace(-6, 6, num_timesteps, dtype=torch.float64))
         return cls((start + (end - start) * ramp).clamp(max=MAX_BETA), "sigmoid")
 
     @classmethod
-    def cosine(cls, num_timesteps: int = 1000, s: float = 0.008) -> NoiseSchedule:
-        """abar follows a squared cosine (Nichol & Dhariwal 2021, eq. 17).
-
-        The betas are clipped first and alphas_cumprod is recomputed from them, so that the two always agree.
-        """
+    def cosine(cls, num_timesteps: int = 1000, s: float = 0.008) -> Self:
+        """abar follows a squared cosine (Nichol & Dhariwal 2021, eq. 17), up to MAX_BETA."""
         _check_timesteps(num_timesteps)
         u = torch.arange(num_timesteps + 1, dtype=torch.float64) / num_timesteps
         abar = torch.cos((u + s) / (1 + s) * math.pi / 2) ** 2
         return cls((1 - abar[1:] / abar[:-1]).clamp(max=MAX_BETA), "cosine")
 
     @classmethod
-    def by_name(cls, name: str, num_timesteps: int = 1000) -> NoiseSchedule:
+    def by_name(cls, name: str, num_timesteps: int = 1000) -> Self:
         """The schedule "linear", "cosine" or "sigmoid" with default ends; ValueError for another name."""
         if name not in SCHEDULES:
             raise ValueError(f"Unknown schedule {name!r}: choose one of {', '.join(SCHEDULES)}.")
@@ -97,14 +88,9 @@ class NoiseSchedule:
         return self.alphas_cumprod / (1 - self.alphas_cumprod)
 
     def signal_and_noise(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(abar_t) and sqrt(1 - abar_t) for each sample, in x's dtype and on its device.
+        """sqrt(abar_t) and sqrt(1 - abar_t) for t [B] int64 in 0 … T-1: [B, 1, …, 1] each.
 
-        Args:
-            t: [B] int64, timesteps in 0 … T-1.
-            x: [B, …], only its number of dimensions, dtype and device are used.
-
-        Returns:
-            two tensors of shape [B, 1, …, 1].
+        They have as many dimensions as x [B, …], its dtype, and its device.
         """
         # The tables stay float64 on the CPU (Apple's GPU has none): cast first, then move, once a device.
         key = (x.device, x.dtype)
@@ -112,9 +98,8 @@ class NoiseSchedule:
             abar = self.alphas_cumprod
             self._cache[key] = tuple(a.sqrt().to(x.dtype).to(x.device) for a in (abar, 1 - abar))
         signal, noise = self._cache[key]
-        t = t.to(x.device)
-        shape = (-1,) + (1,) * (x.ndim - 1)
-        return signal[t].view(shape), noise[t].view(shape)
+        t = t.to(x.device).view(-1, *(1,) * (x.ndim - 1))
+        return signal[t], noise[t]
 
 
 SCHEDULES = ("linear", "cosine", "sigmoid")
@@ -130,35 +115,24 @@ def _scaled_ends(num_timesteps: int, beta_start: float, beta_end: float) -> tupl
     return beta_start * 1000 / num_timesteps, beta_end * 1000 / num_timesteps
 
 
+# x_0 are clean images in [-1, 1], eps is standard normal noise, x_t what q_sample makes of both: [B, C, H, W]
+# each. t is [B] int64.
+
+
 def q_sample(schedule: NoiseSchedule, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-    """Noise a clean image to timestep t in one step (Ho et al. 2020, eq. 4).
-
-    Args:
-        x_0: [B, C, H, W] clean images in [-1, 1].
-        t: [B] int64.
-        eps: [B, C, H, W] standard normal noise.
-
-    Returns:
-        x_t: [B, C, H, W].
-    """
+    """Noise a clean image to timestep t in one step (Ho et al. 2020, eq. 4)."""
     signal, noise = schedule.signal_and_noise(t, x_0)
     return signal * x_0 + noise * eps
 
 
 def predict_x0(schedule: NoiseSchedule, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-    """The clean image that x_t came from, if eps is its noise: q_sample solved for x_0.
-
-    Args and shapes as in `q_sample`.
-    """
+    """The clean image that x_t came from, if eps is its noise: q_sample solved for x_0."""
     signal, noise = schedule.signal_and_noise(t, x_t)
     return (x_t - noise * eps) / signal
 
 
 def predict_eps(schedule: NoiseSchedule, x_t: Tensor, t: Tensor, x_0: Tensor) -> Tensor:
-    """The noise in x_t, if x_0 is its clean image: q_sample solved for eps.
-
-    Args and shapes as in `q_sample`.
-    """
+    """The noise in x_t, if x_0 is its clean image: q_sample solved for eps."""
     signal, noise = schedule.signal_and_noise(t, x_t)
     return (x_t - signal * x_0) / noise
 
@@ -167,7 +141,7 @@ def eps_from_v(schedule: NoiseSchedule, x_t: Tensor, t: Tensor, v: Tensor) -> Te
     """The noise in x_t, from v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 (Salimans & Ho 2022, app. D).
 
     An error in v is one of the same size in x_0 where there is only noise, and in eps where there is none;
-    x_0 from eps divides by sqrt(abar_t), nearly 0 at the noisy end. Args and shapes as in `q_sample`.
+    x_0 from eps divides by sqrt(abar_t), nearly 0 at the noisy end.
     """
     signal, noise = schedule.signal_and_noise(t, x_t)
     return signal * v + noise * x_t
@@ -177,15 +151,10 @@ SPACINGS = ("trailing", "leading", "linspace")
 
 
 def spaced_timesteps(num_timesteps: int, num_steps: int, spacing: str = "trailing") -> Tensor:
-    """Which timesteps a sampler visits when it takes fewer than T steps (Lin et al. 2023, table 2).
+    """The N timesteps of T that a sampler of fewer than T steps visits (Lin et al. 2023, table 2).
 
-    Args:
-        num_timesteps: T.
-        num_steps: N, how many network evaluations the sampler may spend; ValueError if not in 1 … T.
-        spacing: "trailing" starts at the noisiest timestep T-1; "leading" ends at 0; "linspace" does both.
-
-    Returns:
-        [N] int64, strictly descending.
+    "trailing" starts at the noisiest timestep T-1; "leading" ends at 0; "linspace" does both. [N] int64,
+    strictly descending; ValueError for N not in 1 … T.
     """
     _check_steps(num_steps, num_timesteps)
     # Integer arithmetic, and one float64 division at most: float rounding has cost others a timestep.
@@ -210,9 +179,7 @@ def spaced_timesteps_logsnr(schedule: NoiseSchedule, num_steps: int) -> Tensor:
     """Timesteps whose log-SNR is spaced evenly from T-1 down to 0 (Lu et al. 2022, sec. 3.3).
 
     Where two targets round to one timestep the list moves on to the next free one, so all N differ.
-
-    Returns:
-        [N] int64, strictly descending, first T-1 and (for N > 1) last 0; ValueError for N not in 1 … T.
+    [N] int64, strictly descending, first T-1 and (for N > 1) last 0; ValueError for N not in 1 … T.
     """
     _check_steps(num_steps, schedule.num_timesteps)
     log_snr = schedule.snr.log()

@@ -18,7 +18,7 @@ from lessons_lib.schedules import NoiseSchedule, eps_from_v
 # -- the parts -------------------------------------------------------------------------------------
 
 
-def timestep_embedding(t: Tensor, channels: int, max_period: float = 10_000.0) -> Tensor:
+def timestep_embedding(t: Tensor, channels: int) -> Tensor:
     """Sines and cosines of t at geometrically spaced frequencies (Vaswani et al. 2017, sec. 3.5).
 
     t [B] int64 -> [B, channels], channels even. Float32 whatever the autocast: bfloat16 keeps only 507 of
@@ -26,8 +26,7 @@ def timestep_embedding(t: Tensor, channels: int, max_period: float = 10_000.0) -
     """
     half = channels // 2
     k = torch.arange(half, dtype=torch.float32, device=t.device)
-    frequencies = torch.exp(-math.log(max_period) * k / half)
-    angles = t.float()[:, None] * frequencies[None, :]
+    angles = t.float()[:, None] * torch.exp(-math.log(10_000) * k / half)
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
@@ -39,6 +38,13 @@ def num_groups(channels: int) -> int:
             f"Channels must be a multiple of 8 and at least 32 for group normalization, got {channels}."
         )
     return suited[0]
+
+
+def zeroed(layer: nn.Module) -> nn.Module:
+    """The layer with zeros: at first its block adds nothing, and a deep network trains at once."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
 
 
 class ResidualBlock(nn.Module):
@@ -57,13 +63,9 @@ class ResidualBlock(nn.Module):
         self.film = nn.Linear(embedding_channels, 2 * out_channels) if embedding_channels else None
         self.norm2 = nn.GroupNorm(num_groups(out_channels), out_channels)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.shortcut = (
-            nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
-        )
-        # With a zero last convolution each block starts as its shortcut, and a deep network trains at once.
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        is_wider = in_channels != out_channels
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if is_wider else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         """x [B, C_in, H, W], embedding [B, E] -> [B, C_out, H, W]."""
@@ -84,9 +86,7 @@ class SelfAttention(nn.Module):
         self.heads = next(h for h in range(max(1, channels // channels_per_head), 0, -1) if channels % h == 0)
         self.norm = nn.GroupNorm(num_groups(channels), channels)
         self.to_qkv = nn.Linear(channels, 3 * channels)
-        self.project = nn.Linear(channels, channels)
-        nn.init.zeros_(self.project.weight)
-        nn.init.zeros_(self.project.bias)
+        self.project = zeroed(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, C, H, W] -> [B, C, H, W]."""
@@ -96,8 +96,7 @@ class SelfAttention(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [B, heads, H·W, C/heads] each
         # Written out: for so few tokens as fast as the fused kernel, on a CPU in bfloat16 six times as fast.
         scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])  # [B, heads, H·W, H·W]
-        weights = torch.softmax(scores, dim=-1)
-        mixed = (weights @ v).transpose(1, 2).flatten(2)  # [B, H·W, C]
+        mixed = (scores.softmax(dim=-1) @ v).transpose(1, 2).flatten(2)  # [B, H·W, C]
         return x + self.project(mixed).transpose(1, 2).reshape(x.shape)
 
 
@@ -127,9 +126,7 @@ class Refine(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(2 * image_channels, channels, 3, padding=1)
         self.film = nn.Linear(embedding_channels, 2 * channels)
-        self.conv2 = nn.Conv2d(channels, image_channels, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        self.conv2 = zeroed(nn.Conv2d(channels, image_channels, 3, padding=1))
 
     def forward(self, answer: Tensor, x_t: Tensor, embedding: Tensor) -> Tensor:
         """answer and x_t [B, C, H, W], embedding [B, E] -> [B, C, H, W]."""
@@ -139,7 +136,6 @@ class Refine(nn.Module):
 
 
 # -- the network -----------------------------------------------------------------------------------
-
 
 LEAST = {"patch": 1, "blocks_per_level": 1, "num_classes": 0, "augment_channels": 0}
 
@@ -193,10 +189,8 @@ class UNetConfig:
         levels = len(self.channel_mults)
         shrink = self.patch * 2 ** max(levels - 1, 0)
         if not levels or self.image_size % shrink:
-            patches = f" of patches of {self.patch} pixels" if self.patch > 1 else ""
-            raise ValueError(
-                f"image_size {self.image_size} must be a multiple of {shrink} for {levels} levels{patches}."
-            )
+            size = f"{levels} levels" + (f" of patches of {self.patch} pixels" if self.patch > 1 else "")
+            raise ValueError(f"image_size {self.image_size} must be a multiple of {shrink} for {size}.")
         if any(level not in range(levels) for level in self.attention_levels):
             raise ValueError(f"attention_levels {self.attention_levels} must be in 0 … {levels - 1}.")
         if not 0 <= self.dropout < 1:
@@ -223,15 +217,13 @@ class DownLevel(nn.Module):
     def __init__(self, config: UNetConfig, level: int) -> None:
         super().__init__()
         widths = [config.base_channels * m for m in config.channel_mults]
-        first = widths[max(level - 1, 0)]
+        first, width = widths[max(level - 1, 0)], widths[level]
         self.blocks = nn.ModuleList(
-            ResidualBlock(
-                first if i == 0 else widths[level], widths[level], config.embedding_channels, config.dropout
-            )
+            ResidualBlock(width if i else first, width, config.embedding_channels, config.dropout)
             for i in range(config.blocks_per_level)
         )
         self.attention = _maybe_attention(config, level)
-        self.resize = Downsample(widths[level]) if level < len(widths) - 1 else nn.Identity()
+        self.resize = Downsample(width) if level < len(widths) - 1 else nn.Identity()
 
     def forward(self, h: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Returns what goes down to the next level, and one skip for each block."""
@@ -293,13 +285,10 @@ class UNet(nn.Module):
         self.middle2 = ResidualBlock(widths[-1], widths[-1], embedding, config.dropout)
         self.up = nn.ModuleList(UpLevel(config, level) for level in reversed(levels))
         self.norm_out = nn.GroupNorm(num_groups(width), width)
-        self.conv_out = nn.Conv2d(width, pixels, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
-        refine = config.refine_channels
+        self.conv_out = zeroed(nn.Conv2d(width, pixels, 3, padding=1))
+        refine, v = config.refine_channels, config.v_schedule
         self.refine = Refine(config.in_channels, refine, embedding) if refine else None
-        name, steps = config.v_schedule, config.v_timesteps
-        self.v_schedule = NoiseSchedule.by_name(name, steps) if name else None
+        self.v_schedule = NoiseSchedule.by_name(v, config.v_timesteps) if v else None
 
     @property
     def null_label(self) -> int:
@@ -343,22 +332,17 @@ class UNet(nn.Module):
     def forward(
         self, x_t: Tensor, t: Tensor, y: Tensor | None = None, augment: Tensor | None = None
     ) -> Tensor:
-        """Predict the noise.
+        """Predict the noise in x_t [B, C, H, W] at t [B] int64: eps [B, C, H, W].
 
-        Args:
-            x_t: [B, C, H, W] noisy images.
-            t: [B] int64 timesteps, 0 … T-1.
-            y: [B] int64 labels in 0 … K, or with multi_label [B, K] int64, 1 yes, 0 no, -1 untold. None, K or
-                all -1 is "not told".
-            augment: [B, A] how each image was distorted; None or zeros is "undistorted".
+        y: [B] int64 labels in 0 … K, or with multi_label [B, K] int64, 1 yes, 0 no, -1 untold. None, K or all
+            -1 is "not told".
+        augment: [B, A] how each image was distorted; None or zeros is "undistorted".
 
-        Returns:
-            eps [B, C, H, W]. ValueError for other shapes, and for a y or augment that the network has no use
-            for.
+        ValueError for other shapes, and for a y or augment that the network has no use for.
         """
         check_shape(self.config, "x_t", x_t)
         embedding = self.embed(t, y, augment)
-        h = self.stem(F.pixel_unshuffle(x_t, self.config.patch) if self.config.patch > 1 else x_t)
+        h = self.stem(F.pixel_unshuffle(x_t, self.config.patch))
         skips: list[Tensor] = []
         for level in self.down:
             h, level_skips = level(h, embedding)
@@ -366,8 +350,7 @@ class UNet(nn.Module):
         h = self.middle2(self.middle_attention(self.middle1(h, embedding)), embedding)
         for level in self.up:
             h = level(h, skips, embedding)
-        answer = self.conv_out(F.silu(self.norm_out(h)))
-        answer = F.pixel_shuffle(answer, self.config.patch) if self.config.patch > 1 else answer
+        answer = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(h))), self.config.patch)
         if self.refine is not None:
             answer = self.refine(answer, x_t.to(answer.dtype), embedding)
         return answer if self.v_schedule is None else eps_from_v(self.v_schedule, x_t, t, answer)

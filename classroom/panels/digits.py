@@ -104,12 +104,9 @@ def drawing_steps(
     evaluator: str | Path | None = EVALUATOR,
 ) -> Generator[float, None, Drawing]:
     """`draw_digit` as a generator, for progress and for being dropped: yields the part done, 0 … 1."""
-    plan = request.plan(model)
-    started = time.perf_counter()
-    if sampler_fn is None:
-        steps = plan.steps()
-    else:
-        steps = checked_steps(sampler_fn, plan.eps_fn, plan.schedule, plan.x_T, plan.timesteps)
+    plan, started = request.plan(model), time.perf_counter()
+    way = plan.eps_fn, plan.schedule, plan.x_T, plan.timesteps
+    steps = checked_steps(sampler_fn, *way) if sampler_fn else plan.steps()
     states, estimates, timesteps = [plan.x_T], [], []
     for step in steps:
         check_finite(step)
@@ -142,8 +139,9 @@ def read(images: Tensor, evaluator: str | Path | None = EVALUATOR) -> tuple[Read
 
 def reading_line(drawing: Drawing) -> str:
     """What the evaluator makes of the first image, whether that was asked for, and the milliseconds."""
+    took = f"Drawn in {drawing.milliseconds:.0f} ms."
     if not drawing.readings:
-        return f"There is no evaluator on this machine to read it. Drawn in {drawing.milliseconds:.0f} ms."
+        return f"There is no evaluator on this machine to read it. {took}"
     (label, probability), target = drawing.readings[0], drawing.request.labels[0]
     if drawing.request.guidance_scale == 0:
         verdict = "at scale 0 the network is not told which digit to draw"
@@ -151,7 +149,6 @@ def reading_line(drawing: Drawing) -> str:
         verdict = "the digit that was asked for"
     else:
         verdict = f"not the {target} that was asked for"
-    took = f"Drawn in {drawing.milliseconds:.0f} ms."
     return f"The evaluator reads {label} ({probability:.1%}), {verdict}. {took}"
 
 
@@ -205,8 +202,8 @@ class DigitGenerator(Panel):
         self._build_run_controls(sampler, steps)
         self._build_pictures()
         self.children = self._arranged()
-        for each in (self.digit, self.guidance_scale, self.sampler, self.steps, self.seed):
-            each.observe(self._redraw, "value")
+        for slider in (self.digit, self.guidance_scale, self.sampler, self.steps, self.seed):
+            slider.observe(self._redraw, "value")
         self.scrubber.observe(self._show_moment, "value")
         self.save.on_click(self._save)
         self._redraw()
@@ -249,16 +246,10 @@ class DigitGenerator(Panel):
 
     def request(self) -> GenerationRequest:
         """What the controls ask for now; without a sampler where the learner's own draws."""
-        own = self.sampler.value == YOURS
-        return GenerationRequest(
-            (self.digit.value,),
-            self.weights,
-            guidance_scale=self.guidance_scale.value,
-            sampler=None if own else self.sampler.value,
-            spacing="trailing" if own else None,
-            steps=self.steps.value,
-            seed=self.seed.value,
-        )
+        fields = {name: getattr(self, name).value for name in ("guidance_scale", "sampler", "steps", "seed")}
+        if fields["sampler"] == YOURS:
+            fields |= {"sampler": None, "spacing": "trailing"}
+        return GenerationRequest((self.digit.value,), self.weights, **fields)
 
     def _redraw(self, _change=None) -> None:
         self.ask(functools.partial(self._draw, self.request()), self._show)

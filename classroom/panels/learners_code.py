@@ -20,8 +20,7 @@ def checked_steps(
 ) -> Iterator[Step]:
     """The Steps of a learner's sampler from a copy of x_T, each checked and copied.
 
-    Raises:
-        ValueError: one sentence, with the learner's line if the sampler failed.
+    ValueError with one sentence, and with the learner's line if the sampler failed.
     """
     count = 0
     try:
@@ -53,8 +52,8 @@ def _checked(step: object, x_T: Tensor) -> Step:
     step = Step(*step)
     for name, image in (("x_t", step.x_t), ("x_0", step.x_0)):
         if not isinstance(image, Tensor) or image.shape != x_T.shape:
-            found = f"shape {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
-            raise _Wrong(f"{wanted}; its {name} is {found}.")
+            kind = f"shape {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+            raise _Wrong(f"{wanted}; its {name} is {kind}.")
     # A copy: a sampler that works in place would otherwise change the steps that were already handed out.
     return Step(int(step.t), step.x_t.detach().clone(), step.x_0.detach().clone())
 
@@ -63,10 +62,10 @@ def learners_line(sampler_fn: Callable, error: BaseException) -> str:
     """' in line 5, `x = 1 / 0`': where in the cell or file of sampler_fn; '' if it was elsewhere."""
     function = inspect.unwrap(getattr(sampler_fn, "func", sampler_fn))  # func: of a functools.partial
     file = function.__code__.co_filename if hasattr(function, "__code__") else None
-    found, trace = "", error.__traceback__
+    place, trace = "", error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == file and file != __file__:
             code = linecache.getline(file, trace.tb_lineno).strip()
-            found = f" in line {trace.tb_lineno}" + (f", `{code}`" if code else "")
+            place = f" in line {trace.tb_lineno}" + (f", `{code}`" if code else "")
         trace = trace.tb_next
-    return found
+    return place

@@ -13,7 +13,7 @@ import html
 import io
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from inspect import isgenerator
 from pathlib import Path
@@ -33,7 +33,6 @@ PATIENCE = 0.5  # seconds of work before the progress bar appears
 LINGER = 10.0  # seconds that an idle worker thread waits for the next request before it ends
 FIRST_PICTURE = 30.0  # seconds that a display waits for the picture to be drawn
 TEXT = "line-height: 20px; overflow-wrap: anywhere"
-_STALE = object()
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,27 +118,23 @@ class Panel(ipywidgets.VBox):
         timer.daemon = True
         timer.start()
         try:
-            result = self._run(job)
-            if result is not _STALE:
-                job.show(result)
+            parts = self._work(job)
+            for self.progress.value in parts:
+                if self._is_stale(job):
+                    parts.close()
         except BaseException as error:  # even a learner's exit() must not end the worker thread
             if not self._is_stale(job):
                 self.complain(sentence(error))
         finally:
             timer.cancel()
 
-    def _run(self, job: _Job) -> object:
+    def _work(self, job: _Job) -> Iterator[float]:
+        """How far the work is, time and again; then its result is shown."""
         result = job.work()
-        while isgenerator(result):
-            try:
-                self.progress.value = next(result)
-            except StopIteration as end:
-                result = end.value
-            else:
-                if self._is_stale(job):
-                    result.close()
-                    return _STALE
-        return _STALE if self._is_stale(job) else result
+        if isgenerator(result):
+            result = yield from result
+        if not self._is_stale(job):
+            job.show(result)
 
     def _is_stale(self, job: _Job) -> bool:
         with self._changed:

@@ -446,13 +446,10 @@ class Intervene:
         is_null = bool((source == target).all())
         labels = {"sources": tuple(source.tolist()), "targets": tuple(target.tolist())}
         request = replace(self.request, **labels, **null_fields(self.request) if is_null else {})
-        started, drawn = time.perf_counter(), []
-        for part, images in pipeline.in_batches(request, x_0, self.batch_size):
-            *_, last = pipeline.counterfactuals(part, images)
-            drawn.append(last.x_t.clamp(-1, 1).cpu())
-            self.advance(len(images))
+        started = time.perf_counter()
+        drawn = pipeline.counterfactual_images(request, x_0, self.batch_size, self.advance)
         self.seconds.append(time.perf_counter() - started)
-        return torch.cat(drawn)
+        return drawn
 
 
 def null_fields(request: CounterfactualRequest) -> dict:
