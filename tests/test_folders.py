@@ -14,7 +14,7 @@ from lessons_lib.cli import app
 from lessons_lib.data import decoding, image_folder
 from lessons_lib.data.decoding import UnreadableError, decode, decode_all
 from lessons_lib.recipes import folder_recipes, sample_every
-from lessons_lib.recipes import own_pictures as own
+from lessons_lib.recipes import table as own
 from lessons_lib.unet import UNetConfig
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)

@@ -4,8 +4,6 @@ A recipe writes into its output folder: checkpoint.pt, losses.json, samples_epoc
 the end the weights NAME.safetensors with their card NAME.json.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import os
@@ -23,18 +21,13 @@ from lessons_lib.classifier import Whitening
 from lessons_lib.files import atomic_write
 from lessons_lib.images import save_png, to_grid
 from lessons_lib.pipeline import GenerationRequest, generate_with
-from lessons_lib.recipes.losses import (
-    TOLD,
-    augmented,
-    cross_entropy_loss,
-    noisy_classification_loss,
-    told_affine,
-)
-from lessons_lib.recipes.own_pictures import folder_recipes as folder_recipes
-from lessons_lib.recipes.own_pictures import sample_every as sample_every
+from lessons_lib.recipes import losses
+from lessons_lib.recipes.losses import noisy_classification_loss as noisy_classification_loss
 from lessons_lib.recipes.table import RECIPES as RECIPES
 from lessons_lib.recipes.table import DiffusionOptions, Recipe
 from lessons_lib.recipes.table import celeba_recipes as celeba_recipes
+from lessons_lib.recipes.table import folder_recipes as folder_recipes
+from lessons_lib.recipes.table import sample_every as sample_every
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.training import EpochDone, Event, LossFn, Stopped, TrainConfig, denoising_loss, train
 from lessons_lib.training.denoising import V_LOSSES
@@ -82,29 +75,23 @@ def run_recipe(
     start: str | Path | None = None,
     command: str = "",
 ) -> Iterator[Event | SamplesDrawn | WeightsSaved]:
-    """Run a recipe and yield what happens.
+    """Run a recipe and yield what happens; config and options, whose output_dir must be set, replace its own.
 
-    Args:
-        load: gives the images of each split; called when the options are known to be good.
-        config: its output_dir must be set.
-        options: the recipe's own if not given.
-        resume, extend: as train.
-        start: name or path of weights to train on from; random ones if not given.
-        command: what the user typed, for the card.
+    `load` gives the images of each split, once the options are known to be good; `resume` and `extend` are
+    as in `train`; `start` names weights to train on from; `command` is what the user typed, for the card.
     """
     if config.output_dir is None:
         raise ValueError("A recipe needs an output_dir to write to.")
-    options = options or recipe.options
-    schedule = NoiseSchedule.by_name(options.schedule, options.timesteps) if recipe.needs_schedule else None
-    network = _network(recipe, options, config.seed)
+    recipe = replace(recipe, config=config, options=options or recipe.options)
+    schedule, network = recipe.schedule, _network(recipe)
     origin = _start_from(network, start, schedule) if start else None
     sets = load()
     if not start:  # else what follows fits the weights that are there
         _whiten(network, sets["train"])
     for event in train(
-        network, _loss(recipe, schedule, options), sets["train"], config, val_data=sets["val"],
-        test_data=sets["test"], resume=resume, extend=extend,
-        settings=_settings(recipe, network, options, sets["train"]),
+        network, _loss(recipe, schedule), sets["train"], config, val_data=sets["val"], test_data=sets["test"],
+        resume=resume, extend=extend, settings=_settings(recipe, network, sets["train"]),
+        augment=None if recipe.options.told_augment else recipe.augment,
     ):  # fmt: skip
         yield event
         if os.environ.get("RANK", "0") != "0":
@@ -114,24 +101,26 @@ def run_recipe(
                 temporary.write_text(json.dumps(origin, indent=1))
             origin = None
         if isinstance(event, EpochDone) and recipe.is_denoiser:
-            yield from _after_epoch(event, recipe, schedule, options, config.output_dir)
+            yield from _after_epoch(event, recipe, schedule)
         if isinstance(event, Stopped):
             path = config.output_dir / f"{recipe.name}.safetensors"
-            card = _card(recipe, config, options, sets["train"], event, command)
+            card = _card(recipe, sets["train"], event, command)
             weights.save_pretrained(path, event.ema_model, schedule, card)
             yield WeightsSaved(path)
 
 
-def _network(recipe: Recipe, options: DiffusionOptions, seed: int) -> nn.Module:
-    config, told = recipe.network, {"augment_channels": TOLD} if options.told_augment else {}
+def _network(recipe: Recipe) -> nn.Module:
+    config, options = recipe.network, recipe.options
     if recipe.is_denoiser:
-        config = replace(config, dropout=options.dropout, **told)
+        config = replace(config, dropout=options.dropout)
+        if options.told_augment:
+            config = replace(config, augment_channels=losses.TOLD)
         if config.v_schedule:  # which must be the one that it is trained on
             config = replace(config, v_schedule=options.schedule, v_timesteps=options.timesteps)
         elif options.loss in V_LOSSES:
             raise ValueError(f"The loss {options.loss} is for a network that answers v: train denoiser-v.")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(recipe.config.seed)
         network = recipe.build()
         if recipe.is_denoiser:  # a second one: which weights a seed gives counts the numbers of the first
             network = UNet(config)
@@ -160,74 +149,61 @@ def _start_from(network: nn.Module, name: str | Path, schedule: NoiseSchedule | 
     return origin | {key: history[key] for key in kept if key in history}
 
 
-def _loss(recipe: Recipe, schedule: NoiseSchedule | None, options: DiffusionOptions) -> LossFn:
-    if not recipe.needs_schedule:
-        loss = functools.partial(cross_entropy_loss, smoothing=recipe.label_smoothing)
-    elif not recipe.is_denoiser:
-        loss = noisy_classification_loss(schedule, timesteps=None if recipe.noisy else ())
-    else:
-        loss = denoising_loss(
-            schedule, options.p_uncond, options.loss, recipe.network.num_classes or None, options.t_density,
-            options.loss_weight, told_augment=told_affine if options.told_augment else None,
-        )  # fmt: skip
-    return augmented(loss, None if options.told_augment else recipe.augment)
+def _loss(recipe: Recipe, schedule: NoiseSchedule | None) -> LossFn:
+    options = recipe.options
+    if schedule is None:
+        return functools.partial(losses.cross_entropy_loss, smoothing=recipe.label_smoothing)
+    if not recipe.is_denoiser:
+        return noisy_classification_loss(schedule, timesteps=None if recipe.noisy else ())
+    return denoising_loss(
+        schedule, options.p_uncond, options.loss, recipe.network.num_classes or None, options.t_density,
+        options.loss_weight, told_augment=losses.told_affine if options.told_augment else None,
+    )  # fmt: skip
 
 
-def _settings(
-    recipe: Recipe, network: nn.Module, options: DiffusionOptions, images: data.ImageSet
-) -> dict[str, object]:
+def _settings(recipe: Recipe, network: nn.Module, images: data.ImageSet) -> dict[str, object]:
     """What a checkpoint must agree with to be resumed, besides the TrainConfig."""
     settings = {"recipe": recipe.name, "data": images.source, "num_images": len(images)}
     settings["class_names"] = images.class_names
-    if recipe.needs_schedule:
-        settings |= asdict(options)
+    if recipe.schedule:
+        settings |= asdict(recipe.options)
         del settings["sample_every"], settings["keep_epochs"]  # what is written on the way
     return settings | {f"network's {name}": value for name, value in asdict(network.config).items()}
 
 
-def _after_epoch(
-    event: EpochDone, recipe: Recipe, schedule: NoiseSchedule, options: DiffusionOptions, folder: Path
-) -> Iterator[SamplesDrawn]:
-    if options.sample_every and event.epoch % options.sample_every == 0:
-        path = folder / f"samples_epoch_{event.epoch:03d}.png"
-        _draw_samples(event.ema_model, recipe, schedule, path)
-        yield SamplesDrawn(event.epoch, path)
-    if options.keep_epochs:
-        path = folder / f"epoch_{event.epoch:03d}.safetensors"
-        weights.save_pretrained(path, event.ema_model, schedule, {"epoch": event.epoch})
-
-
-def _draw_samples(network: nn.Module, recipe: Recipe, schedule: NoiseSchedule, path: Path) -> None:
-    """Four of each class from the same noise after every epoch, so that progress shows and luck does not.
+def _after_epoch(event: EpochDone, recipe: Recipe, schedule: NoiseSchedule) -> Iterator[SamplesDrawn]:
+    """Four samples of each class, from the same noise every time, so that progress shows and luck does not.
 
     Of more than ten classes, four of each of the first ten; without classes, or untold attributes, sixteen.
     """
-    num_classes = 0 if network.config.multi_label else network.config.num_classes
-    labels = tuple(range(min(num_classes, 10) or 4)) * 4
-    request = GenerationRequest(
-        labels,
-        guidance="cfg" if num_classes else "none",
-        guidance_scale=1.0,
-        sampler=recipe.defaults["sampler"],
-        steps=min(max(recipe.defaults["steps"], 25), schedule.num_timesteps),
-    )
-    *_, step = generate_with(network, schedule, request)
-    save_png(path, to_grid(step.x_t, columns=len(labels) // 4, scale=2))
+    network, options, folder = event.ema_model, recipe.options, recipe.config.output_dir
+    if options.sample_every and event.epoch % options.sample_every == 0:
+        num_classes = 0 if network.config.multi_label else network.config.num_classes
+        labels = tuple(range(min(num_classes, 10) or 4))
+        steps = min(max(recipe.defaults["steps"], 25), schedule.num_timesteps)
+        request = GenerationRequest(
+            labels * 4, guidance="cfg" if num_classes else "none", guidance_scale=1.0,
+            sampler=recipe.defaults["sampler"], steps=steps,
+        )  # fmt: skip
+        *_, step = generate_with(network, schedule, request)
+        path = folder / f"samples_epoch_{event.epoch:03d}.png"
+        save_png(path, to_grid(step.x_t, columns=len(labels), scale=2))
+        yield SamplesDrawn(event.epoch, path)
+    if options.keep_epochs:
+        path = folder / f"epoch_{event.epoch:03d}.safetensors"
+        weights.save_pretrained(path, network, schedule, {"epoch": event.epoch})
 
 
-def _card(
-    recipe: Recipe,
-    config: TrainConfig,
-    options: DiffusionOptions,
-    images: data.ImageSet,
-    end: Stopped,
-    command: str,
-) -> dict:
-    settings = {name: value for name, value in asdict(config).items() if name != "output_dir"}
-    defaults, origin = dict(recipe.defaults), config.output_dir / ORIGIN
+def _card(recipe: Recipe, images: data.ImageSet, end: Stopped, command: str) -> dict:
+    config, defaults, origin = recipe.config, dict(recipe.defaults), recipe.config.output_dir / ORIGIN
+    settings = asdict(config)
+    del settings["output_dir"]
     if recipe.is_denoiser:
-        settings |= asdict(options)
-        defaults["steps"] = min(defaults["steps"], options.timesteps)
+        settings |= asdict(recipe.options)
+        defaults["steps"] = min(defaults["steps"], recipe.options.timesteps)
+    hardware = f"{os.cpu_count()} CPU cores ({platform.machine()})"
+    if torch.cuda.is_available():
+        hardware = f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}"
     training = {
         "command": command,
         "settings": settings,
@@ -237,17 +213,10 @@ def _card(
         "precision": end.precision,
         "ema_length_images": round(end.ema_length * config.batch_size),
         "hours": round(end.seconds / 3600, 2),
-        "hardware": _hardware(),
+        "hardware": f"{hardware}, torch {torch.__version__}",
         "seed": config.seed,
     }
     if origin.exists():
         training["start"] = json.loads(origin.read_text())
     names = list(images.class_names)
     return {"class_names": names, "training": training, "defaults": defaults, "metrics": {}}
-
-
-def _hardware() -> str:
-    """What this machine computes with, in a few words."""
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}, torch {torch.__version__}"
-    return f"{os.cpu_count()} CPU cores ({platform.machine()}), torch {torch.__version__}"

@@ -1,6 +1,4 @@
-"""The named trainings: by data set and model, the network, and how it is trained."""
-
-from __future__ import annotations
+"""The named trainings, by data set and model: the network, and how it is trained. Then your own pictures'."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -9,8 +7,10 @@ from typing import Any
 from torch import nn
 
 from lessons_lib.classifier import EvaluatorConfig, NoisyClassifierConfig
-from lessons_lib.recipes.losses import Augment, random_affine, random_crop_and_flip, random_flip
-from lessons_lib.training import TrainConfig
+from lessons_lib.data import DataError, ImageSet
+from lessons_lib.recipes.losses import random_affine, random_crop_and_flip, random_flip
+from lessons_lib.schedules import NoiseSchedule
+from lessons_lib.training import Augment, TrainConfig
 from lessons_lib.unet import UNetConfig
 from lessons_lib.weights import ARCHITECTURES
 
@@ -37,7 +37,7 @@ class Recipe:
 
     name: str  # of the weights it makes
     network: UNetConfig | NoisyClassifierConfig | EvaluatorConfig
-    config: TrainConfig  # the defaults, as options
+    config: TrainConfig
     options: DiffusionOptions = DiffusionOptions()
     augment: Augment | None = None  # varies the images before they are shown, in training only
     defaults: Mapping[str, Any] = field(default_factory=dict)  # what the card proposes to draw with
@@ -55,9 +55,11 @@ class Recipe:
         return isinstance(self.network, UNetConfig)
 
     @property
-    def needs_schedule(self) -> bool:
-        """Whether its card names a schedule."""
-        return not isinstance(self.network, EvaluatorConfig)
+    def schedule(self) -> NoiseSchedule | None:
+        """The one that the card names; an evaluator has none."""
+        if isinstance(self.network, EvaluatorConfig):
+            return None
+        return NoiseSchedule.by_name(self.options.schedule, self.options.timesteps)
 
 
 # The one recipe of all denoisers that answer v; benchmarks/recipe_bakeoff.py measures its choices.
@@ -67,6 +69,7 @@ DIGIT_READING = TrainConfig(batch_size=128, lr=2e-3)
 OBJECT_READING = TrainConfig(
     batch_size=128, lr=3e-3, weight_decay=0.05, warmup_steps=700, ema_decay=0.998, checkpoint_every=300
 )
+SEEING_OBJECTS = {"augment": random_crop_and_flip, "channels_last": True}
 # Small enough to train in hours on one CPU core; attention at 8×8 and below.
 CIFAR10_UNET = UNetConfig(32, 3, 32, (1, 2, 4, 4), attention_levels=(2,), embedding_channels=256)
 # The networks see 64×64 pixels as 32×32 positions, and cost what CIFAR-10's do.
@@ -79,22 +82,22 @@ FACE_GUIDE = {"classifier": "celeba-classifier"}
 # The spacing is that of the unguided faces, so that both can share their noise.
 FACE_EDIT = {"guidance_scale": 64.0, "depth": 600}
 FACE_STEERING = {"guidance_scale": 8.0, "spacing": "trailing", "counterfactual": FACE_EDIT}
-DDIM_10 = {"guidance_scale": 2.0, "sampler": "ddim", "steps": 10}
-DDIM_50 = {"guidance_scale": 2.0, "sampler": "ddim", "steps": 50}
+STEERING = {"guidance_scale": 4.0, "spacing": "logsnr"}
+DDIM_10, DDIM_50 = ({"guidance_scale": 2.0, "sampler": "ddim", "steps": steps} for steps in (10, 50))
 # Cosine ends in purer noise than linear: the first estimates of x_0 are far off, DDIM keeps their errors, and
 # DDPM's fresh noise covers them.
-DDPM_50 = {"guidance_scale": 2.0, "sampler": "ddpm", "steps": 50}
+DDPM_50 = DDIM_50 | {"sampler": "ddpm"}
 
 # fmt: off
 RECIPES = {
     ("mnist", "denoiser"): Recipe("mnist-denoiser", UNetConfig(), TrainConfig(), defaults=DDIM_10),
     ("mnist", "denoiser-v"): Recipe(
-        "mnist-denoiser-v", UNetConfig(v_schedule="linear"),
-        replace(V_TRAINING, epochs=11, lr=1e-3), V_OPTIONS, defaults=DDIM_10,
+        "mnist-denoiser-v", UNetConfig(v_schedule="linear"), replace(V_TRAINING, epochs=11, lr=1e-3),
+        V_OPTIONS, defaults=DDIM_10,
     ),
     ("mnist", "classifier"): Recipe(
         "mnist-noisy-classifier", NoisyClassifierConfig(), replace(DIGIT_READING, epochs=10),
-        defaults={"guidance_scale": 4.0, "spacing": "logsnr"},
+        defaults=STEERING,
     ),
     ("mnist", "clean-classifier"): Recipe(
         "mnist-clean-classifier", NoisyClassifierConfig(), replace(DIGIT_READING, epochs=2, ema_decay=0.998),
@@ -112,15 +115,14 @@ RECIPES = {
         DDPM_50 | {"guidance_scale": 3.0}, channels_last=True,
     ),
     ("cifar10", "denoiser-v"): Recipe(
-        "cifar10-denoiser-v", replace(CIFAR10_UNET, v_schedule="cosine"),
-        replace(V_TRAINING, epochs=100), replace(V_OPTIONS, schedule="cosine"), random_flip, DDIM_50,
+        "cifar10-denoiser-v", replace(CIFAR10_UNET, v_schedule="cosine"), replace(V_TRAINING, epochs=100),
+        replace(V_OPTIONS, schedule="cosine"), random_flip, DDIM_50,
     ),
     # The judge of what comes next; the lessons' own, cifar10-evaluator, came from an earlier recipe.
     ("cifar10", "evaluator"): Recipe(
         "cifar10-evaluator-whitened",
         EvaluatorConfig(32, 3, (64, 256, 256), dropout=0.0, body="whitened", mirror=True),
-        replace(OBJECT_READING, epochs=14, lr=4e-3), augment=random_crop_and_flip, label_smoothing=0.15,
-        channels_last=True,
+        replace(OBJECT_READING, epochs=14, lr=4e-3), label_smoothing=0.15, **SEEING_OBJECTS,
     ),
     # The second judges: other networks and seeds, which no choice was made by.
     ("mnist", "second-judge"): Recipe(
@@ -130,7 +132,7 @@ RECIPES = {
     ),
     ("cifar10", "second-judge"): Recipe(
         "cifar10-second-judge", EvaluatorConfig(32, 3, (32, 64, 128, 256), body="resnet9", mirror=True),
-        replace(OBJECT_READING, epochs=10, seed=1), augment=random_crop_and_flip, channels_last=True,
+        replace(OBJECT_READING, epochs=10, seed=1), **SEEING_OBJECTS,
     ),
     ("celeba", "denoiser"): Recipe(
         "celeba-denoiser", replace(FACE_UNET, num_classes=0, multi_label=False),
@@ -138,9 +140,8 @@ RECIPES = {
         DDPM_50 | FACE_GUIDE, channels_last=True,
     ),
     ("celeba", "denoiser-v"): Recipe(  # told the attributes, all, some or none of them
-        "celeba-denoiser-v", FACE_UNET,
-        replace(V_TRAINING, epochs=500), replace(V_OPTIONS, sample_every=25), random_flip,
-        DDIM_50 | FACE_GUIDE,
+        "celeba-denoiser-v", FACE_UNET, replace(V_TRAINING, epochs=500),
+        replace(V_OPTIONS, sample_every=25), random_flip, DDIM_50 | FACE_GUIDE,
     ),
     ("celeba", "classifier"): Recipe(
         "celeba-classifier", NoisyClassifierConfig(widths=(32, 64, 128, 128), **FACES),
@@ -149,13 +150,12 @@ RECIPES = {
     ),
     ("celeba", "evaluator"): Recipe(
         "celeba-evaluator", EvaluatorConfig(widths=(32, 64, 128, 256), body="resnet9", mirror=True, **FACES),
-        replace(OBJECT_READING, epochs=30, warmup_steps=200, checkpoint_every=125),
-        augment=random_crop_and_flip, channels_last=True,
+        replace(OBJECT_READING, epochs=30, warmup_steps=200, checkpoint_every=125), **SEEING_OBJECTS,
     ),
     ("celeba", "second-judge"): Recipe(
         "celeba-second-judge", EvaluatorConfig(widths=(32, 64, 128, 128), mirror=True, **FACES),
         replace(OBJECT_READING, epochs=25, lr=2e-3, warmup_steps=200, seed=1, checkpoint_every=500),
-        augment=random_crop_and_flip, channels_last=True,
+        **SEEING_OBJECTS,
     ),
 }
 # fmt: on
@@ -171,3 +171,58 @@ def celeba_recipes(image_size: int = 64, num_attributes: int = 40) -> dict[str, 
         network = replace(recipe.network, image_size=image_size, num_classes=num_classes)
         recipes[model] = replace(recipe, network=network)
     return recipes
+
+
+def folder_recipes(images: ImageSet, name: str, flip: bool = False) -> dict[str, Recipe]:
+    """The trainings that own pictures allow: a denoiser, and with two classes or more a judge and a guide.
+
+    `images` are for training; `flip` shows them mirrored, too: right for faces, wrong for digits and letters.
+    """
+    if not len(images):
+        raise DataError("No picture is left to train on: add some, or repair those that cannot be read.")
+    (count, channels, size, _), num_classes = images.images.shape, len(images.class_names)
+    if size % 4:
+        raise ValueError(f"The image size must be a multiple of 4, got {size}.")
+    training = _training(count, 600_000, lr=8e-4)
+    options = DiffusionOptions("cosine", loss="min-snr", sample_every=sample_every(training.epochs))
+    network, augment = unet_config(size, channels, num_classes), random_flip if flip else None
+    denoiser = Recipe(f"{name}-denoiser", network, training, options, augment, DDPM_50, channels_last=True)
+    if num_classes < 2:
+        return {"denoiser": denoiser}
+    reading = _training(count, 200_000, lr=2e-3)
+    widths = (32, 64, 128) if size <= 32 else (32, 64, 128, 128)
+    classifier = Recipe(
+        f"{name}-noisy-classifier", NoisyClassifierConfig(size, channels, widths, num_classes), reading,
+        DiffusionOptions("cosine"), defaults=STEERING,  # the denoiser's schedule, or it could not steer it
+    )  # fmt: skip
+    evaluator = Recipe(
+        f"{name}-evaluator",
+        EvaluatorConfig(size, channels, (32, 64, 128, 256), num_classes, body="resnet9"),
+        replace(reading, weight_decay=0.05, ema_decay=0.998),
+        augment=random_crop_and_flip if flip else random_affine, channels_last=True,
+    )  # fmt: skip
+    return {"denoiser": denoiser, "classifier": classifier, "evaluator": evaluator}
+
+
+def sample_every(epochs: int) -> int:
+    """The epochs between grids of samples: about twenty grids in a training, however many epochs it has."""
+    return max(1, epochs // 20)
+
+
+def unet_config(size: int, channels: int, num_classes: int) -> UNetConfig:
+    """A U-Net that halves the images down to about 4 pixels a side: 28 and 32 as for MNIST and CIFAR-10."""
+    sides = [size]
+    while sides[-1] % 2 == 0 and sides[-1] > 4 and len(sides) < 6:
+        sides.append(sides[-1] // 2)
+    mults = ((1,), (1, 2), (1, 2, 4), (1, 2, 4, 4), (1, 2, 2, 4, 4), (1, 1, 2, 2, 4, 4))[len(sides) - 1]
+    # At 16 pixels a side it is too dear on a CPU. The middle, as small as the last level, always has it.
+    attention = tuple(level for level, side in enumerate(sides[:-1]) if side <= 8)
+    embedding = 128 if channels == 1 and size <= 28 else 256
+    return UNetConfig(size, channels, 32, mults, 1, attention, num_classes, embedding_channels=embedding)
+
+
+def _training(count: int, images_shown: int, lr: float) -> TrainConfig:
+    """So many epochs that about `images_shown` are, and of few pictures none more than 2,000 times."""
+    epochs, batch_size = min(2000, max(20, images_shown // count)), min(64, count)
+    warmup_steps = max(1, min(300, epochs * (count // batch_size) // 10))
+    return TrainConfig(epochs, batch_size, lr, warmup_steps=warmup_steps, checkpoint_every=300)

@@ -1,7 +1,5 @@
 """The moving average of the weights, which is what a training is for."""
 
-from __future__ import annotations
-
 import copy
 
 import numpy as np

@@ -40,7 +40,7 @@ class TrainState:
             temporary.write_bytes(buffer.getbuffer())
 
     def resumed(self, config: TrainConfig, extend: bool) -> tuple[TrainState, dict]:
-        """The kept state, and its parts for `restore`; this one and none if the run was killed before.
+        """The kept state, and its parts' state_dicts; this one and none if the run was killed before.
 
         With `extend` the training may have more epochs than the checkpoint's: if that one's learning rate was
         falling already, it goes on from where the fall began. TrainingError if the checkpoint is damaged, or
@@ -68,17 +68,6 @@ class TrainState:
         return state, content
 
 
-def restore(parts: dict[str, Any], content: dict, folder: Path) -> None:
-    """Give each part its state_dict; TrainingError if one does not fit."""
-    try:
-        for name, part in parts.items():
-            if name != "scaler" or name in content:  # only a training in float16 has one
-                part.load_state_dict(content[name])
-    except (KeyError, ValueError, RuntimeError) as error:
-        path = folder / CHECKPOINT
-        raise TrainingError(f"{path} belongs to another network: delete it to start anew.") from error
-
-
 def _read(path: Path) -> tuple[TrainState, dict]:
     try:
         # Through the CPU: each part moves what it gets to its own device.
@@ -92,13 +81,14 @@ def _read(path: Path) -> tuple[TrainState, dict]:
 
 
 def _check_settings(path: Path, old: dict[str, Any], new: dict[str, Any], extend: bool) -> None:
+    if extend and new["epochs"] < old["epochs"]:
+        raise TrainingError(
+            f"{path} is of {old['epochs']} epochs: name more to extend it, not {new['epochs']}."
+        )
     for name in new | old:
-        before, now, hint = old.get(name), new.get(name), ""
-        if name == "epochs":
-            hint = " (to prolong it, extend it)"
-            if extend and now < before:
-                raise TrainingError(f"{path} is of {before} epochs: name more to extend it, not {now}.")
+        before, now = old.get(name), new.get(name)
         if before != now and not (extend and name == "epochs"):
+            hint = " (to prolong it, extend it)" if name == "epochs" else ""
             raise TrainingError(
                 f"{path} was made with {name} {_shown(before, now)}, this training has "
                 f"{_shown(now, before)}: use the same settings to resume{hint}."

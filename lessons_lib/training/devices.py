@@ -1,7 +1,5 @@
 """Where and in which precision a training computes."""
 
-from __future__ import annotations
-
 import copy
 import math
 import os
@@ -18,15 +16,13 @@ MEASURE_FROM_STEPS, MEASURE_FROM_SECONDS = 200, 300
 
 def training_device(config: TrainConfig) -> torch.device:
     """Where to train; TrainingError if that is not to be had."""
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("The device cuda was asked for but there is no usable GPU: use --device cpu.")
-    if config.device == "mps" and not torch.backends.mps.is_available():
-        raise TrainingError("The device mps was asked for but there is no Apple GPU: use --device cpu.")
-    automatic = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(automatic if config.device == "auto" else config.device)
-    if config.precision == "fp16" and device.type == "cpu":
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    kind = ("cuda" if cuda else "cpu") if config.device == "auto" else config.device
+    if not {"cpu": True, "cuda": cuda, "mps": mps}[kind]:
+        raise TrainingError(f"The device {kind} was asked for but there is no such GPU: use --device cpu.")
+    if config.precision == "fp16" and kind == "cpu":
         raise TrainingError("The precision fp16 needs a GPU: use float32 or bf16.")
-    return device
+    return torch.device(kind)
 
 
 def make_accelerator(config: TrainConfig, precision: str = "float32"):
