@@ -30,9 +30,7 @@ from lessons_lib.recipes.table import folder_recipes as folder_recipes
 from lessons_lib.recipes.table import sample_every as sample_every
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.training import EpochDone, Event, LossFn, Stopped, TrainConfig, denoising_loss, train
-from lessons_lib.training.denoising import V_LOSSES
 from lessons_lib.training.devices import make_accelerator
-from lessons_lib.unet import UNet
 
 ORIGIN = "start.json"  # of a training that began from given weights: which
 DATA_NOTES = {
@@ -75,7 +73,7 @@ def run_recipe(
     start: str | Path | None = None,
     command: str = "",
 ) -> Iterator[Event | SamplesDrawn | WeightsSaved]:
-    """Run a recipe and yield what happens; config and options, whose output_dir must be set, replace its own.
+    """Run a recipe with this config, which has an output_dir, and these options; yield what happens.
 
     `load` gives the images of each split, once the options are known to be good; `resume` and `extend` are
     as in `train`; `start` names weights to train on from; `command` is what the user typed, for the card.
@@ -83,11 +81,12 @@ def run_recipe(
     if config.output_dir is None:
         raise ValueError("A recipe needs an output_dir to write to.")
     recipe = replace(recipe, config=config, options=options or recipe.options)
-    schedule, network = recipe.schedule, _network(recipe)
+    schedule, network = recipe.schedule, recipe.build()
     origin = _start_from(network, start, schedule) if start else None
     sets = load()
-    if not start:  # else what follows fits the weights that are there
-        _whiten(network, sets["train"])
+    for layer in network.modules():
+        if isinstance(layer, Whitening) and not start:  # else what follows it fits the weights that are there
+            layer.fit(sets["train"].batch(torch.arange(min(2000, len(sets["train"]))))[0])
     for event in train(
         network, _loss(recipe, schedule), sets["train"], config, val_data=sets["val"], test_data=sets["test"],
         resume=resume, extend=extend, settings=_settings(recipe, network, sets["train"]),
@@ -107,30 +106,6 @@ def run_recipe(
             card = _card(recipe, sets["train"], event, command)
             weights.save_pretrained(path, event.ema_model, schedule, card)
             yield WeightsSaved(path)
-
-
-def _network(recipe: Recipe) -> nn.Module:
-    config, options = recipe.network, recipe.options
-    if recipe.is_denoiser:
-        config = replace(config, dropout=options.dropout)
-        if options.told_augment:
-            config = replace(config, augment_channels=losses.TOLD)
-        if config.v_schedule:  # which must be the one that it is trained on
-            config = replace(config, v_schedule=options.schedule, v_timesteps=options.timesteps)
-        elif options.loss in V_LOSSES:
-            raise ValueError(f"The loss {options.loss} is for a network that answers v: train denoiser-v.")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.config.seed)
-        network = recipe.build()
-        if recipe.is_denoiser:  # a second one: which weights a seed gives counts the numbers of the first
-            network = UNet(config)
-    return network.to(memory_format=torch.channels_last) if recipe.channels_last else network
-
-
-def _whiten(network: nn.Module, images: data.ImageSet) -> None:
-    for layer in network.modules():
-        if isinstance(layer, Whitening):
-            layer.fit(images.batch(torch.arange(min(2000, len(images))))[0])
 
 
 def _start_from(network: nn.Module, name: str | Path, schedule: NoiseSchedule | None) -> dict:
@@ -218,5 +193,5 @@ def _card(recipe: Recipe, images: data.ImageSet, end: Stopped, command: str) -> 
     }
     if origin.exists():
         training["start"] = json.loads(origin.read_text())
-    names = list(images.class_names)
-    return {"class_names": names, "training": training, "defaults": defaults, "metrics": {}}
+    facts = {"training": training, "defaults": defaults, "metrics": {}}
+    return {"class_names": list(images.class_names)} | facts

@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from lessons_lib.classifier import EvaluatorConfig, NoisyClassifierConfig
 from lessons_lib.data import DataError, ImageSet
-from lessons_lib.recipes.losses import random_affine, random_crop_and_flip, random_flip
+from lessons_lib.recipes.losses import TOLD, random_affine, random_crop_and_flip, random_flip
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.training import Augment, TrainConfig
+from lessons_lib.training.denoising import V_LOSSES
 from lessons_lib.unet import UNetConfig
 from lessons_lib.weights import ARCHITECTURES
 
@@ -45,11 +47,6 @@ class Recipe:
     label_smoothing: float = 0.05  # of an evaluator
     channels_last: bool = False  # keep a pixel's channels side by side in memory: suits wide convolutions
 
-    def build(self) -> nn.Module:
-        """The untrained network."""
-        networks = {config: network for network, config in ARCHITECTURES.values()}
-        return networks[type(self.network)](self.network)
-
     @property
     def is_denoiser(self) -> bool:
         return isinstance(self.network, UNetConfig)
@@ -57,9 +54,26 @@ class Recipe:
     @property
     def schedule(self) -> NoiseSchedule | None:
         """The one that the card names; an evaluator has none."""
-        if isinstance(self.network, EvaluatorConfig):
-            return None
-        return NoiseSchedule.by_name(self.options.schedule, self.options.timesteps)
+        evaluates, options = isinstance(self.network, EvaluatorConfig), self.options
+        return None if evaluates else NoiseSchedule.by_name(options.schedule, options.timesteps)
+
+    def build(self) -> nn.Module:
+        """The untrained network: a denoiser as the options want it, with the first weights of config.seed."""
+        config, options = self.network, self.options
+        if self.is_denoiser:
+            told = TOLD if options.told_augment else 0
+            config = replace(config, dropout=options.dropout, augment_channels=told)
+            if config.v_schedule:  # which must be the one that it is trained on
+                config = replace(config, v_schedule=options.schedule, v_timesteps=options.timesteps)
+            elif options.loss in V_LOSSES:
+                raise ValueError(f"The loss {options.loss} is for a network that answers v: denoiser-v.")
+        kind = next(network for network, config in ARCHITECTURES.values() if config is type(self.network))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            network = kind(self.network)
+            if self.is_denoiser:  # a second one: which weights a seed gives counts the numbers of the first
+                network = kind(config)
+        return network.to(memory_format=torch.channels_last) if self.channels_last else network
 
 
 # The one recipe of all denoisers that answer v; benchmarks/recipe_bakeoff.py measures its choices.
@@ -91,72 +105,50 @@ DDPM_50 = DDIM_50 | {"sampler": "ddpm"}
 # fmt: off
 RECIPES = {
     ("mnist", "denoiser"): Recipe("mnist-denoiser", UNetConfig(), TrainConfig(), defaults=DDIM_10),
-    ("mnist", "denoiser-v"): Recipe(
-        "mnist-denoiser-v", UNetConfig(v_schedule="linear"), replace(V_TRAINING, epochs=11, lr=1e-3),
-        V_OPTIONS, defaults=DDIM_10,
-    ),
-    ("mnist", "classifier"): Recipe(
-        "mnist-noisy-classifier", NoisyClassifierConfig(), replace(DIGIT_READING, epochs=10),
-        defaults=STEERING,
-    ),
-    ("mnist", "clean-classifier"): Recipe(
-        "mnist-clean-classifier", NoisyClassifierConfig(), replace(DIGIT_READING, epochs=2, ema_decay=0.998),
-        augment=random_affine, noisy=False,  # those of noisy images need not be bent: none comes twice anyway
-    ),
-    ("mnist", "evaluator"): Recipe(
-        "mnist-evaluator", EvaluatorConfig(), replace(DIGIT_READING, epochs=8, ema_decay=0.998),
-        augment=random_affine,
-    ),
-    ("cifar10", "denoiser"): Recipe(
-        "cifar10-denoiser", CIFAR10_UNET,
+    ("mnist", "denoiser-v"): Recipe("mnist-denoiser-v", UNetConfig(v_schedule="linear"),
+        replace(V_TRAINING, epochs=11, lr=1e-3), V_OPTIONS, defaults=DDIM_10),
+    ("mnist", "classifier"): Recipe("mnist-noisy-classifier", NoisyClassifierConfig(),
+        replace(DIGIT_READING, epochs=10), defaults=STEERING),
+    # Its images are bent; those of the noisy one need not be: none comes twice anyway.
+    ("mnist", "clean-classifier"): Recipe("mnist-clean-classifier", NoisyClassifierConfig(),
+        replace(DIGIT_READING, epochs=2, ema_decay=0.998), augment=random_affine, noisy=False),
+    ("mnist", "evaluator"): Recipe("mnist-evaluator", EvaluatorConfig(),
+        replace(DIGIT_READING, epochs=8, ema_decay=0.998), augment=random_affine),
+    # The linear schedule is nearly pure noise in its last fifth (Nichol & Dhariwal 2021, fig. 3).
+    ("cifar10", "denoiser"): Recipe("cifar10-denoiser", CIFAR10_UNET,
         TrainConfig(epochs=22, lr=8e-4, warmup_steps=500, ema_decay=0.9995, checkpoint_every=300),
-        # The linear schedule is nearly pure noise in its last fifth (Nichol & Dhariwal 2021, fig. 3).
         DiffusionOptions(schedule="cosine", loss="min-snr"), random_flip,
-        DDPM_50 | {"guidance_scale": 3.0}, channels_last=True,
-    ),
-    ("cifar10", "denoiser-v"): Recipe(
-        "cifar10-denoiser-v", replace(CIFAR10_UNET, v_schedule="cosine"), replace(V_TRAINING, epochs=100),
-        replace(V_OPTIONS, schedule="cosine"), random_flip, DDIM_50,
-    ),
+        DDPM_50 | {"guidance_scale": 3.0}, channels_last=True),
+    ("cifar10", "denoiser-v"): Recipe("cifar10-denoiser-v", replace(CIFAR10_UNET, v_schedule="cosine"),
+        replace(V_TRAINING, epochs=100), replace(V_OPTIONS, schedule="cosine"), random_flip, DDIM_50),
     # The judge of what comes next; the lessons' own, cifar10-evaluator, came from an earlier recipe.
-    ("cifar10", "evaluator"): Recipe(
-        "cifar10-evaluator-whitened",
+    ("cifar10", "evaluator"): Recipe("cifar10-evaluator-whitened",
         EvaluatorConfig(32, 3, (64, 256, 256), dropout=0.0, body="whitened", mirror=True),
-        replace(OBJECT_READING, epochs=14, lr=4e-3), label_smoothing=0.15, **SEEING_OBJECTS,
-    ),
+        replace(OBJECT_READING, epochs=14, lr=4e-3), label_smoothing=0.15, **SEEING_OBJECTS),
     # The second judges: other networks and seeds, which no choice was made by.
-    ("mnist", "second-judge"): Recipe(
-        "mnist-second-judge", EvaluatorConfig(body="resnet9"),
+    ("mnist", "second-judge"): Recipe("mnist-second-judge", EvaluatorConfig(body="resnet9"),
         TrainConfig(epochs=6, batch_size=128, lr=3e-3, weight_decay=0.05, ema_decay=0.998, seed=1),
-        augment=random_affine, channels_last=True,
-    ),
-    ("cifar10", "second-judge"): Recipe(
-        "cifar10-second-judge", EvaluatorConfig(32, 3, (32, 64, 128, 256), body="resnet9", mirror=True),
-        replace(OBJECT_READING, epochs=10, seed=1), **SEEING_OBJECTS,
-    ),
-    ("celeba", "denoiser"): Recipe(
-        "celeba-denoiser", replace(FACE_UNET, num_classes=0, multi_label=False),
+        augment=random_affine, channels_last=True),
+    ("cifar10", "second-judge"): Recipe("cifar10-second-judge",
+        EvaluatorConfig(32, 3, (32, 64, 128, 256), body="resnet9", mirror=True),
+        replace(OBJECT_READING, epochs=10, seed=1), **SEEING_OBJECTS),
+    ("celeba", "denoiser"): Recipe("celeba-denoiser", replace(FACE_UNET, num_classes=0, multi_label=False),
         TrainConfig(epochs=66, lr=8e-4, ema_decay=0.9995, checkpoint_every=125), FACE_OPTIONS, random_flip,
-        DDPM_50 | FACE_GUIDE, channels_last=True,
-    ),
-    ("celeba", "denoiser-v"): Recipe(  # told the attributes, all, some or none of them
-        "celeba-denoiser-v", FACE_UNET, replace(V_TRAINING, epochs=500),
-        replace(V_OPTIONS, sample_every=25), random_flip, DDIM_50 | FACE_GUIDE,
-    ),
-    ("celeba", "classifier"): Recipe(
-        "celeba-classifier", NoisyClassifierConfig(widths=(32, 64, 128, 128), **FACES),
+        DDPM_50 | FACE_GUIDE, channels_last=True),
+    # Told the attributes, all, some or none of them.
+    ("celeba", "denoiser-v"): Recipe("celeba-denoiser-v", FACE_UNET, replace(V_TRAINING, epochs=500),
+        replace(V_OPTIONS, sample_every=25), random_flip, DDIM_50 | FACE_GUIDE),
+    ("celeba", "classifier"): Recipe("celeba-classifier",
+        NoisyClassifierConfig(widths=(32, 64, 128, 128), **FACES),
         TrainConfig(epochs=24, lr=1.5e-3, weight_decay=0.05, checkpoint_every=125), FACE_OPTIONS, random_flip,
-        FACE_STEERING, channels_last=True,
-    ),
-    ("celeba", "evaluator"): Recipe(
-        "celeba-evaluator", EvaluatorConfig(widths=(32, 64, 128, 256), body="resnet9", mirror=True, **FACES),
-        replace(OBJECT_READING, epochs=30, warmup_steps=200, checkpoint_every=125), **SEEING_OBJECTS,
-    ),
-    ("celeba", "second-judge"): Recipe(
-        "celeba-second-judge", EvaluatorConfig(widths=(32, 64, 128, 128), mirror=True, **FACES),
+        FACE_STEERING, channels_last=True),
+    ("celeba", "evaluator"): Recipe("celeba-evaluator",
+        EvaluatorConfig(widths=(32, 64, 128, 256), body="resnet9", mirror=True, **FACES),
+        replace(OBJECT_READING, epochs=30, warmup_steps=200, checkpoint_every=125), **SEEING_OBJECTS),
+    ("celeba", "second-judge"): Recipe("celeba-second-judge",
+        EvaluatorConfig(widths=(32, 64, 128, 128), mirror=True, **FACES),
         replace(OBJECT_READING, epochs=25, lr=2e-3, warmup_steps=200, seed=1, checkpoint_every=500),
-        **SEEING_OBJECTS,
-    ),
+        **SEEING_OBJECTS),
 }
 # fmt: on
 
@@ -176,7 +168,7 @@ def celeba_recipes(image_size: int = 64, num_attributes: int = 40) -> dict[str, 
 def folder_recipes(images: ImageSet, name: str, flip: bool = False) -> dict[str, Recipe]:
     """The trainings that own pictures allow: a denoiser, and with two classes or more a judge and a guide.
 
-    `images` are for training; `flip` shows them mirrored, too: right for faces, wrong for digits and letters.
+    `flip` shows the images mirrored, too: right for faces, wrong for digits and letters.
     """
     if not len(images):
         raise DataError("No picture is left to train on: add some, or repair those that cannot be read.")

@@ -61,13 +61,12 @@ def train(
     yields Stopped("interrupted"). TrainingError (too few images, a loss that is no number, a checkpoint that
     does not fit) and WriteError keep the last good checkpoint.
     """
-    if len(train_data) < config.batch_size:
-        raise TrainingError(
-            f"The batch size is {config.batch_size} but there are only {len(train_data)} training images."
-        )
+    count, batch_size = len(train_data), config.batch_size
+    if count < batch_size:
+        raise TrainingError(f"The batch size is {batch_size} but there are only {count} training images.")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise TrainingError("This model's weights are frozen: call model.requires_grad_(True) first.")
-    steps_per_epoch, device = len(train_data) // config.batch_size, training_device(config)
+    steps_per_epoch, device = count // batch_size, training_device(config)
     whole = {name: value for name, value in asdict(config).items() if name not in MACHINE}
     whole |= {"steps_per_epoch": steps_per_epoch, **(settings or {})}
     precision = resolve_precision(config, device, config.epochs * steps_per_epoch)
@@ -75,8 +74,8 @@ def train(
     if resume or extend:
         state, content = state.resumed(config, extend)
     if state.precision == "auto":
-        few = torch.arange(config.batch_size // config.accumulation_steps)
-        seconds = seconds_a_step(model, loss_fn, train_data.batch(few))
+        few = train_data.batch(torch.arange(batch_size // config.accumulation_steps))
+        seconds = seconds_a_step(model, loss_fn, few)
         # What is hardly faster is not worth the coarser numbers.
         state.precision = "bf16" if seconds["bf16"] < 0.9 * seconds["float32"] else "float32"
         yield PrecisionChosen(state.precision, seconds)
@@ -90,8 +89,8 @@ class _Trainer:
     def __init__(self, model, loss_fn, augment, sets, config, state, content) -> None:
         self.augment, self.sets, self.config, self.state = augment, sets, config, state
         self.accelerator = accelerator = make_accelerator(config, state.precision)
-        self.rank, self.world = accelerator.process_index, accelerator.num_processes
-        self.device = accelerator.device
+        self.device, self.rank = accelerator.device, accelerator.process_index
+        self.world = accelerator.num_processes
         if config.batch_size % (share := self.world * config.accumulation_steps):
             raise TrainingError(f"The batch size {config.batch_size} must be a multiple of {share}.")
         self.raw_model, self.ema = model.to(self.device), EMA(model, config.ema_decay, config.ema_sigma_rel)
@@ -109,9 +108,7 @@ class _Trainer:
             path = config.output_dir / CHECKPOINT
             raise TrainingError(f"{path} belongs to another network: delete it to start anew.") from error
         if self._highest(state.step) != -self._highest(-state.step):
-            raise TrainingError(
-                "The processes found different checkpoints: all must share the folder output_dir."
-            )
+            raise TrainingError("The processes found different checkpoints: all must share output_dir.")
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.parts["optimizer"] = self.optimizer
         self.loss_fn = accelerator.prepare(raw_loss) if [*raw_loss.parameters()] else loss_fn
@@ -268,10 +265,7 @@ def _order(seed: int, epoch: int, count: int) -> Tensor:
 
 @contextlib.contextmanager
 def interrupt_flag() -> Iterator[threading.Event]:
-    """The first Ctrl-C sets the flag instead of breaking off in mid-step; the second breaks off.
-
-    Signals reach the main thread only; elsewhere the flag never rises.
-    """
+    """The first Ctrl-C sets the flag instead of breaking off in mid-step; the second breaks off."""
     flag, previous = threading.Event(), None
 
     def handle(signum: int, frame: object) -> None:
@@ -279,7 +273,7 @@ def interrupt_flag() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         flag.set()
 
-    with contextlib.suppress(ValueError):  # not in the main thread
+    with contextlib.suppress(ValueError):  # in another thread, which signals never reach
         previous = signal.signal(signal.SIGINT, handle)
     try:
         yield flag
