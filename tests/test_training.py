@@ -725,7 +725,7 @@ def test_auto_takes_what_was_measured_faster_says_so_and_keeps_it(tmp_path, monk
 def test_the_measurement_leaves_no_trace():
     plain, measured = build(), build()
     run(plain)
-    found = seconds_a_step(measured, LOSS, Images().batch(torch.arange(8)), repeats=1)
+    found = seconds_a_step(measured, LOSS, Images().batch(torch.arange(8)))
     assert set(found) == {"float32", "bf16"} and all(s > 0 for s in found.values())
     run(measured)
     assert same(plain.state_dict(), measured.state_dict())

@@ -15,7 +15,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -27,7 +27,6 @@ from lessons_lib.training.averaging import EMA
 from lessons_lib.training.checkpoints import BEFORE_DECAY, CHECKPOINT, TrainState
 from lessons_lib.training.config import EpochDone, Event, PrecisionChosen, StepDone, Stopped, TrainConfig
 from lessons_lib.training.config import TrainingError as TrainingError
-from lessons_lib.training.denoising import Augment as Augment
 from lessons_lib.training.denoising import LossFn as LossFn
 from lessons_lib.training.denoising import denoising_loss as denoising_loss
 from lessons_lib.training.devices import make_accelerator, resolve_precision, seconds_a_step, training_device
@@ -48,7 +47,7 @@ def train(
     resume: bool = False,
     extend: bool = False,
     settings: Mapping[str, Any] | None = None,
-    augment: Augment | None = None,
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
 ) -> Iterator[Event]:
     """Train a model and yield what happens; the model itself is changed, the EMA comes with the events.
 
@@ -268,10 +267,9 @@ def interrupt_flag() -> Iterator[threading.Event]:
     """The first Ctrl-C sets the flag instead of breaking off in mid-step; the second breaks off."""
     flag, previous = threading.Event(), None
 
-    def handle(signum: int, frame: object) -> None:
-        if flag.is_set():
-            raise KeyboardInterrupt
+    def handle(*_: object) -> None:
         flag.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     with contextlib.suppress(ValueError):  # in another thread, which signals never reach
         previous = signal.signal(signal.SIGINT, handle)

@@ -25,8 +25,7 @@ class TrainConfig:
     epochs: int = 20  # passes over the training images
     batch_size: int = 64  # images a step, over all processes and accumulated micro-batches together
     lr: float = 1e-3  # peak of AdamW's, reached after warmup_steps
-    # Last share of the training, over which lr falls to 0 along a half cosine: 1 falls from the start; with
-    # less there is a constant phase, from whose end a training can be prolonged.
+    # Last share of the training, over which lr falls to 0; a training can be prolonged from where it began.
     lr_decay: float = 1.0
     weight_decay: float = 0.01
     warmup_steps: int = 300

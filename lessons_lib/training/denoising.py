@@ -11,7 +11,6 @@ from lessons_lib.training.config import check_choice
 from lessons_lib.unet import timestep_embedding
 
 LossFn = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]  # model, x_0, y, generator -> scalar
-Augment = Callable[[Tensor, torch.Generator], Tensor]  # x_0 [B, C, H, W] -> the same shape
 V_LOSSES = ("v-mse", "held-snr")  # whose weights are without bound where an answer of eps says little
 MIN_SNR = 5.0  # gamma of Hang et al.
 # Of log-SNR. Karras et al. 2022, sec. 5, have 2.4 and 2.4; Esser et al. 2024, sec. 3.1, -2 logit(s): 0 and 2.

@@ -4,12 +4,12 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from lessons_lib.training.config import TrainConfig, TrainingError
+from lessons_lib.training.denoising import LossFn
 
 MEASURE_FROM_STEPS, MEASURE_FROM_SECONDS = 200, 300
 
@@ -52,16 +52,11 @@ def resolve_precision(config: TrainConfig, device: torch.device, num_steps: int)
     return "float32" if short or several or device.type != "cpu" else "auto"
 
 
-def seconds_a_step(
-    model: nn.Module, loss_fn: Callable, batch: tuple[Tensor, Tensor], repeats: int = 3
-) -> dict[str, float]:
-    """Seconds of forward and backward pass on the CPU in float32 and bf16, the best of a few.
-
-    A copy of the model is asked; the caller's random numbers stay as they were.
-    """
-    copied, best = copy.deepcopy(model).train(), {}
+def seconds_a_step(model: nn.Module, loss_fn: LossFn, batch: tuple[Tensor, Tensor]) -> dict[str, float]:
+    """Seconds of forward and backward pass on the CPU in float32 and bf16, the best of four."""
+    copied, best = copy.deepcopy(model).train(), {}  # the caller's, and its random numbers, stay as they are
     with torch.random.fork_rng(devices=[]):
-        for precision in ("float32", "bf16") * (1 + repeats):  # in turn: other programs disturb both
+        for precision in ("float32", "bf16") * 4:  # in turn: other programs disturb both
             started = time.perf_counter()
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
                 loss = loss_fn(copied, *batch, torch.Generator().manual_seed(0))
