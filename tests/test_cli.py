@@ -303,7 +303,7 @@ def test_a_schedule_that_is_not_named_is_the_recipes():
     def schedule_of(name, **typed):
         options = train.Options(dataset=name, timesteps=500, **typed)
         changes = options.settings(recipes.DiffusionOptions)
-        return recipes.dataclasses.replace(recipes.RECIPES[name, "denoiser"].options, **changes).schedule
+        return dataclasses.replace(recipes.RECIPES[name, "denoiser"].options, **changes).schedule
 
     assert [schedule_of(name) for name in ("mnist", "cifar10")] == ["linear", "cosine"]
     assert schedule_of("cifar10", schedule="sigmoid") == "sigmoid"
