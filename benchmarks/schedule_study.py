@@ -27,7 +27,7 @@ from lessons_lib.files import atomic_write
 from lessons_lib.guidance import conditional, in_bfloat16
 from lessons_lib.images import save_png, to_grid
 from lessons_lib.pipeline import GenerationRequest, generate_with, in_chunks
-from lessons_lib.recipes.losses import augmented, random_flip
+from lessons_lib.recipes.losses import random_flip
 from lessons_lib.samplers import SampleNoise
 from lessons_lib.schedules import NoiseSchedule, q_sample
 from lessons_lib.training import EpochDone, Stopped, TrainConfig, denoising_loss, train
@@ -55,8 +55,8 @@ def trained(name: str, epochs: int) -> tuple[nn.Module, NoiseSchedule]:
     config = TrainConfig(
         epochs=epochs, batch_size=64, lr=1e-3, warmup_steps=300, ema_decay=0.998, precision="bf16"
     )
-    loss_fn = augmented(denoising_loss(schedule, num_classes=10), random_flip)
-    for event in train(network, loss_fn, data.load("cifar10", "train"), config):
+    loss_fn = denoising_loss(schedule, num_classes=10)
+    for event in train(network, loss_fn, data.load("cifar10", "train"), config, augment=random_flip):
         if isinstance(event, EpochDone):
             print(f"{name}: epoch {event.epoch} of {epochs}, loss {event.train_loss:.4f}", flush=True)
         if isinstance(event, Stopped):

@@ -9,12 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from lessons_lib import data, weights
+from lessons_lib import data, recipes, weights
 from lessons_lib.cli import app
 from lessons_lib.data import image_folder, image_set
 from lessons_lib.data.image_set import UnreadableError, decode, decode_all
 from lessons_lib.recipes import folder_recipes, sample_every
-from lessons_lib.recipes import own_pictures as own
 from lessons_lib.unet import UNetConfig
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -409,11 +408,11 @@ def test_decode_all_by_itself(pets, tmp_path):
 
 
 def test_the_network_suits_the_size():
-    found = {size: own.unet_config(size, 3, 2) for size in (16, 20, 28, 32, 44, 64, 128, 256)}
+    found = {size: recipes.unet_config(size, 3, 2) for size in (16, 20, 28, 32, 44, 64, 128, 256)}
     assert found[28].channel_mults == (1, 2, 4) and found[28].attention_levels == ()
     assert found[32].channel_mults == (1, 2, 4, 4) and found[32].attention_levels == (2,)
     assert found[64].channel_mults == (1, 2, 2, 4, 4) and found[64].attention_levels == (3,)
-    assert own.unet_config(28, 1, 10) == UNetConfig(), "digits get the digits' network"
+    assert recipes.unet_config(28, 1, 10) == UNetConfig(), "digits get the digits' network"
 
 
 def test_epochs_follow_from_the_number_of_pictures():
@@ -454,7 +453,7 @@ def run(capsys, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["x", *map(str, words)])
         return app.main([*map(str, words)]), *capsys.readouterr()
 
-    monkeypatch.setattr(own, "unet_config", tiny)
+    monkeypatch.setattr(recipes, "unet_config", tiny)
     monkeypatch.setenv("LESSONS_OFFLINE", "1")
     return run
 

@@ -17,7 +17,6 @@ from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, 
 from lessons_lib.recipes import RECIPES, DiffusionOptions, Recipe, WeightsSaved
 from lessons_lib.recipes.losses import (
     TOLD,
-    augmented,
     cross_entropy_loss,
     noisy_classification_loss,
     random_affine,
@@ -26,7 +25,7 @@ from lessons_lib.recipes.losses import (
     told_affine,
 )
 from lessons_lib.schedules import NoiseSchedule, q_sample
-from lessons_lib.training import StepDone, Stopped, TrainConfig, TrainingError, denoising_loss
+from lessons_lib.training import StepDone, Stopped, TrainConfig, TrainingError, denoising_loss, train
 from lessons_lib.unet import UNetConfig
 from lessons_lib.weights import WeightsError, load_pretrained
 
@@ -318,21 +317,24 @@ def test_colour_images_are_flipped_and_digits_never():
 
 
 def test_images_are_varied_in_training_only():
-    shown = []
+    shown = {}
 
     def loss_fn(model, x_0, y, generator):
-        shown.append(x_0)
-        return torch.zeros(())
+        shown.setdefault(model.training, []).append(x_0)
+        return model(x_0.flatten(1)).mean()
 
-    model, x_0, y = torch.nn.Identity(), torch.rand(32, 3, 8, 8), torch.zeros(32).long()
-    for training in (False, True, True):
-        augmented(loss_fn, random_flip)(model.train(training), x_0, y, torch.Generator().manual_seed(1))
-    assert torch.equal(shown[0], x_0) and not torch.equal(shown[1], x_0)
-    assert torch.equal(shown[1], shown[2])  # the generator decides, and nothing else
-    mirrored = [torch.equal(new, old.flip(2)) for new, old in zip(shown[1], x_0, strict=True)]
-    same = [torch.equal(new, old) for new, old in zip(shown[1], x_0, strict=True)]
+    pixels = torch.randint(256, (32, 3, 8, 8), dtype=torch.uint8)
+    images = data.ImageSet(pixels, torch.zeros(32).long(), (), "cifar10")
+    x_0, _ = images.batch(torch.arange(32))
+    how = config(None, epochs=1, batch_size=32)
+    for _ in range(2):
+        list(train(torch.nn.Linear(192, 1), loss_fn, images, how, val_data=images, augment=random_flip))
+    assert torch.equal(shown[False][0], x_0)
+    assert torch.equal(*shown[True])  # the step's generator decides, and nothing else
+    plain = {tuple(image.flatten().tolist()) for image in x_0}
+    same = [tuple(image.flatten().tolist()) in plain for image in shown[True][0]]
+    mirrored = [tuple(image.flip(2).flatten().tolist()) in plain for image in shown[True][0]]
     assert 8 <= sum(mirrored) <= 24 and sum(mirrored) + sum(same) == 32
-    assert augmented(loss_fn, None) is loss_fn
 
 
 def test_crops_are_shifted_images_mirrored_or_not():
@@ -391,17 +393,16 @@ def test_a_told_recipe_builds_a_network_that_listens_and_the_card_keeps_it(tmp_p
 def test_outside_training_the_loss_is_plain_cross_entropy():
     model = EVALUATOR.build().eval()
     x_0, y = data.load("digits", "test").batch(torch.arange(8))
-    loss = augmented(cross_entropy_loss, random_affine)(model, x_0, y, torch.Generator())
+    loss = cross_entropy_loss(model, x_0, y, torch.Generator())
     torch.testing.assert_close(loss, F.cross_entropy(model(x_0), y))
 
 
-def test_in_training_images_are_bent_by_the_generator_and_labels_smoothed():
+def test_in_training_labels_are_smoothed():
     model = EVALUATOR.build().train()
     model.head[0].p = 0.0
     x_0, y = data.load("digits", "test").batch(torch.arange(8))
-    loss = augmented(cross_entropy_loss, random_affine)(model, x_0, y, torch.Generator().manual_seed(4))
-    bent = random_affine(x_0, torch.Generator().manual_seed(4))
-    torch.testing.assert_close(loss, F.cross_entropy(model(bent), y, label_smoothing=0.05))
+    loss = cross_entropy_loss(model, x_0, y, torch.Generator())
+    torch.testing.assert_close(loss, F.cross_entropy(model(x_0), y, label_smoothing=0.05))
 
 
 def test_bent_images_stay_images_on_a_black_ground():

@@ -37,7 +37,7 @@ from lessons_lib.training import (
     learning_rate,
     train,
 )
-from lessons_lib.training.denoising import LOG_SNR_MEAN, LOG_SNR_STD, UNIFORM_SHARE, timestep_density
+from lessons_lib.training.denoising import LOG_SNR_MEAN, LOG_SNR_STD, UNIFORM_SHARE, logit_normal_density
 from lessons_lib.training.devices import seconds_a_step
 from lessons_lib.unet import UNet, UNetConfig, timestep_embedding
 
@@ -270,7 +270,7 @@ def test_v_mse_is_the_error_of_v():
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_logit_normal_timesteps_are_normal_in_log_snr_under_every_schedule(name):
     schedule = NoiseSchedule.by_name(name, 1000)
-    density = timestep_density(schedule, "logit-normal")
+    density = logit_normal_density(schedule)
     assert density.sum().item() == pytest.approx(1, abs=1e-12) and density.min() > 0.9 * UNIFORM_SHARE / 1000
     model, batch = Listener().train(), 4000
     loss_fn = denoising_loss(schedule, t_density="logit-normal")
@@ -725,7 +725,7 @@ def test_auto_takes_what_was_measured_faster_says_so_and_keeps_it(tmp_path, monk
 def test_the_measurement_leaves_no_trace():
     plain, measured = build(), build()
     run(plain)
-    found = seconds_a_step(measured, LOSS, Images().batch(torch.arange(8)), repeats=1)
+    found = seconds_a_step(measured, LOSS, Images().batch(torch.arange(8)))
     assert set(found) == {"float32", "bf16"} and all(s > 0 for s in found.values())
     run(measured)
     assert same(plain.state_dict(), measured.state_dict())

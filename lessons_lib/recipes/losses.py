@@ -1,8 +1,6 @@
 """The losses of the classifiers, and how training images are varied before they are shown."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,28 +9,7 @@ from torch import Tensor, nn
 from lessons_lib.schedules import NoiseSchedule, q_sample
 from lessons_lib.training import LossFn
 
-Augment = Callable[[Tensor, torch.Generator], Tensor]  # x_0 [B, C, H, W] -> the same shape
 TOLD = 5  # numbers that say how `told_affine` distorted an image
-
-
-def augmented(loss_fn: LossFn, augment: Augment | None) -> LossFn:
-    """The same loss on images that are varied in training, and in training only.
-
-    The step's own generator decides how: a resumed training varies them as an uninterrupted one does.
-    """
-    return loss_fn if augment is None else _Augmented(loss_fn, augment)
-
-
-class _Augmented(nn.Module):
-    """A module, so that the trainer finds the weights that the loss may have of its own."""
-
-    def __init__(self, loss_fn: LossFn, augment: Augment) -> None:
-        super().__init__()
-        self.loss_fn, self.augment = loss_fn, augment
-
-    def forward(self, model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        x_0 = self.augment(x_0, generator) if model.training else x_0
-        return self.loss_fn(model, x_0, y, generator)
 
 
 def cross_entropy_loss(
@@ -74,20 +51,17 @@ def random_affine(x_0: Tensor, generator: torch.Generator) -> Tensor:
         return torch.rand(len(x_0), *more, generator=generator) * 2 - 1
 
     angle, scale, shear = 0.26 * uniform(), 1 + 0.15 * uniform(2), 0.2 * uniform()
-    shift = 2.5 / 14 * uniform(2)  # 2.5 pixels of 28: grid_sample's unit is half the image
-    grid = _affine_grid(
-        x_0,
-        (angle.cos() * scale[:, 0], -angle.sin() + shear, shift[:, 0]),
-        (angle.sin(), angle.cos() * scale[:, 1], shift[:, 1]),
-    )
-    # grid_sample fills the outside with 0, and the background is -1.
-    return F.grid_sample(x_0 + 1, grid, align_corners=False) - 1
+    shift = 2.5 / 14 * uniform(2)  # 2.5 pixels of 28: the unit is half the image
+    right = (angle.cos() * scale[:, 0], -angle.sin() + shear, shift[:, 0])
+    down = (angle.sin(), angle.cos() * scale[:, 1], shift[:, 1])
+    return _moved(x_0 + 1, right, down, "zeros") - 1  # the outside is 0, and the background -1
 
 
-def _affine_grid(x_0: Tensor, *rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Where each pixel of each image [B, C, H, W] comes from: two rows of a matrix, of numbers [B]."""
-    matrices = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
-    return F.affine_grid(matrices, list(x_0.shape), align_corners=False).to(x_0)
+def _moved(x_0: Tensor, right: tuple, down: tuple, outside: str) -> Tensor:
+    """Images [B, C, H, W] whose pixels come from where a matrix says: its two rows, of numbers [B] each."""
+    matrices = torch.stack([torch.stack(right, dim=1), torch.stack(down, dim=1)], dim=1)
+    grid = F.affine_grid(matrices, list(x_0.shape), align_corners=False).to(x_0)
+    return F.grid_sample(x_0, grid, padding_mode=outside, align_corners=False)
 
 
 def random_flip(x_0: Tensor, generator: torch.Generator) -> Tensor:
@@ -102,19 +76,14 @@ def told_affine(x_0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor
     Each image is mirrored with 0.5, and with 0.12 each scaled, turned and shifted; a network that is told
     does not draw such images itself (Karras et al. 2022, sec. 5 and app. F.2).
     """
-    batch = len(x_0)
-    chance = torch.rand(batch, 4, generator=generator) < torch.tensor([0.5, 0.12, 0.12, 0.12])
+    chance = torch.rand(len(x_0), 4, generator=generator) < torch.tensor([0.5, 0.12, 0.12, 0.12])
     # In standard deviations: scale and shift as in the paper, a turn of 0.3 radians in place of any.
-    drawn = torch.randn(batch, 4, generator=generator)
+    drawn = torch.randn(len(x_0), 4, generator=generator)
     told = torch.cat([chance[:, :1], chance[:, [1, 2, 3, 3]] * drawn], dim=1)
-    scale, angle = torch.exp2(0.2 * told[:, 1]), 0.3 * told[:, 2]
-    mirror, moved = 1 - 2 * told[:, 0], 0.25 * told[:, 3:]  # grid_sample's unit is half the image
-    grid = _affine_grid(
-        x_0,
-        (mirror * angle.cos() * scale, -angle.sin() * scale, moved[:, 0]),
-        (mirror * angle.sin() * scale, angle.cos() * scale, moved[:, 1]),
-    )
-    return F.grid_sample(x_0, grid, padding_mode="reflection", align_corners=False), told.to(x_0.device)
+    mirror, scale, angle = 1 - 2 * told[:, 0], torch.exp2(0.2 * told[:, 1]), 0.3 * told[:, 2]
+    right = (mirror * angle.cos() * scale, -angle.sin() * scale, 0.25 * told[:, 3])
+    down = (mirror * angle.sin() * scale, angle.cos() * scale, 0.25 * told[:, 4])
+    return _moved(x_0, right, down, "reflection"), told.to(x_0.device)
 
 
 def random_crop_and_flip(x_0: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
@@ -123,13 +92,7 @@ def random_crop_and_flip(x_0: Tensor, generator: torch.Generator, padding: int =
     What is shifted in from outside is the image's mirrored edge.
     """
     batch, _, height, width = x_0.shape
-
-    def places(length: int) -> Tensor:
-        """For each image, `length` neighbouring positions from a random one on, [B, length]."""
-        start = torch.randint(2 * padding + 1, (batch,), generator=generator)
-        return (start[:, None] + torch.arange(length)).to(x_0.device)
-
     padded = F.pad(random_flip(x_0, generator), (padding,) * 4, mode="reflect")
-    rows, columns = places(height), places(width)
-    images = torch.arange(batch, device=x_0.device)[:, None, None]
-    return padded[images, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    top, left = torch.randint(2 * padding + 1, (2, batch), generator=generator)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # at each place, [B, C, P, P, H, W]
+    return windows[torch.arange(batch), :, top, left]

@@ -8,8 +8,6 @@ Every random number of step k comes from a generator seeded with (seed, k, proce
 and resumed draws the same numbers as one that was not, and on a CPU ends with the same weights bit for bit.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import json
@@ -17,7 +15,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -26,17 +24,10 @@ from torch import Tensor, nn
 
 from lessons_lib.files import atomic_write
 from lessons_lib.training.averaging import EMA
-from lessons_lib.training.checkpoints import BEFORE_DECAY, CHECKPOINT, TrainState, restore
-from lessons_lib.training.config import (
-    EpochDone,
-    Event,
-    PrecisionChosen,
-    StepDone,
-    Stopped,
-    TrainConfig,
-    TrainingError,
-)
-from lessons_lib.training.denoising import LossFn
+from lessons_lib.training.checkpoints import BEFORE_DECAY, CHECKPOINT, TrainState
+from lessons_lib.training.config import EpochDone, Event, PrecisionChosen, StepDone, Stopped, TrainConfig
+from lessons_lib.training.config import TrainingError as TrainingError
+from lessons_lib.training.denoising import LossFn as LossFn
 from lessons_lib.training.denoising import denoising_loss as denoising_loss
 from lessons_lib.training.devices import make_accelerator, resolve_precision, seconds_a_step, training_device
 
@@ -56,27 +47,25 @@ def train(
     resume: bool = False,
     extend: bool = False,
     settings: Mapping[str, Any] | None = None,
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
 ) -> Iterator[Event]:
     """Train a model and yield what happens; the model itself is changed, the EMA comes with the events.
 
-    Args:
-        loss_fn: if it is a module with parameters of its own, they are trained, too.
-        train_data, val_data, test_data: have `len` and `batch(indices [B]) -> (x_0 [B, C, H, W], y [B])`.
-        resume: go on from the checkpoint in config.output_dir.
-        extend: as resume, but config.epochs may be more than the checkpoint's, if config.lr_decay is below 1.
-        settings: what the training is of besides config; a checkpoint with others is refused.
+    Data have `len` and `batch(indices [B]) -> (x_0 [B, C, H, W], y [B])`; `augment` varies the images in
+    training only; weights of the loss are trained, too. `resume` goes on from the checkpoint in
+    config.output_dir, if its config and `settings`, which say what the training is of, are the same; `extend`
+    also to more epochs, if config.lr_decay is below 1.
 
     Ctrl-C, or the notebook's stop button, ends the training after the current step, writes a checkpoint and
     yields Stopped("interrupted"). TrainingError (too few images, a loss that is no number, a checkpoint that
     does not fit) and WriteError keep the last good checkpoint.
     """
-    if len(train_data) < config.batch_size:
-        raise TrainingError(
-            f"The batch size is {config.batch_size} but there are only {len(train_data)} training images."
-        )
+    count, batch_size = len(train_data), config.batch_size
+    if count < batch_size:
+        raise TrainingError(f"The batch size is {batch_size} but there are only {count} training images.")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise TrainingError("This model's weights are frozen: call model.requires_grad_(True) first.")
-    steps_per_epoch, device = len(train_data) // config.batch_size, training_device(config)
+    steps_per_epoch, device = count // batch_size, training_device(config)
     whole = {name: value for name, value in asdict(config).items() if name not in MACHINE}
     whole |= {"steps_per_epoch": steps_per_epoch, **(settings or {})}
     precision = resolve_precision(config, device, config.epochs * steps_per_epoch)
@@ -84,27 +73,26 @@ def train(
     if resume or extend:
         state, content = state.resumed(config, extend)
     if state.precision == "auto":
-        few = torch.arange(config.batch_size // config.accumulation_steps)
-        seconds = seconds_a_step(model, loss_fn, train_data.batch(few))
+        few = train_data.batch(torch.arange(batch_size // config.accumulation_steps))
+        seconds = seconds_a_step(model, loss_fn, few)
         # What is hardly faster is not worth the coarser numbers.
         state.precision = "bf16" if seconds["bf16"] < 0.9 * seconds["float32"] else "float32"
         yield PrecisionChosen(state.precision, seconds)
-    held_out = {"val_loss": val_data, "test_loss": test_data}
-    yield from _Trainer(model, loss_fn, train_data, held_out, config, state, content).run()
+    sets = {"train": train_data, "val_loss": val_data, "test_loss": test_data}
+    yield from _Trainer(model, loss_fn, augment, sets, config, state, content).run()
 
 
 class _Trainer:
     """Networks, average and optimizer in the hands of accelerate."""
 
-    def __init__(self, model, loss_fn, train_data, held_out, config, state, content) -> None:
-        self.config, self.state, self.train_data, self.held_out = config, state, train_data, held_out
+    def __init__(self, model, loss_fn, augment, sets, config, state, content) -> None:
+        self.augment, self.sets, self.config, self.state = augment, sets, config, state
         self.accelerator = accelerator = make_accelerator(config, state.precision)
-        self.rank, self.world = accelerator.process_index, accelerator.num_processes
-        self.device = accelerator.device
+        self.device, self.rank = accelerator.device, accelerator.process_index
+        self.world = accelerator.num_processes
         if config.batch_size % (share := self.world * config.accumulation_steps):
             raise TrainingError(f"The batch size {config.batch_size} must be a multiple of {share}.")
-        self.raw_model = model.to(self.device)
-        self.ema = EMA(model, config.ema_decay, config.ema_sigma_rel)
+        self.raw_model, self.ema = model.to(self.device), EMA(model, config.ema_decay, config.ema_sigma_rel)
         # The loss may have weights of its own.
         raw_loss = loss_fn.to(self.device) if isinstance(loss_fn, nn.Module) else nn.Module()
         parameters = [*model.parameters(), *raw_loss.parameters()]
@@ -112,12 +100,14 @@ class _Trainer:
         optimizer.zero_grad()  # what the caller may have left there
         self.parts = {"model": model, "ema": self.ema, "optimizer": optimizer, "loss": raw_loss}
         self.parts |= {"scaler": accelerator.scaler} if accelerator.scaler else {}
-        if content:
-            restore(self.parts, content, config.output_dir)
+        try:
+            for name in self.parts.keys() & content.keys():  # only a training in float16 has a scaler
+                self.parts[name].load_state_dict(content[name])
+        except (KeyError, ValueError, RuntimeError) as error:
+            path = config.output_dir / CHECKPOINT
+            raise TrainingError(f"{path} belongs to another network: delete it to start anew.") from error
         if self._highest(state.step) != -self._highest(-state.step):
-            raise TrainingError(
-                "The processes found different checkpoints: all must share the folder output_dir."
-            )
+            raise TrainingError("The processes found different checkpoints: all must share output_dir.")
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.parts["optimizer"] = self.optimizer
         self.loss_fn = accelerator.prepare(raw_loss) if [*raw_loss.parameters()] else loss_fn
@@ -201,11 +191,12 @@ class _Trainer:
         """Add up the gradients of this process's share of the batch. Returns the mean loss."""
         size, seed = self.config.batch_size, self.config.seed
         epoch, place = divmod(self.state.step, self.state.settings["steps_per_epoch"])
-        batch = _order(seed, epoch, len(self.train_data))[place * size : (place + 1) * size]
+        batch = _order(seed, epoch, len(self.sets["train"]))[place * size : (place + 1) * size]
         chunks = batch[self.rank :: self.world].chunk(self.config.accumulation_steps)
         total = torch.zeros((), device=self.device)
         for k, chunk in enumerate(chunks, 1):
-            x_0, y = (tensor.to(self.device) for tensor in self.train_data.batch(chunk))
+            x_0, y = (tensor.to(self.device) for tensor in self.sets["train"].batch(chunk))
+            x_0 = self.augment(x_0, generator) if self.augment else x_0
             # Processes exchange gradients once a step, with the last micro-batch.
             with contextlib.nullcontext() if k == len(chunks) else self.accelerator.no_sync(self.model):
                 loss = self.loss_fn(self.model, x_0, y, generator) / len(chunks)
@@ -216,7 +207,7 @@ class _Trainer:
     def _finish_epoch(self, epoch: int) -> EpochDone:
         state = self.state
         row = {"epochs": epoch, "train_loss": state.loss_sum / state.loss_count}
-        row |= {name: self._mean_loss(images) for name, images in self.held_out.items()}
+        row |= {name: self._mean_loss(self.sets[name]) for name in ("val_loss", "test_loss")}
         for name, value in row.items():
             state.losses.setdefault(name, []).append(value)
         state.loss_sum, state.loss_count = 0.0, 0
@@ -273,22 +264,17 @@ def _order(seed: int, epoch: int, count: int) -> Tensor:
 
 @contextlib.contextmanager
 def interrupt_flag() -> Iterator[threading.Event]:
-    """The first Ctrl-C sets the flag instead of breaking off in mid-step; the second breaks off.
-
-    Signals reach the main thread only; elsewhere the flag never rises.
-    """
+    """The first Ctrl-C sets the flag instead of breaking off in mid-step; the second breaks off."""
     flag, previous = threading.Event(), None
 
-    def handle(signum: int, frame: object) -> None:
-        if flag.is_set():
-            raise KeyboardInterrupt
+    def handle(*_: object) -> None:
         flag.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    if threading.current_thread() is threading.main_thread():
+    with contextlib.suppress(ValueError):  # in another thread, which signals never reach
         previous = signal.signal(signal.SIGINT, handle)
     try:
         yield flag
     finally:
-        # A generator that nobody finishes may be closed in another thread, where handlers cannot be set.
-        if previous is not None and threading.current_thread() is threading.main_thread():
+        with contextlib.suppress(ValueError, TypeError):  # closed in another thread; nothing to restore
             signal.signal(signal.SIGINT, previous)

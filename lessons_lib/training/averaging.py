@@ -1,7 +1,5 @@
 """The moving average of the weights, which is what a training is for."""
 
-from __future__ import annotations
-
 import copy
 
 import numpy as np
@@ -10,12 +8,10 @@ from torch import nn
 
 
 class EMA:
-    """A moving average of a model's weights: exponential, or by a power law.
+    """A moving average of a model's weights: exponential, which forgets the random first weights fast,
 
-    After update n (from 0) the exponential decay is min(decay, (1 + n) / (10 + n)): early on it forgets fast,
-    so that the random first weights do not linger. With sigma_rel the weights after update n weigh n^gamma,
-    where the profile's standard deviation is sigma_rel of the training so far: its length grows with the
-    training (Karras et al. 2024, sec. 3.1, eq. 127 and alg. 2).
+    or by a power law with sigma_rel: the weights after update n weigh n^gamma, where the standard deviation
+    of that profile is sigma_rel of the training so far (Karras et al. 2024, sec. 3.1, eq. 127 and alg. 2).
     """
 
     def __init__(self, model: nn.Module, decay: float, sigma_rel: float | None = None) -> None:

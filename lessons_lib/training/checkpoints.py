@@ -40,20 +40,19 @@ class TrainState:
             temporary.write_bytes(buffer.getbuffer())
 
     def resumed(self, config: TrainConfig, extend: bool) -> tuple[TrainState, dict]:
-        """The kept state, and its parts for `restore`; this one and none if the run was killed before.
+        """The kept state, and its parts' state_dicts; this one and none if the run was killed before.
 
         With `extend` the training may have more epochs than the checkpoint's: if that one's learning rate was
-        falling already, it goes on from where the fall began. TrainingError if the checkpoint is damaged, or
-        was made with other settings, of which the first is named.
+        falling already, it goes on from where the fall began.
         """
         if not config.output_dir:
             raise TrainingError("To resume, output_dir must name the folder of the earlier run.")
         if os.environ.get("RANK", "0") == "0":
             remove_leftovers(config.output_dir)
         path = config.output_dir / CHECKPOINT
+        if extend and not path.exists():
+            raise TrainingError(f"There is nothing to extend in {config.output_dir}.")
         if not path.exists():
-            if extend:
-                raise TrainingError(f"There is nothing to extend in {config.output_dir}.")
             return self, {}
         state, content = _read(path)
         _check_settings(path, state.settings, self.settings, extend)
@@ -68,17 +67,6 @@ class TrainState:
         return state, content
 
 
-def restore(parts: dict[str, Any], content: dict, folder: Path) -> None:
-    """Give each part its state_dict; TrainingError if one does not fit."""
-    try:
-        for name, part in parts.items():
-            if name != "scaler" or name in content:  # only a training in float16 has one
-                part.load_state_dict(content[name])
-    except (KeyError, ValueError, RuntimeError) as error:
-        path = folder / CHECKPOINT
-        raise TrainingError(f"{path} belongs to another network: delete it to start anew.") from error
-
-
 def _read(path: Path) -> tuple[TrainState, dict]:
     try:
         # Through the CPU: each part moves what it gets to its own device.
@@ -87,18 +75,18 @@ def _read(path: Path) -> tuple[TrainState, dict]:
     except TypeError as error:
         raise TrainingError(f"{path} is of another version of this program: start anew.") from error
     except Exception as error:
-        what = type(error).__name__
-        raise TrainingError(f"{path} is damaged: delete it to start anew ({what}).") from error
+        name = type(error).__name__
+        raise TrainingError(f"{path} is damaged: delete it to start anew ({name}).") from error
 
 
 def _check_settings(path: Path, old: dict[str, Any], new: dict[str, Any], extend: bool) -> None:
     for name in new | old:
-        before, now, hint = old.get(name), new.get(name), ""
-        if name == "epochs":
-            hint = " (to prolong it, extend it)"
-            if extend and now < before:
+        before, now = old.get(name), new.get(name)
+        if extend and name == "epochs":
+            if now < before:
                 raise TrainingError(f"{path} is of {before} epochs: name more to extend it, not {now}.")
-        if before != now and not (extend and name == "epochs"):
+        elif before != now:
+            hint = " (to prolong it, extend it)" if name == "epochs" else ""
             raise TrainingError(
                 f"{path} was made with {name} {_shown(before, now)}, this training has "
                 f"{_shown(now, before)}: use the same settings to resume{hint}."

@@ -1,7 +1,5 @@
 """How to train, and what a training tells while it runs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +25,7 @@ class TrainConfig:
     epochs: int = 20  # passes over the training images
     batch_size: int = 64  # images a step, over all processes and accumulated micro-batches together
     lr: float = 1e-3  # peak of AdamW's, reached after warmup_steps
-    # Last share of the training, over which lr falls to 0 along a half cosine: 1 falls from the start; with
-    # less there is a constant phase, from whose end a training can be prolonged.
+    # Last share of the training, over which lr falls to 0; a training can be prolonged from where it began.
     lr_decay: float = 1.0
     weight_decay: float = 0.01
     warmup_steps: int = 300
@@ -36,9 +33,7 @@ class TrainConfig:
     accumulation_steps: int = 1  # micro-batches whose gradients are added up before a step
     ema_decay: float = 0.999  # of the average of the weights, which is what a training is for
     ema_sigma_rel: float | None = None  # in place of ema_decay: a power law, see EMA
-    # "auto" (on a GPU bfloat16 where it multiplies it; on a CPU the faster one of a few measured steps, and
-    # float32 for a short training), "float32", "bf16", "fp16".
-    precision: str = "auto"
+    precision: str = "auto"  # see `resolve_precision`; or "float32", "bf16", "fp16"
     device: str = "auto"  # CUDA if there is one, else the CPU; or "cpu", "cuda", "mps"
     seed: int = 0
     checkpoint_every: int = 500  # steps

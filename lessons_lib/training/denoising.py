@@ -1,7 +1,5 @@
 """The loss of a denoiser: at which timesteps it is asked, what each counts, and what the network is told."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -12,9 +10,7 @@ from lessons_lib.schedules import NoiseSchedule, q_sample
 from lessons_lib.training.config import check_choice
 from lessons_lib.unet import timestep_embedding
 
-LossFn = Callable[
-    [nn.Module, Tensor, Tensor, torch.Generator], Tensor
-]  # (model, x_0, y, generator) -> scalar
+LossFn = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]  # model, x_0, y, generator -> scalar
 V_LOSSES = ("v-mse", "held-snr")  # whose weights are without bound where an answer of eps says little
 MIN_SNR = 5.0  # gamma of Hang et al.
 # Of log-SNR. Karras et al. 2022, sec. 5, have 2.4 and 2.4; Esser et al. 2024, sec. 3.1, -2 logit(s): 0 and 2.
@@ -37,28 +33,30 @@ def denoising_loss(
         p_uncond: share of the labels replaced by the null label, in training only, so that one network learns
             to be conditional and unconditional (Ho & Salimans 2022, alg. 1). Of the other samples with
             attributes [B, K] each attribute is untold (-1) at a rate drawn for the sample.
-        loss: "mse", "l1"; "v-mse": of v = sqrt(abar) eps - sqrt(1 - abar) x_0, the mse of the noise over
-            abar; "min-snr": mse with the weight min(SNR, 5) / SNR, which holds back the many easy timesteps
-            of little noise (Hang et al. 2023, sec. 3.4); or "held-snr": the error of x_0 with its weight SNR
-            held within 1 … 5 (from below as Salimans & Ho 2022, sec. 4). V_LOSSES need a network of v.
+        loss: see `timestep_weights`; those in V_LOSSES need a network that answers v.
         num_classes: K, which is also the null label; None trains without labels.
-        t_density: see `timestep_density`.
+        t_density: "uniform", or "logit-normal": see `logit_normal_density`.
         loss_weight: "none", or "learned": see `LearnedWeight`.
         told_augment: in training, distorts images x_0 and says how, [B, A]; the network is told.
     """
-    weights, density = _timestep_weights(schedule), timestep_density(schedule, t_density)
+    weights = timestep_weights(schedule)
     check_choice("loss", loss, tuple(weights))
+    check_choice("t_density", t_density, ("uniform", "logit-normal"))
     check_choice("loss_weight", loss_weight, ("none", "learned"))
     if not 0 <= p_uncond <= 1:
         raise ValueError(f"p_uncond must be in [0, 1], got {p_uncond}.")
     distance = F.l1_loss if loss == "l1" else F.mse_loss
+    cumulative = None if t_density == "uniform" else logit_normal_density(schedule).cumsum(0)
 
     def losses(model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The loss of each sample [B], and its timestep."""
-        # Drawn on the CPU: the same numbers on every device.
-        t = _draw_timesteps(density, t_density == "uniform", len(x_0), generator).to(x_0.device)
-        eps = torch.randn(x_0.shape, generator=generator).to(x_0.device)
-        told = {}
+        """The loss of each sample [B], and its timestep; drawn on the CPU, the same on every device."""
+        batch, told = len(x_0), {}
+        if cumulative is None:
+            t = torch.randint(schedule.num_timesteps, (batch,), generator=generator)
+        else:  # one offset for all: they spread evenly over the density (Kingma et al. 2021, app. I.1)
+            offset = torch.rand(1, generator=generator, dtype=torch.float64)
+            t = torch.searchsorted(cumulative[:-1], (offset + torch.arange(batch) / batch) % 1, right=True)
+        t, eps = t.to(x_0.device), torch.randn(x_0.shape, generator=generator).to(x_0.device)
         if num_classes is not None:
             told["y"] = _drop_labels(y, p_uncond, num_classes, generator) if model.training else y
         if told_augment is not None and model.training:
@@ -70,38 +68,25 @@ def denoising_loss(
     return LearnedWeight(losses) if loss_weight == "learned" else lambda *batch: losses(*batch)[0].mean()
 
 
-def _timestep_weights(schedule: NoiseSchedule) -> dict[str, Tensor]:
-    """Of each loss, [T] float32: what the error of the noise counts at each timestep."""
+def timestep_weights(schedule: NoiseSchedule) -> dict[str, Tensor]:
+    """What the error of the noise counts at each timestep, [T] float32, by the name of the loss."""
     abar = schedule.alphas_cumprod
     inverse_snr, ones = (1 - abar) / abar, torch.ones_like(abar)
-    weights = {"mse": ones, "l1": ones, "v-mse": 1 / abar}
+    weights = {"mse": ones, "l1": ones}
+    weights["v-mse"] = 1 / abar  # the mse of v = sqrt(abar) eps - sqrt(1 - abar) x_0
+    # min(SNR, 5) / SNR holds back the many easy timesteps of little noise (Hang et al. 2023, sec. 3.4).
     weights["min-snr"] = (MIN_SNR * inverse_snr).clamp(max=1)
+    # The mse of x_0, with its weight SNR held within 1 … 5 (from below as Salimans & Ho 2022, sec. 4).
     weights["held-snr"] = schedule.snr.clamp(1, MIN_SNR) * inverse_snr
     return {loss: weight.float() for loss, weight in weights.items()}
 
 
-def timestep_density(schedule: NoiseSchedule, name: str) -> Tensor:
-    """[T] float64, the chance of each timestep in training.
-
-    "uniform" in t, or "logit-normal": nine in ten normal in log-SNR, whatever the schedule.
-    """
-    check_choice("t_density", name, ("uniform", "logit-normal"))
-    uniform = torch.full_like(schedule.betas, 1 / schedule.num_timesteps)
-    if name == "uniform":
-        return uniform
+def logit_normal_density(schedule: NoiseSchedule) -> Tensor:
+    """[T] float64, the chance of each timestep: nine in ten normal in log-SNR, whatever the schedule."""
     log_snr = schedule.snr.log()
     (steps,) = torch.gradient(-log_snr)  # log-SNR that falls to one timestep
     normal = steps * torch.exp(-0.5 * ((log_snr - LOG_SNR_MEAN) / LOG_SNR_STD) ** 2)
-    return UNIFORM_SHARE * uniform + (1 - UNIFORM_SHARE) * normal / normal.sum()
-
-
-def _draw_timesteps(density: Tensor, is_uniform: bool, batch: int, generator: torch.Generator) -> Tensor:
-    """[B] int64."""
-    if is_uniform:
-        return torch.randint(len(density), (batch,), generator=generator)
-    # One offset for all: they spread evenly over the density (Kingma et al. 2021, app. I.1).
-    u = (torch.rand(1, generator=generator, dtype=torch.float64) + torch.arange(batch) / batch) % 1
-    return torch.searchsorted(density.cumsum(0)[:-1], u, right=True)
+    return UNIFORM_SHARE * (1 / len(normal)) + (1 - UNIFORM_SHARE) * normal / normal.sum()
 
 
 def _drop_labels(y: Tensor, p_uncond: float, num_classes: int, generator: torch.Generator) -> Tensor:
@@ -128,7 +113,6 @@ class LearnedWeight(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        """As a LossFn."""
         losses, t = self.losses(model, x_0, y, generator)
         if not model.training:
             return losses.mean()

@@ -1,32 +1,28 @@
 """Where and in which precision a training computes."""
 
-from __future__ import annotations
-
 import copy
 import math
 import os
 import time
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from lessons_lib.training.config import TrainConfig, TrainingError
+from lessons_lib.training.denoising import LossFn
 
 MEASURE_FROM_STEPS, MEASURE_FROM_SECONDS = 200, 300
 
 
 def training_device(config: TrainConfig) -> torch.device:
     """Where to train; TrainingError if that is not to be had."""
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("The device cuda was asked for but there is no usable GPU: use --device cpu.")
-    if config.device == "mps" and not torch.backends.mps.is_available():
-        raise TrainingError("The device mps was asked for but there is no Apple GPU: use --device cpu.")
-    automatic = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(automatic if config.device == "auto" else config.device)
-    if config.precision == "fp16" and device.type == "cpu":
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    kind = ("cuda" if cuda else "cpu") if config.device == "auto" else config.device
+    if not {"cpu": True, "cuda": cuda, "mps": mps}[kind]:
+        raise TrainingError(f"The device {kind} was asked for but there is no such GPU: use --device cpu.")
+    if config.precision == "fp16" and kind == "cpu":
         raise TrainingError("The precision fp16 needs a GPU: use float32 or bf16.")
-    return device
+    return torch.device(kind)
 
 
 def make_accelerator(config: TrainConfig, precision: str = "float32"):
@@ -56,16 +52,11 @@ def resolve_precision(config: TrainConfig, device: torch.device, num_steps: int)
     return "float32" if short or several or device.type != "cpu" else "auto"
 
 
-def seconds_a_step(
-    model: nn.Module, loss_fn: Callable, batch: tuple[Tensor, Tensor], repeats: int = 3
-) -> dict[str, float]:
-    """Seconds of forward and backward pass on the CPU in float32 and bf16, the best of a few.
-
-    A copy of the model is asked; the caller's random numbers stay as they were.
-    """
-    copied, best = copy.deepcopy(model).train(), {}
+def seconds_a_step(model: nn.Module, loss_fn: LossFn, batch: tuple[Tensor, Tensor]) -> dict[str, float]:
+    """Seconds of forward and backward pass on the CPU in float32 and bf16, the best of four."""
+    copied, best = copy.deepcopy(model).train(), {}  # the caller's, and its random numbers, stay as they are
     with torch.random.fork_rng(devices=[]):
-        for precision in ("float32", "bf16") * (1 + repeats):  # in turn: other programs disturb both
+        for precision in ("float32", "bf16") * 4:  # in turn: other programs disturb both
             started = time.perf_counter()
             with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
                 loss = loss_fn(copied, *batch, torch.Generator().manual_seed(0))
