@@ -18,6 +18,7 @@ from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, 
 from lessons_lib.cli import app, train
 from lessons_lib.cli import sample as sample_command
 from lessons_lib.cli.common import parse_labels
+from lessons_lib.cli.options import settings
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import save_pretrained
@@ -302,8 +303,8 @@ def test_cifar10_has_a_denoiser_and_an_evaluator(run, here):
 def test_a_schedule_that_is_not_named_is_the_recipes():
     def schedule_of(name, **typed):
         options = train.Options(dataset=name, timesteps=500, **typed)
-        changes = options.settings(recipes.DiffusionOptions)
-        return recipes.dataclasses.replace(recipes.RECIPES[name, "denoiser"].options, **changes).schedule
+        changes = settings(options, recipes.DiffusionOptions)
+        return dataclasses.replace(recipes.RECIPES[name, "denoiser"].options, **changes).schedule
 
     assert [schedule_of(name) for name in ("mnist", "cifar10")] == ["linear", "cosine"]
     assert schedule_of("cifar10", schedule="sigmoid") == "sigmoid"

@@ -18,8 +18,6 @@ from lessons_lib.cli.options import PROGRAM, as_command
 from lessons_lib.memory import keep_freed_memory
 
 USER_ERROR = 2  # the exit status, as for a wrong option
-
-
 # The module; what it holds, a typer.Typer, or a function of one dataclass of options or of nothing; its help.
 COMMANDS = {
     "train": ("train", "train", "Train the models of a data set."),
@@ -37,7 +35,13 @@ class Commands(TyperGroup):
     def resolve_command(self, ctx, args):
         """As typer's, but the command itself in place of what stands for it in --help."""
         name, _, rest = super().resolve_command(ctx, args)
-        return name, load(name), rest
+        module, attribute, _ = COMMANDS[name]
+        command = getattr(importlib.import_module(f"lessons_lib.cli.{module}"), attribute)
+        if not isinstance(command, typer.Typer):
+            app = typer.Typer(add_completion=False, rich_markup_mode=None)
+            app.command(name)(as_command(command))
+            command = app
+        return name, typer.main.get_command(command), rest
 
     def invoke(self, ctx):
         """As typer's, which would make an exit status without a word of Ctrl-C."""
@@ -55,22 +59,11 @@ program = Commands(
 )
 
 
-def load(name: str):
-    """The command, from its module."""
-    module, attribute, _ = COMMANDS[name]
-    command = getattr(importlib.import_module(f"lessons_lib.cli.{module}"), attribute)
-    if isinstance(command, typer.Typer):
-        return typer.main.get_command(command)
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(name)(as_command(command))
-    return typer.main.get_command(app)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return the exit status; a user's error is one sentence on stderr."""
     keep_freed_memory()
-    command = functools.partial(program.main, arguments, standalone_mode=False, prog_name=PROGRAM)
     words = sys.argv[1:] if arguments is None else arguments
+    command = functools.partial(program.main, words, standalone_mode=False, prog_name=PROGRAM)
     if processes.count() == 1 or words[:1] == ["train"]:  # which keeps its processes together itself
         return _guarded(command)
     if processes.rank():
@@ -113,11 +106,8 @@ def explain(error: Exception) -> str | None:
         return " ".join(str(error).split())
     if processes.is_lost_connection(error):
         return "The connection to another process broke: that process says above why it ended."
-    # torch's words on a GPU and on a CPU
-    full = isinstance(error, RuntimeError) and (
-        "out of memory" in str(error) or "allocate memory" in str(error)
-    )
-    if full or isinstance(error, MemoryError):
+    is_full = any(words in str(error) for words in ("out of memory", "allocate memory"))  # of a GPU, a CPU
+    if is_full or isinstance(error, MemoryError):
         return "The memory is full: use a smaller --batch-size."
     if isinstance(error, OSError):
         return f"{error.filename or 'A file'}: {error.strerror or error}."
