@@ -532,7 +532,7 @@ BAD_COMMANDS = {
     "train pets": "Unknown data set 'pets': choose mnist, cifar10 or celeba. (Your own pictures: "
     "folder:PATH.)",
     "sample folder:pets --out x.png": "train folder:pets first, or name them with --weights.",
-    "evaluate folder:pets": "Your own pictures are for train and sample: choose mnist, cifar10 or celeba.",
+    "evaluate evaluator folder:pets": "Your own pictures are for train and sample: choose mnist, cifar10 or celeba.",
 }
 
 

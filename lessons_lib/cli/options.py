@@ -38,7 +38,7 @@ def as_command(function: Callable) -> Callable:
         if field.metadata:  # made by `option`; else the hint says it all
             hint = hints[field.name]
             flags = [flag(field.name)] if hint is bool else []  # a bool without --no-…
-            parser = {"parser": number} if hint == float | None else {}
+            parser = {"parser": number} if hint in (float, float | None) else {}
             hints[field.name] = Annotated[hint, Option(*flags, **field.metadata, **parser)]
 
     @functools.wraps(function)
