@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -17,13 +16,13 @@ from lessons_lib.cli.options import settings
 from lessons_lib.data import to_unit
 from lessons_lib.files import atomic_write, check_writable
 from lessons_lib.images import save_gif, save_png
+from lessons_lib.training import TrainConfig
+from lessons_lib.training.devices import training_device
 
 DATASETS = ("mnist", "cifar10", "celeba")
 SUFFIXES = (".png", ".gif", ".npz")
 MAX_FRAMES = 60  # of a GIF: DDPM's thousand steps would make a film of a minute
 AnyRequest = TypeVar("AnyRequest")
-
-# -- checks ----------------------------------------------------------------------------------------
 
 
 def refuse(faults: Mapping[str, object]) -> None:
@@ -46,14 +45,8 @@ def check_dataset(name: str, known: tuple[str, ...] = DATASETS, *, folders: bool
 
 
 def resolve_device(name: str) -> str:
-    """ "auto" is CUDA where there is one, else the CPU: the Apple GPU is for those who ask for it."""
-    cuda = torch.cuda.is_available()
-    usable = {"auto": True, "cpu": True, "cuda": cuda, "mps": torch.backends.mps.is_available()}
-    refuse({
-        f"Unknown device {name!r}: choose one of {', '.join(usable)}.": name not in usable,
-        f"The device {name} was asked for but this machine has none: use --device cpu.": not usable.get(name),
-    })  # fmt: skip
-    return ("cuda" if cuda else "cpu") if name == "auto" else name
+    """ "auto" is CUDA where there is one, else the CPU: as in a training."""
+    return training_device(TrainConfig(device=name)).type
 
 
 def make_request(kind: type[AnyRequest], options: object, **changes) -> AnyRequest:
@@ -90,9 +83,6 @@ def parse_target(text: str, choice: str = "1 or 0") -> int:
     return answers[text.strip().lower()]
 
 
-# -- what was drawn --------------------------------------------------------------------------------
-
-
 def check_drawn_file(path: Path) -> None:
     """Raise ValueError or WriteError now for a file that `write_drawn` could not write."""
     if path.suffix.lower() not in SUFFIXES:
@@ -101,15 +91,10 @@ def check_drawn_file(path: Path) -> None:
 
 
 def write_drawn(
-    path: Path,
-    picture: Callable[[], np.ndarray],
-    frames: Callable[[], list[np.ndarray]],
-    labels: Sequence[int],
-    **images: Tensor,
+    path: Path, picture: Callable, frames: Callable, labels: Sequence[int], **images: Tensor
 ) -> None:
-    """Write a picture, a film or an archive, as the suffix says, whole or not at all.
+    """Write picture() [H, W, 3] uint8, a film of frames(), or an archive, as the suffix says.
 
-    picture, frames: make what a .png and a .gif show, [H, W, 3] uint8.
     images: in [-1, 1]; a .npz holds them in [0, 1].
     """
     suffix = path.suffix.lower()

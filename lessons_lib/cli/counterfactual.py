@@ -16,7 +16,6 @@ from typer import Argument
 from lessons_lib import data, evaluation, pictures, pipeline
 from lessons_lib.cli import common
 from lessons_lib.cli import options as o
-from lessons_lib.cli.options import option
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.data import to_unit
 from lessons_lib.evaluation.judge import Judge
@@ -35,10 +34,10 @@ class Options:
     """What can be typed after counterfactual; fields of a CounterfactualRequest have their names."""
 
     dataset: Annotated[str, Argument(help="The data set: mnist or celeba.", metavar="DATASET")]
-    image: Path | None = option("A picture of a digit, of any size and colour; or an aligned face.")
-    index: int | None = option("The number of a test image instead, from 0.")
-    source_class: str | None = option("What the image is. [default: its label, or what is read in it]")
-    target_class: str = option("What it should have been: labels such as 3 or 3,8; or all.", "all")
+    image: Path | None = o.option("A picture of a digit, of any size and colour; or an aligned face.")
+    index: int | None = o.option("The number of a test image instead, from 0.")
+    source_class: str | None = o.option("What the image is. [default: its label, or what is read in it]")
+    target_class: str = o.option("What it should have been: labels such as 3 or 3,8; or all.", "all")
     method: o.Method = "ddim"
     guidance: o.DecodingGuidance = "cfg"
     guidance_scale: o.Scale = None
@@ -48,10 +47,10 @@ class Options:
     seed: o.Seed = 0
     weights: o.Weights = None
     evaluator_weights: o.EvaluatorWeights = None
-    out: Path | None = option(
-        "FILE.png (source, counterfactuals, what changed), .gif (the way) or .npz (images, labels, source)."
+    out: Path | None = o.option(
+        "FILE.png (with what changed), .gif (the way) or .npz (images, labels, source)."
     )
-    output_dir: Path | None = option("A folder that gets all three, and the measures as JSON.")
+    output_dir: Path | None = o.option("A folder that gets all three, and the measures as JSON.")
     device: o.Device = "auto"
     precision: o.NetworkPrecision = "float32"
     json: o.Json = False
@@ -163,10 +162,7 @@ class Digit:
         return [{"read_as": label, "confidence": round(value, 4)} for label, value in pairs]
 
     def measure(self, images: Tensor) -> dict:
-        """What is read in each counterfactual, and how far it lies, in [0, 1] pixels.
-
-        effectiveness and l1 leave the source's own label out; null if nothing else was asked for.
-        """
+        """What is read in each counterfactual, and how far it lies, in [0, 1] pixels; means over the others."""
         l1 = (to_unit(images) - to_unit(self.source)).abs().mean(dim=(1, 2, 3)).tolist()
         rows = [
             {"target": target, **read, "l1": round(distance, 5)}

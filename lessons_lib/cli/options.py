@@ -23,9 +23,16 @@ BELONGS = (
 )  # fmt: skip
 
 
-def option(help: str, default: object = None, **how) -> dataclasses.Field:
-    """A field of a command's options that no other command has; `how` goes to typer.Option."""
-    return dataclasses.field(default=default, metadata={"help": help, **how})
+def option(help: str, default: object = None) -> dataclasses.Field:
+    """A field of a command's options that no other command has."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+def shared(kind: object, help: str, *flags: str, **how) -> object:
+    """The hint of an option that several commands have; `how` goes to typer.Option."""
+    if kind in (float, float | None):
+        how["parser"] = number
+    return Annotated[kind, Option(*flags, help=help, **how)]
 
 
 def as_command(function: Callable) -> Callable:
@@ -36,18 +43,15 @@ def as_command(function: Callable) -> Callable:
     hints, parameters = typing.get_type_hints(kind, include_extras=True), inspect.signature(kind).parameters
     for field in dataclasses.fields(kind):
         if field.metadata:  # made by `option`; else the hint says it all
-            hint = hints[field.name]
-            flags = [flag(field.name)] if hint is bool else []  # a bool without --no-…
-            parser = {"parser": number} if hint in (float, float | None) else {}
-            hints[field.name] = Annotated[hint, Option(*flags, **field.metadata, **parser)]
+            flags = [flag(field.name)] if hints[field.name] is bool else []  # a bool without --no-…
+            hints[field.name] = shared(hints[field.name], field.metadata["help"], *flags)
 
     @functools.wraps(function)
     def command(**values):
         return function(kind(**values))
 
-    command.__signature__ = inspect.Signature(
-        [parameter.replace(annotation=hints[name]) for name, parameter in parameters.items()]
-    )
+    typed = [parameter.replace(annotation=hints[name]) for name, parameter in parameters.items()]
+    command.__signature__ = inspect.Signature(typed)
     return command
 
 
@@ -86,58 +90,33 @@ def _timesteps(text: str) -> tuple[int, int]:
     return low, high
 
 
-# -- options of several commands -------------------------------------------------------------------
-
-
-def _shared(kind: object, help: str, *flags: str, **how) -> object:
-    return Annotated[kind, Option(*flags, help=help, **how)]
-
-
 SOURCE = "mnist, cifar10 or celeba; or folder:PATH, your own pictures, in PATH or a folder for each class."
 Source = Annotated[str, Argument(help=SOURCE, metavar="DATASET|folder:PATH")]
-Device = _shared(str, "auto (CUDA if there is one, else cpu), cpu, cuda, mps.")
-Seed = _shared(int, "Decides all random numbers.")
-Guidance = _shared(
-    str,
-    "cfg (classifier-free), classifier (of noisy images), classifier-x0 (of clean images, reads the "
-    "estimate), or none: the unconditional model, which ignores labels.",
-)
-Scale = _shared(
+Device = shared(str, "auto (CUDA if there is one, else cpu), cpu, cuda, mps.")
+Seed = shared(int, "Decides all random numbers.")
+Guidance = shared(str, "cfg, classifier (reads noisy images), classifier-x0 (reads the estimate) or none.")
+Scale = shared(
     float | None,
     "w of cfg, 1 conditional; or s of a classifier, 1 Bayes' rule; 0 is unconditional. [default: the "
     "card's; 3 for cfg of evaluate counterfactuals]",
-    parser=number,
 )
-Classifier = _shared(
-    str | None, "What steers, name or path. [default: the denoiser's card's, or mnist-noisy-classifier]"
+Classifier = shared(str | None, "What steers: name or path. [default: the card's, or mnist-noisy-classifier]")
+Interval = shared(
+    str | None, "LOW,HIGH: timesteps outside of which w is 1, or s is 0. [default: all]", parser=_timesteps
 )
-Interval = _shared(
-    str | None,
-    "The timesteps at which the scale holds, both included; at others w is 1, or s is 0. [default: all]",
-    parser=_timesteps,
-    metavar="LOW,HIGH",
+Sampler = shared(str | None, "ddim, ddpm or dpmpp_2m. [default: the card's]")
+Spacing = shared(str | None, "trailing, leading, linspace, logsnr. [default: trailing; of dpmpp_2m logsnr]")
+Steps = shared(int | None, "Network evaluations an image, 1 to T. [default: the card's]")
+Weights = shared(
+    str | None, "Name, or path of a .safetensors. [default: DATASET-denoiser, or what train made]"
 )
-Sampler = _shared(str | None, "ddim, ddpm or dpmpp_2m. [default: the card's]")
-Spacing = _shared(
-    str | None, "trailing, leading, linspace or logsnr. [default: trailing; logsnr for dpmpp_2m]"
-)
-Steps = _shared(int | None, "Network evaluations an image, 1 to T. [default: the card's]")
-Weights = _shared(
-    str | None, "Name, or path of a .safetensors. [default: DATASET-denoiser; of folder:PATH, train's]"
-)
-BatchSize = _shared(int, "Images drawn at once; changes speed and memory, not the noise.")
-NetworkPrecision = _shared(str, "Of the network: float32 or bf16.")
-EvaluatorWeights = _shared(str | None, "The judge: name or path. [default: DATASET-evaluator]")
-Json = _shared(bool, "Print one JSON object and nothing else.", "--json")
-OneAttribute = _shared(str | None, "Of celeba: what is asked for, such as Smiling.")
-Target = _shared(
-    str | None, "Of celeba: 1, 0, or of sample none. [default: 1; of counterfactual what is not read]"
-)
-Method = _shared(
-    str, "ddim (inversion), ddpm (edit-friendly inversion), sdedit or same-noise (ignores the image)."
-)
-DecodingGuidance = _shared(str, "cfg, or classifier (of noisy images, on the unconditional model).")
-Depth = _shared(int | None, "The timestep that an image is taken back to. [default: T-1]", metavar="T0")
-DecodingSteps = _shared(
-    int | None, "Of the whole way from T-1; those up to --depth are taken. [default: 25; of celeba 50]"
-)
+BatchSize = shared(int, "Images drawn at once; changes speed and memory, not the noise.")
+NetworkPrecision = shared(str, "Of the network: float32 or bf16.")
+EvaluatorWeights = shared(str | None, "The judge: name or path. [default: DATASET-evaluator]")
+Json = shared(bool, "Print one JSON object and nothing else.", "--json")
+OneAttribute = shared(str | None, "Of celeba: what is asked for, such as Smiling.")
+Target = shared(str | None, "Of celeba: 1, 0 or none. [default: 1; of counterfactual what is not read]")
+Method = shared(str, "ddim or ddpm (edit-friendly) inversion, sdedit, or same-noise (ignores the image).")
+DecodingGuidance = shared(str, "cfg, or classifier (of noisy images, on the unconditional model).")
+Depth = shared(int | None, "T0, the timestep that an image is taken back to. [default: T-1]")
+DecodingSteps = shared(int | None, "From T-1; with --depth fewer are taken. [default: 25; of celeba 50]")

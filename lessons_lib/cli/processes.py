@@ -31,18 +31,13 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def _local_rank() -> int:
-    """Its number on this machine."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
-
-
 def join() -> None:
     """Meet the others; on a machine with several GPUs, "cuda" is this process's own from now on."""
     import torch
     import torch.distributed as dist
 
     if torch.cuda.is_available():
-        torch.cuda.set_device(_local_rank() % torch.cuda.device_count())
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     # What travels lies in the main memory (images that are drawn), so gloo serves GPUs as well.
     dist.init_process_group("gloo", timeout=LONGEST_WAIT)
 
@@ -107,7 +102,7 @@ def leave(status: int) -> NoReturn:
 def say(sentence: str, is_echo: bool = False) -> None:
     """Say an error on stderr, on each machine once; an echo only tells that another process has ended."""
     if rank() or is_echo:  # in turn: what is said first makes the launcher end the others
-        time.sleep(PATIENCE + _local_rank())
+        time.sleep(PATIENCE + int(os.environ["LOCAL_RANK"]))
     print(f"Process {rank()}: {sentence}" if rank() else sentence, file=sys.stderr, flush=True)
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 
 from lessons_lib import data, weights
 from lessons_lib.cli import common, processes
 from lessons_lib.cli import options as o
 from lessons_lib.cli.batches import check_settings, draw
-from lessons_lib.cli.options import option
 from lessons_lib.evaluation.task import describe
 from lessons_lib.files import check_writable
 from lessons_lib.images import denoising_frames, save_png, to_bytes, to_grid
@@ -26,12 +24,9 @@ class Options:
     """What can be typed after sample; fields of a GenerationRequest have their names."""
 
     dataset: o.Source
-    out: Path = option(
-        "FILE.png (a row a label), .gif (the denoising) or .npz (images in [0, 1], labels).",
-        dataclasses.MISSING,
-    )
-    labels: str = option("Labels with commas between, such as 0,1,2 or cat,dog,3; or all.", "all")
-    num_per_label: int = option("Images of each label.", 1)
+    out: Path = o.option("FILE.png (a row a label), .gif (the denoising) or .npz (images, labels).", MISSING)
+    labels: str = o.option("Labels with commas between, such as 0,1,2 or cat,dog,3; or all.", "all")
+    num_per_label: int = o.option("Images of each label.", 1)
     guidance: o.Guidance = "cfg"
     guidance_scale: o.Scale = None
     classifier: o.Classifier = None
@@ -41,13 +36,13 @@ class Options:
     spacing: o.Spacing = None
     seed: o.Seed = 0
     weights: o.Weights = None
-    individual: Path | None = option("A folder that gets one PNG an image too.")
+    individual: Path | None = o.option("A folder that gets one PNG an image too.")
     batch_size: o.BatchSize = 100
     device: o.Device = "auto"
     precision: o.NetworkPrecision = "float32"
     attribute: o.OneAttribute = None
     target: o.Target = None
-    num_samples: int = option("Of celeba: how many faces to draw.", 16)
+    num_samples: int = o.option("Of celeba: how many faces to draw.", 16)
 
 
 def sample(options: Options) -> None:
@@ -97,7 +92,7 @@ def _classes(options: Options) -> tuple[GenerationRequest, int]:
         print("These weights know no classes: they draw without guidance.")
         labels = [0]
     repeated = tuple(label for label in labels for _ in range(count))
-    return dataclasses.replace(request, labels=repeated).plan().request, count
+    return replace(request, labels=repeated).plan().request, count
 
 
 def _default_weights(dataset: str) -> str:

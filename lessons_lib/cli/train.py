@@ -16,7 +16,7 @@ from lessons_lib import data, recipes, training
 from lessons_lib.cli import options as o
 from lessons_lib.cli import processes
 from lessons_lib.cli.common import check_dataset, folder_weights, progress_bar, refuse
-from lessons_lib.cli.options import PROGRAM, option, settings
+from lessons_lib.cli.options import PROGRAM, settings
 from lessons_lib.files import check_writable
 from lessons_lib.training import EpochDone, PrecisionChosen, StepDone, Stopped, TrainConfig
 
@@ -31,49 +31,44 @@ class Options:
     """What can be typed after train; fields of a TrainConfig or of DiffusionOptions have their names."""
 
     dataset: o.Source
-    model: str = option(
+    model: str = o.option(
         "denoiser, denoiser-v (answers v; of celeba told attributes), classifier, clean-classifier, "
         "evaluator, second-judge, both (denoiser and classifier) or all (but -v and second-judge).",
         "all",
     )
-    epochs: int | None = option("Passes over the images.")
-    batch_size: int | None = option("Images a step, all processes together.")
-    accumulation_steps: int | None = option("Micro-batches that a step is cut into, to save memory.")
-    lr: float | None = option("Peak learning rate.")
-    timesteps: int = option("T of the noise schedule.", 1000)
-    schedule: str | None = option("linear, cosine or sigmoid.")
-    loss: str | None = option("mse, l1, v-mse, min-snr or held-snr.")
-    p_uncond: float | None = option("Share of labels dropped, for guidance.")
-    t_density: str | None = option("Of t in training: uniform or logit-normal.")
-    loss_weight: str | None = option("none, or learned for each noise level.")
-    dropout: float | None = option("Inside the denoiser's blocks, in training.")
-    told_augment: bool = option("Of a denoiser: distort the images and tell the network how.", False)
+    epochs: int | None = o.option("Passes over the images.")
+    batch_size: int | None = o.option("Images a step, all processes together.")
+    accumulation_steps: int | None = o.option("Micro-batches that a step is cut into, to save memory.")
+    lr: float | None = o.option("Peak learning rate.")
+    timesteps: int = o.option("T of the noise schedule.", 1000)
+    schedule: str | None = o.option("linear, cosine or sigmoid.")
+    loss: str | None = o.option("mse, l1, v-mse, min-snr or held-snr.")
+    p_uncond: float | None = o.option("Share of labels dropped, for guidance.")
+    t_density: str | None = o.option("Of t in training: uniform or logit-normal.")
+    loss_weight: str | None = o.option("none, or learned for each noise level.")
+    dropout: float | None = o.option("Inside the denoiser's blocks, in training.")
+    told_augment: bool = o.option("Of a denoiser: distort the images and tell the network how.", False)
     device: o.Device = "auto"
-    precision: str = option("auto (bf16 where the hardware multiplies it), float32, bf16, fp16.", "auto")
-    ema_decay: float | None = option("Of the weights' average.")
-    ema_sigma_rel: float | None = option("In its place: a power law's length, as a share of the training.")
-    lr_decay: float | None = option("Last share of the training, over which the learning rate falls to 0.")
-    sample_every: int | None = option("Epochs between grids of samples; 0 never.")
-    keep_epochs: bool = option("Keep the weights of every epoch.", False)
-    output_dir: Path | None = option("Of both or all, a folder of folders. [default: runs/DATASET-MODEL]")
-    resume: bool = option("Go on from the checkpoint in the output folder.", False)
-    extend: bool = option("Go on to more --epochs, from the end of the constant learning rate.", False)
-    start: str | None = option("Train on from these weights of the same network, a name or path.")
-    seed: int | None = option("Decides all random numbers.")
-    max_seconds: float | None = option("Stop by the clock; for each model.")
-    image_size: int | None = option(
-        "Pixels a side: of celeba a multiple of 16 [default: 64], of your own pictures of 4. [default: the "
-        "median of their shorter sides, at most 64]"
+    precision: str = o.option("auto (bf16 where the hardware multiplies it), float32, bf16, fp16.", "auto")
+    ema_decay: float | None = o.option("Of the weights' average.")
+    ema_sigma_rel: float | None = o.option("In its place: a power law's length, as a share of the training.")
+    lr_decay: float | None = o.option("Last share of the training, over which the learning rate falls to 0.")
+    sample_every: int | None = o.option("Epochs between grids of samples; 0 never.")
+    keep_epochs: bool = o.option("Keep the weights of every epoch.", False)
+    output_dir: Path | None = o.option("Of both or all, a folder of folders. [default: runs/DATASET-MODEL]")
+    resume: bool = o.option("Go on from the checkpoint in the output folder.", False)
+    extend: bool = o.option("Go on to more --epochs, from the end of the constant learning rate.", False)
+    start: str | None = o.option("Train on from these weights of the same network, a name or path.")
+    seed: int | None = o.option("Decides all random numbers.")
+    max_seconds: float | None = o.option("Stop by the clock; for each model.")
+    image_size: int | None = o.option("Pixels a side. [default: of celeba 64, of your own what suits them]")
+    channels: int | None = o.option(
+        "Of your own pictures: 1 (grey) or 3 (colour). [default: what suits them]"
     )
-    channels: int | None = option(
-        "Of your own pictures: 1 (grey) or 3 (colour). [default: 1 if all are grey, else 3]"
-    )
-    strict: bool = option("Stop at a picture of yours that cannot be read, instead of skipping it.", False)
-    flip: bool | None = option("Show your own pictures mirrored, too: right for faces, wrong for letters.")
-    attribute: str | None = option(
-        "Of celeba: those that are read, such as Smiling,Eyeglasses. [default: all 40]"
-    )
-    fraction: float = option("Of celeba: the share of the faces to use.", 1.0)
+    strict: bool = o.option("Stop at a picture of yours that cannot be read, instead of skipping it.", False)
+    flip: bool | None = o.option("Show your own pictures mirrored, too: right for faces, wrong for letters.")
+    attribute: str | None = o.option("Of celeba: what is read, such as Smiling,Eyeglasses. [default: all 40]")
+    fraction: float = o.option("Of celeba: the share of the faces to use.", 1.0)
 
 
 def train(options: Options) -> int | None:
@@ -137,30 +132,30 @@ def _models(dataset: str, model: str) -> tuple[str, ...]:
 def _recipes(options: Options) -> tuple[dict[str, recipes.Recipe], Callable[[], dict]]:
     """The recipe of each model, and a function that gives the images of each split."""
     dataset, models = options.dataset, _models(options.dataset, options.model)
-    load = functools.partial(
-        recipes.load_splits, dataset, TrainConfig(device=options.device, precision=options.precision),
-        image_size=options.image_size, channels=options.channels, strict=options.strict,
-        fraction=options.fraction,
-    )  # fmt: skip
+    names = [name for name in (options.attribute or "").split(",") if name.strip()]
+    places = [data.attribute_index(name) for name in names] or range(len(data.ATTRIBUTES))
+
+    @functools.cache
+    def load() -> dict[str, data.ImageSet]:
+        splits = recipes.load_splits(
+            dataset, TrainConfig(device=options.device, precision=options.precision),
+            image_size=options.image_size, channels=options.channels, strict=options.strict,
+            fraction=options.fraction,
+        )  # fmt: skip
+        is_faces = dataset == "celeba"
+        return {k: images.of_attributes(places) if is_faces else images for k, images in splits.items()}
+
     known = {model: recipe for (name, model), recipe in recipes.RECIPES.items() if name == dataset}
-    if dataset == "celeba":  # at the size and with the attributes that are asked for
-        names = [name for name in (options.attribute or "").split(",") if name.strip()]
-        places = [data.attribute_index(name) for name in names] or range(len(data.ATTRIBUTES))
-        size = {} if options.image_size is None else {"image_size": options.image_size}
-        known = recipes.celeba_recipes(**size, num_attributes=len(places))
-        return {model: known[model] for model in models}, lambda: {
-            split: images.of_attributes(places) for split, images in load().items()
-        }
+    if dataset == "celeba":
+        known = recipes.celeba_recipes(64 if options.image_size is None else options.image_size, len(places))
     if data.is_folder(dataset):
-        sets = load()
-        known = recipes.folder_recipes(sets["train"], data.short_name(dataset), bool(options.flip))
-        if options.model != "all" and (missing := {*models} - known.keys()):
+        known = recipes.folder_recipes(load()["train"], data.short_name(dataset), bool(options.flip))
+        if options.model != "all" and (missing := [model for model in models if model not in known]):
             raise ValueError(
-                f"--model {min(missing)} needs two class folders or more, and {dataset} has "
-                f"{len(sets['train'].class_names) or 'none'}: only --model denoiser can be trained."
+                f"--model {missing[0]} needs two class folders or more, and {dataset} has "
+                f"{len(load()['train'].class_names) or 'none'}: only --model denoiser can be trained."
             )
-        return {model: known[model] for model in models if model in known}, lambda: sets
-    return {model: known[model] for model in models}, load
+    return {model: known[model] for model in models if model in known}, load
 
 
 def _config(options: Options, model: str, recipe: recipes.Recipe) -> TrainConfig:
