@@ -12,6 +12,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
+from tqdm.auto import tqdm
 
 from lessons_lib import data, evaluation, recipes, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
@@ -622,7 +623,7 @@ def test_train_stops_by_the_clock(run, tiny_recipes):
 
 
 def test_ctrl_c_keeps_the_model_and_says_so(run, tiny_recipes, monkeypatch):
-    monkeypatch.setattr(train, "_show_step", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(tqdm, "set_postfix_str", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     status, out, err = run("train mnist --epochs 5 --output-dir kept")
     assert status == 130, err
     assert "Stopped by Ctrl-C after step 1" in out and "--resume" in out

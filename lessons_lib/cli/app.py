@@ -3,8 +3,6 @@
 torch takes seconds to load, and --help should not.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import sys

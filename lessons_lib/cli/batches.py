@@ -1,7 +1,5 @@
 """A request drawn in batches, by one process or several."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Collection
 

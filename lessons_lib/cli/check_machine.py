@@ -1,7 +1,5 @@
 """python -m lessons_lib check-machine: what this machine has, and what to do about what is missing."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform

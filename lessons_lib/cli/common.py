@@ -1,7 +1,5 @@
 """What several commands need: checks that come before the work, files of what was drawn, the progress bar."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,14 +32,13 @@ def refuse(faults: Mapping[str, object]) -> None:
 
 def check_dataset(name: str, known: tuple[str, ...] = DATASETS, *, folders: bool = False) -> None:
     """Raise ValueError for a data set without models; `folders` says whether folder:PATH is one that has."""
-    choice, is_folder = f"choose {', '.join(known[:-1])} or {known[-1]}.", data.is_folder(name)
-    own = " (Your own pictures: folder:PATH.)" if folders else ""
-    refuse({
-        f"Your own pictures are for train and sample: {choice}": is_folder and not folders,
-        f"Unknown data set {name!r}: {choice}{own}": name not in known and not is_folder,
-    })  # fmt: skip
-    if is_folder:
+    if folders and data.is_folder(name):
         data.short_name(name)  # refuses a folder without a path
+    elif name not in known:
+        unknown = f"Unknown data set {name!r}"
+        fault = "Your own pictures are for train and sample" if data.is_folder(name) else unknown
+        own = " (Your own pictures: folder:PATH.)" if folders else ""
+        raise ValueError(f"{fault}: choose {', '.join(known[:-1])} or {known[-1]}.{own}")
 
 
 def resolve_device(name: str) -> str:

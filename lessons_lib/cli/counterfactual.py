@@ -1,7 +1,5 @@
 """python -m lessons_lib counterfactual: one image, had its label, or an attribute of a face, been another."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable
@@ -47,9 +45,7 @@ class Options:
     seed: o.Seed = 0
     weights: o.Weights = None
     evaluator_weights: o.EvaluatorWeights = None
-    out: Path | None = o.option(
-        "FILE.png (with what changed), .gif (the way) or .npz (images, labels, source)."
-    )
+    out: Path | None = o.option("FILE.png (with what changed), .gif (the way) or .npz (with the source).")
     output_dir: Path | None = o.option("A folder that gets all three, and the measures as JSON.")
     device: o.Device = "auto"
     precision: o.NetworkPrecision = "float32"
@@ -162,7 +158,7 @@ class Digit:
         return [{"read_as": label, "confidence": round(value, 4)} for label, value in pairs]
 
     def measure(self, images: Tensor) -> dict:
-        """What is read in each counterfactual, and how far it lies, in [0, 1] pixels; means over the others."""
+        """What is read in each counterfactual, and how far it lies, in [0, 1]; means of the others."""
         l1 = (to_unit(images) - to_unit(self.source)).abs().mean(dim=(1, 2, 3)).tolist()
         rows = [
             {"target": target, **read, "l1": round(distance, 5)}

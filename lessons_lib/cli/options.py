@@ -1,7 +1,5 @@
 """How a command declares its options; those that several commands share, and which data sets have which."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import inspect
@@ -95,21 +93,13 @@ Source = Annotated[str, Argument(help=SOURCE, metavar="DATASET|folder:PATH")]
 Device = shared(str, "auto (CUDA if there is one, else cpu), cpu, cuda, mps.")
 Seed = shared(int, "Decides all random numbers.")
 Guidance = shared(str, "cfg, classifier (reads noisy images), classifier-x0 (reads the estimate) or none.")
-Scale = shared(
-    float | None,
-    "w of cfg, 1 conditional; or s of a classifier, 1 Bayes' rule; 0 is unconditional. [default: the "
-    "card's; 3 for cfg of evaluate counterfactuals]",
-)
+Scale = shared(float | None, "w of cfg, s of a classifier: 0 unconditional, 1 conditional. [default: card's]")
 Classifier = shared(str | None, "What steers: name or path. [default: the card's, or mnist-noisy-classifier]")
-Interval = shared(
-    str | None, "LOW,HIGH: timesteps outside of which w is 1, or s is 0. [default: all]", parser=_timesteps
-)
+Interval = shared(str | None, "LOW,HIGH: at other t w is 1, or s 0. [default: all]", parser=_timesteps)
 Sampler = shared(str | None, "ddim, ddpm or dpmpp_2m. [default: the card's]")
 Spacing = shared(str | None, "trailing, leading, linspace, logsnr. [default: trailing; of dpmpp_2m logsnr]")
 Steps = shared(int | None, "Network evaluations an image, 1 to T. [default: the card's]")
-Weights = shared(
-    str | None, "Name, or path of a .safetensors. [default: DATASET-denoiser, or what train made]"
-)
+Weights = shared(str | None, "Name, or path of a .safetensors. [default: DATASET-denoiser, or train's]")
 BatchSize = shared(int, "Images drawn at once; changes speed and memory, not the noise.")
 NetworkPrecision = shared(str, "Of the network: float32 or bf16.")
 EvaluatorWeights = shared(str | None, "The judge: name or path. [default: DATASET-evaluator]")

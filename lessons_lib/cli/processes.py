@@ -4,8 +4,6 @@ The first process runs the command: it alone measures, prints and writes. The ot
 what it spreads, and end as it ends; so a user's error is said once. (In a training all run one loop.)
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

@@ -1,7 +1,5 @@
 """python -m lessons_lib sample: draw images and write them."""
 
-from __future__ import annotations
-
 import math
 import time
 from dataclasses import MISSING, dataclass, replace

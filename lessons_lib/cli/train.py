@@ -1,7 +1,5 @@
 """python -m lessons_lib train: run recipes and show how they go."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import shlex
@@ -9,8 +7,6 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from tqdm.auto import tqdm
 
 from lessons_lib import data, recipes, training
 from lessons_lib.cli import options as o
@@ -62,9 +58,7 @@ class Options:
     seed: int | None = o.option("Decides all random numbers.")
     max_seconds: float | None = o.option("Stop by the clock; for each model.")
     image_size: int | None = o.option("Pixels a side. [default: of celeba 64, of your own what suits them]")
-    channels: int | None = o.option(
-        "Of your own pictures: 1 (grey) or 3 (colour). [default: what suits them]"
-    )
+    channels: int | None = o.option("Of your own pictures: 1, grey, or 3, colour. [default: what suits them]")
     strict: bool = o.option("Stop at a picture of yours that cannot be read, instead of skipping it.", False)
     flip: bool | None = o.option("Show your own pictures mirrored, too: right for faces, wrong for letters.")
     attribute: str | None = o.option("Of celeba: what is read, such as Smiling,Eyeglasses. [default: all 40]")
@@ -183,20 +177,16 @@ def _show(dataset: str, model: str, events: Iterator) -> str:
         for event in events:
             if isinstance(event, StepDone):
                 average = event.loss if average is None else 0.98 * average + 0.02 * event.loss
-                _show_step(bar, event, average)
+                left, speed = bar.format_interval(round(event.seconds_left)), event.images_per_second
+                text = f"epoch {event.epoch}, loss {average:.4f}, {speed:.0f} images/s, {left} left"
+                bar.total = event.num_steps
+                bar.set_postfix_str(text, refresh=False)
+                bar.update(event.step - bar.n)
             elif is_main:
                 bar.write(_sentence(dataset, model, event))
             if isinstance(event, Stopped):
                 reason = event.reason
     return reason
-
-
-def _show_step(bar: tqdm, event: StepDone, average: float) -> None:
-    bar.total = event.num_steps
-    left = tqdm.format_interval(round(event.seconds_left))
-    text = f"epoch {event.epoch}, loss {average:.4f}, {event.images_per_second:.0f} images/s, {left} left"
-    bar.set_postfix_str(text, refresh=False)
-    bar.update(event.step - bar.n)
 
 
 def _sentence(dataset: str, model: str, event: object) -> str:
@@ -226,7 +216,7 @@ def _use(dataset: str, model: str, path: Path) -> str:
     name, words = dataset, ["--weights", str(path)] if is_denoiser else []
     if data.is_folder(dataset):
         name, usual = data.short_name(dataset), folder_weights(dataset)
-        beside = path.parents[1] / usual.parent.name / usual.name
+        beside = path.parent.parent / usual.parent.name / usual.name
         denoiser = path if is_denoiser else beside if beside.exists() else usual
         words = [] if denoiser == usual else ["--weights", str(denoiser)]
     elif is_judge:
