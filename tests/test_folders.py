@@ -520,7 +520,7 @@ def test_without_classes_the_denoiser_is_unconditional(run, tmp_path):
 BAD_COMMANDS = {
     "train folder:nowhere": "There is no folder nowhere.",
     "train folder:": "folder: needs a path, such as folder:my/pictures.",
-    "train folder:pets --model gan": "choose one of denoiser, classifier, evaluator, both, all.",
+    "train folder:pets --model gan": "choose one of denoiser, classifier, evaluator, all.",
     "train folder:pets --model clean-classifier": "Unknown model 'clean-classifier'",
     "train folder:pets --image-size 30": "The image size must be a multiple of 4, got 30.",
     "train folder:pets --image-size 4": "must be from 8 to 512 pixels, got 4.",
@@ -532,7 +532,7 @@ BAD_COMMANDS = {
     "train pets": "Unknown data set 'pets': choose mnist, cifar10 or celeba. (Your own pictures: "
     "folder:PATH.)",
     "sample folder:pets --out x.png": "train folder:pets first, or name them with --weights.",
-    "evaluate evaluator folder:pets": "Your own pictures are for train and sample: choose mnist, cifar10 or celeba.",
+    "evaluate evaluator folder:pets": "Your own pictures are for train and sample: choose mnist, cifar10 or",
 }
 
 

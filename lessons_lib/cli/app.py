@@ -15,7 +15,6 @@ from lessons_lib.cli import processes
 from lessons_lib.cli.options import PROGRAM, as_command
 from lessons_lib.memory import keep_freed_memory
 
-USER_ERROR = 2  # the exit status, as for a wrong option
 # The module; what it holds, a typer.Typer, or a function of one dataclass of options or of nothing; its help.
 COMMANDS = {
     "train": ("train", "train", "Train the models of a data set."),
@@ -87,20 +86,14 @@ def _guarded(command: Callable[[], object]) -> int:
         if sentence is None:
             raise
         processes.say(sentence, is_echo=processes.is_lost_connection(error))
-        return USER_ERROR
+        return 2  # as for a wrong option
 
 
 def explain(error: Exception) -> str | None:
     """What to tell the user about an error; None for one that is the library's own fault."""
     if hasattr(error, "format_message"):  # the parser's errors
         return error.format_message() or "A command is missing."
-    # Here, since they need torch; a command that failed has loaded it already.
-    from lessons_lib.data import DataError
-    from lessons_lib.files import WriteError
-    from lessons_lib.training import TrainingError
-    from lessons_lib.weights import WeightsError
-
-    if isinstance(error, DataError | TrainingError | WeightsError | WriteError | ValueError):
+    if isinstance(error, ValueError) or type(error).__module__.startswith("lessons_lib."):
         return " ".join(str(error).split())
     if processes.is_lost_connection(error):
         return "The connection to another process broke: that process says above why it ended."

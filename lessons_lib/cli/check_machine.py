@@ -70,14 +70,11 @@ def _data() -> tuple[str, bool, str]:
 
 
 def _weights() -> tuple[str, bool, str]:
-    usable, problems = [], []
-    for name in NEEDED:
-        try:
-            usable.append(f"{name} ({load_model(name)[2]['parameters'] / 1e6:.1f} million)")
-        except weights.WeightsError as error:
-            problems.append(str(error))
-    advice = f"{' '.join(problems)} Fetch the course again, or run: {PROGRAM} train mnist"
-    return ", ".join(usable) or "none", not problems, advice
+    try:
+        sizes = {name: load_model(name)[2]["parameters"] / 1e6 for name in NEEDED}
+    except weights.WeightsError as error:
+        return "not all", False, f"{error} Fetch the course again, or run: {PROGRAM} train mnist"
+    return ", ".join(f"{name} ({size:.1f} million)" for name, size in sizes.items()), True, ""
 
 
 @torch.no_grad()

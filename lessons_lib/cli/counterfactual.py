@@ -110,11 +110,10 @@ def counterfactual(options: Options) -> None:
     states = [*(states[k] for k in common.shown_steps(len(states))[:-1]), images]
     way = [torch.cat([source, x_t]) for x_t in states]  # the source beside each
     for file in files:
-        picture, frames = (
-            lambda: changes_grid(source, images[None]),
-            lambda: denoising_frames(way, len(way[0])),
-        )
-        common.write_drawn(file, picture, frames, request.targets, images=images, source=source[0])
+        common.write_drawn(
+            file, lambda: changes_grid(source, images[None]), lambda: denoising_frames(way, len(way[0])),
+            request.targets, images=images, source=source[0],
+        )  # fmt: skip
     if options.output_dir:
         with atomic_write(options.output_dir / "measures.json") as temporary:
             temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -158,7 +157,7 @@ class Digit:
         return [{"read_as": label, "confidence": round(value, 4)} for label, value in pairs]
 
     def measure(self, images: Tensor) -> dict:
-        """What is read in each counterfactual, and how far it lies, in [0, 1]; means of the others."""
+        """What is read in each counterfactual, and how far it lies; means without the source's label."""
         l1 = (to_unit(images) - to_unit(self.source)).abs().mean(dim=(1, 2, 3)).tolist()
         rows = [
             {"target": target, **read, "l1": round(distance, 5)}
@@ -210,8 +209,8 @@ class Face:
 
         self.source, _ = options.picture("face", read, size)
         self.before = evaluation.read_attributes(self.judge.model, self.source)[0]
-        is_yes = bool(self.before[self.place] >= 0.5)
-        target = int(not is_yes) if options.target is None else common.parse_target(options.target)
+        other = int(self.before[self.place] < 0.5)
+        target = other if options.target is None else common.parse_target(options.target)
         self.request = replace(request, sources=(1 - target,), targets=(target,))
         self.facts = {"attribute": self.names[self.place], "target": target}
 

@@ -19,7 +19,6 @@ from lessons_lib.training import EpochDone, PrecisionChosen, StepDone, Stopped, 
 MODELS = ("denoiser", "classifier", "clean-classifier", "evaluator")
 BY_NAME_ONLY = ("denoiser-v", "second-judge")  # no part of "all": the lessons do without them
 FOLDER_MODELS = ("denoiser", "classifier", "evaluator")  # what can be trained on your own pictures
-SEVERAL = {"both": ("denoiser", "classifier"), "all": MODELS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +27,7 @@ class Options:
 
     dataset: o.Source
     model: str = o.option(
-        "denoiser, denoiser-v (answers v; of celeba told attributes), classifier, clean-classifier, "
-        "evaluator, second-judge, both (denoiser and classifier) or all (but -v and second-judge).",
-        "all",
+        "denoiser, classifier, clean-classifier, evaluator, or all these; denoiser-v or second-judge.", "all"
     )
     epochs: int | None = o.option("Passes over the images.")
     batch_size: int | None = o.option("Images a step, all processes together.")
@@ -51,7 +48,7 @@ class Options:
     lr_decay: float | None = o.option("Last share of the training, over which the learning rate falls to 0.")
     sample_every: int | None = o.option("Epochs between grids of samples; 0 never.")
     keep_epochs: bool = o.option("Keep the weights of every epoch.", False)
-    output_dir: Path | None = o.option("Of both or all, a folder of folders. [default: runs/DATASET-MODEL]")
+    output_dir: Path | None = o.option("With all, a folder of folders. [default: runs/DATASET-MODEL]")
     resume: bool = o.option("Go on from the checkpoint in the output folder.", False)
     extend: bool = o.option("Go on to more --epochs, from the end of the constant learning rate.", False)
     start: str | None = o.option("Train on from these weights of the same network, a name or path.")
@@ -107,7 +104,7 @@ def _check_together(options: Options) -> None:
         "--ema-decay and --ema-sigma-rel are two averages: choose one.": None not in averages,
         **({} if options.model.startswith("denoiser") else of_denoisers),
         "--start begins one new training: leave out --resume, and name one --model.":
-            options.start and (goes_on or options.model in SEVERAL),
+            options.start and (goes_on or options.model == "all"),
     })  # fmt: skip
 
 
@@ -116,11 +113,9 @@ def _models(dataset: str, model: str) -> tuple[str, ...]:
     known = [name for name in (*MODELS, *BY_NAME_ONLY) if (dataset, name) in recipes.RECIPES]
     if data.is_folder(dataset):
         known = FOLDER_MODELS
-    several = {name: parts for name, parts in SEVERAL.items() if set(parts) <= {*known}}
-    several["all"] = tuple(name for name in known if name not in BY_NAME_ONLY)
-    choice = ", ".join((*known, *several))
-    refuse({f"Unknown model {model!r}: choose one of {choice}.": model not in (*known, *several)})
-    return several.get(model, (model,))
+    choice = (*known, "all")
+    refuse({f"Unknown model {model!r}: choose one of {', '.join(choice)}.": model not in choice})
+    return tuple(name for name in known if name not in BY_NAME_ONLY) if model == "all" else (model,)
 
 
 def _recipes(options: Options) -> tuple[dict[str, recipes.Recipe], Callable[[], dict]]:
@@ -155,7 +150,7 @@ def _recipes(options: Options) -> tuple[dict[str, recipes.Recipe], Callable[[], 
 def _config(options: Options, model: str, recipe: recipes.Recipe) -> TrainConfig:
     short = data.short_name(options.dataset) if data.is_folder(options.dataset) else options.dataset
     folder = options.output_dir or Path("runs")
-    if options.output_dir is None or options.model in SEVERAL:
+    if options.output_dir is None or options.model == "all":
         folder /= f"{short}-{model}"
     changes = settings(options, TrainConfig) | {"output_dir": folder}
     if options.ema_decay is not None:  # in place of the recipe's power law
