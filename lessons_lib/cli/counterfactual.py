@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -65,15 +64,15 @@ class Options:
             common.check_drawn_file(path)
         return files
 
-    def picture(
-        self, noun: str, read: Callable[[Path], Tensor], size: int | None = None
-    ) -> tuple[Tensor, int | None]:
+    def picture(self, noun: str, size: int | None = None) -> tuple[Tensor, int | None]:
         """The image [1, C, H, W] in [-1, 1] that was named, and its label if it is a test digit."""
         if (self.image is None) == (self.index is None):
             choice = f"a picture with --image FILE, or a test {noun} with --index N"
             raise ValueError(f"Name one {noun}: {choice}.")
+        if self.image is not None and noun == "face":
+            return data.to_signed(torch.from_numpy(data.read_face(self.image, size)))[None], None
         if self.image is not None:
-            return read(self.image), None
+            return in_8_bits(pictures.load_digit(self.image)), None
         images = data.load(self.dataset, "test", image_size=size)
         if not 0 <= self.index < len(images):
             raise ValueError(f"--index must be between 0 and {len(images) - 1}, got {self.index}.")
@@ -133,15 +132,16 @@ class Digit:
 
     def __init__(self, options: Options) -> None:
         name, label = options.weights or "mnist-denoiser", options.source_class
-        labels = {"sources": (0,), "targets": (0,)}  # for now
-        request = common.make_request(CounterfactualRequest, options, weights=name, **labels)
+        request = common.make_request(
+            CounterfactualRequest, options, weights=name, sources=(0,), targets=(1,)
+        )
         num_classes = request.plan().num_labels
         targets = common.parse_labels(options.target_class, num_classes)
         if label is not None and label.strip() not in map(str, range(num_classes)):
             raise ValueError(f"Unknown source class {label!r}: choose from 0 to {num_classes - 1}.")
         self.judge = Judge.load("mnist", options.evaluator_weights, request.device)
         self.judge.check_classes(name, num_classes)
-        self.source, known = options.picture("image", lambda path: in_8_bits(pictures.load_digit(path)))
+        self.source, known = options.picture("image")
         (read,) = self._read(self.source)
         known = read["read_as"] if known is None else known
         source_class = known if label is None else int(label)
@@ -202,12 +202,7 @@ class Face:
         self.names = self.judge.attributes
         self.judge.check_size(name)
         self.place = place_of(options.attribute, self.names, "attribute")
-        size = self.judge.model.config.image_size
-
-        def read(path: Path) -> Tensor:
-            return data.to_signed(torch.from_numpy(data.read_face(path, size)))[None]
-
-        self.source, _ = options.picture("face", read, size)
+        self.source, _ = options.picture("face", self.judge.model.config.image_size)
         self.before = evaluation.read_attributes(self.judge.model, self.source)[0]
         other = int(self.before[self.place] < 0.5)
         target = other if options.target is None else common.parse_target(options.target)
