@@ -12,12 +12,14 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
+from tqdm.auto import tqdm
 
 from lessons_lib import data, evaluation, recipes, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.cli import app, train
 from lessons_lib.cli import sample as sample_command
 from lessons_lib.cli.common import parse_labels
+from lessons_lib.cli.options import settings
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import save_pretrained
@@ -302,7 +304,7 @@ def test_cifar10_has_a_denoiser_and_an_evaluator(run, here):
 def test_a_schedule_that_is_not_named_is_the_recipes():
     def schedule_of(name, **typed):
         options = train.Options(dataset=name, timesteps=500, **typed)
-        changes = options.settings(recipes.DiffusionOptions)
+        changes = settings(options, recipes.DiffusionOptions)
         return dataclasses.replace(recipes.RECIPES[name, "denoiser"].options, **changes).schedule
 
     assert [schedule_of(name) for name in ("mnist", "cifar10")] == ["linear", "cosine"]
@@ -621,7 +623,7 @@ def test_train_stops_by_the_clock(run, tiny_recipes):
 
 
 def test_ctrl_c_keeps_the_model_and_says_so(run, tiny_recipes, monkeypatch):
-    monkeypatch.setattr(train, "_show_step", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(tqdm, "set_postfix_str", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     status, out, err = run("train mnist --epochs 5 --output-dir kept")
     assert status == 130, err
     assert "Stopped by Ctrl-C after step 1" in out and "--resume" in out
@@ -630,7 +632,7 @@ def test_ctrl_c_keeps_the_model_and_says_so(run, tiny_recipes, monkeypatch):
 
 
 BAD_TRAININGS = {
-    "--model gan": "choose one of denoiser, classifier, clean-classifier, evaluator, both, all.",
+    "--model gan": "choose one of denoiser, classifier, clean-classifier, evaluator, all.",
     "--t-density square": "Unknown t_density 'square'",
     "--loss-weight heavy": "Unknown loss_weight 'heavy'",
     "--told-augment": "--told-augment mirrors images, which digits may not be.",

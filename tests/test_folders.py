@@ -9,11 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from lessons_lib import data, recipes, weights
+from lessons_lib import data, weights
 from lessons_lib.cli import app
-from lessons_lib.data import image_folder, image_set
-from lessons_lib.data.image_set import UnreadableError, decode, decode_all
+from lessons_lib.data import decoding, image_folder
+from lessons_lib.data.decoding import UnreadableError, decode, decode_all
 from lessons_lib.recipes import folder_recipes, sample_every
+from lessons_lib.recipes import own_pictures as own
 from lessons_lib.unet import UNetConfig
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -31,6 +32,7 @@ def machine(tmp_path, monkeypatch):
 
 def forget():
     """As a new process: nothing of a folder is in memory."""
+    decoding._IN_MEMORY.clear()
     data.notice.cache_clear()
 
 
@@ -173,7 +175,7 @@ def test_transparency_is_white(tmp_path):
 def test_other_modes(tmp_path):
     deep = Image.fromarray(np.full((16, 16), 32896, np.uint16))  # 128/255 of 65535
     assert (decode(saved(tmp_path, deep), 16, 1) == 128).all()
-    assert image_set._inferred([tmp_path / "x.png"], None, None) == (16, 1)
+    assert decoding._inferred([tmp_path / "x.png"], None, None) == (16, 1)
     cmyk = decode(saved(tmp_path, Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "x.tif"), 16, 3)
     assert cmyk[:, 5, 5].tolist() == [255, 0, 0]
     floats = Image.fromarray(np.full((16, 16), 0.5, np.float32))
@@ -315,8 +317,8 @@ def test_paths(tmp_path, monkeypatch):
 @pytest.fixture
 def decoded(monkeypatch):
     """The pictures that are decoded."""
-    seen, original = [], image_set.decode
-    monkeypatch.setattr(image_set, "decode", lambda path, *how: seen.append(path) or original(path, *how))
+    seen, original = [], decoding.decode
+    monkeypatch.setattr(decoding, "decode", lambda path, *how: seen.append(path) or original(path, *how))
     return seen
 
 
@@ -348,7 +350,7 @@ def test_a_picture_that_may_be_read_at_last_is_read(pets, monkeypatch):
         return decode(path, *how)
 
     with monkeypatch.context() as patch:
-        patch.setattr(image_set, "decode", refuse)
+        patch.setattr(decoding, "decode", refuse)
         assert sum(map(len, splits(pets).values())) == 26
     forget()
     time.sleep(0.05)  # the clock of a file system is coarse
@@ -408,11 +410,11 @@ def test_decode_all_by_itself(pets, tmp_path):
 
 
 def test_the_network_suits_the_size():
-    found = {size: recipes.unet_config(size, 3, 2) for size in (16, 20, 28, 32, 44, 64, 128, 256)}
+    found = {size: own.unet_config(size, 3, 2) for size in (16, 20, 28, 32, 44, 64, 128, 256)}
     assert found[28].channel_mults == (1, 2, 4) and found[28].attention_levels == ()
     assert found[32].channel_mults == (1, 2, 4, 4) and found[32].attention_levels == (2,)
     assert found[64].channel_mults == (1, 2, 2, 4, 4) and found[64].attention_levels == (3,)
-    assert recipes.unet_config(28, 1, 10) == UNetConfig(), "digits get the digits' network"
+    assert own.unet_config(28, 1, 10) == UNetConfig(), "digits get the digits' network"
 
 
 def test_epochs_follow_from_the_number_of_pictures():
@@ -453,7 +455,7 @@ def run(capsys, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["x", *map(str, words)])
         return app.main([*map(str, words)]), *capsys.readouterr()
 
-    monkeypatch.setattr(recipes, "unet_config", tiny)
+    monkeypatch.setattr(own, "unet_config", tiny)
     monkeypatch.setenv("LESSONS_OFFLINE", "1")
     return run
 
@@ -518,7 +520,7 @@ def test_without_classes_the_denoiser_is_unconditional(run, tmp_path):
 BAD_COMMANDS = {
     "train folder:nowhere": "There is no folder nowhere.",
     "train folder:": "folder: needs a path, such as folder:my/pictures.",
-    "train folder:pets --model gan": "choose one of denoiser, classifier, evaluator, both, all.",
+    "train folder:pets --model gan": "choose one of denoiser, classifier, evaluator, all.",
     "train folder:pets --model clean-classifier": "Unknown model 'clean-classifier'",
     "train folder:pets --image-size 30": "The image size must be a multiple of 4, got 30.",
     "train folder:pets --image-size 4": "must be from 8 to 512 pixels, got 4.",
@@ -530,8 +532,7 @@ BAD_COMMANDS = {
     "train pets": "Unknown data set 'pets': choose mnist, cifar10 or celeba. (Your own pictures: "
     "folder:PATH.)",
     "sample folder:pets --out x.png": "train folder:pets first, or name them with --weights.",
-    "evaluate evaluator folder:pets": "Your own pictures are for train and sample: choose mnist, cifar10 or "
-    "celeba.",
+    "evaluate evaluator folder:pets": "Your own pictures are for train and sample: choose mnist, cifar10 or",
 }
 
 

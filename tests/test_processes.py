@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from lessons_lib.cli import app, processes, sample
+from lessons_lib.cli import app, common, processes
 from lessons_lib.training import StepDone, TrainConfig, TrainState, train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -176,7 +176,7 @@ def test_ctrl_c_is_said_in_a_word(monkeypatch, capsys):
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sample, "check_dataset", stop)
+    monkeypatch.setattr(common, "check_dataset", stop)
     assert app.main(["sample", "mnist", "--out", "x.png"]) == 130
     assert capsys.readouterr().err == "Stopped.\n"
 

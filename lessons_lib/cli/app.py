@@ -3,8 +3,6 @@
 torch takes seconds to load, and --help should not.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import sys
@@ -16,9 +14,6 @@ from typer.core import TyperCommand, TyperGroup
 from lessons_lib.cli import processes
 from lessons_lib.cli.options import PROGRAM, as_command
 from lessons_lib.memory import keep_freed_memory
-
-USER_ERROR = 2  # the exit status, as for a wrong option
-
 
 # The module; what it holds, a typer.Typer, or a function of one dataclass of options or of nothing; its help.
 COMMANDS = {
@@ -37,7 +32,13 @@ class Commands(TyperGroup):
     def resolve_command(self, ctx, args):
         """As typer's, but the command itself in place of what stands for it in --help."""
         name, _, rest = super().resolve_command(ctx, args)
-        return name, load(name), rest
+        module, attribute, _ = COMMANDS[name]
+        command = getattr(importlib.import_module(f"lessons_lib.cli.{module}"), attribute)
+        if not isinstance(command, typer.Typer):
+            app = typer.Typer(add_completion=False, rich_markup_mode=None)
+            app.command(name)(as_command(command))
+            command = app
+        return name, typer.main.get_command(command), rest
 
     def invoke(self, ctx):
         """As typer's, which would make an exit status without a word of Ctrl-C."""
@@ -55,22 +56,11 @@ program = Commands(
 )
 
 
-def load(name: str):
-    """The command, from its module."""
-    module, attribute, _ = COMMANDS[name]
-    command = getattr(importlib.import_module(f"lessons_lib.cli.{module}"), attribute)
-    if isinstance(command, typer.Typer):
-        return typer.main.get_command(command)
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(name)(as_command(command))
-    return typer.main.get_command(app)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return the exit status; a user's error is one sentence on stderr."""
     keep_freed_memory()
-    command = functools.partial(program.main, arguments, standalone_mode=False, prog_name=PROGRAM)
     words = sys.argv[1:] if arguments is None else arguments
+    command = functools.partial(program.main, words, standalone_mode=False, prog_name=PROGRAM)
     if processes.count() == 1 or words[:1] == ["train"]:  # which keeps its processes together itself
         return _guarded(command)
     if processes.rank():
@@ -96,28 +86,19 @@ def _guarded(command: Callable[[], object]) -> int:
         if sentence is None:
             raise
         processes.say(sentence, is_echo=processes.is_lost_connection(error))
-        return USER_ERROR
+        return 2  # as for a wrong option
 
 
 def explain(error: Exception) -> str | None:
     """What to tell the user about an error; None for one that is the library's own fault."""
     if hasattr(error, "format_message"):  # the parser's errors
         return error.format_message() or "A command is missing."
-    # Here, since they need torch; a command that failed has loaded it already.
-    from lessons_lib.data import DataError
-    from lessons_lib.files import WriteError
-    from lessons_lib.training import TrainingError
-    from lessons_lib.weights import WeightsError
-
-    if isinstance(error, DataError | TrainingError | WeightsError | WriteError | ValueError):
+    if isinstance(error, ValueError) or type(error).__module__.startswith("lessons_lib."):
         return " ".join(str(error).split())
     if processes.is_lost_connection(error):
         return "The connection to another process broke: that process says above why it ended."
-    # torch's words on a GPU and on a CPU
-    full = isinstance(error, RuntimeError) and (
-        "out of memory" in str(error) or "allocate memory" in str(error)
-    )
-    if full or isinstance(error, MemoryError):
+    is_full = any(words in str(error) for words in ("out of memory", "allocate memory"))  # of a GPU, a CPU
+    if is_full or isinstance(error, MemoryError):
         return "The memory is full: use a smaller --batch-size."
     if isinstance(error, OSError):
         return f"{error.filename or 'A file'}: {error.strerror or error}."

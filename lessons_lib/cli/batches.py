@@ -1,7 +1,5 @@
 """A request drawn in batches, by one process or several."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Collection
 
@@ -15,33 +13,18 @@ from lessons_lib.pipeline import GenerationRequest, generate, in_chunks
 
 
 def check_settings(request: GenerationRequest, batch_size: int) -> int:
-    """Refuse, before any work and in each process, what the weights cannot draw.
-
-    Returns:
-        K, the number of labels that they know.
-
-    Raises:
-        ValueError: for settings out of range.
-        WeightsError: if weights cannot be loaded, or are not a denoiser's or a classifier's.
-    """
+    """Refuse, before any work and in each process, what the weights cannot draw; K, their labels' number."""
     next(in_chunks(request, batch_size))
     plan = request.plan()
-    if processes.count() > 1:
-        part = plan.request, _hashes(plan.request)
-        processes.spread(_check_weights, [part] * processes.count())
+    first, *others = processes.spread(_hashes, [plan.request] * processes.count())
+    if any(hashes != first for hashes in others):
+        raise weights.WeightsError(f"Not all processes have the same weights {' and '.join(first)}.")
     return plan.num_labels
 
 
-def _check_weights(part: tuple[GenerationRequest, dict[str, str]], _: processes.Advance) -> None:
-    """Refuse, in each process, weights that are not there or not the first process's."""
-    request, hashes = part
-    request.plan()  # loads them, too
-    for name, sha256 in _hashes(request).items():
-        if sha256 != hashes[name]:
-            raise weights.WeightsError(f"The weights {name!r} are not those that the first process has.")
-
-
-def _hashes(request: GenerationRequest) -> dict[str, str]:
+def _hashes(request: GenerationRequest, _: processes.Advance) -> dict[str, str]:
+    """The SHA-256 of each of the weights that this process has, if they can draw the request."""
+    request.plan()
     names = [str(request.weights), *([str(request.classifier)] if request.is_steered else [])]
     return {name: weights.read_card(name)["sha256"] for name in names}
 
@@ -52,17 +35,14 @@ def draw(
     """Draw a request a batch at a time: images [N, C, H, W] in [-1, 1], and the states x_t if asked.
 
     Several processes share the batches, whose content does not depend on their number: with the same number
-    of threads in each, the images are the same bit for bit. States go to the first process like the images.
+    of threads in each, the images are the same bit for bit.
     """
-    kept = shown_steps(request.steps) if keep_states else ()
-    parts = list(in_chunks(request, batch_size))
-    total = len(request.labels)
+    draw_part = functools.partial(_draw_part, kept=shown_steps(request.steps) if keep_states else ())
+    parts, total = list(in_chunks(request, batch_size)), len(request.labels)
     own = sum(len(part.labels) for part in parts[:: processes.count()])  # the bar tells all by the own share
     layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total} images [{elapsed}<{remaining}]"
     with progress_bar(total, "drawing", bar_format=layout) as bar:
-        drawn = processes.spread(
-            functools.partial(_draw_part, kept=kept), parts, lambda count: bar.update(count * total / own)
-        )
+        drawn = processes.spread(draw_part, parts, lambda count: bar.update(count * total / own))
     images, states = zip(*drawn, strict=True)
     return torch.cat(images), [torch.cat(steps) for steps in zip(*states, strict=True)]
 

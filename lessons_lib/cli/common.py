@@ -1,49 +1,54 @@
 """What several commands need: checks that come before the work, files of what was drawn, the progress bar."""
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from lessons_lib import data
+from lessons_lib.cli.options import settings
 from lessons_lib.data import to_unit
 from lessons_lib.files import atomic_write, check_writable
 from lessons_lib.images import save_gif, save_png
+from lessons_lib.training import TrainConfig
+from lessons_lib.training.devices import training_device
 
 DATASETS = ("mnist", "cifar10", "celeba")
 SUFFIXES = (".png", ".gif", ".npz")
 MAX_FRAMES = 60  # of a GIF: DDPM's thousand steps would make a film of a minute
+AnyRequest = TypeVar("AnyRequest")
 
-# -- checks ----------------------------------------------------------------------------------------
+
+def refuse(faults: Mapping[str, object]) -> None:
+    """Raise ValueError with the first sentence whose fault is there."""
+    for sentence, is_there in faults.items():
+        if is_there:
+            raise ValueError(sentence)
 
 
 def check_dataset(name: str, known: tuple[str, ...] = DATASETS, *, folders: bool = False) -> None:
     """Raise ValueError for a data set without models; `folders` says whether folder:PATH is one that has."""
-    choice = f"choose {', '.join(known[:-1])} or {known[-1]}."
-    if data.is_folder(name) and not folders:
-        raise ValueError(f"Your own pictures are for train and sample: {choice}")
-    if data.is_folder(name):
+    if folders and data.is_folder(name):
         data.short_name(name)  # refuses a folder without a path
     elif name not in known:
+        unknown = f"Unknown data set {name!r}"
+        fault = "Your own pictures are for train and sample" if data.is_folder(name) else unknown
         own = " (Your own pictures: folder:PATH.)" if folders else ""
-        raise ValueError(f"Unknown data set {name!r}: {choice}{own}")
+        raise ValueError(f"{fault}: choose {', '.join(known[:-1])} or {known[-1]}.{own}")
 
 
 def resolve_device(name: str) -> str:
-    """ "auto" is CUDA where there is one, else the CPU: the Apple GPU is for those who ask for it."""
-    cuda = torch.cuda.is_available()
-    usable = {"auto": True, "cpu": True, "cuda": cuda, "mps": torch.backends.mps.is_available()}
-    if name not in usable:
-        raise ValueError(f"Unknown device {name!r}: choose one of {', '.join(usable)}.")
-    if not usable[name]:
-        raise ValueError(f"The device {name} was asked for but this machine has none: use --device cpu.")
-    return ("cuda" if cuda else "cpu") if name == "auto" else name
+    """ "auto" is CUDA where there is one, else the CPU: as in a training."""
+    return training_device(TrainConfig(device=name)).type
+
+
+def make_request(kind: type[AnyRequest], options: object, **changes) -> AnyRequest:
+    """A request of what was typed, with changes; what was left out is the request's own default."""
+    return kind(**settings(options, kind) | {"device": resolve_device(options.device)} | changes)
 
 
 def folder_weights(dataset: str) -> Path:
@@ -53,26 +58,26 @@ def folder_weights(dataset: str) -> Path:
 
 
 def parse_labels(text: str, num_classes: int, names: Sequence[str] = ()) -> list[int]:
-    """ "0,1,2", "cat,dog,3" or "all" -> labels; `names` of the classes are in order.
-
-    Raises:
-        ValueError: for a label that these weights do not know; it lists those that they know.
-    """
+    """ "0,1,cat" as numbers, or "all"; ValueError for a label that these weights do not know."""
     if text.strip() == "all":
         return list(range(num_classes))
     numbers = {str(k): k for k in range(num_classes)}
     # A name counts first: there are classes that are called 7 and are not the eighth.
     known = numbers | {name: k for k, name in enumerate(names[:num_classes])}
-    parts = [part.strip() for part in text.split(",")]
-    for part in parts:
-        if part not in known:
-            choice = ", ".join(name for name in names if name not in numbers)
-            choice = f"{choice}; or a number " if choice else ""
-            raise ValueError(f"Unknown label {part!r}: choose {choice}from 0 to {num_classes - 1}, or all.")
-    return [known[part] for part in parts]
+    choice = ", ".join(name for name in names if name not in numbers)
+    choice += "; or a number " if choice else ""
+    labels = [part.strip() for part in text.split(",")]
+    sentence = f"Unknown label {{!r}}: choose {choice}from 0 to {num_classes - 1}, or all."
+    refuse({sentence.format(label): label not in known for label in labels})
+    return [known[label] for label in labels]
 
 
-# -- what was drawn --------------------------------------------------------------------------------
+def parse_target(text: str, choice: str = "1 or 0") -> int:
+    """ "1" or "yes" -> 1, "0" or "no" -> 0."""
+    answers = {"1": 1, "yes": 1, "0": 0, "no": 0}
+    if text.strip().lower() not in answers:
+        raise ValueError(f"Unknown target {text!r}: choose {choice}.")
+    return answers[text.strip().lower()]
 
 
 def check_drawn_file(path: Path) -> None:
@@ -83,18 +88,11 @@ def check_drawn_file(path: Path) -> None:
 
 
 def write_drawn(
-    path: Path,
-    picture: Callable[[], np.ndarray],
-    frames: Callable[[], list[np.ndarray]],
-    images: Tensor,
-    labels: list[int],
-    **others: Tensor,
+    path: Path, picture: Callable, frames: Callable, labels: Sequence[int], **images: Tensor
 ) -> None:
-    """Write a picture, a film or an archive, as the suffix says, whole or not at all.
+    """Write picture() [H, W, 3] uint8, a film of frames(), or an archive, as the suffix says.
 
-    Args:
-        picture, frames: make what a .png and a .gif show, [H, W, 3] uint8.
-        images, others: in [-1, 1]; a .npz holds them in [0, 1].
+    images: in [-1, 1]; a .npz holds them in [0, 1].
     """
     suffix = path.suffix.lower()
     if suffix == ".png":
@@ -102,7 +100,7 @@ def write_drawn(
     elif suffix == ".gif":
         save_gif(path, frames())
     else:
-        pixels = {name: to_unit(x).float().numpy() for name, x in {"images": images, **others}.items()}
+        pixels = {name: to_unit(x).float().numpy() for name, x in images.items()}
         with atomic_write(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **pixels, labels=np.array(labels, dtype=np.int64))
 
@@ -116,24 +114,3 @@ def progress_bar(total: int, what: str, **options) -> tqdm:
     """A bar on stderr, so that results on stdout stay clean; in a log file it moves every ten seconds."""
     slow = 0.2 if sys.stderr.isatty() else 10
     return tqdm(total=total, desc=what, file=sys.stderr, mininterval=slow, leave=False, **options)
-
-
-# -- faces -----------------------------------------------------------------------------------------
-
-DENOISER = "celeba-denoiser"
-STEPS = 50  # of a counterfactual, from T-1
-
-
-def guidance_of(guidance: str) -> str:
-    """The guidance that is meant of a denoiser told no attributes: cfg, the default, is a classifier's."""
-    if guidance not in ("cfg", "classifier", "none"):
-        raise ValueError(f"Faces are steered with guidance classifier, not {guidance!r}.")
-    return "none" if guidance == "none" else "classifier"
-
-
-def target_of(text: str, choice: str = "1 or 0") -> int:
-    """ "1" or "yes" -> 1, "0" or "no" -> 0."""
-    answers = {"1": 1, "yes": 1, "0": 0, "no": 0}
-    if text.strip().lower() not in answers:
-        raise ValueError(f"Unknown target {text!r}: choose {choice}.")
-    return answers[text.strip().lower()]

@@ -1,11 +1,8 @@
 """python -m lessons_lib counterfactual: one image, had its label, or an attribute of a face, been another."""
 
-from __future__ import annotations
-
-import dataclasses
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +13,6 @@ from typer import Argument
 from lessons_lib import data, evaluation, pictures, pipeline
 from lessons_lib.cli import common
 from lessons_lib.cli import options as o
-from lessons_lib.cli.options import option
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.data import to_unit
 from lessons_lib.evaluation.judge import Judge
@@ -32,17 +28,13 @@ SETTINGS = ("method", "guidance", "guidance_scale", "classifier", "depth", "step
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What can be typed after counterfactual."""
+    """What can be typed after counterfactual; fields of a CounterfactualRequest have their names."""
 
     dataset: Annotated[str, Argument(help="The data set: mnist or celeba.", metavar="DATASET")]
-    image: Path | None = option(
-        "A picture of a digit, of any size and colour; or an aligned face.", metavar="FILE"
-    )
-    index: int | None = option("The N-th test image instead, from 0.", metavar="N")
-    source_class: str | None = option(
-        "What the image is. [default: the test image's label, or what is read in --image]"
-    )
-    target_class: str = option("What it should have been: labels such as 3 or 3,8; or all.", "all")
+    image: Path | None = o.option("A picture of a digit, of any size and colour; or an aligned face.")
+    index: int | None = o.option("The number of a test image instead, from 0.")
+    source_class: str | None = o.option("What the image is. [default: its label, or what is read in it]")
+    target_class: str = o.option("What it should have been: labels such as 3 or 3,8; or all.", "all")
     method: o.Method = "ddim"
     guidance: o.DecodingGuidance = "cfg"
     guidance_scale: o.Scale = None
@@ -52,12 +44,8 @@ class Options:
     seed: o.Seed = 0
     weights: o.Weights = None
     evaluator_weights: o.EvaluatorWeights = None
-    out: Path | None = option(
-        "FILE.png (source, counterfactuals, what changed), .gif (the way) or .npz (images in [0, "
-        "1], labels: the targets; source).",
-        metavar="FILE",
-    )
-    output_dir: Path | None = option("A folder that gets all three, and the measures as JSON.", metavar="DIR")
+    out: Path | None = o.option("FILE.png (with what changed), .gif (the way) or .npz (with the source).")
+    output_dir: Path | None = o.option("A folder that gets all three, and the measures as JSON.")
     device: o.Device = "auto"
     precision: o.NetworkPrecision = "float32"
     json: o.Json = False
@@ -68,16 +56,16 @@ class Options:
         """Where the images go; ValueError or WriteError now for what could not be written later."""
         if self.out is None and self.output_dir is None and not self.json:
             raise ValueError("Say where the result goes: --out FILE.png, .gif or .npz, or --output-dir DIR.")
-        files = [] if self.out is None else [self.out]
+        files = [self.out] if self.out else []
+        if self.output_dir:
+            check_writable(self.output_dir, is_folder=True)
+            files += [self.output_dir / f"counterfactual{suffix}" for suffix in common.SUFFIXES]
         for path in files:
             common.check_drawn_file(path)
-        if self.output_dir is None:
-            return files
-        check_writable(self.output_dir, is_folder=True)
-        return files + [self.output_dir / f"counterfactual{suffix}" for suffix in common.SUFFIXES]
+        return files
 
     def picture(self, noun: str, size: int | None = None) -> tuple[Tensor, int | None]:
-        """The image [1, C, H, W] in [-1, 1], in 8-bit values, and a digit's label if it is known."""
+        """The image [1, C, H, W] in [-1, 1] that was named, and its label if it is a test digit."""
         if (self.image is None) == (self.index is None):
             choice = f"a picture with --image FILE, or a test {noun} with --index N"
             raise ValueError(f"Name one {noun}: {choice}.")
@@ -121,30 +109,19 @@ def counterfactual(options: Options) -> None:
     states = [*(states[k] for k in common.shown_steps(len(states))[:-1]), images]
     way = [torch.cat([source, x_t]) for x_t in states]  # the source beside each
     for file in files:
-        picture, frames = (
-            lambda: changes_grid(source, images[None]),
-            lambda: denoising_frames(way, len(way[0])),
-        )
-        common.write_drawn(file, picture, frames, images, request.targets, source=source[0])
+        common.write_drawn(
+            file, lambda: changes_grid(source, images[None]), lambda: denoising_frames(way, len(way[0])),
+            request.targets, images=images, source=source[0],
+        )  # fmt: skip
     if options.output_dir:
         with atomic_write(options.output_dir / "measures.json") as temporary:
             temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    told = [json.dumps(result)] if options.json else task.report(result) + [f"in {file}" for file in files]
-    print("\n".join(told))
-
-
-def _request(options: Options, weights_name: str, steps: int, **changes) -> CounterfactualRequest:
-    """What was typed as a request; the labels are set later."""
-    fields = {name: getattr(options, name) for name in (*SETTINGS, "attribute")}
-    fields |= {"weights": weights_name, "device": common.resolve_device(options.device), **changes}
-    fields["steps"] = steps if options.steps is None else options.steps
-    return CounterfactualRequest((0,), (1,), **fields)
-
-
-def _told_settings(request: CounterfactualRequest) -> str:
+    if options.json:
+        return print(json.dumps(result))
     depth = "" if request.depth is None else f", depth {request.depth}"
     letter = "w" if request.guidance == "cfg" else "s"
-    return f"{letter}={request.guidance_scale:g}{depth}, {request.steps} steps"
+    settings = f"{letter}={request.guidance_scale:g}{depth}, {request.steps} steps"
+    print(*task.report(result | {"settings": settings}), *(f"in {file}" for file in files), sep="\n")
 
 
 class Digit:
@@ -154,22 +131,22 @@ class Digit:
     """
 
     def __init__(self, options: Options) -> None:
-        name = options.weights or f"{options.dataset}-denoiser"
-        request = _request(options, name, steps=25)
+        name, label = options.weights or "mnist-denoiser", options.source_class
+        request = common.make_request(
+            CounterfactualRequest, options, weights=name, sources=(0,), targets=(1,)
+        )
         num_classes = request.plan().num_labels
         targets = common.parse_labels(options.target_class, num_classes)
-        label, labels = options.source_class, [str(k) for k in range(num_classes)]
-        if label is not None and label.strip() not in labels:
+        if label is not None and label.strip() not in map(str, range(num_classes)):
             raise ValueError(f"Unknown source class {label!r}: choose from 0 to {num_classes - 1}.")
-        self.judge = Judge.load(options.dataset, options.evaluator_weights, request.device)
+        self.judge = Judge.load("mnist", options.evaluator_weights, request.device)
         self.judge.check_classes(name, num_classes)
-        self.source, known_label = options.picture("image")
+        self.source, known = options.picture("image")
         (read,) = self._read(self.source)
-        if label is None:
-            label = read["read_as"] if known_label is None else known_label
-        request = dataclasses.replace(request, sources=(int(label),), targets=targets)
-        self.request = request.plan().request
-        self.facts = {"source_class": int(label), "source_read": read}
+        known = read["read_as"] if known is None else known
+        source_class = known if label is None else int(label)
+        self.request = replace(request, sources=(source_class,), targets=targets).plan().request
+        self.facts = {"source_class": source_class, "source_read": read}
         self.judge.tell_if_circular([self.request.classifier])
 
     @torch.no_grad()
@@ -180,10 +157,7 @@ class Digit:
         return [{"read_as": label, "confidence": round(value, 4)} for label, value in pairs]
 
     def measure(self, images: Tensor) -> dict:
-        """What is read in each counterfactual, and how far it lies, in [0, 1] pixels.
-
-        effectiveness and l1 leave the source's own label out; null if nothing else was asked for.
-        """
+        """What is read in each counterfactual, and how far it lies; means without the source's label."""
         l1 = (to_unit(images) - to_unit(self.source)).abs().mean(dim=(1, 2, 3)).tolist()
         rows = [
             {"target": target, **read, "l1": round(distance, 5)}
@@ -199,50 +173,47 @@ class Digit:
 
     def report(self, result: dict) -> list[str]:
         """The JSON's content for people."""
-        read = result["source_read"]
-        lines = [
-            f"source {result['source_class']}, read as {read['read_as']} ({read['confidence']:.0%}); "
-            f"{result['method']}, {result['guidance']}, {_told_settings(self.request)}, "
-            f"seed {result['seed']}; {result['seconds']:.2f} s"
-        ]
-        lines += [
-            f"  to {row['target']}: read as {row['read_as']} ({row['confidence']:.0%}), L1 {row['l1']:.3f}"
-            for row in result["counterfactuals"]
-        ]
-        if result["l1"] is not None:
-            share = f"{result['effectiveness']:.0%} of the other labels read as asked"
-            lines.append(f"{share}, mean L1 {result['l1']:.3f}")
-        return lines
+        source = (
+            "source {source_class}, read as {source_read[read_as]} ({source_read[confidence]:.0%}); "
+            "{method}, {guidance}, {settings}, seed {seed}; {seconds:.2f} s"
+        )
+        row = "  to {target}: read as {read_as} ({confidence:.0%}), L1 {l1:.3f}"
+        mean = "{effectiveness:.0%} of the other labels read as asked, mean L1 {l1:.3f}"
+        lines = [source.format_map(result), *map(row.format_map, result["counterfactuals"])]
+        return lines if result["l1"] is None else [*lines, mean.format_map(result)]
 
 
 class Face:
     """What is asked of a face: one attribute changed. Its fields are as a Digit's."""
 
     def __init__(self, options: Options) -> None:
-        if common.guidance_of(options.guidance) == "none":
-            raise ValueError("A counterfactual of a face is steered with guidance classifier.")
-        if options.attribute is None:
-            raise ValueError("Name an --attribute, such as Smiling.")
-        name = options.weights or common.DENOISER
-        request = face_defaults(_request(options, name, common.STEPS, guidance="classifier"))
-        request.plan()
+        name, guidance = options.weights or "celeba-denoiser", options.guidance
+        is_known = guidance in ("cfg", "classifier")  # cfg, the default, is a classifier's here
+        common.refuse({
+            f"Faces are steered with guidance classifier, not {guidance!r}.": not is_known,
+            "Name an --attribute, such as Smiling.": options.attribute is None,
+        })  # fmt: skip
+        request = common.make_request(
+            CounterfactualRequest, options, sources=(0,), targets=(1,), weights=name, guidance="classifier",
+            steps=50 if options.steps is None else options.steps,
+        )  # fmt: skip
+        request = face_defaults(request)
         self.judge = Judge.load("celeba", options.evaluator_weights, request.device)
         self.names = self.judge.attributes
         self.judge.check_size(name)
         self.place = place_of(options.attribute, self.names, "attribute")
-        self.source, _ = options.picture("face", pipeline.load_model(name)[0].config.image_size)
+        self.source, _ = options.picture("face", self.judge.model.config.image_size)
         self.before = evaluation.read_attributes(self.judge.model, self.source)[0]
-        target = int(self.before[self.place] < 0.5)
-        if options.target is not None:
-            target = common.target_of(options.target)
-        self.request = dataclasses.replace(request, sources=(1 - target,), targets=(target,))
+        other = int(self.before[self.place] < 0.5)
+        target = other if options.target is None else common.parse_target(options.target)
+        self.request = replace(request, sources=(1 - target,), targets=(target,))
         self.facts = {"attribute": self.names[self.place], "target": target}
 
     def measure(self, images: Tensor) -> dict:
         """How every attribute is read before and after; of the others, those that moved most come first."""
         after = evaluation.read_attributes(self.judge.model, in_8_bits(images))[0]
-        rounded = ([round(float(share), 4) for share in shares] for shares in (self.before, after))
-        pairs = dict(zip(self.names, map(list, zip(*rounded, strict=True)), strict=True))
+        shares = zip(self.names, self.before.tolist(), after.tolist(), strict=True)
+        pairs = {name: [round(share, 4) for share in pair] for name, *pair in shares}
         read_before, read_after = pairs.pop(self.names[self.place])
         return {
             "read_before": read_before,
@@ -254,10 +225,8 @@ class Face:
 
     def report(self, result: dict) -> list[str]:
         """The JSON's content for people."""
-        moved = list(result["others"].items())[:SHOWN]
-        return [
-            f"{result['attribute']} to {'yes' if result['target'] else 'no'}: "
-            f"read {result['read_before']:.0%} before, {result['read_after']:.0%} after; "
-            f"L1 {result['l1']:.3f}; {_told_settings(self.request)}; {result['seconds']:.2f} s",
-            "also changed: " + ", ".join(f"{name} {b:.0%} to {a:.0%}" for name, (b, a) in moved),
-        ]
+        answer = "yes" if result["target"] else "no"
+        read = "{read_before:.0%} before, {read_after:.0%} after; L1 {l1:.3f}; {settings}; {seconds:.2f} s"
+        moved = [f"{name} {b:.0%} to {a:.0%}" for name, (b, a) in list(result["others"].items())[:SHOWN]]
+        line = f"{result['attribute']} to {answer}: read {read.format_map(result)}"
+        return [line, f"also changed: {', '.join(moved)}"]

@@ -4,8 +4,6 @@ The first process runs the command: it alone measures, prints and writes. The ot
 what it spreads, and end as it ends; so a user's error is said once. (In a training all run one loop.)
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys
@@ -16,7 +14,7 @@ from typing import Any, NoReturn
 
 # However long one measures, the others wait; one that ends closes its connections, and is noticed at once.
 LONGEST_WAIT = timedelta(days=2)
-PATIENCE = 5  # seconds that a process gives the first one to say an error that both have
+PATIENCE = 5  # seconds in which the first process says an error that all have, and the others are ended
 
 Advance = Callable[[float], Any]  # called with the number of images that were drawn, or a part of one
 
@@ -37,7 +35,7 @@ def join() -> None:
     import torch.distributed as dist
 
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     # What travels lies in the main memory (images that are drawn), so gloo serves GPUs as well.
     dist.init_process_group("gloo", timeout=LONGEST_WAIT)
 
@@ -71,14 +69,13 @@ def follow() -> int:
     import torch.distributed as dist
 
     join()
+    received = [None]
     while True:
-        received = [None]
         dist.broadcast_object_list(received)
-        (work,) = received
-        if isinstance(work, int):
+        if isinstance(received[0], int):
             dist.destroy_process_group()  # its threads must end before Python does, or the process aborts
-            return work
-        function, parts = work
+            return received[0]
+        function, parts = received[0]
         dist.gather_object([function(part, _ignore) for part in parts[rank() :: count()]])
 
 
@@ -86,12 +83,11 @@ def dismiss(status: int) -> None:
     """End the others, from the first process, with its exit status."""
     import torch.distributed as dist
 
-    if not dist.is_initialized():
-        return
-    with contextlib.suppress(RuntimeError):  # they have ended already
-        dist.broadcast_object_list([status])
-    with contextlib.suppress(RuntimeError):
-        dist.destroy_process_group()  # as in `follow`
+    if dist.is_initialized():
+        with contextlib.suppress(RuntimeError):  # they have ended already
+            dist.broadcast_object_list([status])
+        with contextlib.suppress(RuntimeError):
+            dist.destroy_process_group()  # as in `follow`
 
 
 def leave(status: int) -> NoReturn:
@@ -102,26 +98,10 @@ def leave(status: int) -> NoReturn:
 
 
 def say(sentence: str, is_echo: bool = False) -> None:
-    """Say an error on stderr, unless another process has said one; an echo only tells that one has ended."""
-    if rank() or is_echo:
-        time.sleep(PATIENCE)
-    if count() == 1 or _is_first():
-        print(f"Process {rank()}: {sentence}" if rank() else sentence, file=sys.stderr, flush=True)
-
-
-def _is_first() -> bool:
-    """Whether no process has said an error yet, on any machine; True too where no launcher keeps a store."""
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return True
-    from torch.distributed import TCPStore
-
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    patience = timedelta(seconds=10)
-    try:
-        store = TCPStore(address, port, is_master=False, timeout=patience, wait_for_workers=False)
-        return store.add("lessons_lib/errors said", 1) == 1
-    except RuntimeError:  # the launcher has gone: better twice than never
-        return True
+    """Say an error on stderr, on each machine once; an echo only tells that another process has ended."""
+    if rank() or is_echo:  # in turn: what is said first makes the launcher end the others
+        time.sleep(PATIENCE + int(os.environ["LOCAL_RANK"]))
+    print(f"Process {rank()}: {sentence}" if rank() else sentence, file=sys.stderr, flush=True)
 
 
 def is_lost_connection(error: Exception) -> bool:
