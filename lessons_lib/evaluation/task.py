@@ -98,7 +98,8 @@ class Task:
     REPORT: ClassVar[tuple[Template, ...]]  # lines for people
     LINE: ClassVar[Template]  # that a sweep tells of a row
     COLUMNS: ClassVar[dict[str, str]]  # of a sweep's table
-    FIGURE: ClassVar[Callable]  # of the rows of a sweep's table
+    ALIKE: ClassVar[tuple[str, ...]]  # the columns that a line of its picture has in common
+    AXES: ClassVar[tuple[tuple[str, str], ...]]  # the columns (x, y) that it shows
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "num_samples", "num_counterfactuals"):
@@ -188,7 +189,11 @@ class Classes(Task):
         "cells_right": "{cells[right]}", "cells": "{cells[total]}", "fid": "{fid[value]}",
         "fid_floor": "{fid[floor]}", "diversity": "{diversity}", "seconds_per_image": "{seconds_per_image}",
     }  # fmt: skip
-    FIGURE = staticmethod(lambda rows: curves.sweep_figure(curves.scale_lines(rows)))
+    ALIKE = (
+        "method", "classifier", "interval", "sampler", "spacing", "steps", "num_samples", "seed",
+        "weights_sha256",
+    )  # fmt: skip
+    AXES = tuple(("guidance_scale", measure) for measure in ("accuracy", "fid", "diversity"))
 
     def plan(self, request: GenerationRequest) -> Plan:
         resolved = request.plan()
@@ -336,7 +341,8 @@ class Counterfactuals(Task):
         "null_1": "{composition[1][value]}", "fid": "{feature_fid}",
         "seconds_per_image": "{seconds_per_image}",
     }  # fmt: skip
-    FIGURE = staticmethod(lambda rows: curves.validity_proximity_figure(curves.validity_lines(rows), rows))
+    ALIKE = ("method", "guidance", "depth", "steps", "num_images", "seed", "weights_sha256")
+    AXES = (("l1", "effectiveness"), ("guidance_scale", "effectiveness"))
 
     @cached_property
     def images(self) -> data.ImageSet:
@@ -518,7 +524,8 @@ class Faces(Task):
         "to_no": "{to_no[flipped][value]}", "l1": "{l1[value]}", "mean_drift": "{mean_drift}",
         "largest_drift": "{largest_drift}", "largest_drift_of": "{largest_drift_of}",
     }  # fmt: skip
-    FIGURE = staticmethod(curves.face_sweep_figure)
+    ALIKE = ("attribute", "depth", "steps", "num_faces", "weights_sha256")
+    AXES = (("l1", "flipped"), ("mean_drift", "flipped"))
 
     @cached_property
     def place(self) -> int:
@@ -661,7 +668,8 @@ def sweep(task: Task, requests: Iterable[Request], out: Path) -> Iterator[str]:
         write_rows(out, rows, (*task.COLUMNS, *KEY))
         yield f"{count} of {len(left)}: {fill(task.LINE, document)}"
     with atomic_write(picture) as temporary:
-        task.FIGURE(curves.read_table(out))[0].savefig(temporary, facecolor="white")
+        fig = curves.table_figure(curves.read_table(out), task.ALIKE, task.AXES)
+        fig.savefig(temporary, facecolor="white")
     yield f"The table is {out}, its picture {picture}."
 
 
