@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from torch import Tensor
 from typer import Argument, Option
 
 from lessons_lib import weights as cards
@@ -20,7 +19,8 @@ from lessons_lib.cli import options as o
 from lessons_lib.cli.common import check_dataset, progress_bar, resolve_device
 from lessons_lib.cli.options import as_command, option
 from lessons_lib.counterfactuals import METHODS
-from lessons_lib.evaluation.judge import Judge, measure_judge, measure_reading, report, write_metrics
+from lessons_lib.evaluation import judge as judging
+from lessons_lib.evaluation.judge import Judge, write_metrics
 from lessons_lib.evaluation.task import KEY, Classes, Counterfactuals, Faces, Request, Task, read_rows, sweep
 from lessons_lib.pipeline import BY_CLASSIFIER, CounterfactualRequest, GenerationRequest
 from lessons_lib.samplers import SAMPLERS
@@ -58,13 +58,6 @@ Samplers = _list("sampler", known=SAMPLERS)
 Table = Annotated[Path, Option("--out", help="FILE.csv, a row each; FILE.png shows it.", metavar="FILE")]
 
 
-# -- what the commands have in common --------------------------------------------------------------
-
-
-def _draw(request: GenerationRequest, batch_size: int) -> Tensor:
-    return batches.draw(request, batch_size)[0]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Of every measurement; a field that a task or a request has too goes there under its name."""
@@ -83,10 +76,10 @@ class Options:
         return {field.name: getattr(self, field.name) for field in fields(kind) if field.name in ours}
 
     def task(self, kind: type[Task], dataset: str) -> Task:
-        judge = Judge.load(dataset, self.evaluator_weights, resolve_device(self.device))
         return kind(
-            judge=judge, draw=_draw, processes=processes.count(), in_sweep=isinstance(self, Sweep),
-            progress=partial(progress_bar, unit="image"), **self.typed(kind),
+            judge=Judge.load(dataset, self.evaluator_weights, resolve_device(self.device)),
+            in_sweep=isinstance(self, Sweep), draw=lambda request, size: batches.draw(request, size)[0],
+            processes=processes.count(), progress=partial(progress_bar, unit="image"), **self.typed(kind),
         )  # fmt: skip
 
     def request(self, task: Task, labels: Sequence[tuple[int]], **others) -> Request:
@@ -129,9 +122,6 @@ class Sweep(Options):
             raise typer.Exit(130) from None
 
 
-# -- drawn images of classes -----------------------------------------------------------------------
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Classes(Options):
     ctx: typer.Context
@@ -159,7 +149,7 @@ def evaluate_classes(options: _EvaluateClasses) -> None:
     if not options.card:
         options.measure(task, request)
         return
-    task.judge.check_card(request.weights)
+    judging.check_card(request.weights, task.judge.dataset, task.judge.reference.source)
     documents = []
     for standard, plan in task.standard(request):
         documents.append(standard.measure(plan))
@@ -203,9 +193,6 @@ def sweep_classes(options: _SweepClasses) -> None:
     options.fill(task, requests)
 
 
-# -- faces -----------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Faces(Options):
     attribute: o.OneAttribute = "Smiling"
@@ -229,7 +216,7 @@ def evaluate_faces(options: _EvaluateFaces) -> None:
     request = options.request(task, [(0,), (1,)], guidance="classifier")
     batches.check_settings(task.drawing(task.plan(request).asked, 1), task.batch_size)
     if options.card:
-        task.judge.check_card(request.weights)
+        judging.check_card(request.weights, "celeba", task.judge.reference.source)
     document = options.measure(task, request)
     if options.card:
         before = cards.read_card(request.weights).get("metrics", {}).get("evaluations", [])
@@ -251,9 +238,6 @@ def sweep_faces(options: _SweepFaces) -> None:
     base = options.request(task, [(0,), (1,)], guidance="classifier")
     pairs = itertools.product(options.depths, options.scales)
     options.fill(task, [replace(base, depth=depth, guidance_scale=scale) for depth, scale in pairs])
-
-
-# -- counterfactuals of digits ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,9 +288,6 @@ def sweep_counterfactuals(options: _SweepDigits) -> None:
     options.fill(task, requests)
 
 
-# -- what judges and what guides -------------------------------------------------------------------
-
-
 @app.command("evaluator")
 def evaluate_evaluator(
     dataset: Dataset,
@@ -318,8 +299,8 @@ def evaluate_evaluator(
     """Measure the judge itself, on the test images."""
     check_dataset(dataset)
     judge = Judge.load(dataset, evaluator_weights, resolve_device(device))
-    document = measure_judge(judge, card)
-    print(json.dumps(document) if as_json else report(judge.name, document))
+    document = judging.measure_judge(judge, card)
+    print(json.dumps(document) if as_json else judging.report(judge.name, document))
 
 
 @app.command("timesteps")
@@ -333,5 +314,5 @@ def evaluate_timesteps(
     """Measure how well a classifier reads under noise, for each t, on the test images."""
     check_dataset(dataset, ("mnist", "cifar10"))
     name = classifier or f"{dataset}-noisy-classifier"
-    document = measure_reading(dataset, name, resolve_device(device), card)
-    print(json.dumps(document) if as_json else report(name, document))
+    document = judging.measure_reading(dataset, name, resolve_device(device), card)
+    print(json.dumps(document) if as_json else judging.report(name, document))
