@@ -7,8 +7,9 @@ import statistics
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 
-from lessons_lib.evaluation.curves import COLOURS, GREY, LETTER, Row, figure, named_lines, numbers
+from lessons_lib.evaluation.curves import BLUE, GREEN, GREY, LETTER, ORANGE, Row, figure, named_lines, numbers
 
+COLOURS = (BLUE, ORANGE, GREEN, GREY, "#762a83")
 VALIDITY_LINES = ("method", "guidance", "steps", "num_images", "seed", "weights_sha256")
 
 _scale = itemgetter("guidance_scale")

@@ -19,18 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from lessons_lib.counterfactuals import in_8_bits
-from lessons_lib.evaluation.quality import (
-    BATCH,
-    FeatureStatistics,
-    Figure,
-    Mean,
-    Share,
-    check_labels,
-    feature_fid,
-    features,
-    like,
-    predictions,
-)
+from lessons_lib.evaluation import quality
+from lessons_lib.evaluation.quality import FeatureStatistics, Figure, Mean, Share, check_labels, features
 
 AT_ONCE = 100  # images that an intervention is given together
 Intervention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -91,11 +81,11 @@ def effectiveness(
     """
     check_labels(images, targets, *([] if sources is None else [sources]))
     targets = targets.cpu()
-    right = predictions(evaluator, images) == targets
+    right = quality.predictions(evaluator, images) == targets
     matrix = counts = None
     if sources is not None:
         with torch.no_grad():
-            num_classes = evaluator(like(evaluator, images[:1])).shape[1]
+            num_classes = evaluator(quality.like(evaluator, images[:1])).shape[1]
         cell, cells = sources.cpu() * num_classes + targets, num_classes**2
         counts = cell.bincount(minlength=cells).view(num_classes, num_classes)
         matrix = cell.bincount(right.double(), minlength=cells).view_as(counts) / counts  # 0 / 0: nan
@@ -133,7 +123,7 @@ class Reversibility:
     @classmethod
     def of(cls, evaluator: nn.Module, x_0: Tensor, source: Tensor, back: Tensor) -> Reversibility:
         """What came back, [N, C, H, W], against the originals."""
-        right = predictions(evaluator, back) == source.cpu()
+        right = quality.predictions(evaluator, back) == source.cpu()
         return cls(Share.of(right), Mean.of(l1_error(back, in_8_bits(x_0))))
 
 
@@ -168,7 +158,7 @@ def real_features(evaluator: nn.Module, images: Tensor, labels: Tensor) -> RealF
     check_labels(images, labels)
     real, labels = features(evaluator, images), labels.cpu()
     total, pairs = 0.0, 0
-    for x, y in _batches(BATCH, real, labels):
+    for x, y in _batches(quality.BATCH, real, labels):
         other = y[:, None] != labels
         total += float(torch.cdist(x, real)[other].sum())
         pairs += int(other.sum())
@@ -268,7 +258,7 @@ def measure_axioms(
     fids = {"feature_fid": None, "feature_fid_originals": None}
     if statistics is not None and len(x_0) > 1:
         judged = zip(fids, (there, x_0), strict=True)
-        fids = {name: round(feature_fid(evaluator, statistics, x), 4) for name, x in judged}
+        fids = {name: round(quality.feature_fid(evaluator, statistics, x), 4) for name, x in judged}
     nulls = composition(intervene, x_0[:null_images], source[:null_images], times, batch_size=batch_size)
     return {
         "num_images": len(x_0),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import math
 from collections.abc import Sequence
 from operator import itemgetter
@@ -12,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 BLUE, ORANGE, GREEN, GREY = "#2166ac", "#d6604d", "#1b7837", "#666666"
-COLOURS = (BLUE, ORANGE, GREEN, GREY, "#762a83")
 LETTER = {"cfg": "w", "classifier": "s"}  # of a guidance scale
 WRITTEN = {  # how a column is written in a line's name
     "interval": "t {}", "depth": "depth {}", "steps": "{} steps", "num_samples": "{} samples",
@@ -90,13 +88,12 @@ def table_figure(rows: Sequence[Row], settings: Sequence[str], axes: Sequence[tu
     settings: see `named_lines`.
     """
     fig, panels = figure(4.4 * len(axes), 3.6, len(axes))
-    lines = named_lines(rows, settings)
-    for (name, line), colour in zip(lines.items(), itertools.cycle(COLOURS), strict=False):
+    for name, line in named_lines(rows, settings).items():
         for ax, (x, y) in zip(np.atleast_1d(panels), axes, strict=True):
-            ax.plot(numbers(line, x), numbers(line, y), "o-", ms=4, color=colour, label=name)
+            (curve,) = ax.plot(numbers(line, x), numbers(line, y), "o-", ms=4, label=name)
             if f"{y}_low" in line[0]:
                 ends = (numbers(line, f"{y}_{end}") for end in ("low", "high"))
-                ax.fill_between(numbers(line, x), *ends, color=colour, alpha=0.15)
+                ax.fill_between(numbers(line, x), *ends, color=curve.get_color(), alpha=0.15)
             ax.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
     fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return fig

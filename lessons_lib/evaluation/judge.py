@@ -13,17 +13,9 @@ from torch import Tensor, nn
 
 from lessons_lib import data, weights
 from lessons_lib.classifier import NoisyClassifier
+from lessons_lib.evaluation import quality
 from lessons_lib.evaluation.attributes import read_attributes
-from lessons_lib.evaluation.quality import (
-    BATCH,
-    Accuracy,
-    Figure,
-    Reference,
-    Share,
-    features,
-    like,
-    predictions,
-)
+from lessons_lib.evaluation.quality import Accuracy, Figure, Reference, Share
 from lessons_lib.files import atomic_write, check_writable
 from lessons_lib.pipeline import load_model
 from lessons_lib.samplers import SampleNoise
@@ -96,7 +88,7 @@ class Judge:
 
     def over(self, function: Callable[[nn.Module, Tensor], Tensor], images: data.ImageSet) -> Tensor:
         """function(evaluator, x_0) of all images, of which a batch at a time is in memory."""
-        parts = torch.arange(len(images)).split(BATCH)
+        parts = torch.arange(len(images)).split(quality.BATCH)
         return torch.cat([function(self.model, images.batch(part)[0]) for part in parts])
 
     @property
@@ -119,7 +111,7 @@ class Judge:
         if self.dataset == "celeba":  # faces are one class
             labels, num_classes = torch.zeros(len(images), dtype=torch.int64), 1
         facts = {"extractor": self.sha256, "source": images.source}
-        return Reference.of(self.over(features, images), labels, num_classes, **facts)
+        return Reference.of(self.over(quality.features, images), labels, num_classes, **facts)
 
 
 def pictures(source: str) -> str:
@@ -165,7 +157,7 @@ def measure_judge(judge: Judge, write: bool = False) -> dict:
         labels = tested.labels[:, [data.ATTRIBUTES.index(name) for name in names]] == 1
         result |= _attributes_right(names, judge.over(read_attributes, tested) >= 0.5, labels)
     else:
-        accuracy = Accuracy.of(judge.over(predictions, tested), tested.labels)
+        accuracy = Accuracy.of(judge.over(quality.predictions, tested), tested.labels)
         result["accuracy"] = accuracy.as_json(tested.class_names)
     if write:
         with atomic_write(judge.reference_path) as temporary, open(temporary, "wb") as file:
@@ -250,11 +242,11 @@ def read_at(
 ) -> dict[int, Share]:
     """The share of images [N, C, H, W] read as their label at each t; image k's noise is that of (0, k)."""
     right = dict.fromkeys(at, 0)
-    for start in range(0, len(images), BATCH):
-        x_0, y = images[start : start + BATCH], labels[start : start + BATCH]
+    for start in range(0, len(images), quality.BATCH):
+        x_0, y = images[start : start + quality.BATCH], labels[start : start + quality.BATCH]
         eps = SampleNoise([(0, start + k) for k in range(len(y))])(x_0)
         for t in right:
             t_all = torch.full((len(y),), t)
-            x_t = like(model, q_sample(schedule, x_0, t_all, eps))
+            x_t = quality.like(model, q_sample(schedule, x_0, t_all, eps))
             right[t] += int((model(x_t, t_all.to(x_t.device)).argmax(1).cpu() == y).sum())
     return {t: Share(count, len(images)) for t, count in right.items()}
