@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import ROOT, prepare
+from benchmarks.octaves import octave_power
 from lessons_lib import evaluation, recipes
 from lessons_lib.counterfactuals import METHODS
 from lessons_lib.pipeline import CounterfactualRequest, GenerationRequest, counterfactuals, generate
@@ -117,7 +118,7 @@ def read() -> Iterator[tuple[str, str]]:
         kid = torch.tensor(evaluation.feature_kid(*features))
         yield f"features {name}", digest(*features)
         yield f"kid {name}", digest(kid)
-    yield "octaves", digest(evaluation.octave_power(next(_images("cifar10-evaluator", 5))))
+    yield "octaves", digest(octave_power(next(_images("cifar10-evaluator", 5))))
 
 
 def trained() -> Iterator[tuple[str, str]]:

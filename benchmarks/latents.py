@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from benchmarks import ROOT, prepare
-from lessons_lib import data, evaluation, training
+from benchmarks.octaves import octave_power
+from lessons_lib import data, training
 from lessons_lib.files import atomic_write
 from lessons_lib.pipeline import GenerationRequest, in_chunks
 from lessons_lib.schedules import NoiseSchedule
@@ -145,7 +146,7 @@ def measured(autoencoder: Autoencoder, x_0: Tensor) -> dict:
     """What comes back of faces x_0 [N, 3, 64, 64]: L1 in [0, 1] pixels, each octave's power over theirs."""
     back = torch.cat([autoencoder(part) for part in x_0.split(100)]).clamp(-1, 1)
     l1 = float((back - x_0).abs().mean()) / 2
-    power = evaluation.octave_power(back) / evaluation.octave_power(x_0)
+    power = octave_power(back) / octave_power(x_0)
     row = {"l1": round(l1, 5)} | {f"octave_{k}": round(float(ratio), 3) for k, ratio in enumerate(power, 1)}
     return row | {"good_enough": l1 <= 0.02 and bool(((power - 1).abs() <= 0.1).all())}
 

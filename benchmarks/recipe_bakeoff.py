@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import ROOT, latents, prepare
+from benchmarks.octaves import octave_power
 from benchmarks.sampling_steps import write_table
 from lessons_lib import data, evaluation, recipes, training
 from lessons_lib.evaluation.judge import Judge
@@ -109,7 +110,7 @@ class Ruler:
         test = data.load(dataset, "test").subset(torch.arange(count))
         images = data.to_signed(test.images[:])
         features = evaluation.features(judge.model, images)
-        return cls(judge, judge.reference, test, features, evaluation.octave_power(images))
+        return cls(judge, judge.reference, test, features, octave_power(images))
 
     def labels(self, network: nn.Module, count: int) -> tuple:
         """What to ask for: classes equally often; attributes as the test faces have them."""
@@ -130,7 +131,7 @@ class Ruler:
             row["read_right"] = evaluation.accuracy(
                 self.judge.model, images, torch.tensor(labels)
             ).overall.value
-        octaves = (evaluation.octave_power(images) / self.real_power).tolist()
+        octaves = (octave_power(images) / self.real_power).tolist()
         return row | {f"octave_{k}": round(ratio, 3) for k, ratio in enumerate(octaves, 1)}
 
 

@@ -1,7 +1,6 @@
 """evaluate counterfactuals: the measures as JSON and in words, the sweep and its picture, what is refused."""
 
 import csv
-import io
 import json
 
 import imageio.v3 as iio
@@ -342,7 +341,6 @@ def test_lines_go_along_the_scale_at_full_depth_and_along_the_depth_at_the_middl
 
 def test_the_picture_labels_its_points_and_marks_the_best_corner(tmp_path):
     rows = [fake_row(scale=s, depth=d) for d in (400.0, 999.0) for s in (1.0, 3.0)]
-    Counterfactuals.FIGURE(rows)[0].savefig(io.BytesIO())
     table = tmp_path / "table.csv"
     task.write_rows(table, rows, tuple(rows[0]))
     read = figures.read_table(table)  # numbers, as a lesson has them

@@ -12,7 +12,7 @@ from classroom.figures import read_table
 from lessons_lib import data, evaluation, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.cli import app
-from lessons_lib.evaluation.curves import scale_lines
+from lessons_lib.evaluation.curves import named_lines
 from lessons_lib.evaluation.judge import Judge
 from lessons_lib.evaluation.task import Classes
 from lessons_lib.pipeline import GenerationRequest
@@ -122,7 +122,7 @@ def test_an_interval_is_a_line_of_its_own(sweep, measured):
     rows = rows_of()
     assert [row["interval"] for row in rows] == ["", "10-20"]
     assert "--interval 10,20 " in rows[1]["command"] and "--interval" not in rows[0]["command"]
-    assert list(scale_lines(read_table("sweep.csv"))) == ["cfg", "cfg, t 10-20"]
+    assert list(named_lines(read_table("sweep.csv"), Classes.ALIKE)) == ["cfg", "cfg, t 10-20"]
 
 
 def test_cells_share_their_noise(here):
@@ -231,21 +231,24 @@ def fake_rows(**changes):
 
 def test_a_line_is_named_by_what_tells_it_from_the_others():
     by_steps = [fake_rows(steps=n, guidance_scale=s) for n in (10.0, 25.0) for s in (2.0, 1.0, 10.0)]
-    found = scale_lines(by_steps)
+    found = named_lines(by_steps, Classes.ALIKE)
     assert list(found) == ["cfg, 10 steps", "cfg, 25 steps"]
     assert [row["guidance_scale"] for row in found["cfg, 10 steps"]] == [1, 2, 10]
     steered = {"method": "classifier", "weights_sha256": "a g b"}
     two = [fake_rows(), fake_rows(**steered, classifier="mine")]
-    assert list(scale_lines(two)) == ["cfg", "classifier"]
+    assert list(named_lines(two, Classes.ALIKE)) == ["cfg", "classifier"]
     three = [*two, fake_rows(**steered | {"weights_sha256": "a h b"}, classifier="yours")]
-    assert list(scale_lines(three)) == ["cfg", "classifier, mine", "classifier, yours"]
-    assert list(scale_lines([fake_rows(), fake_rows(seed=1.0)])) == ["cfg, seed 0", "cfg, seed 1"]
+    assert list(named_lines(three, Classes.ALIKE)) == ["cfg", "classifier, mine", "classifier, yours"]
+    assert list(named_lines([fake_rows(), fake_rows(seed=1.0)], Classes.ALIKE)) == [
+        "cfg, seed 0",
+        "cfg, seed 1",
+    ]
     solvers = [fake_rows(), fake_rows(sampler="dpmpp_2m", spacing="logsnr")]
-    assert list(scale_lines(solvers)) == ["cfg, ddim", "cfg, dpmpp_2m"]
+    assert list(named_lines(solvers, Classes.ALIKE)) == ["cfg, ddim", "cfg, dpmpp_2m"]
 
 
 def test_the_picture_stands_gaps():
     rows = [fake_rows(), fake_rows(guidance_scale=2.0, fid="", fid_floor="", diversity="")]
-    fig, _ = figures.sweep_figure(scale_lines(rows))
+    fig, _ = figures.sweep_figure(named_lines(rows, Classes.ALIKE))
     fig.savefig(io.BytesIO())
     assert [ax.get_ylabel() for ax in fig.axes] == ["read right (%)", "feature FID", "diversity"]

@@ -9,12 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-from lessons_lib import data, weights
+from lessons_lib import data, recipes, weights
 from lessons_lib.cli import app
-from lessons_lib.data import decoding, image_folder
-from lessons_lib.data.decoding import UnreadableError, decode, decode_all
+from lessons_lib.data import image_folder, image_set
+from lessons_lib.data.image_set import UnreadableError, decode, decode_all
 from lessons_lib.recipes import folder_recipes, sample_every
-from lessons_lib.recipes import own_pictures as own
 from lessons_lib.unet import UNetConfig
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -32,7 +31,6 @@ def machine(tmp_path, monkeypatch):
 
 def forget():
     """As a new process: nothing of a folder is in memory."""
-    decoding._IN_MEMORY.clear()
     data.notice.cache_clear()
 
 
@@ -175,7 +173,7 @@ def test_transparency_is_white(tmp_path):
 def test_other_modes(tmp_path):
     deep = Image.fromarray(np.full((16, 16), 32896, np.uint16))  # 128/255 of 65535
     assert (decode(saved(tmp_path, deep), 16, 1) == 128).all()
-    assert decoding._inferred([tmp_path / "x.png"], None, None) == (16, 1)
+    assert image_set._inferred([tmp_path / "x.png"], None, None) == (16, 1)
     cmyk = decode(saved(tmp_path, Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "x.tif"), 16, 3)
     assert cmyk[:, 5, 5].tolist() == [255, 0, 0]
     floats = Image.fromarray(np.full((16, 16), 0.5, np.float32))
@@ -317,8 +315,8 @@ def test_paths(tmp_path, monkeypatch):
 @pytest.fixture
 def decoded(monkeypatch):
     """The pictures that are decoded."""
-    seen, original = [], decoding.decode
-    monkeypatch.setattr(decoding, "decode", lambda path, *how: seen.append(path) or original(path, *how))
+    seen, original = [], image_set.decode
+    monkeypatch.setattr(image_set, "decode", lambda path, *how: seen.append(path) or original(path, *how))
     return seen
 
 
@@ -350,7 +348,7 @@ def test_a_picture_that_may_be_read_at_last_is_read(pets, monkeypatch):
         return decode(path, *how)
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoding, "decode", refuse)
+        patch.setattr(image_set, "decode", refuse)
         assert sum(map(len, splits(pets).values())) == 26
     forget()
     time.sleep(0.05)  # the clock of a file system is coarse
@@ -410,11 +408,11 @@ def test_decode_all_by_itself(pets, tmp_path):
 
 
 def test_the_network_suits_the_size():
-    found = {size: own.unet_config(size, 3, 2) for size in (16, 20, 28, 32, 44, 64, 128, 256)}
+    found = {size: recipes.unet_config(size, 3, 2) for size in (16, 20, 28, 32, 44, 64, 128, 256)}
     assert found[28].channel_mults == (1, 2, 4) and found[28].attention_levels == ()
     assert found[32].channel_mults == (1, 2, 4, 4) and found[32].attention_levels == (2,)
     assert found[64].channel_mults == (1, 2, 2, 4, 4) and found[64].attention_levels == (3,)
-    assert own.unet_config(28, 1, 10) == UNetConfig(), "digits get the digits' network"
+    assert recipes.unet_config(28, 1, 10) == UNetConfig(), "digits get the digits' network"
 
 
 def test_epochs_follow_from_the_number_of_pictures():
@@ -455,7 +453,7 @@ def run(capsys, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["x", *map(str, words)])
         return app.main([*map(str, words)]), *capsys.readouterr()
 
-    monkeypatch.setattr(own, "unet_config", tiny)
+    monkeypatch.setattr(recipes, "unet_config", tiny)
     monkeypatch.setenv("LESSONS_OFFLINE", "1")
     return run
 

@@ -9,6 +9,7 @@ import scipy.stats
 import torch
 from torch import nn
 
+from benchmarks.octaves import octave_power
 from lessons_lib import evaluation
 from lessons_lib.classifier import Evaluator, EvaluatorConfig
 
@@ -261,12 +262,12 @@ def test_the_kid_needs_four_images():
 @pytest.mark.parametrize("cycles, octave", [(1, 0), (3, 1), (6, 2), (12, 3)])
 def test_a_wave_has_its_power_in_its_octave(cycles, octave):
     wave = torch.sin(2 * math.pi * cycles * torch.arange(32) / 32).expand(2, 3, 32, 32)
-    power = evaluation.octave_power(wave + 0.7)
+    power = octave_power(wave + 0.7)
     assert power[octave] > 0 and power[octave] == pytest.approx(power.sum().item(), rel=1e-9)
 
 
 def test_a_blurred_picture_has_less_power_where_it_is_fine():
     noise = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     blurred = torch.nn.functional.avg_pool2d(noise, 3, 1, 1)
-    low, *_, high = (evaluation.octave_power(blurred) / evaluation.octave_power(noise)).tolist()
+    low, *_, high = (octave_power(blurred) / octave_power(noise)).tolist()
     assert low > 0.7 and high < 0.2

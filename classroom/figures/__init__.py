@@ -1,7 +1,7 @@
 """The figures of the lessons. Everything here takes images in [-1, 1] and shows them in [0, 1].
 
 basics.py shows and arranges; architecture.py draws a U-Net; drift.py what else an attribute's guidance
-changes. Tables and curves of measured results come from the library's evaluation/curves.py.
+changes; sweeps.py the curves of a sweep, whose tables the library's evaluation/curves.py reads.
 """
 
 from classroom.figures.architecture import Stage, draw_unet, unet_stages
@@ -15,18 +15,13 @@ from classroom.figures.basics import (
     show_figure,
 )
 from classroom.figures.drift import association_figure, drift_figure
-from lessons_lib.evaluation.curves import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
+from classroom.figures.sweeps import (
     face_sweep_figure,
-    figure,
-    read_table,
     sweep_figure,
     validity_lines,
     validity_proximity_figure,
 )
+from lessons_lib.evaluation.curves import BLUE, GREEN, GREY, ORANGE, figure, read_table
 from lessons_lib.images import to_grid
 
 __all__ = [

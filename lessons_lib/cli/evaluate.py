@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from torch import Tensor
 from typer import Argument, Option
 
 from lessons_lib import weights as cards
 from lessons_lib.cli import batches, processes
 from lessons_lib.cli import options as o
 from lessons_lib.cli.common import check_dataset, progress_bar, resolve_device
+from lessons_lib.cli.options import as_command, option
 from lessons_lib.counterfactuals import METHODS
-from lessons_lib.evaluation.judge import Judge, measure_judge, measure_reading, report, write_metrics
+from lessons_lib.evaluation import judge as judging
+from lessons_lib.evaluation.judge import Judge, write_metrics
 from lessons_lib.evaluation.task import KEY, Classes, Counterfactuals, Faces, Request, Task, read_rows, sweep
 from lessons_lib.pipeline import BY_CLASSIFIER, CounterfactualRequest, GenerationRequest
 from lessons_lib.samplers import SAMPLERS
@@ -47,12 +48,9 @@ def _list(what: str, read: Callable[[str], object] = str, known: Sequence[str] =
     return Annotated[str, Option(help=text, metavar="LIST", parser=parse)]
 
 
-DatasetRead = Annotated[str, Argument(help="mnist, cifar10 or celeba.", metavar="DATASET")]
+Dataset = Annotated[str, Argument(help="mnist, cifar10 or celeba.", metavar="DATASET")]
 NumSamples = Annotated[int, Option(help="Images drawn; of classes in the training set's frequencies.")]
 NumImages = Annotated[int | None, Option("--num-samples", help="Test images. [default: 1000; of sweep 200]")]
-NumCounterfactuals = Annotated[int, Option(help="How many test faces get a counterfactual.")]
-NULLS_HELP = "How many images get ten null interventions, in a sweep one. [default: all; of sweep none]"
-NullImages = Annotated[int | None, Option(help=NULLS_HELP, metavar="N")]
 Card = Annotated[bool, Option("--card", help="Write the standard evaluations into the weights' card.")]
 Scales, Depths, StepCounts = _list("number", float), _list("whole number", int), _list("whole number", int)
 Methods, Interventions = _list("method", known=("cfg", *BY_CLASSIFIER)), _list("method", known=METHODS)
@@ -60,158 +58,239 @@ Samplers = _list("sampler", known=SAMPLERS)
 Table = Annotated[Path, Option("--out", help="FILE.csv, a row each; FILE.png shows it.", metavar="FILE")]
 
 
-# -- what the commands have in common --------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Of every measurement; a field that a task or a request has too goes there under its name."""
+
+    classifier: o.Classifier = None
+    seed: o.Seed = 0
+    weights: o.Weights = None
+    evaluator_weights: o.EvaluatorWeights = None
+    batch_size: o.BatchSize = 100
+    device: o.Device = "auto"
+    precision: o.NetworkPrecision = "float32"
+
+    def typed(self, kind: type) -> dict:
+        """By name, the fields of another dataclass."""
+        ours = {field.name for field in fields(self)}
+        return {field.name: getattr(self, field.name) for field in fields(kind) if field.name in ours}
+
+    def task(self, kind: type[Task], dataset: str) -> Task:
+        return kind(
+            judge=Judge.load(dataset, self.evaluator_weights, resolve_device(self.device)),
+            in_sweep=isinstance(self, Sweep), draw=lambda request, size: batches.draw(request, size)[0],
+            processes=processes.count(), progress=partial(progress_bar, unit="image"), **self.typed(kind),
+        )  # fmt: skip
+
+    def request(self, task: Task, labels: Sequence[tuple[int]], **others) -> Request:
+        """Of one image, by what was typed and the others; two labels ask for a counterfactual."""
+        kind = GenerationRequest if len(labels) == 1 else CounterfactualRequest
+        named = {"weights": self.weights or f"{task.judge.dataset}-denoiser", "device": task.judge.device}
+        return kind(*labels, **self.typed(kind) | named | others)
 
 
-def _draw(request: GenerationRequest, batch_size: int) -> Tensor:
-    return batches.draw(request, batch_size)[0]
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Options):
+    """Of one setting."""
+
+    guidance_scale: o.Scale = None
+    as_json: o.Json = False
+
+    def measure(self, task: Task, request: Request) -> dict:
+        """Measure one setting and tell it."""
+        plan = task.plan(request)
+        task.judge.tell_if_circular([plan.request.classifier])
+        document = task.measure(plan)
+        print(json.dumps(document) if self.as_json else task.report(document))
+        return document
 
 
-def _task(kind: type[Task], dataset: str, judge_name: str | None, device: str, **options) -> Task:
-    judge, bar = Judge.load(dataset, judge_name, resolve_device(device)), partial(progress_bar, unit="image")
-    return kind(judge=judge, draw=_draw, processes=processes.count(), progress=bar, **options)
+@dataclass(frozen=True, kw_only=True)
+class Sweep(Options):
+    """Of a table."""
+
+    out: Table
+
+    def fill(self, task: Task, requests: Sequence[Request]) -> None:
+        """Measure every setting into the table."""
+        try:
+            for line in sweep(task, requests, self.out):
+                print(line, flush=True)
+        except KeyboardInterrupt:
+            count = len(read_rows(self.out, (*task.COLUMNS, *KEY)))
+            print(f"Stopped by Ctrl-C: {count} rows are in {self.out}, and the same command goes on.")
+            raise typer.Exit(130) from None
 
 
-def _measure(task: Task, request: Request, as_json: bool) -> dict:
-    """Measure one setting and tell it."""
-    plan = task.plan(request)
-    task.judge.tell_if_circular([plan.request.classifier])
-    document = task.measure(plan)
-    print(json.dumps(document) if as_json else task.report(document))
-    return document
+@dataclass(frozen=True, kw_only=True)
+class _Classes(Options):
+    ctx: typer.Context
+    interval: o.Interval = None
+    spacing: o.Spacing = None
+    num_samples: NumSamples = 2000
 
 
-def _sweep(task: Task, requests: Sequence[Request], out: Path) -> None:
-    try:
-        for line in sweep(task, requests, out):
-            print(line, flush=True)
-    except KeyboardInterrupt:
-        count = len(read_rows(out, (*task.COLUMNS, *KEY)))
-        print(f"Stopped by Ctrl-C: {count} rows are in {out}, and the same command goes on.")
-        raise typer.Exit(130) from None
-
-
-def _check_processes(request: GenerationRequest, batch_size: int) -> None:
-    """Refuse, before any work, weights that not all processes have."""
-    batches.check_settings(request, batch_size)
-
-
-# -- evaluate --------------------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True)
+class _EvaluateClasses(_Classes, Evaluate):
+    guidance: o.Guidance = "cfg"
+    sampler: o.Sampler = None
+    steps: o.Steps = None
+    card: Card = False
 
 
 @app.command("mnist")
 @app.command("cifar10")
-def evaluate_classes(
-    ctx: typer.Context,
-    guidance: o.Guidance = "cfg",
-    guidance_scale: o.Scale = None,
-    classifier: o.Classifier = None,
-    interval: o.Interval = None,
-    sampler: o.Sampler = None,
-    steps: o.Steps = None,
-    spacing: o.Spacing = None,
-    num_samples: NumSamples = 2000,
-    seed: o.Seed = 0,
-    weights: o.Weights = None,
-    evaluator_weights: o.EvaluatorWeights = None,
-    card: Card = False,
-    batch_size: o.BatchSize = 100,
-    device: o.Device = "auto",
-    precision: o.NetworkPrecision = "float32",
-    as_json: o.Json = False,
-) -> None:
+@as_command
+def evaluate_classes(options: _EvaluateClasses) -> None:
     """Draw images and measure them: accuracy by class, feature FID, diversity, seconds an image."""
-    dataset = ctx.info_name
-    task = _task(Classes, dataset, evaluator_weights, device, num_samples=num_samples, batch_size=batch_size)
-    name = weights or f"{dataset}-denoiser"
-    request = GenerationRequest(
-        (0,), name, guidance, interval, sampler, spacing, steps, guidance_scale=guidance_scale,
-        classifier=classifier, seed=seed, device=task.judge.device, precision=precision,
-    )  # fmt: skip
-    _check_processes(request, batch_size)
-    if not card:
-        return _measure(task, request, as_json)
-    task.judge.check_card(name)
+    task = options.task(Classes, options.ctx.info_name)
+    request = options.request(task, [(0,)])
+    batches.check_settings(request, task.batch_size)
+    if not options.card:
+        options.measure(task, request)
+        return
+    judging.check_card(request.weights, task.judge.dataset, task.judge.reference.source)
     documents = []
     for standard, plan in task.standard(request):
         documents.append(standard.measure(plan))
-        if not as_json:
+        if not options.as_json:
             print(standard.report(documents[-1]), end="\n\n", flush=True)
-    write_metrics(name, evaluations=documents)
-    path = cards.weights_path(name).with_suffix(".json")
-    print(json.dumps(documents) if as_json else f"Written into {path}.")
+    write_metrics(request.weights, evaluations=documents)
+    path = cards.weights_path(request.weights).with_suffix(".json")
+    print(json.dumps(documents) if options.as_json else f"Written into {path}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SweepClasses(_Classes, Sweep):
+    methods: Methods = "cfg,classifier"
+    scales: Scales = "0,0.5,1,2,4,8"
+    samplers: Samplers = None
+    step_counts: StepCounts = None
+
+
+@sweep_app.command("mnist")
+@sweep_app.command("cifar10")
+@as_command
+def sweep_classes(options: _SweepClasses) -> None:
+    """Draw and measure images for each method, sampler, number of steps and scale."""
+    classifier = options.classifier
+    if classifier and not set(options.methods) & set(BY_CLASSIFIER):
+        raise ValueError("--classifier steers nothing here: add classifier or classifier-x0 to --methods.")
+    task = options.task(Classes, options.ctx.info_name)
+    base = options.request(task, [(0,)], classifier=None)
+    # Named, or a classifier's own spacing would come with it, and the methods could not be compared.
+    samplers = options.samplers or (base.plan().request.sampler,)
+    combined = itertools.product(options.methods, samplers, options.step_counts or (None,), options.scales)
+    requests = [
+        replace(
+            base, guidance=method, guidance_scale=scale, sampler=sampler, steps=steps,
+            classifier=classifier if method in BY_CLASSIFIER else None,
+        )
+        for method, sampler, steps, scale in combined
+    ]  # fmt: skip
+    for request in requests:
+        batches.check_settings(request, task.batch_size)
+    options.fill(task, requests)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Faces(Options):
+    attribute: o.OneAttribute = "Smiling"
+    method: o.Method = "ddim"
+    steps: o.DecodingSteps = 50
+    num_counterfactuals: int = option("How many test faces get a counterfactual.", 300)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EvaluateFaces(_Faces, Evaluate):
+    depth: o.Depth = None
+    num_samples: NumSamples = 1000
+    card: Card = False
 
 
 @app.command("celeba")
-def evaluate_faces(
-    attribute: o.OneAttribute = "Smiling",
-    method: o.Method = "ddim",
-    guidance_scale: o.Scale = None,
-    classifier: o.Classifier = None,
-    depth: o.Depth = None,
-    steps: o.DecodingSteps = 50,
-    num_samples: NumSamples = 1000,
-    num_counterfactuals: NumCounterfactuals = 300,
-    seed: o.Seed = 0,
-    weights: o.Weights = None,
-    evaluator_weights: o.EvaluatorWeights = None,
-    card: Card = False,
-    batch_size: o.BatchSize = 100,
-    device: o.Device = "auto",
-    precision: o.NetworkPrecision = "float32",
-    as_json: o.Json = False,
-) -> None:
+@as_command
+def evaluate_faces(options: _EvaluateFaces) -> None:
     """Draw faces with and without an attribute, change real ones, and measure both."""
-    task = _task(
-        Faces, "celeba", evaluator_weights, device, attribute=attribute, num_samples=num_samples,
-        num_counterfactuals=num_counterfactuals, batch_size=batch_size,
-    )  # fmt: skip
-    name = weights or "celeba-denoiser"
-    request = CounterfactualRequest(
-        (0,), (1,), name, method, "classifier", depth, steps, guidance_scale=guidance_scale,
-        classifier=classifier, seed=seed, device=task.judge.device, precision=precision,
-    )  # fmt: skip
-    _check_processes(task.drawing(task.plan(request).asked, 1), batch_size)
-    if card:
-        task.judge.check_card(name)
-    document = _measure(task, request, as_json)
-    if card:
-        before = cards.read_card(name).get("metrics", {}).get("evaluations", [])
+    task = options.task(Faces, "celeba")
+    request = options.request(task, [(0,), (1,)], guidance="classifier")
+    batches.check_settings(task.drawing(task.plan(request).asked, 1), task.batch_size)
+    if options.card:
+        judging.check_card(request.weights, "celeba", task.judge.reference.source)
+    document = options.measure(task, request)
+    if options.card:
+        before = cards.read_card(request.weights).get("metrics", {}).get("evaluations", [])
         others = [row for row in before if row["attribute"] != document["attribute"]]
-        write_metrics(name, evaluations=[*others, document])
+        write_metrics(request.weights, evaluations=[*others, document])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SweepFaces(_Faces, Sweep):
+    scales: Scales = "0,8,32,64,128"
+    depths: Depths = "400,600"
+
+
+@sweep_app.command("celeba")
+@as_command
+def sweep_faces(options: _SweepFaces) -> None:
+    """Measure counterfactuals of the same real faces for each depth and scale."""
+    task = options.task(Faces, "celeba")
+    base = options.request(task, [(0,), (1,)], guidance="classifier")
+    pairs = itertools.product(options.depths, options.scales)
+    options.fill(task, [replace(base, depth=depth, guidance_scale=scale) for depth, scale in pairs])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Digits(Options):
+    guidance: o.DecodingGuidance = "cfg"
+    steps: o.DecodingSteps = 25
+    num_images: NumImages = None
+    null_images: int | None = option(
+        "How many images get ten null interventions, in a sweep one. [default: all; of sweep none]",
+        metavar="N",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EvaluateDigits(_Digits, Evaluate):
+    method: o.Method = "ddim"
+    depth: o.Depth = None
 
 
 @app.command("counterfactuals")
-def evaluate_counterfactuals(
-    method: o.Method = "ddim",
-    guidance: o.DecodingGuidance = "cfg",
-    guidance_scale: o.Scale = None,
-    classifier: o.Classifier = None,
-    depth: o.Depth = None,
-    steps: o.DecodingSteps = 25,
-    num_samples: NumImages = None,
-    null_images: NullImages = None,
-    seed: o.Seed = 0,
-    weights: o.Weights = None,
-    evaluator_weights: o.EvaluatorWeights = None,
-    batch_size: o.BatchSize = 100,
-    device: o.Device = "auto",
-    precision: o.NetworkPrecision = "float32",
-    as_json: o.Json = False,
-) -> None:
+@as_command
+def evaluate_counterfactuals(options: _EvaluateDigits) -> None:
     """Measure counterfactuals of mnist's test images by their axioms, proximity and minimality."""
-    counts = {"num_images": num_samples, "null_images": null_images, "batch_size": batch_size}
-    task = _task(Counterfactuals, "mnist", evaluator_weights, device, **counts)
-    request = CounterfactualRequest(
-        (0,), (0,), weights or "mnist-denoiser", method, guidance, depth, steps, classifier=classifier,
-        guidance_scale=guidance_scale, seed=seed, device=task.judge.device, precision=precision,
-    )  # fmt: skip
-    _measure(task, request, as_json)
+    task = options.task(Counterfactuals, "mnist")
+    options.measure(task, options.request(task, [(0,), (0,)]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SweepDigits(_Digits, Sweep):
+    methods: Interventions = "ddim,ddpm,sdedit,same-noise"
+    scales: Scales = "1,2,3,4"
+    depths: Depths = None
+
+
+@sweep_app.command("counterfactuals")
+@as_command
+def sweep_counterfactuals(options: _SweepDigits) -> None:
+    """Measure counterfactuals of mnist's test images for each method, depth and scale."""
+    if options.depths and set(options.methods) == {"same-noise"}:
+        raise ValueError("The method 'same-noise' starts from noise alone and takes no --depths.")
+    task = options.task(Counterfactuals, "mnist")
+    base = options.request(task, [(0,), (0,)])
+    combined = itertools.product(options.methods, options.depths or (400, 600, 800, 999), options.scales)
+    requests = [
+        replace(base, method=method, depth=None if method == "same-noise" else depth, guidance_scale=scale)
+        for method, depth, scale in combined
+    ]
+    options.fill(task, requests)
 
 
 @app.command("evaluator")
 def evaluate_evaluator(
-    dataset: DatasetRead,
+    dataset: Dataset,
     evaluator_weights: o.EvaluatorWeights = None,
     card: Card = False,
     device: o.Device = "auto",
@@ -220,13 +299,13 @@ def evaluate_evaluator(
     """Measure the judge itself, on the test images."""
     check_dataset(dataset)
     judge = Judge.load(dataset, evaluator_weights, resolve_device(device))
-    document = measure_judge(judge, card)
-    print(json.dumps(document) if as_json else report(judge.name, document))
+    document = judging.measure_judge(judge, card)
+    print(json.dumps(document) if as_json else judging.report(judge.name, document))
 
 
 @app.command("timesteps")
 def evaluate_timesteps(
-    dataset: DatasetRead,
+    dataset: Dataset,
     classifier: o.Classifier = None,
     card: Card = False,
     device: o.Device = "auto",
@@ -235,118 +314,5 @@ def evaluate_timesteps(
     """Measure how well a classifier reads under noise, for each t, on the test images."""
     check_dataset(dataset, ("mnist", "cifar10"))
     name = classifier or f"{dataset}-noisy-classifier"
-    document = measure_reading(dataset, name, resolve_device(device), card)
-    print(json.dumps(document) if as_json else report(name, document))
-
-
-# -- sweep -----------------------------------------------------------------------------------------
-
-
-@sweep_app.command("mnist")
-@sweep_app.command("cifar10")
-def sweep_classes(
-    ctx: typer.Context,
-    out: Table,
-    methods: Methods = "cfg,classifier",
-    scales: Scales = "0,0.5,1,2,4,8",
-    samplers: Samplers = None,
-    step_counts: StepCounts = None,
-    classifier: o.Classifier = None,
-    interval: o.Interval = None,
-    spacing: o.Spacing = None,
-    num_samples: NumSamples = 2000,
-    seed: o.Seed = 0,
-    weights: o.Weights = None,
-    evaluator_weights: o.EvaluatorWeights = None,
-    batch_size: o.BatchSize = 100,
-    device: o.Device = "auto",
-    precision: o.NetworkPrecision = "float32",
-) -> None:
-    """Draw and measure images for each method, sampler, number of steps and scale."""
-    if classifier and not set(methods) & set(BY_CLASSIFIER):
-        raise ValueError("--classifier steers nothing here: add classifier or classifier-x0 to --methods.")
-    options = {"in_sweep": True, "num_samples": num_samples, "batch_size": batch_size}
-    task = _task(Classes, ctx.info_name, evaluator_weights, device, **options)
-    base = GenerationRequest(
-        (0,), weights or f"{ctx.info_name}-denoiser", interval=interval, seed=seed, device=task.judge.device,
-        precision=precision, spacing=spacing,
-    )  # fmt: skip
-    # Named, or a classifier's own spacing would come with it, and the methods could not be compared.
-    samplers = samplers or (base.plan().request.sampler,)
-    combined = itertools.product(methods, samplers, step_counts or (None,), scales)
-    requests = [
-        dataclasses.replace(
-            base, guidance=method, guidance_scale=scale, sampler=sampler, steps=steps,
-            classifier=classifier if method in BY_CLASSIFIER else None,
-        )
-        for method, sampler, steps, scale in combined
-    ]  # fmt: skip
-    for request in requests:
-        _check_processes(request, batch_size)
-    _sweep(task, requests, out)
-
-
-@sweep_app.command("celeba")
-def sweep_faces(
-    out: Table,
-    attribute: o.OneAttribute = "Smiling",
-    scales: Scales = "0,8,32,64,128",
-    depths: Depths = "400,600",
-    method: o.Method = "ddim",
-    classifier: o.Classifier = None,
-    steps: o.DecodingSteps = 50,
-    num_counterfactuals: NumCounterfactuals = 300,
-    seed: o.Seed = 0,
-    weights: o.Weights = None,
-    evaluator_weights: o.EvaluatorWeights = None,
-    batch_size: o.BatchSize = 100,
-    device: o.Device = "auto",
-    precision: o.NetworkPrecision = "float32",
-) -> None:
-    """Measure counterfactuals of the same real faces for each depth and scale."""
-    counts = {"num_counterfactuals": num_counterfactuals, "batch_size": batch_size}
-    task = _task(Faces, "celeba", evaluator_weights, device, in_sweep=True, attribute=attribute, **counts)
-    requests = [
-        CounterfactualRequest(
-            (0,), (1,), weights or "celeba-denoiser", method, "classifier", depth, steps,
-            guidance_scale=scale, classifier=classifier, seed=seed, device=task.judge.device,
-            precision=precision,
-        )
-        for depth, scale in itertools.product(depths, scales)
-    ]  # fmt: skip
-    _sweep(task, requests, out)
-
-
-@sweep_app.command("counterfactuals")
-def sweep_counterfactuals(
-    out: Table,
-    methods: Interventions = "ddim,ddpm,sdedit,same-noise",
-    scales: Scales = "1,2,3,4",
-    depths: Depths = None,
-    guidance: o.DecodingGuidance = "cfg",
-    classifier: o.Classifier = None,
-    steps: o.DecodingSteps = 25,
-    num_samples: NumImages = None,
-    null_images: NullImages = None,
-    seed: o.Seed = 0,
-    weights: o.Weights = None,
-    evaluator_weights: o.EvaluatorWeights = None,
-    batch_size: o.BatchSize = 100,
-    device: o.Device = "auto",
-    precision: o.NetworkPrecision = "float32",
-) -> None:
-    """Measure counterfactuals of mnist's test images for each method, depth and scale."""
-    if depths and set(methods) == {"same-noise"}:
-        raise ValueError("The method 'same-noise' starts from noise alone and takes no --depths.")
-    counts = {"num_images": num_samples, "null_images": null_images, "batch_size": batch_size}
-    task = _task(Counterfactuals, "mnist", evaluator_weights, device, in_sweep=True, **counts)
-    combined = itertools.product(methods, depths or (400, 600, 800, 999), scales)
-    requests = [
-        CounterfactualRequest(
-            (0,), (0,), weights or "mnist-denoiser", method, guidance,
-            None if method == "same-noise" else depth, steps, guidance_scale=scale, classifier=classifier,
-            seed=seed, device=task.judge.device, precision=precision,
-        )
-        for method, depth, scale in combined
-    ]  # fmt: skip
-    _sweep(task, requests, out)
+    document = judging.measure_reading(dataset, name, resolve_device(device), card)
+    print(json.dumps(document) if as_json else judging.report(name, document))

@@ -29,7 +29,6 @@ from lessons_lib.evaluation.quality import (
     features,
     fid_of_features,
     labels_by_frequency,
-    octave_power,
     predictions,
     wilson_interval,
 )
@@ -38,6 +37,6 @@ __all__ = [
     "Drift", "FeatureStatistics", "Intervention", "Mean", "Minimality", "Reference", "Share", "accuracy",
     "class_spread", "composition", "diversity", "drifts_json", "effectiveness", "feature_fid", "feature_kid",
     "features", "fid_of_features", "labels_by_frequency", "measure_axioms", "measure_flips", "minimality",
-    "octave_power", "predictions", "proximity", "read_attributes", "real_features", "reversibility",
+    "predictions", "proximity", "read_attributes", "real_features", "reversibility",
     "share_of_yes", "wilson_interval",
 ]  # fmt: skip

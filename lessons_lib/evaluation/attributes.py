@@ -9,22 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.evaluation.axioms import check_pairs, l1_error
-from lessons_lib.evaluation.quality import BATCH, Mean, Share, check_labels, like
+from lessons_lib.evaluation.quality import BATCH, Mean, Share, check_labels, in_batches
 
 
-@torch.no_grad()
 def read_attributes(evaluator: nn.Module, images: Tensor, batch_size: int = BATCH) -> Tensor:
     """images [N, C, H, W] in [-1, 1] -> [N, A] float32 on the CPU, the probability of each attribute."""
-    return torch.cat([evaluator.probabilities(like(evaluator, x)).cpu() for x in images.split(batch_size)])
+    return in_batches(evaluator, evaluator.probabilities, images, batch_size)
 
 
 def share_of_yes(probabilities: Tensor) -> Share:
-    """How many of probabilities [N] are read as yes."""
+    """Of probabilities [N]."""
     check_labels(probabilities)
     return Share.of(probabilities >= 0.5)
 
@@ -73,10 +71,14 @@ class Flips:
     l1: Mean  # mean absolute change in [0, 1] pixels
     drifts: tuple[Drift, ...]  # of every other attribute, the largest mean change first
 
+    def as_json(self) -> dict:
+        drift = drifts_json(self.drifts)
+        return {"flipped": self.flipped.as_json(), "l1": self.l1.as_json(), "drift": drift}
+
 
 def measure_flips(
     evaluator: nn.Module,
-    originals: Tensor,
+    x_0: Tensor,
     counterfactuals: Tensor,
     names: Sequence[str],
     place: int,
@@ -84,21 +86,16 @@ def measure_flips(
 ) -> Flips:
     """Did they reach the target, how far are they from the originals, and what else changed?
 
-    Both are judged as the 8-bit pictures that one would see.
-
-    Args:
-        originals, counterfactuals: [N, C, H, W] in [-1, 1].
-        names: A names, in the order of the evaluator's logits.
-        place: of the attribute asked for.
-        targets: [N], 1 or 0 for each.
+    All [N, C, H, W] are judged as the 8-bit pictures that one would see. The A names are in the order of the
+    evaluator's logits, place is that of the attribute asked for, targets [N] are 1 or 0.
     """
-    check_pairs(originals, counterfactuals)
-    if targets.shape != (len(originals),):
-        raise ValueError(f"There are {targets.numel()} targets for {len(originals)} images.")
-    originals, counterfactuals = in_8_bits(originals), in_8_bits(counterfactuals)
-    before, after = (read_attributes(evaluator, images) for images in (originals, counterfactuals))
+    check_pairs(x_0, counterfactuals)
+    if targets.shape != (len(x_0),):
+        raise ValueError(f"There are {targets.numel()} targets for {len(x_0)} images.")
+    x_0, counterfactuals = in_8_bits(x_0), in_8_bits(counterfactuals)
+    before, after = (read_attributes(evaluator, images) for images in (x_0, counterfactuals))
     if len(names) != before.shape[1]:
         raise ValueError(f"There are {len(names)} names for {before.shape[1]} attributes.")
     reached = (after[:, place] >= 0.5) == (targets.cpu() == 1)
-    l1 = Mean.of(l1_error(originals, counterfactuals))
+    l1 = Mean.of(l1_error(x_0, counterfactuals))
     return Flips(Share.of(reached), l1, drifts(names, place, before, after))

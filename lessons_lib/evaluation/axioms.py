@@ -19,24 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from lessons_lib.counterfactuals import in_8_bits
-from lessons_lib.evaluation.quality import (
-    BATCH,
-    FeatureStatistics,
-    Figure,
-    Mean,
-    Share,
-    check_labels,
-    feature_fid,
-    features,
-    like,
-    predictions,
-)
+from lessons_lib.evaluation import quality
+from lessons_lib.evaluation.quality import FeatureStatistics, Figure, Mean, Share, check_labels, features
 
 AT_ONCE = 100  # images that an intervention is given together
 Intervention = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-# -- running an intervention -----------------------------------------------------------------------
 
 
 def step(intervene: Intervention, x: Tensor, source: Tensor, target: Tensor) -> Tensor:
@@ -44,9 +31,8 @@ def step(intervene: Intervention, x: Tensor, source: Tensor, target: Tensor) -> 
     # Copies: what the intervention writes into its input must not reach the original.
     changed = intervene(in_8_bits(x), source.clone(), target.clone())
     if changed.shape != x.shape:
-        raise ValueError(
-            f"An intervention must keep the shape {list(x.shape)}, it returned {list(changed.shape)}."
-        )
+        shapes = f"{list(x.shape)}, it returned {list(changed.shape)}"
+        raise ValueError(f"An intervention must keep the shape {shapes}.")
     return in_8_bits(changed).to(x)
 
 
@@ -71,9 +57,6 @@ def check_pairs(x_0: Tensor, counterfactuals: Tensor) -> None:
         raise ValueError(f"Originals and counterfactuals must have one shape, got {shapes}.")
 
 
-# -- the axioms ------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, eq=False)
 class Effectiveness(Share):
     """The share of counterfactuals read as their target; with the sources, for each pair of classes."""
@@ -82,10 +65,9 @@ class Effectiveness(Share):
     counts: Tensor | None = None  # [K, K] int64, how many images each entry is of
 
     def as_json(self) -> Figure:
-        """For json.dumps, which has no nan."""
         if self.matrix is None:
             return Figure(super().as_json(), matrix=None, counts=None)
-        rows = [[None if v != v else round(v, 5) for v in row] for row in self.matrix.tolist()]
+        rows = [[None if v != v else round(v, 5) for v in row] for row in self.matrix.tolist()]  # nan: None
         return Figure(super().as_json(), matrix=rows, counts=self.counts.tolist())
 
 
@@ -99,11 +81,11 @@ def effectiveness(
     """
     check_labels(images, targets, *([] if sources is None else [sources]))
     targets = targets.cpu()
-    right = predictions(evaluator, images) == targets
+    right = quality.predictions(evaluator, images) == targets
     matrix = counts = None
     if sources is not None:
         with torch.no_grad():
-            num_classes = evaluator(like(evaluator, images[:1])).shape[1]
+            num_classes = evaluator(quality.like(evaluator, images[:1])).shape[1]
         cell, cells = sources.cpu() * num_classes + targets, num_classes**2
         counts = cell.bincount(minlength=cells).view(num_classes, num_classes)
         matrix = cell.bincount(right.double(), minlength=cells).view_as(counts) / counts  # 0 / 0: nan
@@ -111,13 +93,9 @@ def effectiveness(
 
 
 def composition(
-    intervene: Intervention,
-    x_0: Tensor,
-    source: Tensor,
-    times: Sequence[int] = (1, 10),
-    *,
+    intervene: Intervention, x_0: Tensor, source: Tensor, times: Sequence[int] = (1, 10), *,
     batch_size: int = AT_ONCE,
-) -> dict[int, Mean]:
+) -> dict[int, Mean]:  # fmt: skip
     """The error after so many null interventions, "make this 3 a 3" (Monteiro et al. 2023).
 
     A null intervention should change nothing; what it does change adds up, so ten in a row show a drift that
@@ -126,14 +104,13 @@ def composition(
     check_labels(x_0, source)
     if min(times, default=1) < 1:
         raise ValueError(f"The numbers of null interventions must be at least 1, got {list(times)}.")
-    errors: dict[int, list[Tensor]] = {n: [] for n in sorted(times)}
-    for x, y in _batches(batch_size, x_0, source):
-        original = x = in_8_bits(x)
-        for n in range(1, max(times, default=0) + 1):
-            x = step(intervene, x, y, y)
-            if n in errors:
-                errors[n].append(l1_error(x, original))
-    return {n: Mean.of(torch.cat(parts)) for n, parts in errors.items()}
+    errors, original = {}, in_8_bits(x_0)
+    x = original
+    for n in range(1, max(times, default=0) + 1):
+        x = _run(intervene, x, source, source, batch_size)
+        if n in times:
+            errors[n] = Mean.of(l1_error(x, original))
+    return errors
 
 
 @dataclass(frozen=True)
@@ -146,19 +123,14 @@ class Reversibility:
     @classmethod
     def of(cls, evaluator: nn.Module, x_0: Tensor, source: Tensor, back: Tensor) -> Reversibility:
         """What came back, [N, C, H, W], against the originals."""
-        right = predictions(evaluator, back) == source.cpu()
+        right = quality.predictions(evaluator, back) == source.cpu()
         return cls(Share.of(right), Mean.of(l1_error(back, in_8_bits(x_0))))
 
 
 def reversibility(
-    intervene: Intervention,
-    evaluator: nn.Module,
-    x_0: Tensor,
-    source: Tensor,
-    target: Tensor,
-    *,
+    intervene: Intervention, evaluator: nn.Module, x_0: Tensor, source: Tensor, target: Tensor, *,
     batch_size: int = AT_ONCE,
-) -> Reversibility:
+) -> Reversibility:  # fmt: skip
     """To the target and back: is it the original again? (Monteiro et al. 2023.)
 
     The way back starts from the 8-bit counterfactual and nothing else.
@@ -166,9 +138,6 @@ def reversibility(
     check_labels(x_0, source, target)
     there = _run(intervene, x_0, source, target, batch_size)
     return Reversibility.of(evaluator, x_0, source, _run(intervene, there, target, source, batch_size))
-
-
-# -- distances -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +158,7 @@ def real_features(evaluator: nn.Module, images: Tensor, labels: Tensor) -> RealF
     check_labels(images, labels)
     real, labels = features(evaluator, images), labels.cpu()
     total, pairs = 0.0, 0
-    for x, y in _batches(BATCH, real, labels):
+    for x, y in _batches(quality.BATCH, real, labels):
         other = y[:, None] != labels
         total += float(torch.cdist(x, real)[other].sum())
         pairs += int(other.sum())
@@ -204,9 +173,7 @@ class Proximity:
 
     l1: Mean  # mean absolute difference in [0, 1] pixels
     features: Mean  # mean distance in the evaluator's features, in units of `unit`
-    unit: (
-        float | None
-    )  # the mean feature distance of two real images of different class; None: features are raw
+    unit: float | None  # the mean distance of two real images of different class; None: features are raw
 
 
 def proximity(
@@ -238,13 +205,9 @@ def minimality(
     0: none of the real 8s lies nearer to this 3. 0.5: one taken at random would have done as well. It is the
     first term of the counterfactual latent divergence (Sanchez & Tsaftaris 2022), by which Melistas et al.
     (2024) measure minimality; its second term asks whether the source class was left, which effectiveness
-    says.
-    A classifier's features hold little but the class: in them all 8s are about as far, and the share can lie
-    near 0.5 for a method that changes little. Pixels tell methods apart.
-
-    Args:
-        x_0, counterfactuals, targets: [N, C, H, W] twice and [N] int64, in the same order.
-        reference: real images, at least one of each target class; not the originals themselves.
+    says. A classifier's features hold little but the class: in them all 8s are about as far, and the share
+    can lie near 0.5 for a method that changes little. Pixels tell methods apart.
+    The reference: real images, at least one of each target class; not the originals themselves.
     """
     check_pairs(x_0, counterfactuals)
     check_labels(x_0, targets)
@@ -259,13 +222,13 @@ def minimality(
 def _share_nearer(start: Tensor, end: Tensor, targets: Tensor, real: Tensor, labels: Tensor, p: int) -> Mean:
     nearer = torch.zeros(len(start), dtype=torch.float64)
     for k in targets.unique().tolist():
-        mine, others = targets == k, real[labels == k]
+        ours, others = targets == k, real[labels == k]
         if len(others) == 0:
             raise ValueError(f"The reference has no real image of class {k}.")
-        moved = torch.linalg.vector_norm(start[mine] - end[mine], ord=p, dim=1, keepdim=True)
+        moved = torch.linalg.vector_norm(start[ours] - end[ours], ord=p, dim=1, keepdim=True)
         # The fast way by matrix products rounds: an image would not be as far as itself.
-        away = torch.cdist(start[mine], others, p=p, compute_mode="donot_use_mm_for_euclid_dist")
-        nearer[mine] = (away < moved * (1 - 1e-6)).double().mean(dim=1)
+        away = torch.cdist(start[ours], others, p=p, compute_mode="donot_use_mm_for_euclid_dist")
+        nearer[ours] = (away < moved * (1 - 1e-6)).double().mean(dim=1)
     return Mean.of(nearer)
 
 
@@ -274,31 +237,17 @@ def _pixels(x: Tensor) -> Tensor:
     return ((x.detach().float() + 1) / 2).flatten(1).cpu()
 
 
-# -- all in one ------------------------------------------------------------------------------------
-
-
 def measure_axioms(
-    intervene: Intervention,
-    evaluator: nn.Module,
-    x_0: Tensor,
-    source: Tensor,
-    target: Tensor,
-    reference: RealFeatures | None = None,
-    statistics: FeatureStatistics | None = None,
-    *,
-    times: Sequence[int] = (1, 10),
-    batch_size: int = AT_ONCE,
-) -> dict:
+    intervene: Intervention, evaluator: nn.Module, x_0: Tensor, source: Tensor, target: Tensor,
+    reference: RealFeatures | None = None, statistics: FeatureStatistics | None = None, *,
+    times: Sequence[int] = (1, 10), null_images: int | None = None, batch_size: int = AT_ONCE,
+) -> dict:  # fmt: skip
     """Every measure of an intervention for JSON, each image judged as the 8-bit picture that one would see.
 
-    Args:
-        x_0: [N, C, H, W] in [-1, 1], the originals.
-        source, target: [N] int64, their classes and those asked for.
-        reference: real images, for minimality and the unit of the feature distance.
-        statistics: of real images, for the FID, which needs two originals; beside it stands the FID of the
-            originals, though their classes may be mixed otherwise than the targets.
-        times: see `composition`; () leaves it out.
-        batch_size: how many images the intervention is given at once.
+    x_0 [N, C, H, W] are the originals, source and target [N] their classes and those asked for. The reference
+    is for minimality and the unit of the feature distance. The statistics of real images are for the FID,
+    which needs two originals; beside it stands the FID of the originals, though their classes may be mixed
+    otherwise than the targets. times: see `composition`, of so many images; () leaves it out.
     """
     check_labels(x_0, source, target)
     x_0 = in_8_bits(x_0)
@@ -309,8 +258,8 @@ def measure_axioms(
     fids = {"feature_fid": None, "feature_fid_originals": None}
     if statistics is not None and len(x_0) > 1:
         judged = zip(fids, (there, x_0), strict=True)
-        fids = {name: round(feature_fid(evaluator, statistics, x), 4) for name, x in judged}
-    nulls = composition(intervene, x_0, source, times, batch_size=batch_size)
+        fids = {name: round(quality.feature_fid(evaluator, statistics, x), 4) for name, x in judged}
+    nulls = composition(intervene, x_0[:null_images], source[:null_images], times, batch_size=batch_size)
     return {
         "num_images": len(x_0),
         "effectiveness": effectiveness(evaluator, there, target, source).as_json(),

@@ -1,36 +1,20 @@
-"""Tables of measured results, and their curves: against the scale, and validity against proximity."""
+"""Tables of measured results, and their picture: a line for what its rows have in common."""
 
 from __future__ import annotations
 
 import csv
-import itertools
 import math
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 
 BLUE, ORANGE, GREEN, GREY = "#2166ac", "#d6604d", "#1b7837", "#666666"
-COLOURS = (BLUE, ORANGE, GREEN, GREY, "#762a83")
 LETTER = {"cfg": "w", "classifier": "s"}  # of a guidance scale
-# What the points of a line have in common, the most telling first, and how it is written in the line's name.
-LINES = (
-    "method",
-    "classifier",
-    "interval",
-    "sampler",
-    "spacing",
-    "steps",
-    "num_samples",
-    "seed",
-    "weights_sha256",
-)
-VALIDITY_LINES = ("method", "guidance", "steps", "num_images", "seed", "weights_sha256")
-WRITTEN = {
-    "interval": "t {}", "steps": "{} steps", "num_samples": "{} samples", "num_images": "{} images",
-    "seed": "seed {}",
+WRITTEN = {  # how a column is written in a line's name
+    "interval": "t {}", "depth": "depth {}", "steps": "{} steps", "num_samples": "{} samples",
+    "num_images": "{} images", "num_faces": "{} faces", "seed": "seed {}",
 }  # fmt: skip
 
 Row = dict[str, float | str]  # of a table: numbers, and "" for what was not measured
@@ -50,32 +34,37 @@ def _number(text: str) -> float | str:
         return text
 
 
-def named_lines(rows: Sequence[Row], settings: Sequence[str], x: Callable) -> dict[str, list[Row]]:
-    """The rows of each line, sorted by x, by a name that says what the lines differ in.
+def named_lines(rows: Sequence[Row], settings: Sequence[str]) -> dict[str, list[Row]]:
+    """The rows of each line along its scale, by a name that says what the lines differ in.
 
-    Args:
-        settings: the columns that a line has in common; the first is always named.
+    settings are the columns that a line has in common, the most telling first, which is always named.
     """
     telling = list(settings[:1])
     for name in settings[1:]:  # it tells something if it differs between rows that are alike so far
         if len({_texts(row, [*telling, name]) for row in rows}) > len({_texts(row, telling) for row in rows}):
             telling.append(name)
     lines: dict[str, list[Row]] = {}
-    for row in rows:
+    for row in sorted(rows, key=itemgetter("guidance_scale")):
         texts = zip(telling, _texts(row, telling), strict=True)
         label = ", ".join(WRITTEN.get(name, "{}").format(text) for name, text in texts if text)
         lines.setdefault(label, []).append(row)
-    return {label: sorted(line, key=x) for label, line in lines.items()}
+    return lines
 
 
 def _texts(row: Row, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{row[name]:g}" if isinstance(row[name], float) else row[name] for name in names)
 
 
+def numbers(rows: Sequence[Row], name: str) -> np.ndarray:
+    """Those of a column, nan for what was not measured."""
+    return np.array([math.nan if row[name] == "" else row[name] for row in rows])
+
+
 # -- figures ---------------------------------------------------------------------------------------
 
 
 def canvas(width: float, height: float, layout: str | None = None):
+    """An empty matplotlib figure, outside pyplot's register."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -85,7 +74,7 @@ def canvas(width: float, height: float, layout: str | None = None):
 
 
 def figure(width: float = 7.0, height: float = 2.8, columns: int = 1, **options):
-    """A matplotlib figure in the course's style, outside pyplot's register: returns (figure, axes)."""
+    """A figure in the course's style: returns (figure, axes)."""
     fig = canvas(width, height, "constrained")
     axes = fig.subplots(1, columns, squeeze=False, **options)[0]
     for ax in axes:
@@ -93,151 +82,18 @@ def figure(width: float = 7.0, height: float = 2.8, columns: int = 1, **options)
     return fig, axes[0] if columns == 1 else axes
 
 
-_scale = itemgetter("guidance_scale")
+def table_figure(rows: Sequence[Row], settings: Sequence[str], axes: Sequence[tuple[str, str]]):
+    """A panel for each pair of columns (x, y), with the 95% interval of y where the table has it.
 
-
-def scale_lines(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The lines of a sweep of drawn images, each along its scale."""
-    return named_lines(rows, LINES, _scale)
-
-
-def sweep_figure(lines: dict[str, Sequence[Row]], xlabel: str = "guidance scale", height: float = 3.0):
-    """Accuracy with its interval, feature FID and diversity against the guidance scale: (figure, axes)."""
-    fig, axes = figure(9.6, height, columns=3)
-    shown = (("accuracy", "read right (%)", 100), ("fid", "feature FID", 1), ("diversity", "diversity", 1))
-    for (name, rows), colour in zip(lines.items(), itertools.cycle(COLOURS), strict=False):
-        scales = _column(rows, "guidance_scale")
-        for ax, (column, _, factor) in zip(axes, shown, strict=True):
-            ax.plot(scales, factor * _column(rows, column), "o-", ms=3.5, color=colour, label=name)
-        ends = (100 * _column(rows, f"accuracy_{end}") for end in ("low", "high"))
-        axes[0].fill_between(scales, *ends, color=colour, alpha=0.15)
-    every = [row for rows in lines.values() for row in rows]
-    for floor in {row["fid_floor"] for row in every} - {""}:
-        axes[1].axhline(floor, color=GREY, linestyle=":", lw=1, label="real images")
-    axes[1].set_yscale("log")
-    axes[2].axhline(1, color=GREY, linestyle=":", lw=1)
-    largest = max(map(_scale, every))
-    powers = [2**k for k in range(20) if 2**k <= largest]
-    ticks = [0, *(powers if len(powers) < 6 else powers[::2])]
-    for ax, (_, what, _) in zip(axes, shown, strict=True):
-        ax.set(xlabel=xlabel, ylabel=what, xscale="symlog", xticks=ticks, xlim=(-0.15, 1.15 * largest))
-        ax.minorticks_off()
-        ax.xaxis.set_major_formatter("{x:g}")
-    axes[0].set_ylim(min(axes[0].get_ylim()[0], 95), 101)
-    fig.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
-    return fig, axes
-
-
-def _column(rows: Sequence[Row], name: str) -> np.ndarray:
-    return np.array([math.nan if row[name] == "" else row[name] for row in rows])
-
-
-def validity_lines(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The lines of a sweep of counterfactuals: of each method one along the scale and one along the depth.
-
-    The first is at the greatest depth, the second at the scale that has most depths, if there are several
-    the middle one.
+    settings: see `named_lines`.
     """
-    lines = {}
-    for name, group in named_lines(rows, VALIDITY_LINES, _scale).items():
-        letter = LETTER.get(group[0]["guidance"], "scale")
-        depths = {_depth(row) for row in group}
-        at_depth = [row for row in group if _depth(row) == max(depths)]
-        if len(at_depth) > 1 or len(depths) == 1:
-            lines[f"{name}, {letter} {_span(at_depth, _scale)}"] = at_depth
-        scales = sorted(statistics.multimode(map(_scale, group)))
-        scale = scales[len(scales) // 2]
-        at_scale = sorted((row for row in group if _scale(row) == scale), key=_depth)
-        if len(at_scale) > 1:
-            lines[f"{name}, {letter} {scale:g}, depth {_span(at_scale, _depth)}"] = at_scale
-    return lines
-
-
-def _depth(row: Row) -> float:
-    return -1.0 if row["depth"] == "" else row["depth"]  # same noise starts at the top, and has none
-
-
-def _span(rows: Sequence[Row], value: Callable) -> str:
-    low, high = value(rows[0]), value(rows[-1])
-    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
-
-
-def validity_proximity_figure(lines: dict[str, Sequence[Row]], others: Sequence[Row] = ()):
-    """The share read as the target against the L1 distance to the source: (figure, axes).
-
-    A line along the scale is solid, one along the depth dashed; each method and guidance has its colour. At
-    each point stands its scale (w or s) or its depth (t), the bar is the 95% interval of the share.
-
-    Args:
-        others: more rows, shown as faint dots.
-    """
-    fig, ax = figure(8.0, 4.6)
-    every = [row for rows in lines.values() for row in rows] + list(others)
-    colours = dict(zip(dict.fromkeys(map(_kind, every)), itertools.cycle(COLOURS), strict=False))
-    for row in others:
-        ax.plot(*_place(row), "o", ms=2.5, color=colours[_kind(row)], alpha=0.3, zorder=1)
-    taken: dict[bool, list[tuple[float, float]]] = {True: [], False: []}  # the labels above and below points
-    for name, rows in lines.items():
-        colour, along_depth = colours[_kind(rows[0])], len({_depth(row) for row in rows}) > 1
-        ends = [[100 * abs(row[end] - row["effectiveness"]) for row in rows]
-                for end in ("effectiveness_low", "effectiveness_high")]  # fmt: skip
-        style = {"ls": "--", "mfc": "white"} if along_depth else {"ls": "-"}
-        style |= {"marker": "o", "ms": 4, "lw": 1.4, "elinewidth": 0.6, "color": colour}
-        ax.errorbar(*zip(*map(_place, rows), strict=True), ends, label=name, **style)
-        _label_points(ax, rows, along_depth, taken[along_depth], max(_place(row)[0] for row in every), colour)
-    lowest = min(_place(row)[1] for row in every)
-    ax.set(xlim=(0, None), ylim=(max(0, lowest - 0.12 * (100 - lowest) - 1), 104))
-    ax.set(xlabel="L1 to the source, in [0, 1] pixels (less is changed)", ylabel="read as the target (%)")
-    ax.axhline(100, color=GREY, linestyle=":", lw=1, zorder=0)
-    arrow = {"arrowstyle": "-|>", "color": GREY}
-    ax.annotate("", (0.015, 0.955), (0.075, 0.85), "axes fraction", arrowprops=arrow)
-    ax.text(0.08, 0.83, "better", transform=ax.transAxes, color=GREY, fontsize=9, style="italic")
-    fig.legend(loc="outside lower center", ncols=2, fontsize=8)
-    return fig, ax
-
-
-def _label_points(
-    ax, rows: Sequence[Row], along_depth: bool, taken: list, widest: float, colour: str
-) -> None:
-    """The depth above its points, the scale below: the two kinds of line often share a point."""
-    offset, side = ((-5, 4), "right") if along_depth else ((5, -9), "left")
-    for row in rows:
-        x, y = _place(row)
-        if any(abs(x - other) < 0.05 * widest and abs(y - height) < 4 for other, height in taken):
-            continue  # where methods crowd at 100% the first ones keep their labels
-        taken.append((x, y))
-        text = f"t {_depth(row):g}" if along_depth else f"{LETTER.get(row['guidance'], '')} {_scale(row):g}"
-        ax.annotate(text, (x, y), offset, textcoords="offset points", ha=side, color=colour, fontsize=7)
-
-
-def _kind(row: Row) -> tuple[str, str]:
-    return row["method"], row["guidance"]
-
-
-def _place(row: Row) -> tuple[float, float]:
-    return row["l1"], 100 * row["effectiveness"]
-
-
-def face_sweep_figure(rows: Sequence[Row]):
-    """A sweep of faces: flips against the pixels that changed, and against the other attributes.
-
-    Returns figure and its two axes. A line a depth, of each attribute; at each point stands its scale.
-    """
-    fig, axes = figure(8.0, 3.4, columns=2, sharey=True)
-    rows = sorted(rows, key=itemgetter("attribute", "depth", "guidance_scale"))
-    lines = itertools.groupby(rows, key=itemgetter("attribute", "depth"))
-    several = len({row["attribute"] for row in rows}) > 1
-    for ((attribute, depth), line), colour in zip(lines, itertools.cycle(COLOURS), strict=False):
-        line = list(line)
-        label = f"{attribute}, depth {depth:g}" if several else f"depth {depth:g}"
-        y = 100 * _column(line, "flipped")
-        for ax, column, factor in zip(axes, ("l1", "mean_drift"), (1, 100), strict=True):
-            x = factor * _column(line, column)
-            ax.plot(x, y, "o-", ms=4, color=colour, label=label)
-            for row, place in zip(line, zip(x, y, strict=True), strict=True):
-                text = f"s={_scale(row):g}"
-                ax.annotate(text, place, (4, -9), textcoords="offset points", fontsize=7, color=colour)
-    axes[0].set(xlabel="mean absolute change, in [0, 1] pixels", ylabel="read as asked (%)", ylim=(-4, 104))
-    axes[1].set(xlabel="mean drift of the other attributes (points)")
-    axes[1].legend(fontsize=8)
-    return fig, axes
+    fig, panels = figure(4.4 * len(axes), 3.6, len(axes))
+    for name, line in named_lines(rows, settings).items():
+        for ax, (x, y) in zip(np.atleast_1d(panels), axes, strict=True):
+            (curve,) = ax.plot(numbers(line, x), numbers(line, y), "o-", ms=4, label=name)
+            if f"{y}_low" in line[0]:
+                ends = (numbers(line, f"{y}_{end}") for end in ("low", "high"))
+                ax.fill_between(numbers(line, x), *ends, color=curve.get_color(), alpha=0.15)
+            ax.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    return fig

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from lessons_lib import data, weights
 from lessons_lib.classifier import NoisyClassifier
+from lessons_lib.evaluation import quality
 from lessons_lib.evaluation.attributes import read_attributes
-from lessons_lib.evaluation.quality import BATCH, Accuracy, Figure, Reference, Share, features, predictions
+from lessons_lib.evaluation.quality import Accuracy, Figure, Reference, Share
 from lessons_lib.files import atomic_write, check_writable
 from lessons_lib.pipeline import load_model
 from lessons_lib.samplers import SampleNoise
@@ -45,7 +46,6 @@ class Judge:
 
     @property
     def num_classes(self) -> int:
-        """K."""
         return self.model.config.num_classes
 
     @property
@@ -60,9 +60,8 @@ class Judge:
             raise weights.WeightsError(f"The evaluator {self.name!r} reads classes, not attributes.")
         names = tuple(weights.read_card(self.name).get("class_names") or ())
         if len(names) != self.num_classes:
-            raise weights.WeightsError(
-                f"The card of {self.name!r} does not name all attributes that it reads."
-            )
+            card = f"The card of {self.name!r}"
+            raise weights.WeightsError(f"{card} does not name all attributes that it reads.")
         return names
 
     def check_classes(self, name: str, num_classes: int) -> None:
@@ -81,10 +80,6 @@ class Judge:
         if any(name and weights.read_card(name)["sha256"] == self.sha256 for name in classifiers):
             print(f"{self.name} judges images that it guided: its accuracy is circular.", file=sys.stderr)
 
-    def check_card(self, name: str) -> None:
-        """Refuse a card that figures held against these training images may not stand in."""
-        check_card(name, self.dataset, self.reference.source)
-
     def images(self, split: str) -> data.ImageSet:
         """The training or test images of its data set, faces in its size."""
         if self.dataset == "celeba":
@@ -93,40 +88,30 @@ class Judge:
 
     def over(self, function: Callable[[nn.Module, Tensor], Tensor], images: data.ImageSet) -> Tensor:
         """function(evaluator, x_0) of all images, of which a batch at a time is in memory."""
-        parts = torch.arange(len(images)).split(BATCH)
+        parts = torch.arange(len(images)).split(quality.BATCH)
         return torch.cat([function(self.model, images.batch(part)[0]) for part in parts])
+
+    @property
+    def reference_path(self) -> Path:
+        """Beside its weights, so that machines without MNIST measure against MNIST too."""
+        path = weights.weights_path(self.name)
+        return path.with_name(f"{path.stem}-reference.npz")
 
     @functools.cached_property
     def reference(self) -> Reference:
         """What this evaluator makes of real images: the file beside its weights, or else measured now."""
-        if self._reference_path().exists():
-            reference = Reference.load(self._reference_path())
-            if reference.extractor == self.sha256:
-                return reference
-        return self.measure_reference()
+        stored = Reference.load(self.reference_path) if self.reference_path.exists() else None
+        return stored if stored and stored.extractor == self.sha256 else self.measure_reference()
 
     def measure_reference(self) -> Reference:
-        """Measure the training images: MNIST, or where that is missing the embedded digits, which is said.
-
-        Faces are one class: they have no other.
-        """
+        """Measure the training images: MNIST, or where that is missing the embedded digits, which is said."""
         images = self.images("train")
         print(f"Measuring {len(images):,} training {pictures(images.source)}.", file=sys.stderr)
-        is_faces = self.dataset == "celeba"
-        labels = torch.zeros(len(images), dtype=torch.int64) if is_faces else images.labels
-        return Reference.of(
-            self.over(features, images), labels, 1 if is_faces else self.num_classes,
-            extractor=self.sha256, source=images.source,
-        )  # fmt: skip
-
-    def write_reference(self, reference: Reference) -> None:
-        """Put it beside the weights, so that machines without MNIST measure against MNIST too."""
-        with atomic_write(self._reference_path()) as temporary, open(temporary, "wb") as file:
-            reference.save(file)
-
-    def _reference_path(self) -> Path:
-        path = weights.weights_path(self.name)
-        return path.with_name(f"{path.stem}-reference.npz")
+        labels, num_classes = images.labels, self.num_classes
+        if self.dataset == "celeba":  # faces are one class
+            labels, num_classes = torch.zeros(len(images), dtype=torch.int64), 1
+        facts = {"extractor": self.sha256, "source": images.source}
+        return Reference.of(self.over(quality.features, images), labels, num_classes, **facts)
 
 
 def pictures(source: str) -> str:
@@ -145,9 +130,6 @@ def command(words: str, options: dict) -> str:
     return " ".join(texts)
 
 
-# -- cards -----------------------------------------------------------------------------------------
-
-
 def check_card(name: str, dataset: str, source: str) -> None:
     """Refuse before the long work a card that cannot be written, or that would quote the wrong data."""
     check_writable(weights.weights_path(name).with_suffix(".json"))
@@ -161,13 +143,9 @@ def write_metrics(name: str, **metrics) -> None:
     weights.write_card(name, card | {"metrics": card.get("metrics", {}) | metrics})
 
 
-# -- how well networks read real images ------------------------------------------------------------
-
-
 def measure_judge(judge: Judge, write: bool = False) -> dict:
     """The evaluator on all test images, for JSON; with `write`, into its card, the reference beside it."""
-    is_faces = judge.dataset == "celeba"
-    names = judge.attributes if is_faces else ()
+    names = judge.attributes if judge.dataset == "celeba" else ()
     tested = judge.images("test")
     if write:
         check_card(judge.name, judge.dataset, tested.source)
@@ -175,14 +153,15 @@ def measure_judge(judge: Judge, write: bool = False) -> dict:
         "command": command(f"evaluate evaluator {judge.dataset}", {"evaluator_weights": judge.named}),
         "images": f"{len(tested):,} test {pictures(tested.source)}",
     }
-    if is_faces:
+    if names:
         labels = tested.labels[:, [data.ATTRIBUTES.index(name) for name in names]] == 1
         result |= _attributes_right(names, judge.over(read_attributes, tested) >= 0.5, labels)
     else:
-        accuracy = Accuracy.of(judge.over(predictions, tested), tested.labels)
+        accuracy = Accuracy.of(judge.over(quality.predictions, tested), tested.labels)
         result["accuracy"] = accuracy.as_json(tested.class_names)
     if write:
-        judge.write_reference(judge.measure_reference())
+        with atomic_write(judge.reference_path) as temporary, open(temporary, "wb") as file:
+            judge.measure_reference().save(file)
         write_metrics(judge.name, test=result)
     return result
 
@@ -190,16 +169,14 @@ def measure_judge(judge: Judge, write: bool = False) -> dict:
 def _attributes_right(names: tuple[str, ...], read: Tensor, labels: Tensor) -> dict:
     """read and labels: [N, A] bool. The commonest answer is what always saying yes, or no, would reach."""
     commonest = torch.maximum(labels.sum(dim=0), (~labels).sum(dim=0)).double() / len(labels)
+    right = [Share.of(column).as_json() for column in (read == labels).unbind(dim=1)]
+    shares = [
+        Figure(one, commonest_answer=round(c, 5)) for one, c in zip(right, commonest.tolist(), strict=True)
+    ]
     return {
         "mean_accuracy": round(Share.of((read == labels).flatten()).value, 5),
         "mean_of_commonest_answer": round(float(commonest.mean()), 5),
-        "by_attribute": {
-            name: Figure(
-                Share.of(read[:, k] == labels[:, k]).as_json(),
-                commonest_answer=round(float(commonest[k]), 5),
-            )
-            for k, name in enumerate(names)
-        },
+        "by_attribute": dict(zip(names, shares, strict=True)),
     }
 
 
@@ -221,12 +198,11 @@ def measure_reading(dataset: str, name: str, device: str, write: bool = False) -
     tested = data.test_images(dataset)
     if write:
         check_card(name, dataset, tested.source)
-    images, labels = data.to_signed(tested.images), tested.labels
-    shares = read_at(model, schedule, images, labels, _timesteps(schedule), device)
+    shares = read_at(model, schedule, *tested.batch(torch.arange(len(tested))), _timesteps(schedule))
     options = {"classifier": None if name == f"{dataset}-noisy-classifier" else name}
     result = {
         "command": command(f"evaluate timesteps {dataset}", options),
-        "images": f"{len(images):,} test {pictures(tested.source)}",
+        "images": f"{len(tested):,} test {pictures(tested.source)}",
         "by_timestep": [
             {"t": t, "snr": float(f"{float(schedule.snr[t]):.4g}"), "accuracy": share.as_json()}
             for t, share in shares.items()
@@ -239,19 +215,18 @@ def measure_reading(dataset: str, name: str, device: str, write: bool = False) -
 
 def report(name: str, document: dict) -> str:
     """What `measure_judge` or `measure_reading` gives, for people."""
-    images, line = document["images"], "  t = {t:4}, SNR {snr:<9.3g} {accuracy}"
+    first, line = f"{name} on {document['images']}", "  t = {t:4}, SNR {snr:<9.3g} {accuracy}"
     if "accuracy" in document:
-        return f"{name} on {images}\n{accuracy_lines(document)}"
+        return f"{first}\n{accuracy_lines(document)}"
     if "by_timestep" in document:
-        lines = [line.format_map(row) for row in document["by_timestep"]]
-        return "\n".join([f"{name} on {images}, read right:", *lines])
+        return "\n".join([f"{first}, read right:", *map(line.format_map, document["by_timestep"])])
     right, commonest = document["mean_accuracy"], document["mean_of_commonest_answer"]
+    always = f"({commonest:.1%} by always giving the commonest)"
     lines = [
         f"  {attribute:20} {share:.1%} (commonest answer {share['commonest_answer']:.1%})"
         for attribute, share in document["by_attribute"].items()
     ]
-    always = f"({commonest:.1%} by always giving the commonest)"
-    return "\n".join([f"{name} on {images}: {right:.1%} of all answers right {always}", *lines])
+    return "\n".join([f"{first}: {right:.1%} of all answers right {always}", *lines])
 
 
 def _timesteps(schedule: NoiseSchedule) -> list[int]:
@@ -263,20 +238,15 @@ def _timesteps(schedule: NoiseSchedule) -> list[int]:
 
 @torch.no_grad()
 def read_at(
-    model: NoisyClassifier,
-    schedule: NoiseSchedule,
-    images: Tensor,
-    labels: Tensor,
-    at: list[int],
-    device: str = "cpu",
+    model: NoisyClassifier, schedule: NoiseSchedule, images: Tensor, labels: Tensor, at: list[int]
 ) -> dict[int, Share]:
     """The share of images [N, C, H, W] read as their label at each t; image k's noise is that of (0, k)."""
     right = dict.fromkeys(at, 0)
-    for start in range(0, len(images), BATCH):
-        x_0, y = images[start : start + BATCH], labels[start : start + BATCH]
+    for start in range(0, len(images), quality.BATCH):
+        x_0, y = images[start : start + quality.BATCH], labels[start : start + quality.BATCH]
         eps = SampleNoise([(0, start + k) for k in range(len(y))])(x_0)
         for t in right:
             t_all = torch.full((len(y),), t)
-            x_t = q_sample(schedule, x_0, t_all, eps).to(device)
-            right[t] += int((model(x_t, t_all.to(device)).argmax(1).cpu() == y).sum())
+            x_t = quality.like(model, q_sample(schedule, x_0, t_all, eps))
+            right[t] += int((model(x_t, t_all.to(x_t.device)).argmax(1).cpu() == y).sum())
     return {t: Share(count, len(images)) for t, count in right.items()}

@@ -1,8 +1,8 @@
 """How good are drawn images? Accuracy, feature FID and diversity, judged by a network that did not draw them.
 
-The judge is an argument: an Evaluator, or anything with `features(x_0) -> [B, F]` and `forward(x_0) -> logits
-[B, K]`. Images are [N, C, H, W] in [-1, 1] everywhere. A figure of this module means something only beside
-its judge, its number of samples and, for the FID, the floor that real images reach: see `Reference`.
+The judge is an Evaluator, or anything with `features(x_0) -> [B, F]` and `forward(x_0) -> logits [B, K]`.
+Images are [N, C, H, W] in [-1, 1]. A figure means something only beside its judge, its number of samples and,
+for the FID, the floor that real images reach: see `Reference`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -20,9 +20,6 @@ from torch import Tensor, nn
 
 BATCH = 500
 Z_95 = 1.959964  # 95% of a normal distribution lie within so many standard deviations
-
-
-# -- figures with their intervals ------------------------------------------------------------------
 
 
 def wilson_interval(successes: int, n: int, z: float = Z_95) -> tuple[float, float]:
@@ -50,12 +47,10 @@ class Share:
 
     @property
     def value(self) -> float:
-        """The share, in [0, 1]."""
         return self.successes / self.total
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Its 95% interval (Wilson)."""
         return wilson_interval(self.successes, self.total)
 
     def __str__(self) -> str:
@@ -63,11 +58,8 @@ class Share:
         return f"{100 * self.value:.1f}% (95% interval {100 * low:.1f} to {100 * high:.1f})"
 
     def as_json(self) -> Figure:
-        """For json.dumps."""
-        interval = [round(end, 5) for end in self.interval]
-        return Figure(
-            value=round(self.value, 5), interval_95=interval, right=self.successes, total=self.total
-        )
+        counts = {"right": self.successes, "total": self.total}
+        return Figure(value=round(self.value, 5), interval_95=[round(x, 5) for x in self.interval], **counts)
 
 
 class Figure(dict):
@@ -96,7 +88,7 @@ class Mean(float):
         return mean
 
     def as_json(self, digits: int = 5) -> Figure:
-        """For json.dumps: JSON has no nan, so one image has no interval."""
+        """JSON has no nan, so one image has no interval."""
         interval = [round(end, digits) for end in self.interval] if self.total > 1 else None
         return Figure(value=round(self, digits), interval_95=interval, total=self.total)
 
@@ -107,12 +99,8 @@ def check_labels(images: Tensor, *labels: Tensor) -> None:
         raise ValueError("There are no images to measure.")
     for y in labels:
         if y.shape != (len(images),):
-            raise ValueError(
-                f"There are {y.numel()} labels for {len(images)} images: one label an image is needed."
-            )
-
-
-# -- accuracy --------------------------------------------------------------------------------------
+            counts = f"{y.numel()} labels for {len(images)} images"
+            raise ValueError(f"There are {counts}: one label an image is needed.")
 
 
 @dataclass(frozen=True)
@@ -129,7 +117,6 @@ class Accuracy:
         return cls(Share.of(right), {int(k): Share.of(right[labels == k]) for k in labels.unique()})
 
     def as_json(self, class_names: Sequence[str]) -> Figure:
-        """For json.dumps."""
         by_class = {class_names[label]: share.as_json() for label, share in self.by_class.items()}
         return Figure(self.overall.as_json(), by_class=by_class)
 
@@ -143,10 +130,9 @@ def accuracy(evaluator: nn.Module, images: Tensor, labels: Tensor, batch_size: i
     return Accuracy.of(predictions(evaluator, images, batch_size), labels.cpu())
 
 
-@torch.no_grad()
 def predictions(evaluator: nn.Module, images: Tensor, batch_size: int = BATCH) -> Tensor:
     """images [N, C, H, W] -> [N] int64 on the CPU, the label that the evaluator reads in each."""
-    return torch.cat([evaluator(like(evaluator, x)).argmax(dim=1).cpu() for x in images.split(batch_size)])
+    return in_batches(evaluator, evaluator, images, batch_size).argmax(dim=1)
 
 
 def labels_by_frequency(frequencies: Tensor, n: int) -> Tensor:
@@ -166,11 +152,15 @@ def labels_by_frequency(frequencies: Tensor, n: int) -> Tensor:
 # -- feature FID and KID ---------------------------------------------------------------------------
 
 
-@torch.no_grad()
 def features(evaluator: nn.Module, images: Tensor, batch_size: int = BATCH) -> Tensor:
     """images [N, C, H, W] -> [N, F] float64 on the CPU, the evaluator's features."""
-    batches = [evaluator.features(like(evaluator, x)) for x in images.split(batch_size)]
-    return torch.cat([batch.cpu().double() for batch in batches])
+    return in_batches(evaluator, evaluator.features, images, batch_size).double()
+
+
+@torch.no_grad()
+def in_batches(evaluator: nn.Module, function: Callable, images: Tensor, batch_size: int) -> Tensor:
+    """A function of the evaluator's on all images, the result on the CPU."""
+    return torch.cat([function(like(evaluator, x)).cpu() for x in images.split(batch_size)])
 
 
 def like(evaluator: nn.Module, x: Tensor) -> Tensor:
@@ -198,11 +188,10 @@ class FeatureStatistics:
 def feature_fid(
     evaluator: nn.Module, reference: FeatureStatistics | Tensor, images: Tensor, batch_size: int = BATCH
 ) -> float:
-    """The Fréchet distance of two sets of images in the evaluator's features (Heusel et al. 2017, eq. 6).
+    """The Fréchet distance to the reference's images in the evaluator's features (Heusel et al. 2017, eq. 6).
 
     |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½), by torchmetrics in float64. It is biased: fewer images give a
-    larger value, so compare only equal numbers of samples, against one reference (statistics of real images,
-    or the images themselves [M, C, H, W]).
+    larger value, so compare only equal numbers of samples. The reference: statistics, or images [M, C, H, W].
     """
     if isinstance(reference, Tensor):
         reference = FeatureStatistics.of(features(evaluator, reference, batch_size))
@@ -254,26 +243,6 @@ class _InHand(nn.Identity):
         self.num_features = num_features
 
 
-# -- sharpness and diversity -----------------------------------------------------------------------
-
-
-OCTAVES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)  # their upper ends, in cycles a pixel
-
-
-def octave_power(images: Tensor) -> Tensor:
-    """Mean power of images [N, C, H, W] in each of the OCTAVES, all channels together: [4] float64.
-
-    Each image's mean is taken out. Drawn over real pictures, below 1 is blurred there, above 1 grainy.
-    """
-    height, width = images.shape[2:]
-    x = images.cpu().double()
-    spectrum = torch.fft.fft2(x - x.mean(dim=(2, 3), keepdim=True)).abs().square().mean(dim=(0, 1))
-    down, across = torch.fft.fftfreq(height), torch.fft.fftfreq(width)
-    radius = torch.hypot(down[:, None], across[None, :])
-    bands = zip((0.0, *OCTAVES), OCTAVES, strict=False)
-    return torch.stack([spectrum[(radius > low) & (radius <= high)].mean() for low, high in bands])
-
-
 def class_spread(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """How far apart the images of a class lie: [K] float64, nan for a class with fewer than two images.
 
@@ -293,9 +262,6 @@ def diversity(evaluator: nn.Module, images: Tensor, labels: Tensor, real_spread:
     """
     spread = class_spread(features(evaluator, images), labels.cpu(), len(real_spread))
     return float((spread / real_spread).nanmean())
-
-
-# -- what real images reach ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)

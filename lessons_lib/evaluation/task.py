@@ -1,9 +1,9 @@
 """Measure drawn images, counterfactuals and faces: three tasks that go the same way.
 
-A task is what the measurements of one command have in common: the judge, how many images, which. `plan`
-checks a request before any work and fills it in; `measure` gives a document for JSON, which `report` tells
-people. A `sweep` writes every document as a row of a table and draws the table. What is told and written
-stands in templates over the document: where something was not measured, the line or the cell is left out.
+A task is what the measurements of one command have in common. `plan` checks a request before any work and
+fills it in; `measure` gives a document for JSON, which `report` tells people. A `sweep` writes every document
+as a row of a table and draws the table. What is told and written stands in templates over the document: where
+something was not measured, the line or the cell is left out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -35,10 +35,8 @@ Request = GenerationRequest | CounterfactualRequest
 Template = str | tuple | Callable[[dict], str]
 # What every denoiser's card says: (guidance scale, sampler, steps, samples).
 STANDARD = {
-    "mnist": (
-        (1.0, "ddim", 50, 2_000), (1.0, "ddim", 25, 10_000),
-        (2.0, "ddim", 25, 2_000), (2.0, "ddim", 10, 2_000),
-    ),
+    "mnist": ((1.0, "ddim", 50, 2_000), (1.0, "ddim", 25, 10_000), (2.0, "ddim", 25, 2_000),
+              (2.0, "ddim", 10, 2_000)),
     "cifar10": ((1.0, "ddpm", 50, 1_000), (3.0, "ddpm", 50, 1_000), (1.0, "ddim", 50, 1_000)),
 }  # fmt: skip
 NOISES = 10  # rows of the grid of cells
@@ -60,8 +58,7 @@ def fill(template: Template, document: dict) -> str:
     return "" if text == "None" else text
 
 
-def _settings(request: Request, *names: str) -> dict:
-    """Some fields of a request."""
+def _settings(request: Request | type[Request], *names: str) -> dict:
     return {name: getattr(request, name) for name in names}
 
 
@@ -76,9 +73,8 @@ class Plan(NamedTuple):
 
 def draw_in_batches(request: GenerationRequest, batch_size: int) -> Tensor:
     """The images [N, C, H, W] in [-1, 1] of a request, on the CPU."""
-    return torch.cat(
-        [pipeline.generate_images(part).cpu() for part in pipeline.in_chunks(request, batch_size)]
-    )
+    parts = pipeline.in_chunks(request, batch_size)
+    return torch.cat([pipeline.generate_images(part).cpu() for part in parts])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -98,7 +94,8 @@ class Task:
     REPORT: ClassVar[tuple[Template, ...]]  # lines for people
     LINE: ClassVar[Template]  # that a sweep tells of a row
     COLUMNS: ClassVar[dict[str, str]]  # of a sweep's table
-    FIGURE: ClassVar[Callable]  # of the rows of a sweep's table
+    ALIKE: ClassVar[tuple[str, ...]]  # the columns that a line of its picture has in common
+    AXES: ClassVar[tuple[tuple[str, str], ...]]  # the columns (x, y) that it shows
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "num_samples", "num_counterfactuals"):
@@ -110,17 +107,16 @@ class Task:
         return "\n".join(filter(None, (fill(line, document) for line in self.REPORT)))
 
     def _planned(self, what: str, asked: Request, request: Request, options: dict) -> Plan:
-        usual = {field.name: field.default for field in fields(asked)}
-        usual["weights"] = f"{self.judge.dataset}-denoiser"
-        for name in ("seed", "precision", "weights"):
-            options[name] = None if getattr(asked, name) == usual[name] else getattr(asked, name)
+        usual = _settings(type(asked), "seed", "precision") | {"weights": f"{self.judge.dataset}-denoiser"}
+        for name, value in _settings(asked, *usual).items():
+            options[name] = None if value == usual[name] else value
         options["evaluator_weights"] = self.judge.named
         shas = [sha for name, sha in self._networks(request).items() if name.endswith("sha256")]
         return Plan(asked, request, command(f"evaluate {what}", options), " ".join(sha[:12] for sha in shas))
 
     def _networks(self, request: Request) -> dict:
-        named = {"weights": request.weights, "classifier": request.classifier}
-        shas = {f"{what}_sha256": weights.read_card(name)["sha256"] for what, name in named.items() if name}
+        names = _settings(request, "weights", "classifier").items()
+        shas = {f"{what}_sha256": weights.read_card(name)["sha256"] for what, name in names if name}
         return shas | {"evaluator": self.judge.name, "evaluator_sha256": self.judge.sha256}
 
     def _machine(self) -> dict:
@@ -148,11 +144,6 @@ class Task:
 # -- drawn images of classes -----------------------------------------------------------------------
 
 
-def _shared(document: dict) -> str:
-    count = document["processes"]
-    return f" in each of {count} processes" if count > 1 else ""
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Classes(Task):
     """Images drawn in the training set's class frequencies: accuracy, feature FID, diversity, seconds."""
@@ -168,16 +159,14 @@ class Classes(Task):
         "             features of {fid[extractor]} (SHA-256 {fid[extractor_sha256]:.12}…)",
         "diversity    {diversity:.2f} (1: as far apart within a class as real images)",
         (
-            "time         {seconds_per_image:.4f} seconds an image (batches of {batch_size}, {precision}, ",
+            "time         {seconds_per_image:.4f} seconds an image (batches of {batch_size}, {precision}, "
             "{threads} threads",
-            _shared,
+            lambda document: f" in each of {document['processes']} processes" * (document["processes"] > 1),
             ")",
         ),
     )
-    LINE = (
-        "{settings}; read right {accuracy:.1%}", ", feature FID {fid[value]:.3f}",
-        ", diversity {diversity:.2f}",
-    )  # fmt: skip
+    LINE = ("{settings}; read right {accuracy:.1%}", ", feature FID {fid[value]:.3f}",
+            ", diversity {diversity:.2f}")  # fmt: skip
     COLUMNS: ClassVar = {
         "method": "{request.guidance}", "classifier": "{request.classifier}",
         "guidance_scale": "{request.guidance_scale}",
@@ -188,16 +177,15 @@ class Classes(Task):
         "cells_right": "{cells[right]}", "cells": "{cells[total]}", "fid": "{fid[value]}",
         "fid_floor": "{fid[floor]}", "diversity": "{diversity}", "seconds_per_image": "{seconds_per_image}",
     }  # fmt: skip
-    FIGURE = staticmethod(lambda rows: curves.sweep_figure(curves.scale_lines(rows)))
+    ALIKE = ("method", "classifier", "interval", "sampler", "spacing", "steps", "num_samples", "seed")
+    AXES = tuple(("guidance_scale", measure) for measure in ("accuracy", "fid", "diversity"))
 
     def plan(self, request: GenerationRequest) -> Plan:
         resolved = request.plan()
         self.judge.check_classes(str(request.weights), resolved.num_labels)
         filled = resolved.request
-        options = _settings(
-            filled, "guidance", "classifier", "guidance_scale", "interval", "sampler", "steps"
-        )
-        options |= {"num_samples": self.num_samples, "spacing": filled.spacing}
+        names = ("guidance", "classifier", "guidance_scale", "interval", "sampler", "steps")
+        options = _settings(filled, *names) | {"num_samples": self.num_samples, "spacing": filled.spacing}
         if filled.guidance == "none":
             options["guidance_scale"] = None
         if filled.spacing == DEFAULT_SPACING[filled.sampler]:
@@ -228,10 +216,7 @@ class Classes(Task):
         return document | {"cells": self.cells_right(request).as_json()} if self.in_sweep else document
 
     def cells_right(self, request: GenerationRequest) -> quality.Share:
-        """NOISES noises, each pushed towards every class: how many of these cells are read as asked.
-
-        The lessons' grid: with ten classes it has 100 cells, and a row of it differs in the label alone.
-        """
+        """Of the lessons' grid, NOISES noises each pushed towards every class, how much is read as asked."""
         num_classes = self.judge.num_classes
         labels = torch.arange(num_classes).repeat(NOISES)
         noises = tuple(torch.arange(NOISES).repeat_interleave(num_classes).tolist())
@@ -265,11 +250,8 @@ def describe(request: GenerationRequest) -> str:
 
 # -- counterfactuals of test images ----------------------------------------------------------------
 
-
-SETTING = (
-    "{method}, {guidance}, ", lambda document: curves.LETTER[document["guidance"]], "={guidance_scale:g}",
-    ", depth {depth:d}", ", {steps} steps",
-)  # fmt: skip
+SETTING = ("{method}, {guidance}, ", lambda document: curves.LETTER[document["guidance"]],
+           "={guidance_scale:g}", ", depth {depth:d}", ", {steps} steps")  # fmt: skip
 
 
 def _nulls(document: dict) -> str:
@@ -299,9 +281,7 @@ class Counterfactuals(Task):
     of the way there.
     """
 
-    num_images: int | None = (
-        None  # the first test images; None is 1,000, in a sweep 200, if there are as many
-    )
+    num_images: int | None = None  # the first test images; None is 1,000, in a sweep 200, or all
     null_images: int | None = None  # get ten null interventions, in a sweep one; None is all, in a sweep none
 
     REPORT = (
@@ -336,26 +316,23 @@ class Counterfactuals(Task):
         "null_1": "{composition[1][value]}", "fid": "{feature_fid}",
         "seconds_per_image": "{seconds_per_image}",
     }  # fmt: skip
-    FIGURE = staticmethod(lambda rows: curves.validity_proximity_figure(curves.validity_lines(rows), rows))
+    ALIKE = ("method", "guidance", "depth", "steps", "num_images", "seed")
+    AXES = (("l1", "effectiveness"), ("guidance_scale", "effectiveness"))
 
     @cached_property
     def images(self) -> data.ImageSet:
         """The originals."""
         test = data.load(self.judge.dataset, "test")
         usual = min(200 if self.in_sweep else 1000, len(test))
-        count = usual if self.num_images is None else self.num_images
-        if not 1 <= count <= len(test):
-            raise ValueError(f"--num-samples must be between 1 and {len(test)} (test images), got {count}.")
+        count = _between("--num-samples", self.num_images, usual, 1, len(test), "test images")
         return test.subset(torch.arange(count))
 
     @cached_property
     def num_nulls(self) -> int:
         """How many of the images get null interventions."""
         count = len(self.images)
-        nulls = (0 if self.in_sweep else count) if self.null_images is None else self.null_images
-        if not 0 <= nulls <= count:
-            raise ValueError(f"--null-images must be between 0 and {count} (--num-samples), got {nulls}.")
-        return nulls
+        usual = 0 if self.in_sweep else count
+        return _between("--null-images", self.null_images, usual, 0, count, "--num-samples")
 
     def targets(self, seed: int) -> Tensor:
         """[N] int64, another label for each image."""
@@ -392,11 +369,8 @@ class Counterfactuals(Task):
             intervene = Intervene(request, self.batch_size, bar.update)
             measures = axioms.measure_axioms(
                 intervene, self.judge.model, x_0, source, self.targets(request.seed), real, statistics,
-                times=(), batch_size=count,
+                times=times if nulls else (), null_images=nulls or None, batch_size=count,
             )  # fmt: skip
-            if nulls:
-                kept = axioms.composition(intervene, x_0[:nulls], source[:nulls], times, batch_size=nulls)
-                measures["composition"] = {n: mean.as_json() for n, mean in kept.items()}
             if stored:
                 latents = self._with_stored_latents(intervene, x_0[:stored], source[:stored])
         names = ("method", "guidance", "guidance_scale", "classifier", "depth", "steps", "seed", "precision")
@@ -429,6 +403,7 @@ class Counterfactuals(Task):
         }
 
 
+@dataclass(eq=False)
 class Intervene:
     """(x_0, source, target) -> counterfactuals, as `measure_axioms` calls it with all images at once.
 
@@ -436,11 +411,10 @@ class Intervene:
     too. It is told nothing of the image.
     """
 
-    def __init__(
-        self, request: CounterfactualRequest, batch_size: int, advance: Callable[[int], Any]
-    ) -> None:
-        self.request, self.batch_size, self.advance = request, batch_size, advance
-        self.seconds: list[float] = []  # of each intervention on all images
+    request: CounterfactualRequest
+    batch_size: int
+    advance: Callable[[int], Any]
+    seconds: list[float] = field(default_factory=list)  # of each intervention on all images
 
     def __call__(self, x_0: Tensor, source: Tensor, target: Tensor) -> Tensor:
         is_null = bool((source == target).all())
@@ -450,6 +424,13 @@ class Intervene:
         drawn = pipeline.counterfactual_images(request, x_0, self.batch_size, self.advance)
         self.seconds.append(time.perf_counter() - started)
         return drawn
+
+
+def _between(option: str, count: int | None, usual: int, least: int, most: int, what: str) -> int:
+    count = usual if count is None else count
+    if not least <= count <= most:
+        raise ValueError(f"{option} must be between {least} and {most} ({what}), got {count}.")
+    return count
 
 
 def null_fields(request: CounterfactualRequest) -> dict:
@@ -465,8 +446,7 @@ def null_fields(request: CounterfactualRequest) -> dict:
 def face_defaults(request: CounterfactualRequest) -> CounterfactualRequest:
     """The request with what the classifier's card proposes for counterfactuals: a scale and a depth."""
     filled = request.plan().request
-    card = pipeline.load_model(str(filled.classifier), request.device)[2].get("defaults", {})
-    proposed = card.get("counterfactual", {})
+    proposed = weights.read_card(filled.classifier).get("defaults", {}).get("counterfactual", {})
     names = ("guidance_scale",) if request.method == "same-noise" else ("guidance_scale", "depth")
     missing = {name: proposed[name] for name in names if name in proposed and getattr(request, name) is None}
     return replace(filled, **missing)
@@ -515,7 +495,8 @@ class Faces(Task):
         "to_no": "{to_no[flipped][value]}", "l1": "{l1[value]}", "mean_drift": "{mean_drift}",
         "largest_drift": "{largest_drift}", "largest_drift_of": "{largest_drift_of}",
     }  # fmt: skip
-    FIGURE = staticmethod(curves.face_sweep_figure)
+    ALIKE = ("attribute", "depth", "steps", "num_faces")
+    AXES = (("l1", "flipped"), ("mean_drift", "flipped"))
 
     @cached_property
     def place(self) -> int:
@@ -554,21 +535,19 @@ class Faces(Task):
             options["method"] = None
         return self._planned("celeba", request, filled, options)
 
-    def drawing(
-        self, request: CounterfactualRequest, target: int | None, count: int = 1
-    ) -> GenerationRequest:
+    def drawing(self, request: Request, target: int | None, count: int = 1) -> GenerationRequest:
         """Faces guided to the target, or unguided for None."""
-        names = ["weights", "seed", "precision", "steps", "device"]
-        if target is not None:
-            names += ["guidance", "attribute", "guidance_scale", "classifier"]
-        return GenerationRequest((target or 0,) * count, **{"guidance": "none"} | _settings(request, *names))
+        options = _settings(request, "weights", "seed", "precision", "steps", "device")
+        guided = _settings(request, "guidance", "attribute", "guidance_scale", "classifier")
+        options |= {"guidance": "none"} if target is None else guided
+        return GenerationRequest((target or 0,) * count, **options)
 
     def measure(self, plan: Plan) -> dict:
-        num_faces, request = len(self.subjects[0]), plan.request
+        num_faces, request = len(self.subjects[0]), plan.request  # too few are refused before any drawing
         if self.in_sweep:
             flips = self._flips(request)
             return flips | _drift_sizes(flips)
-        settings = _settings(request, "method", "classifier", "guidance_scale", "depth", "steps", "seed")
+        names = ("method", "classifier", "guidance_scale", "depth", "steps", "seed")
         return {
             "command": plan.command,
             "attribute": request.attribute,
@@ -577,7 +556,7 @@ class Faces(Task):
             "counterfactuals": {
                 "num_faces": num_faces,
                 "which": "the first test faces whose attribute is read as labelled, sent to the other answer",
-                "settings": settings,
+                "settings": _settings(request, *names),
                 "guided": self._flips(request),
                 "inversion_alone": self._flips(replace(request, guidance_scale=0.0)),
             },
@@ -608,20 +587,15 @@ class Faces(Task):
         labels = {"sources": tuple((1 - targets).tolist()), "targets": tuple(targets.tolist())}
         images = pipeline.counterfactual_images(replace(request, **labels), x_0, self.batch_size)
 
-        def measured(chosen: Tensor) -> dict:
-            flips = attributes.measure_flips(
-                self.judge.model, x_0[chosen], images[chosen], self.judge.attributes, self.place,
-                targets[chosen],
-            )  # fmt: skip
-            drift = attributes.drifts_json(flips.drifts)
-            return {"flipped": flips.flipped.as_json(), "l1": flips.l1.as_json(), "drift": drift}
+        def measured(chosen: Tensor | slice) -> dict:
+            pairs = x_0[chosen], images[chosen]
+            answers = self.judge.attributes, self.place, targets[chosen]
+            return attributes.measure_flips(self.judge.model, *pairs, *answers).as_json()
 
-        document = measured(torch.ones_like(targets, dtype=torch.bool))
+        document = measured(slice(None))
         del document["drift"]
-        for answer, target in ANSWERS.items():
-            if bool((chosen := targets == target).any()):
-                document[f"to_{answer}"] = measured(chosen)
-        return document
+        asked = {f"to_{answer}": targets == target for answer, target in ANSWERS.items()}
+        return document | {name: measured(chosen) for name, chosen in asked.items() if chosen.any()}
 
 
 def _drift_sizes(flips: dict) -> dict:
@@ -658,7 +632,8 @@ def sweep(task: Task, requests: Iterable[Request], out: Path) -> Iterator[str]:
         write_rows(out, rows, (*task.COLUMNS, *KEY))
         yield f"{count} of {len(left)}: {fill(task.LINE, document)}"
     with atomic_write(picture) as temporary:
-        task.FIGURE(curves.read_table(out))[0].savefig(temporary, facecolor="white")
+        fig = curves.table_figure(curves.read_table(out), (*task.ALIKE, "weights_sha256"), task.AXES)
+        fig.savefig(temporary, facecolor="white")
     yield f"The table is {out}, its picture {picture}."
 
 
@@ -670,9 +645,8 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     if not path.exists():
         return []
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
+        reader = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+        rows = list(reader)
         if tuple(reader.fieldnames or ()) == columns and all(row[columns[-1]] for row in rows):
             return rows
     except (ValueError, csv.Error):
