@@ -21,9 +21,9 @@ BELONGS = (
 )  # fmt: skip
 
 
-def option(help: str, default: object = None) -> dataclasses.Field:
-    """A field of a command's options that no other command has."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def option(help: str, default: object = None, **how) -> dataclasses.Field:
+    """A field of a command's options that no other command has; `how` goes to typer.Option."""
+    return dataclasses.field(default=default, metadata={"help": help, **how})
 
 
 def shared(kind: object, help: str, *flags: str, **how) -> object:
@@ -42,7 +42,8 @@ def as_command(function: Callable) -> Callable:
     for field in dataclasses.fields(kind):
         if field.metadata:  # made by `option`; else the hint says it all
             flags = [flag(field.name)] if hints[field.name] is bool else []  # a bool without --no-…
-            hints[field.name] = shared(hints[field.name], field.metadata["help"], *flags)
+            how = dict(field.metadata)
+            hints[field.name] = shared(hints[field.name], how.pop("help"), *flags, **how)
 
     @functools.wraps(function)
     def command(**values):
