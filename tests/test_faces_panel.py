@@ -12,7 +12,7 @@ from panel_tools import done, text_of
 
 from classroom.panels import FacePanel
 from classroom.panels.facerows import GAIN, change_maps, file_stem, side_for, way_frames
-from classroom.panels.pairs import Wish, choices, result_line, side_line
+from classroom.panels.pairs import FaceEdit, choices, result_line, side_line
 from lessons_lib import data, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.images import difference_maps, to_pixels
@@ -114,8 +114,8 @@ def test_at_scale_0_nothing_changes(given):
 
 def test_controls_start_where_the_cards_say(given):
     panel = done(FacePanel(**given))
-    wish = {"attribute": "Smiling", "target": 1, "guidance_scale": 7.0, "steps": 4}
-    assert panel.settings() == panel._drawn == wish | {"seed": 0}
+    edit = {"attribute": "Smiling", "target": 1, "guidance_scale": 7.0, "steps": 4}
+    assert panel.settings() == panel._drawn == edit | {"seed": 0}
     scale = panel.guidance_scale
     assert (scale.min, scale.max, scale.step) == (0, 14, 0.5) and max(panel.steps.options) <= 40
     assert panel.attribute.options[-1] == ("Mouth Slightly Open", "Mouth_Slightly_Open")
@@ -165,7 +165,7 @@ def test_side_line_in_words(given):
     words = "Also changed: Mouth Slightly Open +41 points, Blond Hair −12, Eyeglasses +1."
     assert side_line(made) == words
     assert "4 of 4 before, 4 of 4 after" in result_line(made)
-    asked_no = dataclasses.replace(made, wish=Wish("Smiling", 0, 2.0, 4), read=(before - 0.1, after))
+    asked_no = dataclasses.replace(made, edit=FaceEdit("Smiling", 0, 2.0, 4), read=(before - 0.1, after))
     assert "(Smiling: no): 4 of 4 before, 0 of 4 after" in result_line(asked_no)
 
 

@@ -123,8 +123,8 @@ HOLD = {
 
 # ---- 12.1 ----
 
-Wish = dict[int, bool]
-Case = tuple[tuple[tuple[float, ...], ...], Wish]  # the logits [B, A], and what is wanted
+Wanted = dict[int, bool]
+Case = tuple[tuple[tuple[float, ...], ...], Wanted]  # the logits [B, A], and what is wanted
 # B > A, so that a row that is taken for a column has another shape; the places are in no order, the last
 # attribute is not wanted, and some samples have all that is wanted.
 ORDINARY: tuple[Case, ...] = (
@@ -159,51 +159,51 @@ FURTHER: tuple[Case, ...] = (
     (((1.2, -0.7, 0.4), (-0.3, 2.0, -1.1), (0.5, 0.1, 0.6), (-0.8, 1.3, 0.2)), {2: True, 1: True, 0: False}),
 )
 ROUGHLY = 0.05  # what an epsilon of up to 0.001 inside the logarithm does to the ordinary logits
-Formula = Callable[[Tensor, Wish], Tensor]
+Formula = Callable[[Tensor, Wanted], Tensor]
 
 
-def _batch(case: Case) -> tuple[Tensor, Wish]:
+def _batch(case: Case) -> tuple[Tensor, Wanted]:
     """Made afresh."""
     return torch.tensor(case[0]), dict(case[1])
 
 
-def _chosen(z: Tensor, wanted: Wish) -> Tensor:
+def _chosen(z: Tensor, wanted: Wanted) -> Tensor:
     """The columns that are asked about, [B, n]."""
     return z[:, list(wanted)]
 
 
-def _yes(wanted: Wish) -> Tensor:
+def _yes(wanted: Wanted) -> Tensor:
     return torch.tensor(list(wanted.values()))
 
 
-def _signed(z: Tensor, wanted: Wish) -> Tensor:
+def _signed(z: Tensor, wanted: Wanted) -> Tensor:
     return torch.where(_yes(wanted), _chosen(z, wanted), -_chosen(z, wanted))
 
 
-def _log_p(z: Tensor, wanted: Wish) -> Tensor:
+def _log_p(z: Tensor, wanted: Wanted) -> Tensor:
     return F.logsigmoid(_signed(z, wanted))
 
 
-def _p(z: Tensor, wanted: Wish) -> Tensor:
+def _p(z: Tensor, wanted: Wanted) -> Tensor:
     return _signed(z, wanted).sigmoid()
 
 
-def _right_all(z: Tensor, wanted: Wish) -> Tensor:
+def _right_all(z: Tensor, wanted: Wanted) -> Tensor:
     return _log_p(z, wanted).sum(dim=1)
 
 
-def _elsewhere(places: Callable[[Wish], Wish]) -> Formula:
+def _elsewhere(places: Callable[[Wanted], Wanted]) -> Formula:
     return lambda z, w: _right_all(z, places(w))
 
 
-def _with_others(value: bool) -> Callable[[Tensor, Wish], Wish]:
+def _with_others(value: bool) -> Callable[[Tensor, Wanted], Wanted]:
     return lambda z, w: dict.fromkeys(range(z.shape[1]), value) | w
 
 
 def _of_softmax(dim: int) -> list[Formula]:
     """A softmax in the place of the sigmoids, over the attributes or over the batch."""
 
-    def both(z: Tensor, w: Wish) -> Tensor:
+    def both(z: Tensor, w: Wanted) -> Tensor:
         p = _chosen(z.softmax(dim), w)
         return torch.where(_yes(w), p, 1 - p)
 

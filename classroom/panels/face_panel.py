@@ -36,10 +36,10 @@ from classroom.panels.facerows import (
 from classroom.panels.gallery import show_saved, subject_of
 from classroom.panels.pairs import (
     LARGEST,
+    FaceEdit,
     FromFaces,
     FromNoise,
     Pairs,
-    Wish,
     checked_faces,
     choices,
     pairs_of,
@@ -194,17 +194,17 @@ class FacePanel(Panel):
     def settings(self) -> dict:
         """What the controls ask for now: seed of drawn faces, first (counted from 0) of given ones."""
         asked = (self.attribute, self.target, self.guidance_scale, self.steps)
-        wish = Wish(*(each.value for each in asked))
+        edit = FaceEdit(*(each.value for each in asked))
         if self.seed:
-            return wish._asdict() | {"seed": self.seed.value}
-        return wish._asdict() | {"first": self.chosen.value if self.chosen else 0}
+            return edit._asdict() | {"seed": self.seed.value}
+        return edit._asdict() | {"first": self.chosen.value if self.chosen else 0}
 
     def _redraw(self, _change=None) -> None:
         self.ask(functools.partial(self._draw, self.settings()), self._show)
 
     def _draw(self, settings: dict) -> Generator[float, None, tuple[dict, Pairs]]:
-        *wish, place = settings.values()
-        pairs = yield from pairs_of(self.source, Wish(*wish), place, self.evaluator, self.subject)
+        *edit, place = settings.values()
+        pairs = yield from pairs_of(self.source, FaceEdit(*edit), place, self.evaluator, self.subject)
         return settings, pairs
 
     def _show(self, result: tuple[dict, Pairs]) -> None:
@@ -222,10 +222,10 @@ class FacePanel(Panel):
         self._show_moment()
 
     def _headings(self) -> tuple[str, str]:
-        wish = self.pairs.wish
+        edit = self.pairs.edit
         if self.seed:
-            return "Drawn without guidance", f"From the same noise, steered to {wish}"
-        return "The given faces", f"Their counterfactuals, steered to {wish}"
+            return "Drawn without guidance", f"From the same noise, steered to {edit}"
+        return "The given faces", f"Their counterfactuals, steered to {edit}"
 
     def _tell(self, pairs: Pairs) -> None:
         """The result, and in bold what came along: that is what this panel is there to show."""
@@ -265,8 +265,8 @@ class FacePanel(Panel):
     def still(self) -> tuple[bytes, str] | None:
         if (pairs := self.pairs) is None:
             return None
-        wish, names = pairs.wish, ("given", "counter-\nfactual")
-        title = f"Steered to {wish}, scale {wish.guidance_scale:g}, {wish.steps} steps"
+        edit, names = pairs.edit, ("given", "counter-\nfactual")
+        title = f"Steered to {edit}, scale {edit.guidance_scale:g}, {edit.steps} steps"
         if self.seed:
             title, names = f"{title}, seed {self._drawn['seed']}", ("without\nguidance", "steered")
         words = f"{title}. {result_line(pairs)} {side_line(pairs)}".strip()

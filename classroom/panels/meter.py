@@ -37,7 +37,7 @@ from lessons_lib.schedules import spaced_timesteps
 
 
 @dataclass(frozen=True)
-class Wish:
+class Extent:
     """What is to be shown: a setting, the way back or not, and how many null interventions."""
 
     setting: Setting
@@ -114,10 +114,10 @@ class InterventionMeter(Panel):
         for each in (self.method, self.guidance_scale, self.depth):
             each.observe(self._move, "value")
         self.there_and_back.on_click(lambda _: self._press(back=True, below="back"))
-        self.nothing.on_click(lambda _: self._press(nulls=self._wish.nulls + 1, below="nulls"))
+        self.nothing.on_click(lambda _: self._press(nulls=self._extent.nulls + 1, below="nulls"))
         self.clear.on_click(self._clear)
         self._kept: Found | None = None  # used by the worker thread only
-        self._show_rows(Wish(self.setting()), Found(self.setting()))  # the sources are there at once
+        self._show_rows(Extent(self.setting()), Found(self.setting()))  # the sources are there at once
         self._move()
 
     # -- building ----------------------------------------------------------------------------------
@@ -194,16 +194,16 @@ class InterventionMeter(Panel):
         setting = self.setting()
         self.guidance_scale.disabled = setting.guidance_scale is None
         self.depth.disabled = setting.depth is None
-        self._wish = Wish(setting)
+        self._extent = Extent(setting)
         self._ask()
 
     def _press(self, **changes) -> None:
-        self._wish = dataclasses.replace(self._wish, **changes)
+        self._extent = dataclasses.replace(self._extent, **changes)
         self._ask()
 
     def _ask(self) -> None:
-        # A wish holds all that is to be seen, so that nothing is lost when a newer one takes its place.
-        self.ask(functools.partial(self._work, self._wish), self._show)
+        # An extent holds all that is to be seen, so that nothing is lost when a newer one takes its place.
+        self.ask(functools.partial(self._work, self._extent), self._show)
 
     def _clear(self, _button=None) -> None:
         self.dots = self.dots[-1:]
@@ -211,25 +211,25 @@ class InterventionMeter(Panel):
 
     # -- measuring ---------------------------------------------------------------------------------
 
-    def _work(self, wish: Wish) -> Generator[float, None, tuple[Wish, Found]]:
-        if self._kept is None or self._kept.setting != wish.setting:
-            self._kept = Found(wish.setting)
+    def _work(self, extent: Extent) -> Generator[float, None, tuple[Extent, Found]]:
+        if self._kept is None or self._kept.setting != extent.setting:
+            self._kept = Found(extent.setting)
         found = self._kept
-        jobs = self._jobs(wish, found)
+        jobs = self._jobs(extent, found)
         try:
             for k, job in enumerate(jobs):
                 yield from share_of(job(found), k, len(jobs))
         except Exception:  # what failed is not tried again with the next press of another button
-            if self._wish == wish:
-                self._wish = Wish(wish.setting, found.back is not None, len(found.nulls), wish.below)
+            if self._extent == extent:
+                self._extent = Extent(extent.setting, found.back is not None, len(found.nulls), extent.below)
             raise
-        return wish, dataclasses.replace(found, nulls=list(found.nulls))
+        return extent, dataclasses.replace(found, nulls=list(found.nulls))
 
-    def _jobs(self, wish: Wish, found: Found) -> list:
+    def _jobs(self, extent: Extent, found: Found) -> list:
         """What is still missing."""
         jobs = [] if found.there else [self._go_there]
-        jobs += [self._go_back] if wish.back and not found.back else []
-        return jobs + [self._do_nothing] * (wish.nulls - len(found.nulls))
+        jobs += [self._go_back] if extent.back and not found.back else []
+        return jobs + [self._do_nothing] * (extent.nulls - len(found.nulls))
 
     def _go_there(self, found: Found) -> Generator[float, None, None]:
         started = time.perf_counter()
@@ -251,8 +251,8 @@ class InterventionMeter(Panel):
 
     # -- showing -----------------------------------------------------------------------------------
 
-    def _show(self, result: tuple[Wish, Found]) -> None:
-        wish, found = result
+    def _show(self, result: tuple[Extent, Found]) -> None:
+        extent, found = result
         self.found = found
         there, share = found.there, found.there.share
         self._show_meters(there)
@@ -260,10 +260,10 @@ class InterventionMeter(Panel):
             dot = Dot(found.setting, share, float(there.l1))
             self.dots = [old for old in self.dots if old.setting != dot.setting] + [dot]
             self.plane.value = plane_svg(self.dots)
-        self._show_rows(wish, found)
+        self._show_rows(extent, found)
         self.say(status_line(found))
 
-    def _show_rows(self, wish: Wish, found: Found) -> None:
+    def _show_rows(self, extent: Extent, found: Found) -> None:
         """All images, and the words beside the buttons; empty places for what is not there yet."""
         labels = parts.pairs(self.sources, self.targets)
         self._row("source", "source", self.images, labels, above=labels)
@@ -271,8 +271,8 @@ class InterventionMeter(Panel):
         self._change_row("difference", found.there)
         self.back_words.value = back_line(found.back)
         self.null_words.value = null_line(found.nulls)
-        again = found.back if wish.below == "back" else found.nulls[-1] if found.nulls else None
-        name = {"back": "back again", "nulls": nulls_name(found.nulls)}.get(wish.below, "")
+        again = found.back if extent.below == "back" else found.nulls[-1] if found.nulls else None
+        name = {"back": "back again", "nulls": nulls_name(found.nulls)}.get(extent.below, "")
         self._measured_row("again", name, again, [str(y) for y in self.sources.tolist()])
         self._change_row("again difference", again)
 

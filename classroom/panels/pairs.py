@@ -36,7 +36,7 @@ NAMED = 3  # side effects in the line of result
 SEEN = 0.005  # half a point: a smaller change would be shown as 0
 
 
-class Wish(NamedTuple):
+class FaceEdit(NamedTuple):
     """What is asked of the faces: attribute, target (1 yes, 0 no), guidance scale s, steps."""
 
     attribute: str
@@ -52,7 +52,7 @@ class Wish(NamedTuple):
 class Pairs:
     """N faces, what became of them, and what is read in both.
 
-    wish: what was asked for.
+    edit: what was asked for.
     before: [N, C, H, W] in [-1, 1].
     drawing: its images [N, C, H, W] are the faces after; its states and estimates are the way there.
     read: (before, after), the probabilities [N, A] of the reader's attributes; None if nobody read them.
@@ -60,7 +60,7 @@ class Pairs:
     seconds: for all of it.
     """
 
-    wish: Wish
+    edit: FaceEdit
     before: Tensor
     drawing: Drawing
     read: tuple[Tensor, Tensor] | None
@@ -74,14 +74,14 @@ class Pairs:
 
     def probabilities(self) -> tuple[list[float], list[float]] | None:
         """Of the attribute that was asked for, before and after; None if nobody read it."""
-        if self.read is None or self.wish.attribute not in self.reader.names:
+        if self.read is None or self.edit.attribute not in self.reader.names:
             return None
-        place = self.reader.names.index(self.wish.attribute)
+        place = self.reader.names.index(self.edit.attribute)
         return tuple(each[:, place].tolist() for each in self.read)
 
     def as_asked(self, probability: float) -> bool:
         """Whether a face of this probability is read as what was asked for."""
-        return (probability >= 0.5) == bool(self.wish.target)
+        return (probability >= 0.5) == bool(self.edit.target)
 
     def distance(self) -> float:
         """The mean absolute change of a pixel in [0, 1]."""
@@ -93,7 +93,7 @@ class Pairs:
             return []
         change = (self.read[1] - self.read[0]).mean(dim=0).tolist()
         found = [
-            pair for pair in zip(self.reader.names, change, strict=True) if pair[0] != self.wish.attribute
+            pair for pair in zip(self.reader.names, change, strict=True) if pair[0] != self.edit.attribute
         ]
         return sorted(found, key=lambda pair: -abs(pair[1]))
 
@@ -169,19 +169,19 @@ class FromNoise:
         self, count: int, weights: str | Path, classifier: str | Path, model: Model | None = None
     ) -> None:
         self.count, self.weights, self.classifier, self.model = count, weights, classifier, model
-        self._kept: tuple[GenerationRequest, Tensor] | None = None  # another wish starts from the same faces
+        self._kept: tuple[GenerationRequest, Tensor] | None = None  # another edit starts from the same faces
 
-    def request(self, wish: Wish, seed: int) -> GenerationRequest:
+    def request(self, edit: FaceEdit, seed: int) -> GenerationRequest:
         """The guided faces, sampler and spacing filled in: the unguided ones must take the same steps."""
         request = GenerationRequest(
-            (wish.target,) * self.count, self.weights, "classifier", classifier=self.classifier, seed=seed,
-            attribute=wish.attribute, guidance_scale=wish.guidance_scale, steps=wish.steps,
+            (edit.target,) * self.count, self.weights, "classifier", classifier=self.classifier, seed=seed,
+            attribute=edit.attribute, guidance_scale=edit.guidance_scale, steps=edit.steps,
         )  # fmt: skip
         return request.plan(self.model).request
 
-    def steps(self, wish: Wish, seed: int) -> Generator[float, None, tuple[Tensor, Drawing]]:
+    def steps(self, edit: FaceEdit, seed: int) -> Generator[float, None, tuple[Tensor, Drawing]]:
         """Draw both; yields the part done, 0 … 1."""
-        request = self.request(wish, seed)
+        request = self.request(edit, seed)
         # The guided faces first: what is wrong with the classifier is said at once.
         drawing = yield from share_of(drawing_steps(request, self.model, evaluator=None), 0, 2)
         plain = dataclasses.replace(
@@ -205,26 +205,26 @@ class FromFaces:
         self.weights, self.classifier, self.model = weights, classifier, model
         self._kept: tuple[tuple[int, int], Abducted] | None = None  # of (first face, steps)
 
-    def request(self, wish: Wish) -> CounterfactualRequest:
+    def request(self, edit: FaceEdit) -> CounterfactualRequest:
         return CounterfactualRequest(
-            (1 - wish.target,) * self.count, (wish.target,) * self.count, self.weights, method="ddim",
-            guidance="classifier", classifier=self.classifier, attribute=wish.attribute,
-            guidance_scale=wish.guidance_scale, depth=self.depth, steps=wish.steps,
+            (1 - edit.target,) * self.count, (edit.target,) * self.count, self.weights, method="ddim",
+            guidance="classifier", classifier=self.classifier, attribute=edit.attribute,
+            guidance_scale=edit.guidance_scale, depth=self.depth, steps=edit.steps,
         )  # fmt: skip
 
-    def steps(self, wish: Wish, first: int) -> Generator[float, None, tuple[Tensor, Drawing]]:
+    def steps(self, edit: FaceEdit, first: int) -> Generator[float, None, tuple[Tensor, Drawing]]:
         """The faces from number `first` on, and what becomes of them; yields the part done, 0 … 1."""
-        plan, faces = self.request(wish).plan(self.model), self.images[first : first + self.count]
-        if self._kept is None or self._kept[0] != (first, wish.steps):
+        plan, faces = self.request(edit).plan(self.model), self.images[first : first + self.count]
+        if self._kept is None or self._kept[0] != (first, edit.steps):
             found = yield from share_of(self._abducted(plan, faces), 0, 2)
-            self._kept = (first, wish.steps), found
+            self._kept = (first, edit.steps), found
         abducted = self._kept[1]
         paths = yield from share_of(paths_of(plan, faces, lambda *_: abducted, None), 1, 2)
         states, estimates = ([to_signed(each) for each in way] for way in (paths.states, paths.estimates))
         return faces, Drawing(paths.images, states, estimates, paths.timesteps, (), 1000 * paths.seconds)
 
     def _abducted(self, plan: CounterfactualPlan, faces: Tensor) -> Generator[float, None, Abducted]:
-        """As `plan.abduct`, step by step: for progress, and to be dropped for a newer wish."""
+        """As `plan.abduct`, step by step: for progress, and to be dropped for a newer edit."""
         wanted, eps_fn = plan.image_shape, unconditional(plan.network)
         if tuple(faces.shape[1:]) != wanted:
             its, mine = ("×".join(map(str, shape)) for shape in (wanted, faces.shape[1:]))
@@ -237,7 +237,7 @@ class FromFaces:
 
 
 def pairs_of(
-    source: FromNoise | FromFaces, wish: Wish, place: int, evaluator: str | Path | None, subject: Subject
+    source: FromNoise | FromFaces, edit: FaceEdit, place: int, evaluator: str | Path | None, subject: Subject
 ) -> Generator[float, None, Pairs]:
     """Faces before and after, read by the evaluator; yields the part done, 0 … 1.
 
@@ -248,12 +248,12 @@ def pairs_of(
         ValueError, WeightsError: as `generate` and `counterfactuals`.
     """
     started = time.perf_counter()
-    before, drawing = yield from source.steps(wish, place)
+    before, drawing = yield from source.steps(edit, place)
     reader, read = attribute_reader(evaluator, subject), None
     if reader.weights is not None:
         both = in_8_bits(torch.cat([before, drawing.images]))  # as the pictures that one sees
         read = load_model(reader.weights)[0].probabilities(both).chunk(2)
-    return Pairs(wish, before, drawing, read, reader, time.perf_counter() - started)
+    return Pairs(edit, before, drawing, read, reader, time.perf_counter() - started)
 
 
 # -- in words --------------------------------------------------------------------------------------
@@ -261,15 +261,15 @@ def pairs_of(
 
 def result_line(pairs: Pairs) -> str:
     """How many faces are read as asked before and after, how far they changed, and the seconds."""
-    wish, read, count = pairs.wish, pairs.probabilities(), len(pairs.before)
+    edit, read, count = pairs.edit, pairs.probabilities(), len(pairs.before)
     if read is not None:
         hits = [sum(map(pairs.as_asked, each)) for each in read]
-        said = f"Read as asked ({wish}): {hits[0]} of {count} before, {hits[1]} of {count} after."
+        said = f"Read as asked ({edit}): {hits[0]} of {count} before, {hits[1]} of {count} after."
     elif pairs.read is None:
         said = pairs.reader.note
     else:
-        said = f"The evaluator knows no attribute {spoken(wish.attribute)}."
-    nothing = "At scale 0 nothing steers. " if wish.guidance_scale == 0 else ""
+        said = f"The evaluator knows no attribute {spoken(edit.attribute)}."
+    nothing = "At scale 0 nothing steers. " if edit.guidance_scale == 0 else ""
     change = f"Mean change of a pixel {pairs.distance():.3f} (of 0 to 1)."
     return f"{nothing}{said} {change} {pairs.seconds:.1f} s.".replace("  ", " ")
 
