@@ -31,7 +31,7 @@ def faces_html(pairs: Pairs, which: str, side: int) -> str:
     """The faces "before" or "after", each above what is read in it; afterwards orange if not as asked."""
     images, read = getattr(pairs, which), pairs.probabilities()
     mine = [None] * len(images) if read is None else read[which == "after"]
-    name, cells = spoken(pairs.wish.attribute), []
+    name, cells = spoken(pairs.edit.attribute), []
     for k, (image, p) in enumerate(zip(images, mine, strict=True), start=1):
         alt, words = f"Face {k} {which}", ""
         if p is not None:
@@ -106,7 +106,7 @@ def still_of(pairs: Pairs, names: Sequence[str], title: str) -> bytes:
     shown = pairs.before, pairs.after, change_maps(pairs)
     rows = dict(zip((*names, f"what\nchanged, ×{GAIN}"), shown, strict=True))
     name = (
-        spoken(pairs.wish.attribute).replace(" ", "\n") if count > COLUMNS else spoken(pairs.wish.attribute)
+        spoken(pairs.edit.attribute).replace(" ", "\n") if count > COLUMNS else spoken(pairs.edit.attribute)
     )
     texts = [] if read is None else [f"{name}\n{p:.0%} → {q:.0%}" for p, q in zip(*read, strict=True)]
     plain = [text.replace("$", r"\$") for text in (title, *texts)]  # a dollar sign would start a formula

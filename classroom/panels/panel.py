@@ -118,7 +118,7 @@ class Panel(ipywidgets.VBox):
         timer.daemon = True
         timer.start()
         try:
-            parts = self._work(job)
+            parts = self._parts(job)
             for self.progress.value in parts:
                 if self._is_stale(job):
                     parts.close()
@@ -128,7 +128,7 @@ class Panel(ipywidgets.VBox):
         finally:
             timer.cancel()
 
-    def _work(self, job: _Job) -> Iterator[float]:
+    def _parts(self, job: _Job) -> Iterator[float]:
         """How far the work is, time and again; then its result is shown."""
         result = job.work()
         if isgenerator(result):

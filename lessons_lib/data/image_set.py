@@ -29,6 +29,7 @@ from tqdm.auto import tqdm
 from lessons_lib.files import WriteError, atomic_write, remove_leftovers
 
 SPLITS = ("train", "val", "test")
+MANY = 2000  # pictures whose decoding takes long enough to be said
 SMALLEST, LARGEST, MULTIPLE = 16, 64, 4  # of the inferred size, in pixels: it can be halved twice
 REASONS = {Image.UnidentifiedImageError: "no picture", Image.DecompressionBombError: "too large"}
 
@@ -177,7 +178,8 @@ def decode_all(
     pictures = _read_kept(kept, stamp)
     if pictures and not (strict and pictures[1]):
         return pictures
-    notice(f"Decoding {len(paths):,} pictures in {os.path.commonpath(paths)}; this is done once.")
+    if strict or len(paths) >= MANY:  # of few own pictures their folder says enough
+        notice(f"Decoding {len(paths):,} pictures in {os.path.commonpath(paths)}; this is done once.")
     if size is None or channels is None:
         size, channels = _inferred(paths, size, channels)
     broken: dict[int, str] = {}
