@@ -11,10 +11,10 @@
 More words pass through: python lab.py lab --no-browser --port 8899
 Where make exists: make lab ARGS="--no-browser --port 8899"
 
-On Linux a machine without a working nvidia-smi gets the CPU-only torch from PyTorch's own index (1.5 GB, not
-6), or the ordinary torch where that index is out of reach. --gpu or --cpu asks for one of the two (make lab
-GPU=1, make lab CPU=1); without them an environment keeps what it has. The environment is the folder .venv,
-or the folder that LESSONS_VENV names.
+On Linux a machine without a working nvidia-smi gets the CPU-only torch from PyTorch's own index, or the
+ordinary torch (6 GB in all) where that index is out of reach. --gpu or --cpu asks for one of the two (make
+lab GPU=1, make lab CPU=1); without them an environment keeps what it has. The environment is the folder
+.venv, or the folder that LESSONS_VENV names.
 """
 
 # Python 3.6 must be able to read this file, so that an old Python gets a sentence and not a syntax error.

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -830,3 +832,24 @@ def test_reading_is_refused_in_one_sentence(run, here, tiny):
     status, _, err = run("evaluate timesteps mnist --card --classifier", tiny / "classifier.safetensors")
     assert status == 2 and "needs the real MNIST" in err
     assert (tiny / "classifier.json").read_bytes() == before
+
+
+def documented_commands():
+    """The commands that stand on lines of their own in the pages, and those that cards quote."""
+    root = Path(__file__).resolve().parent.parent
+    for name in ("README.md", "lessons_lib/README.md", "benchmarks/README.md"):
+        text = (root / name).read_text(encoding="utf-8").replace("\\\n", "")
+        yield from re.findall(r"(?m)^    .*-m lessons_lib (.*)$", text)
+    for path in sorted((root / "assets" / "weights").rglob("*.json")):
+        card = path.read_text(encoding="utf-8")
+        yield from re.findall(r'"command": "python -m lessons_lib ([^"(]*)', card)
+
+
+def test_documented_commands_parse():
+    commands = list(documented_commands())
+    assert len(commands) > 40
+    for words in map(shlex.split, commands):
+        command, context = app.program, app.program.context_class(app.program)
+        while hasattr(command, "resolve_command"):
+            name, command, words = command.resolve_command(context, words)
+        command.make_context(name, list(words))  # raises for what the command does not know

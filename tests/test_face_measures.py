@@ -10,7 +10,7 @@ from torch import nn
 
 from classroom import figures
 from lessons_lib import evaluation
-from lessons_lib.evaluation.quality import Figure
+from lessons_lib.evaluation.quality import Measurement
 from lessons_lib.evaluation.task import Faces
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -181,7 +181,7 @@ def test_a_report_says_the_shares_the_distances_and_the_drift():
         asked: {"read_as_yes": share(k, 4), "fid": far} for k, asked in enumerate(("unguided", "yes", "no"))
     }
     side = {"drift": {"Male": {"mean": -0.25}, "Young": {"mean": 0.1}}}
-    one = {"flipped": share(3, 4), "l1": Figure(value=0.0512)}
+    one = {"flipped": share(3, 4), "l1": Measurement(value=0.0512)}
     result = {"attribute": "Smiling", "drawn": drawn, "counterfactuals": {"guided": one | {"to_no": side},
               "inversion_alone": one}}  # fmt: skip
     lines = Faces.report(Faces, result).splitlines()

@@ -476,7 +476,7 @@ EXERCISES = (
             "file keep of it on the way?",
             "there = intervene(x_0, source, target) in 8 bits, back = intervene(there, target, source), and "
             "error = mean |back - x_0| / 2 for each image: pixels in [-1, 1] differ by twice as much.",
-            "back = intervene(evaluation.____(there), ____, ____) … return (back - x_0).abs().____ / 2",
+            "back = intervene(____(there), ____, ____) … return (back - x_0).abs().____ / 2",
         ),
         examine=examine_return,
         diagnoses=RETURN,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.evaluation import quality
-from lessons_lib.evaluation.quality import FeatureStatistics, Figure, Mean, Share, check_labels, features
+from lessons_lib.evaluation.quality import FeatureStatistics, Mean, Measurement, Share, check_labels, features
 
 AT_ONCE = 100  # images that an intervention is given together
 Intervention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -64,11 +64,11 @@ class Effectiveness(Share):
     matrix: Tensor | None = None  # [K, K] float64, row the source, column the target; nan without an image
     counts: Tensor | None = None  # [K, K] int64, how many images each entry is of
 
-    def as_json(self) -> Figure:
+    def as_json(self) -> Measurement:
         if self.matrix is None:
-            return Figure(super().as_json(), matrix=None, counts=None)
+            return Measurement(super().as_json(), matrix=None, counts=None)
         rows = [[None if v != v else round(v, 5) for v in row] for row in self.matrix.tolist()]  # nan: None
-        return Figure(super().as_json(), matrix=rows, counts=self.counts.tolist())
+        return Measurement(super().as_json(), matrix=rows, counts=self.counts.tolist())
 
 
 def effectiveness(
@@ -264,13 +264,13 @@ def measure_axioms(
         "num_images": len(x_0),
         "effectiveness": effectiveness(evaluator, there, target, source).as_json(),
         "composition": {n: mean.as_json() for n, mean in nulls.items()},
-        "reversibility": figures(Reversibility.of(evaluator, x_0, source, back)),
-        "proximity": figures(near) | {"unit": near.unit and round(near.unit, 5)},
-        "minimality": least and figures(least),
+        "reversibility": measurements(Reversibility.of(evaluator, x_0, source, back)),
+        "proximity": measurements(near) | {"unit": near.unit and round(near.unit, 5)},
+        "minimality": least and measurements(least),
         **fids,
     }
 
 
-def figures(measure: Reversibility | Proximity | Minimality) -> dict[str, Figure]:
+def measurements(measure: Reversibility | Proximity | Minimality) -> dict[str, Measurement]:
     """Its shares and means, for json.dumps."""
     return {name: part.as_json() for name, part in vars(measure).items() if isinstance(part, Mean | Share)}

@@ -87,10 +87,14 @@ def table_figure(rows: Sequence[Row], settings: Sequence[str], axes: Sequence[tu
 
     settings: see `named_lines`.
     """
+    from matplotlib import cycler, rcParams
+
     fig, panels = figure(4.4 * len(axes), 3.6, len(axes))
+    for ax in np.atleast_1d(panels):  # another marker where the colours come again
+        ax.set_prop_cycle(cycler(marker=["o", "s", "^"]) * rcParams["axes.prop_cycle"])
     for name, line in named_lines(rows, settings).items():
         for ax, (x, y) in zip(np.atleast_1d(panels), axes, strict=True):
-            (curve,) = ax.plot(numbers(line, x), numbers(line, y), "o-", ms=4, label=name)
+            (curve,) = ax.plot(numbers(line, x), numbers(line, y), ms=4, label=name)
             if f"{y}_low" in line[0]:
                 ends = (numbers(line, f"{y}_{end}") for end in ("low", "high"))
                 ax.fill_between(numbers(line, x), *ends, color=curve.get_color(), alpha=0.15)

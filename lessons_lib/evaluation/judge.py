@@ -15,7 +15,7 @@ from lessons_lib import data, weights
 from lessons_lib.classifier import NoisyClassifier
 from lessons_lib.evaluation import quality
 from lessons_lib.evaluation.attributes import read_attributes
-from lessons_lib.evaluation.quality import Accuracy, Figure, Reference, Share
+from lessons_lib.evaluation.quality import Accuracy, Measurement, Reference, Share
 from lessons_lib.files import atomic_write, check_writable
 from lessons_lib.pipeline import load_model
 from lessons_lib.samplers import SampleNoise
@@ -171,7 +171,8 @@ def _attributes_right(names: tuple[str, ...], read: Tensor, labels: Tensor) -> d
     commonest = torch.maximum(labels.sum(dim=0), (~labels).sum(dim=0)).double() / len(labels)
     right = [Share.of(column).as_json() for column in (read == labels).unbind(dim=1)]
     shares = [
-        Figure(one, commonest_answer=round(c, 5)) for one, c in zip(right, commonest.tolist(), strict=True)
+        Measurement(one, commonest_answer=round(c, 5))
+        for one, c in zip(right, commonest.tolist(), strict=True)
     ]
     return {
         "mean_accuracy": round(Share.of((read == labels).flatten()).value, 5),

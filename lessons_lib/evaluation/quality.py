@@ -57,12 +57,14 @@ class Share:
         low, high = self.interval
         return f"{100 * self.value:.1f}% (95% interval {100 * low:.1f} to {100 * high:.1f})"
 
-    def as_json(self) -> Figure:
+    def as_json(self) -> Measurement:
         counts = {"right": self.successes, "total": self.total}
-        return Figure(value=round(self.value, 5), interval_95=[round(x, 5) for x in self.interval], **counts)
+        return Measurement(
+            value=round(self.value, 5), interval_95=[round(x, 5) for x in self.interval], **counts
+        )
 
 
-class Figure(dict):
+class Measurement(dict):
     """A share or a mean as it stands in JSON; in a text its value, or a share without a format in words."""
 
     def __format__(self, spec: str) -> str:
@@ -87,10 +89,10 @@ class Mean(float):
         mean.interval, mean.total = (float(mean) - half, float(mean) + half), len(values)
         return mean
 
-    def as_json(self, digits: int = 5) -> Figure:
+    def as_json(self, digits: int = 5) -> Measurement:
         """JSON has no nan, so one image has no interval."""
         interval = [round(end, digits) for end in self.interval] if self.total > 1 else None
-        return Figure(value=round(self, digits), interval_95=interval, total=self.total)
+        return Measurement(value=round(self, digits), interval_95=interval, total=self.total)
 
 
 def check_labels(images: Tensor, *labels: Tensor) -> None:
@@ -116,9 +118,9 @@ class Accuracy:
         right = read == labels
         return cls(Share.of(right), {int(k): Share.of(right[labels == k]) for k in labels.unique()})
 
-    def as_json(self, class_names: Sequence[str]) -> Figure:
+    def as_json(self, class_names: Sequence[str]) -> Measurement:
         by_class = {class_names[label]: share.as_json() for label, share in self.by_class.items()}
-        return Figure(self.overall.as_json(), by_class=by_class)
+        return Measurement(self.overall.as_json(), by_class=by_class)
 
     def __str__(self) -> str:
         return str(self.overall)
