@@ -6,8 +6,9 @@ trains every candidate for the same seconds of one core, on the same images in t
 1,000 images at each scale and sampler (25 steps), and writes assets/results/bakeoff_DATASET.csv: feature FID
 and its floor (as many test images), KID, the share read right, and the power in four octaves over that of
 test pictures. Faces are drawn without a wish (w = 0), and told the attributes of test faces (w = 1). What is
-trained and measured is kept in --folder and not done again. Needs the data and the evaluator's weights; the
-faces' v-latent an autoencoder, whose minutes count as its own: python -m benchmarks.latents.
+trained and measured is kept in --folder and not done again; 0 images only trains. Needs the data and the
+evaluator's weights; the faces' v-latent an autoencoder, whose minutes count as its own: python -m
+benchmarks.latents. On a GPU the time says little of a network: --epochs shows each the same images instead.
 """
 
 from __future__ import annotations
@@ -73,22 +74,20 @@ def _with(recipe: Recipe, **options) -> Recipe:
     return dataclasses.replace(recipe, options=dataclasses.replace(recipe.options, **options))
 
 
-def train(
-    recipe: Recipe, images: data.ImageSet | latents.Coded, minutes: float, seed: int, folder: Path
-) -> Path:
-    """Train for so many minutes of this process's processor time; returns the weights' path."""
+def train(recipe: Recipe, images: data.ImageSet | latents.Coded, folder: Path, **how) -> Path:
+    """Train as `how`, a TrainConfig's fields, says; returns the weights' path."""
     path = folder / f"{recipe.name}.safetensors"
     if path.exists():
         return path
     config = dataclasses.replace(
-        recipe.config, epochs=EPOCHS, precision="bf16", device="cpu", seed=seed, output_dir=folder,
-        max_seconds=60 * minutes, checkpoint_every=500,
-    )  # fmt: skip
+        recipe.config, precision="bf16", output_dir=folder, checkpoint_every=5000, **how
+    )
     options = dataclasses.replace(recipe.options, sample_every=0)
     sets = {"train": images, "val": None, "test": None}  # no time for losses on other images
-    training.clock = time.process_time
+    if config.max_seconds:  # of the processor
+        training.clock = time.process_time
     for event in recipes.run_recipe(recipe, lambda: sets, config, options):
-        if isinstance(event, Stopped) and event.reason != "time":
+        if isinstance(event, Stopped) and event.reason == "interrupted":
             raise KeyboardInterrupt
     return path
 
@@ -104,9 +103,9 @@ class Ruler:
     real_power: Tensor
 
     @classmethod
-    def of(cls, dataset: str, count: int) -> Ruler:
+    def of(cls, dataset: str, count: int, device: str) -> Ruler:
         """From `count` test images."""
-        judge = Judge.load(dataset, JUDGES[dataset], "cpu")
+        judge = Judge.load(dataset, JUDGES[dataset], device)
         test = data.load(dataset, "test").subset(torch.arange(count))
         images = data.to_signed(test.images[:])
         features = evaluation.features(judge.model, images)
@@ -137,7 +136,7 @@ class Ruler:
 
 def draw(network: nn.Module, schedule, request: GenerationRequest) -> Tensor:
     """Images [N, C, H, W] of a request, a batch at a time."""
-    parts = [[*generate_with(network, schedule, part)][-1].x_t for part in in_chunks(request, 100)]
+    parts = [[*generate_with(network, schedule, part)][-1].x_t.cpu() for part in in_chunks(request, 100)]
     return torch.cat(parts).clamp(-1, 1)
 
 
@@ -145,7 +144,7 @@ def judged(
     name: str, path: Path, ruler: Ruler, count: int, seed: int, settings: tuple, coder: latents.Coded | None
 ) -> list[dict]:
     """A row for each setting; the pictures are kept beside the weights."""
-    network, schedule, card = load_pretrained(path)
+    network, schedule, card = load_pretrained(path, ruler.judge.device)
     rows, parameters = [], card["parameters"] + (coder.card["parameters"] if coder else 0)
     for scale, sampler in settings:
         told = network.config.num_classes > 0 and scale > 0
@@ -154,7 +153,7 @@ def judged(
         if not kept.exists():  # the pictures are kept, not their figures: a better judge may come
             request = GenerationRequest(
                 labels, weights=path, guidance="cfg" if told else "none", guidance_scale=scale,
-                sampler=sampler, steps=STEPS, seed=seed, precision="bf16",
+                sampler=sampler, steps=STEPS, seed=seed, precision="bf16", device=ruler.judge.device,
             )  # fmt: skip
             images = coder.draw(network, schedule, request) if coder else draw(network, schedule, request)
             save_png(kept.with_suffix(".png"), to_grid(images[:40], columns=10, scale=2))
@@ -175,6 +174,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", choices=("cifar10", "celeba"), default="cifar10")
     parser.add_argument("--minutes", type=float, default=10, help="processor time of each training")
+    parser.add_argument("--epochs", type=int, help="of each training, in place of its minutes")
+    parser.add_argument("--batch-size", type=int, help="of all; with --lr, if not the recipes' own")
+    parser.add_argument("--lr", type=float, help="peak learning rate of all")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--candidates", default="", help="comma-separated; all if not given")
     parser.add_argument("--seed", type=int, default=0, help="of the trainings")
     parser.add_argument("--draw-seed", type=int, default=0, help="of the drawn images")
@@ -193,15 +196,24 @@ def main() -> None:
         parser.error(str(error))
     faces = arguments.dataset == "celeba"
     settings = tuple((w, s) for w in ((0.0, *SCALES[:1]) if faces else SCALES) for s in SAMPLERS)
-    ruler, rows = Ruler.of(arguments.dataset, arguments.num_samples), []
+    how = {name: getattr(arguments, name) for name in ("epochs", "batch_size", "lr", "device", "seed")}
+    how = {name: value for name, value in how.items() if value is not None}
+    length = f"{arguments.epochs}epochs" if arguments.epochs else f"{arguments.minutes:g}min"
+    paths, rows = {}, []
     for name in names:
-        run = f"{arguments.dataset}-{name}-{arguments.minutes:g}min-seed{arguments.seed}"
         coder = trained if name == "v-latent" else None
-        images = coder or data.load(arguments.dataset, "train")
-        minutes = arguments.minutes - (coder.card["minutes"] if coder else 0)
-        path = train(known[name], images, minutes, arguments.seed, arguments.folder / run)
+        if not arguments.epochs:
+            minutes = arguments.minutes - (coder.card["minutes"] if coder else 0)
+            how |= {"epochs": EPOCHS, "max_seconds": 60 * minutes}
+        folder = arguments.folder / f"{arguments.dataset}-{name}-{length}-seed{arguments.seed}"
+        paths[name] = train(known[name], coder or data.load(arguments.dataset, "train"), folder, **how)
+    if not (count := arguments.num_samples):
+        return
+    ruler = Ruler.of(arguments.dataset, count, arguments.device)
+    for name, path in paths.items():
+        coder = trained if name == "v-latent" else None
         mine = settings if known[name].network.num_classes else settings[:2]
-        rows += judged(name, path, ruler, arguments.num_samples, arguments.draw_seed, mine, coder)
+        rows += judged(name, path, ruler, count, arguments.draw_seed, mine, coder)
     note = f"made by: python -m benchmarks.recipe_bakeoff {' '.join(sys.argv[1:])}"
     write_table(f"bakeoff_{arguments.dataset}.csv", note, _squared(rows))
 

@@ -47,6 +47,8 @@ class Options:
     ema_sigma_rel: float | None = o.option("In its place: a power law's length, as a share of the training.")
     lr_decay: float | None = o.option("Last share of the training, over which the learning rate falls to 0.")
     sample_every: int | None = o.option("Epochs between grids of samples; 0 never.")
+    measure_every: int | None = o.option("Epochs between losses on validation and test images.")
+    checkpoint_every: int | None = o.option("Steps between checkpoints.")
     keep_epochs: bool = o.option("Keep the weights of every epoch.", False)
     output_dir: Path | None = o.option("With all, a folder of folders. [default: runs/DATASET-MODEL]")
     resume: bool = o.option("Go on from the checkpoint in the output folder.", False)

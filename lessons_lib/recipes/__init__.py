@@ -143,7 +143,8 @@ RECIPES = {
         DiffusionOptions(schedule="cosine", loss="min-snr"), random_flip,
         DDPM_50 | {"guidance_scale": 3.0}, channels_last=True),
     ("cifar10", "denoiser-v"): Recipe("cifar10-denoiser-v", replace(CIFAR10_UNET, v_schedule="cosine"),
-        replace(V_TRAINING, epochs=100), replace(V_OPTIONS, schedule="cosine"), random_flip, DDIM_50),
+        replace(V_TRAINING, epochs=100, measure_every=5), replace(V_OPTIONS, schedule="cosine"), random_flip,
+        DDIM_50),
     # The judge of what comes next; the lessons' own, cifar10-evaluator, came from an earlier recipe.
     ("cifar10", "evaluator"): Recipe("cifar10-evaluator-whitened",
         EvaluatorConfig(32, 3, (64, 256, 256), dropout=0.0, body="whitened", mirror=True),
@@ -159,8 +160,9 @@ RECIPES = {
         TrainConfig(epochs=66, lr=8e-4, ema_decay=0.9995, checkpoint_every=125), FACE_OPTIONS, random_flip,
         DDPM_50 | FACE_GUIDE, channels_last=True),
     # Told the attributes, all, some or none of them.
-    ("celeba", "denoiser-v"): Recipe("celeba-denoiser-v", FACE_UNET, replace(V_TRAINING, epochs=500),
-        replace(V_OPTIONS, sample_every=25), random_flip, DDIM_50 | FACE_GUIDE),
+    ("celeba", "denoiser-v"): Recipe("celeba-denoiser-v", FACE_UNET,
+        replace(V_TRAINING, epochs=500, measure_every=25), replace(V_OPTIONS, sample_every=25), random_flip,
+        DDIM_50 | FACE_GUIDE),
     ("celeba", "classifier"): Recipe("celeba-classifier",
         NoisyClassifierConfig(widths=(32, 64, 128, 128), **FACES),
         TrainConfig(epochs=24, lr=1.5e-3, weight_decay=0.05, checkpoint_every=125), FACE_OPTIONS, random_flip,

@@ -32,7 +32,8 @@ from lessons_lib.training.denoising import denoising_loss as denoising_loss
 from lessons_lib.training.devices import make_accelerator, resolve_precision, seconds_a_step, training_device
 
 # What a resumed training may change: where and how long it runs, and what it writes.
-MACHINE = {"accumulation_steps", "precision", "device", "checkpoint_every", "max_seconds", "output_dir"}
+MACHINE = {"accumulation_steps", "precision", "device", "max_seconds", "output_dir"}
+MACHINE |= {"checkpoint_every", "measure_every"}
 clock = time.monotonic  # a benchmark may count the processor's seconds in their place
 
 
@@ -207,7 +208,8 @@ class _Trainer:
     def _finish_epoch(self, epoch: int) -> EpochDone:
         state = self.state
         row = {"epochs": epoch, "train_loss": state.loss_sum / state.loss_count}
-        row |= {name: self._mean_loss(self.sets[name]) for name in ("val_loss", "test_loss")}
+        due = epoch % self.config.measure_every == 0
+        row |= {name: self._mean_loss(self.sets[name]) if due else None for name in ("val_loss", "test_loss")}
         for name, value in row.items():
             state.losses.setdefault(name, []).append(value)
         state.loss_sum, state.loss_count = 0.0, 0

@@ -37,12 +37,17 @@ class TrainConfig:
     device: str = "auto"  # CUDA if there is one, else the CPU; or "cpu", "cuda", "mps"
     seed: int = 0
     checkpoint_every: int = 500  # steps
+    measure_every: int = 1  # epochs between losses on other images
     max_seconds: float | None = None  # stop by the clock, which lr then follows, so that it still ends at 0
     output_dir: Path | None = None  # of checkpoint.pt and losses.json; None writes nothing
 
     def __post_init__(self) -> None:
         for names, allowed, holds in (
-            ("epochs batch_size accumulation_steps checkpoint_every", "at least 1", lambda x: x >= 1),
+            (
+                "epochs batch_size accumulation_steps checkpoint_every measure_every",
+                "at least 1",
+                lambda x: x >= 1,
+            ),
             ("lr grad_clip max_seconds", "above 0", lambda x: x > 0),
             ("ema_decay", "in [0, 1)", lambda x: 0 <= x < 1),
             ("lr_decay", "in (0, 1]", lambda x: 0 < x <= 1),
@@ -79,7 +84,7 @@ class StepDone(NamedTuple):
 
 
 class EpochDone(NamedTuple):
-    """After each epoch. The losses are means; val and test are the EMA weights' (None without data)."""
+    """After each epoch. The losses are means; val and test are the EMA weights' (None where not measured)."""
 
     epoch: int
     train_loss: float
