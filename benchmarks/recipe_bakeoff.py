@@ -9,12 +9,14 @@ test pictures. Faces are drawn without a wish (w = 0), and told the attributes o
 trained and measured is kept in --folder and not done again; 0 images only trains. Needs the data and the
 evaluator's weights; the faces' v-latent an autoencoder, whose minutes count as its own: python -m
 benchmarks.latents. On a GPU the time says little of a network: --epochs shows each the same images instead.
+--weights NAME,NAME judges trained weights in place of candidates.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import sys
 import time
@@ -38,7 +40,8 @@ from lessons_lib.unet import UNetConfig
 from lessons_lib.weights import WeightsError, load_pretrained
 
 JUDGES = {"cifar10": "cifar10-evaluator-whitened", "celeba": "celeba-evaluator"}
-SCALES, SAMPLERS, STEPS, EPOCHS = (1.0, 2.5), ("ddim", "ddpm"), 25, 10_000  # more epochs than there is time
+SCALES, SAMPLERS = {"cifar10": "1,2.5", "celeba": "0,1"}, "ddim,ddpm"
+EPOCHS = 10_000  # more than there is time for
 # At the FLOPs of the shipped networks, but with nothing wide at full resolution: patches of pixels.
 PATCHED = {
     "cifar10": UNetConfig(
@@ -136,24 +139,32 @@ class Ruler:
 
 def draw(network: nn.Module, schedule, request: GenerationRequest) -> Tensor:
     """Images [N, C, H, W] of a request, a batch at a time."""
-    parts = [[*generate_with(network, schedule, part)][-1].x_t.cpu() for part in in_chunks(request, 100)]
+    parts = [[*generate_with(network, schedule, part)][-1].x_t.cpu() for part in in_chunks(request, 250)]
     return torch.cat(parts).clamp(-1, 1)
 
 
 def judged(
-    name: str, path: Path, ruler: Ruler, count: int, seed: int, settings: tuple, coder: latents.Coded | None
+    name: str, path: Path | str, ruler: Ruler, count: int, arguments: argparse.Namespace, coder=None
 ) -> list[dict]:
-    """A row for each setting; the pictures are kept beside the weights."""
+    """A row for each scale and sampler; the pictures are kept, beside a candidate's weights."""
     network, schedule, card = load_pretrained(path, ruler.judge.device)
     rows, parameters = [], card["parameters"] + (coder.card["parameters"] if coder else 0)
-    for scale, sampler in settings:
+    folder = path.parent if isinstance(path, Path) else arguments.folder / card["sha256"][:8]
+    folder.mkdir(parents=True, exist_ok=True)
+    scales = [float(scale) for scale in (arguments.scales or SCALES[arguments.dataset]).split(",")]
+    scales, steps, seed = (
+        scales if network.config.num_classes else [0.0],
+        arguments.steps,
+        arguments.draw_seed,
+    )
+    for scale, sampler in itertools.product(scales, arguments.samplers.split(",")):
         told = network.config.num_classes > 0 and scale > 0
         labels = ruler.labels(network, count) if told else (0,) * count
-        kept = path.with_name(f"drawn_{sampler}_{scale:g}_{count}_{seed}.npy")
+        kept = folder / f"drawn_{sampler}_{steps}_{scale:g}_{count}_{seed}.npy"
         if not kept.exists():  # the pictures are kept, not their figures: a better judge may come
             request = GenerationRequest(
                 labels, weights=path, guidance="cfg" if told else "none", guidance_scale=scale,
-                sampler=sampler, steps=STEPS, seed=seed, precision="bf16", device=ruler.judge.device,
+                sampler=sampler, steps=steps, seed=seed, precision="bf16", device=ruler.judge.device,
             )  # fmt: skip
             images = coder.draw(network, schedule, request) if coder else draw(network, schedule, request)
             save_png(kept.with_suffix(".png"), to_grid(images[:40], columns=10, scale=2))
@@ -161,7 +172,7 @@ def judged(
                 np.save(file, (127.5 * (images + 1)).round().to(torch.uint8).numpy())
         images = data.to_signed(torch.from_numpy(np.load(kept)))
         trained = {k: card["training"][k] for k in ("images_seen", "seed")}
-        row = {"candidate": name, "w": scale if told else 0, "sampler": sampler}
+        row = {"candidate": name, "w": scale if told else 0, "sampler": sampler, "steps": steps}
         row |= ruler.measured(images, labels if told else ())
         row |= trained | {"parameters": parameters}
         rows.append(row)
@@ -180,6 +191,10 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--candidates", default="", help="comma-separated; all if not given")
     parser.add_argument("--seed", type=int, default=0, help="of the trainings")
+    parser.add_argument("--weights", help="trained weights to judge in place of candidates")
+    parser.add_argument("--scales", help="guidance scales, comma-separated; 0 asks for nothing")
+    parser.add_argument("--samplers", default=SAMPLERS, help="comma-separated")
+    parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--draw-seed", type=int, default=0, help="of the drawn images")
     parser.add_argument("--num-samples", type=int, default=1000)
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "bakeoff")
@@ -187,6 +202,8 @@ def main() -> None:
     prepare(1)
     known = candidates(arguments.dataset)
     names = [name for name in arguments.candidates.split(",") if name] or list(known)
+    if arguments.weights:
+        names = []
     if unknown := [name for name in names if name not in known]:
         parser.error(f"there is no candidate {unknown[0]}: choose from {', '.join(known)}")
     try:
@@ -194,12 +211,10 @@ def main() -> None:
         trained = latents.load(home, arguments.minutes) if "v-latent" in names else None
     except WeightsError as error:
         parser.error(str(error))
-    faces = arguments.dataset == "celeba"
-    settings = tuple((w, s) for w in ((0.0, *SCALES[:1]) if faces else SCALES) for s in SAMPLERS)
     how = {name: getattr(arguments, name) for name in ("epochs", "batch_size", "lr", "device", "seed")}
     how = {name: value for name, value in how.items() if value is not None}
     length = f"{arguments.epochs}epochs" if arguments.epochs else f"{arguments.minutes:g}min"
-    paths, rows = {}, []
+    paths, rows = {name: name for name in (arguments.weights or "").split(",") if name}, []
     for name in names:
         coder = trained if name == "v-latent" else None
         if not arguments.epochs:
@@ -211,9 +226,9 @@ def main() -> None:
         return
     ruler = Ruler.of(arguments.dataset, count, arguments.device)
     for name, path in paths.items():
-        coder = trained if name == "v-latent" else None
-        mine = settings if known[name].network.num_classes else settings[:2]
-        rows += judged(name, path, ruler, count, arguments.draw_seed, mine, coder)
+        rows += judged(name, path, ruler, count, arguments, trained if name == "v-latent" else None)
+    if arguments.weights:
+        return
     note = f"made by: python -m benchmarks.recipe_bakeoff {' '.join(sys.argv[1:])}"
     write_table(f"bakeoff_{arguments.dataset}.csv", note, _squared(rows))
 

@@ -142,7 +142,8 @@ RECIPES = {
         TrainConfig(epochs=22, lr=8e-4, warmup_steps=500, ema_decay=0.9995, checkpoint_every=300),
         DiffusionOptions(schedule="cosine", loss="min-snr"), random_flip,
         DDPM_50 | {"guidance_scale": 3.0}, channels_last=True),
-    ("cifar10", "denoiser-v"): Recipe("cifar10-denoiser-v", replace(CIFAR10_UNET, v_schedule="cosine"),
+    ("cifar10", "denoiser-v"): Recipe("cifar10-denoiser-v",
+        replace(CIFAR10_UNET, base_channels=40, v_schedule="cosine"),
         replace(V_TRAINING, epochs=100, measure_every=5), replace(V_OPTIONS, schedule="cosine"), random_flip,
         DDIM_50),
     # The judge of what comes next; the lessons' own, cifar10-evaluator, came from an earlier recipe.
@@ -160,7 +161,7 @@ RECIPES = {
         TrainConfig(epochs=66, lr=8e-4, ema_decay=0.9995, checkpoint_every=125), FACE_OPTIONS, random_flip,
         DDPM_50 | FACE_GUIDE, channels_last=True),
     # Told the attributes, all, some or none of them.
-    ("celeba", "denoiser-v"): Recipe("celeba-denoiser-v", FACE_UNET,
+    ("celeba", "denoiser-v"): Recipe("celeba-denoiser-v", replace(FACE_UNET, base_channels=40),
         replace(V_TRAINING, epochs=500, measure_every=25), replace(V_OPTIONS, sample_every=25), random_flip,
         DDIM_50 | FACE_GUIDE),
     ("celeba", "classifier"): Recipe("celeba-classifier",

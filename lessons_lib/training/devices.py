@@ -35,6 +35,7 @@ def make_accelerator(config: TrainConfig, precision: str = "float32"):
     several = torch.distributed.is_initialized()
     AcceleratorState._reset_state(reset_partial_state=not several)
     on_cpu = training_device(config).type == "cpu"
+    torch.backends.cudnn.benchmark = not on_cpu  # the shapes stay the same: let a GPU find its fastest way
     if several:
         PartialState()
     return Accelerator(cpu=on_cpu, mixed_precision={"float32": "no"}.get(precision, precision))
