@@ -57,10 +57,12 @@ PATCHED = {
 
 def candidates(dataset: str) -> dict[str, Recipe]:
     """The recipes to compare, by name."""
-    v = recipes.RECIPES[dataset, "denoiser-v"]
+    v, present = recipes.RECIPES[dataset, "denoiser-v"], recipes.RECIPES[dataset, "denoiser"]
+    # At the FLOPs of the present one.
+    v = dataclasses.replace(v, network=dataclasses.replace(v.network, base_channels=32))
     patched = dataclasses.replace(v, network=PATCHED[dataset])
     found = {
-        "present": recipes.RECIPES[dataset, "denoiser"],
+        "present": present,
         "v": _with(v, t_density="uniform", loss_weight="none"),
         "v-logit-normal": _with(v, t_density="logit-normal", loss_weight="none"),
         "v-learned": _with(v, t_density="logit-normal", loss_weight="learned"),

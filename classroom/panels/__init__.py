@@ -19,6 +19,7 @@ from classroom.panels.race import SamplerRace
 from classroom.panels.schedule_explorer import ScheduleExplorer
 from classroom.panels.sketch import DrawnCounterfactuals
 from classroom.panels.steering import MethodComparison
+from classroom.panels.ten_digits import TenDigits
 
 __all__ = [
     "CounterfactualExplorer",
@@ -38,5 +39,6 @@ __all__ = [
     "Reading",
     "SamplerRace",
     "ScheduleExplorer",
+    "TenDigits",
     "draw_digit",
 ]
