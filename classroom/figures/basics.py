@@ -17,43 +17,51 @@ from lessons_lib.evaluation.curves import BLUE, GREY, canvas, figure
 from lessons_lib.images import png_bytes
 
 GIF_ZOOM = 2  # shown so many times as large as stored: noise does not compress
+FEW_COLOURS = 6000  # a plot has hundreds, with faces in it tens of thousands
 
 
 def show_figure(picture, alt: str, caption: str = "") -> None:
     """Show a picture in a notebook, with a text for those who cannot see it and a caption on what to see.
 
     Args:
-        picture: a matplotlib figure, pixels [H, W, 3] uint8, or the bytes of a PNG or GIF.
+        picture: a matplotlib figure, shown with two pixels for one; pixels [H, W, 3] uint8, or the bytes of a
+            PNG or GIF.
     """
     from IPython.display import Markdown, display
 
+    style = "max-width: 100%; height: auto"
     if hasattr(picture, "savefig"):
-        buffer = io.BytesIO()
-        picture.savefig(buffer, format="png", facecolor="white")
-        picture = buffer.getvalue()
-    elif isinstance(picture, np.ndarray):
-        picture = png_bytes(picture)
-    still = _last_frame(picture) if picture[:3] == b"GIF" else picture
-    content = {"image/png": base64.b64encode(still).decode(), "text/plain": f"<picture: {alt}>"}
-    if still is not picture:  # not every viewer of notebooks knows image/gif, but all know an <img>
-        encoded = base64.b64encode(picture).decode()
-        style = f"width: {GIF_ZOOM * _width(picture)}px; max-width: 100%; image-rendering: pixelated"
-        source = f"data:image/gif;base64,{encoded}"
-        content["text/html"] = f'<img src="{source}" alt="{html.escape(alt)}" style="{style}">'
-    display(content, raw=True, metadata={"image/png": {"alt": alt}})
+        content, width = figure_png(picture, 2 * picture.dpi), round(picture.get_figwidth() * picture.dpi)
+        style += "; border-radius: 6px"
+    else:
+        content = png_bytes(picture) if isinstance(picture, np.ndarray) else picture
+        is_gif = content[:3] == b"GIF"
+        width = GIF_ZOOM * _width(content) if is_gif else int.from_bytes(content[16:20], "big")
+        style += "; image-rendering: pixelated" if is_gif else ""
+    kind = "gif" if content[:3] == b"GIF" else "png"
+    source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    # JupyterLab shows an image/png without its alternative text, and no page plays an image/gif.
+    image = f'<img src="{source}" width="{width}" alt="{html.escape(alt)}" style="{style}">'
+    display({"text/html": image, "text/plain": f"<picture: {alt}>"}, raw=True)
     if caption:
         display(Markdown(f"*{caption}*"))
 
 
+def figure_png(fig, dpi: float) -> bytes:
+    """A figure as a PNG; one of few colours with a palette, which takes a third."""
+    from PIL import Image
+
+    buffer, small = io.BytesIO(), io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=dpi)
+    picture = Image.open(buffer).convert("RGB")
+    if picture.getcolors(FEW_COLOURS) is None:
+        return buffer.getvalue()
+    picture.quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return small.getvalue()
+
+
 def _width(gif: bytes) -> int:
     return int.from_bytes(gif[6:8], "little")  # bytes 6 and 7 of every GIF
-
-
-def _last_frame(gif: bytes) -> bytes:
-    """The last frame of a GIF as a PNG: for a page that cannot play it."""
-    import imageio.v3 as iio
-
-    return iio.imwrite("<bytes>", iio.imread(gif, index=None)[-1], extension=".png")
 
 
 def image_row(rows: dict[str, Tensor], titles: Sequence[str] = (), size: float = 1.0, title: str = ""):
@@ -128,10 +136,9 @@ class LiveLoss:
         ax.set(xlabel="training step", ylabel="loss", ylim=(0, min(1.1, max(self.losses) * 1.05)))
         spent = f"{self.drawn - self.started:.0f} of {self.seconds:.0f} s"
         ax.set_title(f"{spent}, loss {smooth[-1]:.3f}", fontsize=10)
-        buffer = io.BytesIO()
-        fig.savefig(buffer, format="png")
         alt = f"Loss curve of {len(self.steps)} steps, from {self.losses[0]:.2f} down to {smooth[-1]:.3f}."
-        image = Image(buffer.getvalue(), metadata={"alt": alt})
+        content, width = figure_png(fig, 2 * fig.dpi), round(fig.get_figwidth() * fig.dpi)
+        image = Image(content, width=width, metadata={"alt": alt})
         if self.handle is None:
             self.handle = display(image, display_id=True)
         else:

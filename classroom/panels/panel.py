@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -212,9 +211,7 @@ def still_picture(
 ) -> bytes:
     """Rows of images under a title, as a PNG for pages that no kernel stands behind."""
     fig = figures.image_row(rows, columns, size, title)
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", facecolor="white")
-    return buffer.getvalue()
+    return figures.figure_png(fig, fig.dpi)
 
 
 def sentence(error: BaseException) -> str:

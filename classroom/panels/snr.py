@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import html
-import io
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -190,6 +189,4 @@ def still_figure(
     curves.axvline(t / max(num_timesteps - 1, 1), color="black", linestyle=":", linewidth=1)
     curves.legend(fontsize=7, frameon=False)
     curves.set(ylim=(-LOGSNR, LOGSNR), xlabel="t/T", title="log-SNR")
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", facecolor="white")
-    return buffer.getvalue()
+    return figures.figure_png(fig, fig.dpi)

@@ -11,6 +11,16 @@ from pathlib import Path
 import numpy as np
 
 BLUE, ORANGE, GREEN, GREY = "#2166ac", "#d6604d", "#1b7837", "#666666"
+GROUND, INK, FAINT = "#fcfcfd", "#24292f", "#8a919c"  # a light card reads on a dark page, too
+STYLE = {  # of every figure
+    "figure.facecolor": GROUND, "axes.facecolor": GROUND, "savefig.facecolor": GROUND,
+    "font.size": 10, "axes.titlesize": 10.5, "axes.labelsize": 10, "legend.fontsize": 9,
+    "xtick.labelsize": 9, "ytick.labelsize": 9, "figure.titlesize": 10.5,
+    "text.color": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK, "axes.edgecolor": FAINT, "xtick.color": FAINT, "ytick.color": FAINT,
+    "axes.linewidth": 0.8, "grid.color": "#e4e7eb", "grid.linewidth": 0.8, "axes.axisbelow": True,
+    "lines.linewidth": 1.9, "lines.solid_capstyle": "round", "legend.frameon": False,
+}  # fmt: skip
 LETTER = {"cfg": "w", "classifier": "s"}  # of a guidance scale
 WRITTEN = {  # how a column is written in a line's name
     "interval": "t {}", "depth": "depth {}", "steps": "{} steps", "num_samples": "{} samples",
@@ -65,9 +75,11 @@ def numbers(rows: Sequence[Row], name: str) -> np.ndarray:
 
 def canvas(width: float, height: float, layout: str | None = None):
     """An empty matplotlib figure, outside pyplot's register."""
+    from matplotlib import rcParams
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    rcParams.update(STYLE)
     fig = Figure(figsize=(width, height), layout=layout, dpi=110)
     FigureCanvasAgg(fig)
     return fig
@@ -79,6 +91,8 @@ def figure(width: float = 7.0, height: float = 2.8, columns: int = 1, **options)
     axes = fig.subplots(1, columns, squeeze=False, **options)[0]
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
+        ax.set_prop_cycle(color=[BLUE, ORANGE, GREEN, "#9467bd", "#b8860b", GREY])
+        ax.grid(visible=True)
     return fig, axes[0] if columns == 1 else axes
 
 
