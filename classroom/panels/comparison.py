@@ -43,7 +43,7 @@ class ModelComparison(Panel):
     ) -> None:
         if not models:
             raise ValueError("At least one model is needed to compare.")
-        super().__init__(layout=w.Layout(width="100%", max_width="640px"))
+        super().__init__(layout=w.Layout(width="100%", max_width="680px"))
         self.models, self.samples, self.evaluator = dict(models), samples, evaluator
         self.drawings: dict[str, Drawing] = {}
         self._drawn: dict = {}

@@ -92,7 +92,7 @@ class CounterfactualExplorer(Panel):
         evaluator: str | Path | None = EVALUATOR,
     ) -> None:
         self.images, self.sources = checked_images(images, sources)
-        super().__init__(layout=w.Layout(width="100%", max_width="640px"))
+        super().__init__(layout=w.Layout(width="100%", max_width="680px"))
         self.weights, self.model, self.abduct_fn, self.evaluator = weights, model, abduct_fn, evaluator
         self.num_steps, self.paths, self._drawn = steps, None, None
         self._build_controls(

@@ -195,7 +195,7 @@ class DigitGenerator(Panel):
         steps: int | None = None,
         evaluator: str | Path | None = EVALUATOR,
     ) -> None:
-        super().__init__(layout=w.Layout(width="100%", max_width="640px"))
+        super().__init__(layout=w.Layout(width="100%", max_width="680px"))
         self.weights, self.model, self.sampler_fn, self.evaluator = weights, model, sampler_fn, evaluator
         self.simple, self.drawing = simple, None
         self.digit, self.guidance_scale, self.seed = common_controls(digit, guidance_scale, seed)

@@ -108,7 +108,7 @@ class FacePanel(Panel):
         _check(target, count, images, depth)
         images = None if images is None else checked_faces(images)
         offered = choices(classifier, attribute, attributes)
-        super().__init__(layout=w.Layout(width="100%", max_width="640px"))
+        super().__init__(layout=w.Layout(width="100%", max_width="680px"))
         self.count = count if images is None else min(count, len(images))
         self.evaluator, self.pairs, self._drawn = evaluator, None, None
         self.subject = subject_of(weights if model is None else model)

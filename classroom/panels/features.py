@@ -113,7 +113,7 @@ class FeatureExplorer(Panel):
         *,
         model: Model | None = None,
     ) -> None:
-        super().__init__(layout=w.Layout(width="100%", max_width="640px"))
+        super().__init__(layout=w.Layout(width="100%", max_width="680px"))
         self.weights, self.model, self.shown = weights, model, None
         last = card_defaults(weights if model is None else model)[1] - 1
         names = list(layers_of(model[0] if model else load_model(weights)[0]))

@@ -103,7 +103,7 @@ class InterventionMeter(Panel):
         evaluator: str | Path | None = EVALUATOR,
     ) -> None:
         self.images, self.sources, self.targets = batch_of(images, sources, targets, num_images, seed)
-        super().__init__(layout=w.Layout(width="100%", max_width="640px"))
+        super().__init__(layout=w.Layout(width="100%", max_width="680px"))
         self.evaluator, self.found, self.dots = evaluator, None, []
         how = {"weights": weights, "model": model, "steps": steps, "seed": seed, "intervene_fn": intervene_fn}
         self._intervene = functools.partial(intervene_steps, **how)

@@ -110,7 +110,7 @@ class NoiseExplorer(Panel):
         q_sample_fn: QSample = q_sample,
         schedules: dict[str, NoiseSchedule] | None = None,
     ) -> None:
-        super().__init__(layout=w.Layout(width="100%", max_width="640px"))
+        super().__init__(layout=w.Layout(width="100%", max_width="680px"))
         self.q_sample_fn, self.on_keep, self.shown = q_sample_fn, on_keep, None
         self.schedules = {name: NoiseSchedule.by_name(name) for name in SCHEDULES} | (schedules or {})
         self._build_controls(t, schedule, image, seed)

@@ -86,7 +86,7 @@ class ObjectGenerator(Panel):
     ) -> None:
         if not 1 <= count <= LARGEST:
             raise ValueError(f"The number of pictures must be between 1 and {LARGEST}, got {count}.")
-        super().__init__(layout=w.Layout(width="100%", max_width="640px"))
+        super().__init__(layout=w.Layout(width="100%", max_width="680px"))
         self.weights, self.evaluator, self.model, self.sampler = weights, evaluator, model, sampler
         self.count, self.drawing, self._drawn, self._reader = count, None, None, Reader(None)
         self.subject = subject_of(weights if model is None else model, class_names)

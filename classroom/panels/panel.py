@@ -32,6 +32,7 @@ PATIENCE = 0.5  # seconds of work before the progress bar appears
 LINGER = 10.0  # seconds that an idle worker thread waits for the next request before it ends
 FIRST_PICTURE = 30.0  # seconds that a display waits for the picture to be drawn
 TEXT = "line-height: 20px; overflow-wrap: anywhere"
+BORDER, PADDING = "1px solid var(--jp-border-color2, #bdbdbd)", "12px 16px"  # of the card that a panel is
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +62,7 @@ class Panel(ipywidgets.VBox):
         self.progress = ipywidgets.FloatProgress(0, min=0, max=1, layout=bar)
         self.status = ipywidgets.HTML(layout=ipywidgets.Layout(width="100%", min_height="44px"))
         super().__init__(**kwargs)
+        self.layout.border, self.layout.padding = BORDER, PADDING
 
     # -- asking ------------------------------------------------------------------------------------
 

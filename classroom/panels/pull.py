@@ -155,7 +155,7 @@ class GradientOverlay(Panel):
         self.classifiers = dict(CLASSIFIERS if classifiers is None else classifiers)
         if not self.classifiers:
             raise ValueError("At least one classifier is needed to see its pull.")
-        super().__init__(layout=w.Layout(width="100%", max_width="640px"))
+        super().__init__(layout=w.Layout(width="100%", max_width="680px"))
         self.weights, self.evaluator = weights, evaluator
         self.sampling = {"steps": steps, "spacing": spacing}
         self.shown: dict[str, Pulled] = {}

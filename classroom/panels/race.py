@@ -69,7 +69,7 @@ class SamplerRace(Panel):
         evaluator: str | Path | None = EVALUATOR,
         weights: str | Path = "mnist-denoiser",
     ) -> None:
-        super().__init__(layout=w.Layout(width="100%", max_width="640px"))
+        super().__init__(layout=w.Layout(width="100%", max_width="680px"))
         self.sampler_fn, self.evaluator = sampler_fn, evaluator
         self.lanes = _checked_lanes(LANES if lanes is None else lanes, sampler_fn is not None, weights)
         self.runners: dict[str, Runner] = {}

@@ -63,7 +63,7 @@ class ScheduleExplorer(Panel):
         x_0 = checked_image(image)
         if not schedules:
             raise ValueError("At least one schedule is needed.")
-        super().__init__(layout=w.Layout(width="100%", max_width="640px"))
+        super().__init__(layout=w.Layout(width="100%", max_width="680px"))
         self.num_timesteps, self.shown = num_timesteps, {}
         given = isinstance(schedules, Mapping)
         self.schedules = {

@@ -68,7 +68,7 @@ class DrawnCounterfactuals(Panel):
         model: Model | None = None,
         evaluator: str | Path | None = EVALUATOR,
     ) -> None:
-        super().__init__(layout=w.Layout(width="100%", max_width="640px"))
+        super().__init__(layout=w.Layout(width="100%", max_width="680px"))
         self.weights, self.model, self.evaluator = weights, model, evaluator
         self.method, self.steps, self.seed, self.pause = method, steps, seed, 0.3
         self.row: Row | None = None

@@ -72,7 +72,7 @@ class MethodComparison(Panel):
         evaluator: str | Path | None = EVALUATOR,
     ) -> None:
         self.methods = checked_methods(methods)
-        super().__init__(layout=w.Layout(width="100%", max_width="640px"))
+        super().__init__(layout=w.Layout(width="100%", max_width="680px"))
         self.samples, self.spacing, self.evaluator = samples, spacing, evaluator
         self.drawings: dict[str, Drawing] = {}
         self._drawn: dict = {}

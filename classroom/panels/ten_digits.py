@@ -22,10 +22,6 @@ RISE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 1.5, 2.0)
 SHOWN = (0.0, 0.4, 2.0)  # the rows of the still
 FRAME_S = 0.35  # a picture stays at least so long
 SIDE = 80
-CARD = {
-    "border": "1px solid var(--jp-border-color2, #bdbdbd)", "padding": "12px 16px", "width": "100%",
-    "max_width": "960px",
-}  # fmt: skip
 
 
 def ten_digits(guidance_scale: float, seed: int = 0, steps: int = 6, **fields) -> Tensor:
@@ -61,7 +57,7 @@ class TenDigits(Panel):
     """
 
     def __init__(self, seed: int = 3, *, steps: int = 6, evaluator: str | Path | None = EVALUATOR) -> None:
-        super().__init__(layout=w.Layout(**CARD))
+        super().__init__(layout=w.Layout(width="100%", max_width="960px"))
         self.seed, self.steps, self.evaluator = seed, steps, evaluator
         self._drawn: dict[tuple[int, float], tuple[Tensor, tuple[Reading, ...]]] = {}
         self.guidance_scale = control(
