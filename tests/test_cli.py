@@ -729,24 +729,6 @@ def test_no_command_or_an_unknown_one(run, words):
     assert status == 2 and err.strip()
 
 
-@pytest.mark.slow
-def test_two_processes_train_together(tmp_path):
-    # accelerate's --cpu starts one process unless there is MPI; its launcher for several GPUs starts two.
-    launch = (
-        "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no "
-        "--dynamo_backend no --num_cpu_threads_per_process 1 --main_process_port 0 "
-        "-m lessons_lib train mnist --device cpu"
-    )
-    words = "--model evaluator --batch-size 32 --max-seconds 3 --output-dir run"
-    done = program(*f"{launch} {words}".split(), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("with 2 processes") == 1, "only the main process speaks"
-    assert done.stdout.count("Stopped by the clock") == 1
-    model, _, card = weights.load_pretrained(tmp_path / "run/mnist-evaluator.safetensors")
-    assert isinstance(model, Evaluator) and card["training"]["ended"] == "time"
-    assert all(parameter.isfinite().all() for parameter in model.parameters())
-
-
 def test_check_machine_says_ten_lines(run):
     status, out, _ = run("check-machine")
     assert status == 0
