@@ -89,8 +89,8 @@ def tiny(tmp_path_factory):
     folder, schedule = tmp_path_factory.mktemp("tiny"), NoiseSchedule.linear(40)
     torch.manual_seed(0)
     for name, num_classes in (("denoiser", 10), ("unlabelled", 0)):
-        shape = {"channel_mults": (1, 1, 1), "embedding_channels": 16, "num_classes": num_classes}
-        model = UNet(UNetConfig(**shape))
+        shape = {"base_channels": 32, "channel_mults": (1, 1, 1), "num_classes": num_classes}
+        model = UNet(UNetConfig(**shape, embedding_channels=16))
         torch.nn.init.normal_(model.conv_out.weight, std=0.1)  # a new U-Net's last layer is zero
         save(folder / f"{name}.safetensors", model, schedule, guidance_scale=2.0, sampler="ddim", steps=3)
     for name, when in (("guide", schedule), ("other-T", NoiseSchedule.linear(50))):
