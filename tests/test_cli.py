@@ -419,14 +419,14 @@ def tiny_recipes(here, monkeypatch):
         for name, network in networks.items()
     }
     monkeypatch.setattr(recipes, "RECIPES", small)
-    few, load = torch.arange(48), data.load
+    few, load = torch.arange(144), data.load
     monkeypatch.setattr(data, "load", lambda name, split, **how: load(name, split, **how).subset(few))
     monkeypatch.setattr(sys, "argv", ["x", "train", "mnist", "--epochs", "1"])
     return here
 
 
 def test_train_then_resume_then_sample(run, tiny_recipes):
-    words = "train mnist --model denoiser --batch-size 24 --timesteps 50 --schedule cosine --lr-decay 0.5"
+    words = "train mnist --model denoiser --batch-size 72 --timesteps 50 --schedule cosine --lr-decay 0.5"
     out = good(run(f"{words} --epochs 1"))
     folder = tiny_recipes / "runs/mnist-denoiser"
     files = "before_decay.pt checkpoint.pt losses.json mnist-denoiser.json mnist-denoiser.safetensors"
@@ -434,7 +434,7 @@ def test_train_then_resume_then_sample(run, tiny_recipes):
     assert "epoch 1: loss train" in out and "Finished after step 2" in out
     card = weights.read_card(folder / "mnist-denoiser.safetensors")
     assert card["training"]["command"] == "python -m lessons_lib train mnist --epochs 1"
-    assert card["training"]["settings"]["batch_size"] == 24
+    assert card["training"]["settings"]["batch_size"] == 72
     assert card["schedule"] == {"name": "cosine", "num_timesteps": 50}
 
     before = (folder / "checkpoint.pt").read_bytes()
@@ -450,7 +450,7 @@ def test_train_then_resume_then_sample(run, tiny_recipes):
 
 
 def test_train_all_makes_a_folder_for_each(run, tiny_recipes):
-    out = good(run("train mnist --epochs 1 --batch-size 24 --sample-every 0 --output-dir both --seed 3"))
+    out = good(run("train mnist --epochs 1 --batch-size 72 --sample-every 0 --output-dir both --seed 3"))
     names = ("mnist-denoiser", "mnist-evaluator", "mnist-clean-classifier")
     paths = [f"both/{name}/{name}.safetensors" for name in names]
     paths.append("both/mnist-classifier/mnist-noisy-classifier.safetensors")
@@ -487,7 +487,7 @@ BAD_TRAININGS = {
     "--device cpu --precision fp16": "The precision fp16 needs a GPU",
     "--model evaluator --loss-weight learned": "--loss-weight belongs to a denoiser",
     "--epochs 0": "epochs must be at least 1",
-    "--batch-size 5000": "only 48 training images",
+    "--batch-size 5000": "only 144 training images",
     "--lr nan": "lr must be above 0",
     "--lr fast": "'fast' is not a number",
     "--schedule quadratic": "Unknown schedule 'quadratic'",
