@@ -9,64 +9,34 @@ import torch
 from numeric import assert_close_by_scale
 
 from classroom import figures
-from lessons_lib import data, evaluation, weights
-from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib import data, weights
 from lessons_lib.cli import app
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.evaluation import task
 from lessons_lib.evaluation.judge import Judge
 from lessons_lib.evaluation.task import Counterfactuals
 from lessons_lib.pipeline import CounterfactualRequest, counterfactual_images
-from lessons_lib.schedules import NoiseSchedule
-from lessons_lib.unet import UNet, UNetConfig
-from lessons_lib.weights import save_pretrained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A folder with an untrained denoiser (T = 40), classifier and judge, and the judge's reference."""
-    folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    for name, num_classes in (("denoiser", 10), ("unlabelled", 0)):
-        config = UNetConfig(channel_mults=(1, 1, 1), embedding_channels=16, num_classes=num_classes)
-        model = UNet(config)
-        torch.nn.init.normal_(model.conv_out.weight, std=0.1)
-        save_pretrained(folder / f"{name}.safetensors", model, NoiseSchedule.linear(40), {})
-    guide = NoisyClassifier(NoisyClassifierConfig(widths=(32, 32), embedding_channels=16))
-    save_pretrained(folder / "guide.safetensors", guide, NoiseSchedule.linear(40), {})
-    save_pretrained(folder / "judge.safetensors", Evaluator(EvaluatorConfig(widths=(32, 32))), None, {})
-    judge, _, card = weights.load_pretrained(folder / "judge.safetensors")
-    digits = data.load("digits", "train").subset(torch.arange(240))
-    features = evaluation.features(judge, data.to_signed(digits.images))
-    reference = evaluation.Reference.of(features, digits.labels, 10, extractor=card["sha256"], source="mnist")
-    reference.save(folder / "judge-reference.npz")
-    return folder
-
-
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    """An empty working folder on a machine without MNIST and without a network."""
-    monkeypatch.chdir(tmp_path)
+def here(here, monkeypatch):
+    """As ever, with few real images; what is asked of MNIST comes from the embedded digits."""
     monkeypatch.setattr(task, "REAL_IMAGES", 120)
-    monkeypatch.setenv("LESSONS_DATA", str(tmp_path / "nowhere"))
     monkeypatch.setattr(data, "load", lambda name, split="train", load=data.load: load("digits", split))
-    return tmp_path
+    return here
 
 
 @pytest.fixture
-def run(capsys, tiny, here):
+def measure(run, tiny, here):
     """Run the command on few images and steps; returns (exit status, stdout, stderr)."""
 
-    def run(words, few="--num-samples 6 --steps 3", denoiser="denoiser", command="evaluate"):
-        capsys.readouterr()
+    def measure(words, few="--num-samples 6 --steps 3", denoiser="denoiser", command="evaluate"):
         names = f"--weights {tiny}/{denoiser}.safetensors --evaluator-weights {tiny}/judge.safetensors"
-        words = words.format(tiny=tiny)
-        status = app.main(f"{command} counterfactuals {names} {few} {words}".split())
-        return status, *capsys.readouterr()
+        return run(f"{command} counterfactuals {names} {few} {words.format(tiny=tiny)}")
 
-    return run
+    return measure
 
 
 def rows_of(path="sweep.csv"):
