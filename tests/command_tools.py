@@ -1,5 +1,7 @@
 """What the tests of the commands and of the panels share: networks that answer, what a user reads."""
 
+import csv
+
 import torch
 
 from lessons_lib.weights import save_pretrained
@@ -53,3 +55,9 @@ def refused(result, words):
 def without_time(report):
     """A report, but for what differs when it is measured again."""
     return {name: value for name, value in report.items() if not name.startswith("seconds")}
+
+
+def rows_of(path):
+    """The rows of a table."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
