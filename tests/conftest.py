@@ -39,10 +39,7 @@ def cifar10_folder() -> Path | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    missing = {
-        "mnist": ("MNIST", mnist_folder() is None),
-        "cifar10": ("CIFAR-10", cifar10_folder() is None),
-    }
+    missing = {"mnist": ("MNIST", mnist_folder() is None), "cifar10": ("CIFAR-10", cifar10_folder() is None)}
     for marker, (name, is_missing) in missing.items():
         skip = pytest.mark.skip(reason=f"needs the real {name} in $LESSONS_DATA or data/")
         for item in items:

@@ -12,11 +12,7 @@ from lessons_lib import counterfactuals as cf
 from lessons_lib import data
 from lessons_lib.classifier import NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.guidance import with_cfg
-from lessons_lib.pipeline import (
-    CounterfactualRequest,
-    counterfactual_images,
-    counterfactuals,
-)
+from lessons_lib.pipeline import CounterfactualRequest, counterfactual_images, counterfactuals
 from lessons_lib.samplers import SampleNoise, ddim_invert, sample_ddim
 from lessons_lib.schedules import NoiseSchedule, spaced_timesteps
 from lessons_lib.toy import GaussianMixture

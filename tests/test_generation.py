@@ -8,13 +8,7 @@ from numeric import SEED, assert_close_by_scale
 import lessons_lib.guidance
 from lessons_lib import pipeline
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
-from lessons_lib.pipeline import (
-    GenerationRequest,
-    generate,
-    generate_images,
-    generate_with,
-    load_model,
-)
+from lessons_lib.pipeline import GenerationRequest, generate, generate_images, generate_with, load_model
 from lessons_lib.samplers import SAMPLERS, SPACINGS
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig

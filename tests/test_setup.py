@@ -381,9 +381,7 @@ def provide(monkeypatch, *answers: str) -> None:
     says = {"nvidia-smi": "a GPU", "versions": f"Available versions: 2.0.0+cpu, {TORCH}+cpu"}
     monkeypatch.setattr(lab.sys, "platform", "linux")
     monkeypatch.setattr(
-        lab,
-        "answer",
-        lambda *words, limit=60: next((says[name] for name in answers if name in words), ""),
+        lab, "answer", lambda *words, limit=60: next((says[name] for name in answers if name in words), "")
     )
 
 
