@@ -9,7 +9,7 @@ from numeric import seeded
 from torch import nn
 
 from lessons_lib import guidance
-from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.classifier import NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.guidance import (
     attribute_log_prob,
     class_log_prob,
@@ -93,11 +93,6 @@ def test_the_exact_answer_catches_the_classic_mistakes(right, wrong):
         assert_exact(mutant)
 
 
-def test_a_batch_of_8_is_8_singles():
-    singles = [guided(3.0, y=Y[k : k + 1])(X[k : k + 1], T[k : k + 1]) for k in range(8)]
-    torch.testing.assert_close(guided(3.0)(X, T), torch.cat(singles), rtol=0, atol=1e-12)
-
-
 @pytest.mark.parametrize("sampler", [sample_ddpm, sample_ddim, sample_dpmpp_2m])
 def test_every_sampler_draws_the_class_that_the_classifier_asks_for(sampler):
     x_T = torch.randn(400, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
@@ -119,40 +114,7 @@ def test_the_interval_is_inclusive_and_masked_per_sample(interval):
     torch.testing.assert_close(guided(4.0, interval=interval)(X, T), expected, rtol=0, atol=1e-12)
 
 
-def test_where_no_sample_lies_inside_the_classifier_is_not_asked():
-    asked = []
-
-    def log_prob_fn(x_t, t):
-        asked.append(t.tolist())
-        return class_log_prob(bayes, Y[: len(x_t)])(x_t, t)
-
-    base = CLOUDS.eps_fn(LINEAR)
-    eps_fn = with_classifier(base, log_prob_fn, LINEAR, 2.0, interval=(300, 600))
-    assert torch.equal(eps_fn(X[:4], T[:4]), base(X[:4], T[:4])) and asked == []
-    list(sample_ddim(eps_fn, LINEAR, X, torch.tensor([900, 600, 450, 300, 299, 0])))
-    assert [ts[0] for ts in asked] == [600, 450, 300]
-
-
 # -- grad mode, graph, dtype ----------------------------------------------------------------------------
-
-
-def test_it_works_under_no_grad_and_changes_no_grad_mode():
-    expected = guided(2.0)(X, T)
-    assert torch.is_grad_enabled()
-    with torch.no_grad():
-        assert torch.equal(guided(2.0)(X, T), expected)
-        assert not torch.is_grad_enabled()
-    inside = []
-
-    def log_prob_fn(x_t, t):
-        inside.append(torch.is_grad_enabled())
-        return class_log_prob(bayes, Y)(x_t, t)
-
-    for _ in sample_ddim(
-        with_classifier(CLOUDS.eps_fn(LINEAR), log_prob_fn, LINEAR, 1.0), LINEAR, X, torch.tensor([900, 20])
-    ):
-        assert torch.is_grad_enabled()
-    assert inside == [True, True]
 
 
 def test_the_grad_mode_is_off_for_the_eps_fn_and_restored_after_an_error():
@@ -251,19 +213,6 @@ def test_an_estimates_gradient_goes_through_the_network():
     torch.testing.assert_close(found, (by_logits @ weight.T) * (1 - 0.3 * noise) / signal)
     assert x_0.abs().max() > 1, "or a clipped estimate would look the same"
     torch.testing.assert_close(log_prob_fn(X, T), logits.log_softmax(1).gather(1, Y[:, None])[:, 0])
-
-
-def test_a_classifier_of_clean_images_may_take_x_alone_or_be_told_t_0():
-    evaluator = Evaluator(EvaluatorConfig(image_size=8, widths=(32, 32), num_classes=3)).eval()
-    noisy, told = tiny_classifier(), []
-    noisy.register_forward_pre_hook(lambda _, inputs: told.append(inputs[1].tolist()))
-    t, y = torch.tensor([3, 30, 300, 900]), torch.tensor([0, 1, 2, 0])
-    for classifier in (evaluator, noisy, lambda x_0: evaluator(x_0), lambda x, t: noisy(x, t)):
-        found = with_classifier(
-            lambda x, t: x / 2, x0_log_prob(classifier, lambda x, t: x / 2, LINEAR, y), LINEAR, 1.0
-        )(pixels(), t)
-        assert found.shape == (4, 1, 8, 8) and not torch.equal(found, pixels() / 2)
-    assert told == [[0, 0, 0, 0]] * 2
 
 
 # -- misuse ---------------------------------------------------------------------------------------------

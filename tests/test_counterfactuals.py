@@ -89,12 +89,6 @@ def test_inversion_undoes_the_samplers_step_but_for_the_network():
     torch.testing.assert_close(back, points(), rtol=0, atol=1e-12)
 
 
-def test_inversion_never_clips():
-    far = 5 + points()
-    found = cf.abduct_ddim(lambda x, t: torch.zeros_like(x), SCHEDULE, far, torch.tensor([999, 400]))
-    torch.testing.assert_close(found.x, far * SCHEDULE.alphas_cumprod[999].sqrt())
-
-
 def test_inversion_asks_at_the_timestep_that_it_moves_to_and_leaves_the_grad_mode_alone():
     asked = []
 
@@ -126,28 +120,6 @@ def test_edit_friendly_inversion_gives_the_input_back(ts, clip):
     torch.testing.assert_close(steps[-1].x_t, points(), rtol=0, atol=1e-10)
 
 
-def test_edit_friendly_noise_is_drawn_anew_for_each_timestep():
-    ts = spaced_timesteps(1000, 20)
-    x_0 = CLOUDS.means[0].expand(4000, 2)
-    drawn = torch.Generator().manual_seed(0)
-    states = []
-
-    def noise_fn(x):
-        states.append(torch.randn(x.shape, dtype=x.dtype, generator=drawn))
-        return states[-1]
-
-    abducted = cf.abduct_ddpm(cloud(torch.zeros(4000).long()), SCHEDULE, x_0, ts, noise_fn)
-    assert len(states) == 20
-    # DDPM's own noise has deviation 1; independent states leave more to bridge (the paper's sec. 3).
-    assert abducted.noises[5:-1].std() > 1.2
-
-
-@pytest.mark.parametrize("method", cf.METHODS)
-def test_every_method_reaches_the_target_cloud(method):
-    found = moved(method, 100, TARGET)
-    assert ((found - CLOUDS.means[1]).norm(dim=1) < 0.6).all()
-
-
 def test_what_each_method_keeps():
     """How far the result is from the same point of the other cloud: little if the noise was abducted."""
     same = points() - CLOUDS.means[0] + CLOUDS.means[1]
@@ -156,35 +128,12 @@ def test_what_each_method_keeps():
     assert far["sdedit"] > 0.1 and far["same-noise"] > 0.1, far
 
 
-def test_same_noise_ignores_the_image_and_sdedit_does_not_abduct():
-    ts = spaced_timesteps(1000, 5)
-    a, b = (cf.abduct("same-noise", None, SCHEDULE, x, ts, noise()).x for x in (points(), 0 * points()))
-    assert torch.equal(a, b)
-    plain = cf.abduct("sdedit", None, SCHEDULE, points(), ts[2:], noise())
-    abar = SCHEDULE.alphas_cumprod[ts[2]]
-    torch.testing.assert_close(plain.x, abar.sqrt() * points() + (1 - abar).sqrt() * noise()(points()))
-    assert plain.noises is None
-
-
 @pytest.mark.parametrize("method", cf.METHODS)
 def test_a_batch_of_8_equals_8_singles(method):
     whole = moved(method, 6, TARGET)
     for k in range(8):
         one = moved(method, 6, TARGET[:1], k=slice(k, k + 1))
         torch.testing.assert_close(one[0], whole[k], rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("method", cf.METHODS)
-def test_one_abduction_serves_several_targets(method):
-    both = torch.tensor([0, 1]).repeat(8)
-    found = moved(method, 6, both, targets_each=2).unflatten(0, (8, 2))
-    torch.testing.assert_close(found[:, 0], moved(method, 6, SOURCE), rtol=0, atol=1e-12)
-    torch.testing.assert_close(found[:, 1], moved(method, 6, TARGET), rtol=0, atol=1e-12)
-
-
-def test_an_unknown_method_is_refused_at_once():
-    with pytest.raises(ValueError, match="Unknown method 'magic': choose one of ddim, ddpm, sdedit, same-n"):
-        cf.abduct("magic", None, SCHEDULE, points(), torch.tensor([3]))
 
 
 # -- depth, pixels, grids --------------------------------------------------------------------------
@@ -311,11 +260,6 @@ def test_interventions_start_from_8_bits(tiny):
     hidden = torch.where(same, hidden, images())  # a message below the pixels
     a, b = (counterfactual_images(asked, x) for x in (hidden, images()))
     assert torch.equal(a, b)
-
-
-def test_a_depth_takes_fewer_steps(tiny):
-    steps = list(counterfactuals(request(tiny, depth=60), images()))
-    assert [step.t for step in steps] == [49, 24]
 
 
 def test_a_classifier_decodes_and_a_model_without_labels_inverts_without(tiny):

@@ -52,20 +52,6 @@ def flips(before=BEFORE, after=AFTER, targets=TARGETS, place=0, names=NAMES):
 # -- reading -------------------------------------------------------------------------------------------
 
 
-def test_attributes_are_read_a_batch_at_a_time():
-    judge = Channels()
-    found = evaluation.read_attributes(judge, BEFORE.double(), batch_size=3)
-    assert judge.sizes == [3, 1] and found.shape == (4, 3) and found.dtype == torch.float32
-    torch.testing.assert_close(found[:, 0], torch.tensor([10.0, 20, 200, 220]) / 255)
-
-
-def test_one_half_is_yes():
-    share = evaluation.share_of_yes(torch.tensor([0.5, 0.499999, 0.9, 0.0]))
-    assert (share.successes, share.total) == (2, 4)
-    with pytest.raises(ValueError, match="There are no images to measure"):
-        evaluation.share_of_yes(torch.zeros(0))
-
-
 def test_drift_by_hand():
     before, after = torch.tensor([0.1, 0.6, 0.8, 0.2]), torch.tensor([0.7, 0.4, 0.9, 0.3])
     drift = evaluation.Drift.of("Young", before, after)
@@ -93,11 +79,6 @@ def test_flips_by_hand():
     assert green.mean == pytest.approx((0 - 140 + 10 + 0) / 4 / 255, abs=1e-6)
     assert blue.mean == pytest.approx(100 / 4 / 255, abs=1e-6)
     assert green.changed.successes == blue.changed.successes == 1
-
-
-def test_another_place_has_other_answers():
-    found = flips(place=1, targets=torch.tensor([1, 0, 1, 0]))
-    assert found.flipped.successes == 2 and {drift.name for drift in found.drifts} == {"red", "blue"}
 
 
 def test_what_no_picture_holds_counts_for_nothing():
@@ -141,31 +122,7 @@ def test_one_image_has_no_interval_and_json_holds_it():
     assert written["green"]["mean"] == 0 and written["green"]["read_as_yes"] == [1.0, 1.0]
 
 
-def test_json_has_the_largest_change_first():
-    written = evaluation.drifts_json(flips().drifts)
-    assert list(written) == ["green", "blue"]
-    low, high = written["green"]["interval_95"]
-    assert low < written["green"]["mean"] < high and written["green"]["changed"] == 0.25
-    assert written["blue"]["read_as_yes"] == [0.0, 0.25]
-
-
 # -- the reference from features ------------------------------------------------------------------------
-
-
-def test_a_reference_of_features_survives_a_file():
-    pictures = torch.randn(36, 3, 4, 6, generator=torch.Generator().manual_seed(0))
-    labels, facts = torch.arange(36) % 2, {"extractor": "sha", "source": "celeba"}
-    features = evaluation.features(Channels(), pictures)
-    reference = evaluation.Reference.of(features, labels, 2, **facts)
-    assert (reference.floor_count, reference.statistics.count) == (6, 30)
-    assert reference.class_counts.tolist() == [18, 18]
-    assert (reference.extractor, reference.source) == ("sha", "celeba")
-    buffer = io.BytesIO()
-    reference.save(buffer)
-    buffer.seek(0)
-    assert evaluation.Reference.load(buffer).floor == reference.floor
-    with pytest.raises(ValueError, match="at least 2 images"):
-        evaluation.Reference.of(features[:6], labels[:6], 2, **facts)
 
 
 # -- telling ---------------------------------------------------------------------------------------------
@@ -222,14 +179,6 @@ def test_the_drift_figure_shows_the_largest_of_the_first_series():
     assert [[round(float(x), 6) for x in segment[:, 0]] for segment in whiskers] == [[8, 13], [-32, -27]]
 
 
-def test_the_drift_figure_of_one_image_and_of_many_series():
-    alone = {"Male": {"mean": 0.1, "interval_95": None}, "Young": {"mean": 0.0}}
-    drawn(figures.drift_figure({"one": alone})[0])
-    fig, ax = figures.drift_figure({str(k): drifts(Male=0.1) for k in range(5)})
-    drawn(fig)
-    assert len(ax.get_legend().get_texts()) == 5
-
-
 def row(**changes):
     usual = {"attribute": "Smiling", "guidance_scale": 1.0, "depth": 500, "flipped": 0.5, "l1": 0.1}
     return usual | {"mean_drift": 0.03} | changes
@@ -253,23 +202,6 @@ def test_the_sweep_figure_has_a_line_a_depth_with_its_scales_in_order():
             assert list(line.get_ydata()) == [0.0, 25.0, 100.0] and list(line.get_xdata()) == [x] * 3
         assert [text.get_text() for text in ax.texts] == ["s=0", "s=2", "s=10"] * 2
     assert axes[0].get_ylabel() == "read as asked (%)"
-
-
-def test_the_sweep_figure_takes_numbers_one_row_and_many_lines():
-    one = [row(guidance_scale=1.5, depth=20.0, flipped=0.5, l1=0.1, mean_drift=0.2)]
-    assert labels(figures.face_sweep_figure(one)[1][0]) == ["depth 20"]
-    many = [row(depth=100 * k) for k in range(1, 8)]
-    fig, axes = figures.face_sweep_figure(many)
-    drawn(fig)
-    assert len(labels(axes[0])) == 7
-
-
-def test_attributes_in_one_table_are_lines_of_their_own():
-    rows = [row(attribute=name, guidance_scale=s) for s in (1, 2) for name in ("Smiling", "Male")]
-    fig, axes = figures.face_sweep_figure(rows)
-    drawn(fig)
-    assert labels(axes[0]) == ["Male, depth 500", "Smiling, depth 500"]
-    assert all(len(line.get_ydata()) == 2 for line in axes[0].get_lines())
 
 
 def test_association_figure_names_the_far_dots_and_keeps_all():

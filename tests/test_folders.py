@@ -152,13 +152,6 @@ def test_halves_stay_halves(tmp_path):
     assert all(np.array_equal(same[c], pixels) for c in range(3)), "nothing to resize"
 
 
-def test_the_middle_square_is_taken(tmp_path):
-    pixels = np.zeros((16, 48), np.uint8)
-    pixels[:, 16:32] = 200
-    assert (decode(saved(tmp_path, Image.fromarray(pixels)), 16, 1) == 200).all()
-    assert (decode(saved(tmp_path, Image.fromarray(pixels.T.copy())), 8, 1) == 200).all()
-
-
 def test_transparency_is_white(tmp_path):
     for mode, colour in (("RGBA", (0, 0, 0, 0)), ("LA", (0, 0))):
         assert (decode(saved(tmp_path, Image.new(mode, (16, 16), colour)), 16, 3) == 255).all()
@@ -196,15 +189,6 @@ def test_a_turned_photograph_is_upright(tmp_path):
     assert found[2:6].max() < 10 and found[10:14].min() > 245
 
 
-def test_mixed_sizes_and_modes_in_one_folder(tmp_path):
-    folder = tmp_path / "mixed"
-    for k, (mode, colour) in enumerate([("L", 255), ("RGB", (255,) * 3), ("RGBA", (255,) * 4), ("1", 1)] * 3):
-        fill(folder, 1, colour, (16 + 5 * k, 50 - 2 * k), mode, start=k)
-    sets = splits(folder)
-    assert sum(map(len, sets.values())) == 12
-    assert all((images.images[:] == 255).all() for images in sets.values())
-
-
 # -- broken pictures --------------------------------------------------------------------------------
 
 
@@ -226,27 +210,6 @@ def test_one_broken_picture_among_a_thousand_is_named_and_skipped(tmp_path, caps
         ):
             load(folder, image_size=8, strict=True)
         forget()
-
-
-def test_of_many_broken_pictures_five_are_named(pets, capsys):
-    for k in range(8):
-        (pets / "cat" / f"{k:04d}.png").write_bytes(b"GIF89a" if k % 2 else b"")
-    (pets / "cat" / "link.png").symlink_to(pets / "nowhere.png")
-    assert sum(map(len, splits(pets).values())) == 19
-    err = capsys.readouterr().err
-    assert (
-        "9 of 28 pictures" in err and err.count(".png (") == 5 and err.splitlines()[0].endswith("and 4 more.")
-    )
-
-
-def test_what_is_no_picture_is_unreadable(tmp_path):
-    good = saved(tmp_path, Image.effect_noise((20, 20), 90)).read_bytes()
-    for k, content in enumerate(
-        [b"", b"text", good[:20], good[:60], good[:80] + b"\0" * 300, b"BM" + bytes(50)]
-    ):
-        (tmp_path / f"{k}.png").write_bytes(content)
-        with pytest.raises(UnreadableError):
-            decode(tmp_path / f"{k}.png", 16, 1)
 
 
 BAD_FOLDERS = {
@@ -281,15 +244,6 @@ def test_a_bad_folder_is_one_sentence(bad, name):
         load(name)
     assert BAD_FOLDERS[name].format(here=bad) in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_a_folder_that_may_not_be_read(pets, monkeypatch):
-    def refuse(path):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(data.DataError, match="pets cannot be read: Permission denied"):
-        load(pets)
 
 
 def test_paths(tmp_path, monkeypatch):
@@ -375,14 +329,6 @@ def test_a_damaged_file_is_made_anew(pets, decoded, tmp_path, harm):
     assert len(decoded) == 54
 
 
-def test_without_a_place_to_keep_them_the_pictures_are_held_in_memory(pets, tmp_path, capsys):
-    (tmp_path / "data").write_text("a file")
-    sets = splits(pets)
-    assert sum(map(len, sets.values())) == 27
-    err = capsys.readouterr().err
-    assert err.count("held in memory: ") == 1 and "cannot be written" in err
-
-
 def test_a_full_disk_is_noticed(pets, tmp_path, monkeypatch, capsys):
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -394,25 +340,7 @@ def test_a_full_disk_is_noticed(pets, tmp_path, monkeypatch, capsys):
     assert list((tmp_path / "k").iterdir()) == []
 
 
-def test_decode_all_by_itself(pets, tmp_path):
-    paths = sorted((pets / "cat").iterdir())[:4]
-    paths[1].write_bytes(b"x")
-    kept = tmp_path / "faces" / "train.npy"
-    for _ in range(2):
-        images, broken = decode_all(paths, kept, 8, 1, strict=False)
-        assert broken == {1: "no picture"} and images.shape == (4, 1, 8, 8)
-        assert (images[:] == torch.tensor([76, 0, 76, 76]).view(4, 1, 1, 1)).all()
-
-
 # -- recipes ----------------------------------------------------------------------------------------
-
-
-def test_the_network_suits_the_size():
-    found = {size: recipes.unet_config(size, 3, 2) for size in (16, 20, 28, 32, 44, 64, 128, 256)}
-    assert found[28].channel_mults == (1, 2, 4) and found[28].attention_levels == ()
-    assert found[32].channel_mults == (1, 2, 4, 4) and found[32].attention_levels == (2,)
-    assert found[64].channel_mults == (1, 2, 2, 4, 4) and found[64].attention_levels == (3,)
-    assert recipes.unet_config(28, 1, 10) == UNetConfig(), "digits get the digits' network"
 
 
 def test_epochs_follow_from_the_number_of_pictures():

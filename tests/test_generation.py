@@ -1,6 +1,5 @@
 """generation.py: defaults from the card, noise from (seed, k), one sentence for nonsense."""
 
-import numpy as np
 import pytest
 import torch
 from numeric import SEED, assert_close_by_scale
@@ -9,7 +8,6 @@ import lessons_lib.guidance
 from lessons_lib import pipeline
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.pipeline import GenerationRequest, generate, generate_images, generate_with, load_model
-from lessons_lib.samplers import SAMPLERS, SPACINGS
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import WeightsError, read_card, save_pretrained, write_card
@@ -65,13 +63,6 @@ def test_one_step_an_evaluation_and_the_last_is_the_image(denoiser):
     assert torch.equal(steps[-1].x_t.clamp(-1, 1), images(denoiser, (0, 1, 2), steps=5))
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm"])
-def test_the_same_request_draws_the_same_and_another_seed_another(denoiser, sampler):
-    first = images(denoiser, sampler=sampler, seed=1)
-    assert torch.equal(first, images(denoiser, sampler=sampler, seed=1))
-    assert not torch.allclose(first, images(denoiser, sampler=sampler, seed=2))
-
-
 @pytest.mark.parametrize(
     "options", [{"sampler": "ddpm"}, {"sampler": "ddim"}, {"sampler": "ddim", "eta": 0.7}]
 )
@@ -81,12 +72,6 @@ def test_a_sample_is_the_same_in_any_batch(denoiser, options):
     together = images(denoiser, labels, **options)
     alone = [images(denoiser, labels[k : k + 1], sample_indices=(k,), **options) for k in range(8)]
     assert_close_by_scale(together, torch.cat(alone))
-
-
-@pytest.mark.usefixtures("in_float64")
-def test_equal_sample_indices_get_equal_noise(denoiser):
-    first = next(generate(GenerationRequest((0, 0), weights=denoiser, sample_indices=(5, 5))))
-    assert_close_by_scale(first.x_t[0], first.x_t[1])
 
 
 def test_the_global_generator_neither_decides_nor_is_changed(denoiser):
@@ -113,20 +98,6 @@ def test_the_network_is_asked_once_a_step(denoiser, asked, options, batch, label
     assert asked == [(batch, labels)] * 3
 
 
-def test_guidance_none_does_not_hear_the_labels(denoiser):
-    assert torch.equal(images(denoiser, (0, 1), guidance="none"), images(denoiser, (99, -1), guidance="none"))
-
-
-def test_bf16_runs_the_network_in_bfloat16_and_nothing_else(denoiser):
-    labels = (0, 1, 2) * 4  # few pixels are not clipped in the first step: many show a difference
-    exact, fast = (
-        next(generate(GenerationRequest(labels, denoiser, sampler="ddim", steps=50, precision=precision))).x_t
-        for precision in ("float32", "bf16")
-    )
-    assert fast.dtype == torch.float32 and not torch.equal(exact, fast)
-    assert_close_by_scale(exact, fast, 0.01)  # 0.001 was the most
-
-
 def test_a_network_in_hand_needs_no_weights(denoiser):
     network, schedule, _ = load_model(denoiser)
     request = GenerationRequest((1,), guidance_scale=2.0, sampler="ddim", steps=3)
@@ -140,11 +111,6 @@ def test_the_weights_are_read_once_until_they_or_their_card_change(denoiser):
     assert load_model(denoiser)[0] is first[0]
     write_card(denoiser, read_card(denoiser) | {"metrics": {"accuracy": 1}})
     assert load_model(denoiser)[2]["metrics"] == {"accuracy": 1}
-
-
-def test_labels_may_be_tensors_and_numpy_numbers():
-    for labels in (torch.tensor([1, 2]), np.array([1, 2]), [1, 2], range(1, 3)):
-        assert GenerationRequest(labels).labels == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -192,22 +158,6 @@ def test_a_request_that_no_weights_could_draw_is_refused_at_once(wrong, message)
 def test_a_request_that_these_weights_cannot_draw_is_refused(denoiser, wrong, message):
     with pytest.raises(ValueError, match=message):
         list(generate(GenerationRequest(**({"labels": (0,), "weights": denoiser} | wrong))))
-
-
-def test_weights_that_cannot_draw_are_refused(tmp_path):
-    path = tmp_path / "reader.safetensors"
-    save_pretrained(path, Evaluator(EvaluatorConfig(widths=(32,))), None, {})
-    with pytest.raises(WeightsError, match="no denoiser"):
-        images(path)
-    with pytest.raises(WeightsError, match="There are no weights"):
-        images(tmp_path / "none.safetensors")
-
-
-@pytest.mark.usefixtures("in_float64")
-def test_an_interval_is_handed_on(denoiser):
-    plain = images(denoiser, guidance_scale=1.0)
-    assert_close_by_scale(images(denoiser, guidance_scale=4.0, interval=(1, 10)), plain)
-    assert not torch.allclose(images(denoiser, guidance_scale=4.0, interval=(0, 99)), plain, atol=1e-3)
 
 
 # -- steered by a classifier ----------------------------------------------------------------------------
@@ -361,12 +311,6 @@ def test_weights_that_cannot_steer_are_refused(denoiser, reader, guide):
     assert steered(denoiser, reader, "classifier-x0").plan().num_labels == 3
 
 
-@pytest.mark.parametrize("interval", [(50, 100), (-1, 5), (9, 3)])
-def test_an_interval_outside_the_schedule_is_refused(denoiser, guide, interval):
-    with pytest.raises(ValueError, match="0 <= t_low <= t_high <= 99"):
-        steered(denoiser, guide, interval=interval).plan()
-
-
 def test_a_denoiser_without_labels_draws_the_classifiers(guide, tmp_path):
     network, path = (
         UNet(UNetConfig(image_size=8, channel_mults=(1,), num_classes=0)),
@@ -402,28 +346,6 @@ def test_weights_first_loaded_under_inference_mode_can_steer_later(tmp_path, den
 )
 def test_the_spacing_is_the_samplers_own_unless_it_is_asked_for(denoiser, options, timesteps):
     assert [step.t for step in generate(GenerationRequest((0,), denoiser, steps=4, **options))] == timesteps
-
-
-def test_dpmpp_2m_is_spaced_by_log_snr(denoiser):
-    from lessons_lib.schedules import spaced_timesteps_logsnr
-
-    expected = spaced_timesteps_logsnr(NoiseSchedule.linear(100), 4).tolist()
-    request = GenerationRequest((0,), denoiser, sampler="dpmpp_2m", steps=4).plan().request
-    assert request.spacing == "logsnr"
-    assert [step.t for step in generate(request)] == expected
-    network, schedule, _ = load_model(denoiser)
-    in_hand = GenerationRequest((0,), guidance_scale=1.0, sampler="dpmpp_2m", steps=4)
-    assert [step.t for step in generate_with(network, schedule, in_hand)] == expected
-
-
-def test_every_sampler_guidance_and_spacing_that_is_named_draws(denoiser, guide):
-    for sampler in SAMPLERS:
-        for guidance in pipeline.GUIDANCES:
-            classifier = guide if guidance in pipeline.BY_CLASSIFIER else None
-            options = {"sampler": sampler, "guidance": guidance, "classifier": classifier, "steps": 2}
-            assert images(denoiser, **options).isfinite().all()
-    for spacing in SPACINGS:
-        assert images(denoiser, spacing=spacing, steps=2).isfinite().all()
 
 
 # -- the plan -------------------------------------------------------------------------------------------

@@ -28,15 +28,6 @@ def coded():
     return faces, network
 
 
-def test_the_shapes_fit_the_candidate(coded):
-    network, code = latents.Autoencoder(), torch.randn(2, 8, 16, 16)
-    recipe = recipe_bakeoff.candidates("celeba")["v-latent"]
-    assert network.encode(torch.randn(2, 3, 64, 64)).shape == code.shape
-    assert network.decode(code).shape == (2, 3, 64, 64)
-    assert recipe.build()(code, torch.zeros(2, dtype=torch.int64)).shape == code.shape
-    assert recipe.augment is None  # latents are not mirrored
-
-
 def test_encoding_normalizes_and_decoding_undoes_it(coded):
     faces, network = coded
     x_0 = to_signed(faces.images)

@@ -11,7 +11,6 @@ from torch import nn
 
 from benchmarks.octaves import octave_power
 from lessons_lib import evaluation
-from lessons_lib.classifier import Evaluator, EvaluatorConfig
 
 pytestmark = pytest.mark.numeric
 
@@ -55,18 +54,6 @@ def test_wilson_interval(successes, n):
     assert evaluation.wilson_interval(successes, n) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
-def test_wilson_interval_holds_19_times_in_20():
-    rng, p, n = np.random.default_rng(0), 0.97, 200
-    intervals = [evaluation.wilson_interval(int(k), n) for k in rng.binomial(n, p, 4000)]
-    assert 0.93 < np.mean([low <= p <= high for low, high in intervals]) < 0.98
-
-
-@pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 5)])
-def test_wilson_interval_refuses(successes, n):
-    with pytest.raises(ValueError, match="successes"):
-        evaluation.wilson_interval(successes, n)
-
-
 def test_accuracy_overall_and_by_class():
     images = one_hot_images([0, 0, 0, 1, 3, 3])
     found = evaluation.accuracy(Pixels(), images, torch.tensor([0, 0, 1, 1, 3, 2]), batch_size=4)
@@ -78,13 +65,6 @@ def test_accuracy_overall_and_by_class():
         3: (1, 1),
     }
     assert str(found) == "66.7% (95% interval 30.0 to 90.3)"
-
-
-def test_accuracy_refuses_other_numbers_of_labels():
-    with pytest.raises(ValueError, match="3 labels for 2 images"):
-        evaluation.accuracy(Pixels(), one_hot_images([0, 1]), torch.tensor([0, 1, 2]))
-    with pytest.raises(ValueError, match="There are no images"):
-        evaluation.accuracy(Pixels(), torch.zeros(0, 1, 1, 4), torch.zeros(0, dtype=torch.int64))
 
 
 def test_labels_follow_the_frequencies():
@@ -108,15 +88,6 @@ def frechet(m1, c1, m2, c2):
     return float((m1 - m2).square().sum() + (c1 + c2).trace()) - 2 * np.trace(root.real)
 
 
-def test_fid_of_gaussians_with_known_moments():
-    """Diagonal covariances have a closed form: |m1 - m2|² + sum (s1 - s2)²."""
-    s1, s2 = torch.tensor([1.0, 2.0, 0.5]).double(), torch.tensor([1.5, 1.0, 0.5]).double()
-    m1, m2 = torch.tensor([0.0, 1.0, -1.0]).double(), torch.tensor([0.5, 1.0, 1.0]).double()
-    real, drawn = gaussian(200_000, m1, s1.diag(), 0), gaussian(200_000, m2, s2.diag(), 1)
-    exact = float((m1 - m2).square().sum() + (s1 - s2).square().sum())
-    assert evaluation.feature_fid(Double(), real, drawn) == pytest.approx(exact, rel=0.01)
-
-
 def test_fid_is_the_formula_on_the_sample_moments():
     generator = torch.Generator().manual_seed(2)
     factors = torch.randn(2, 6, 6, generator=generator, dtype=torch.float64)
@@ -128,32 +99,6 @@ def test_fid_is_the_formula_on_the_sample_moments():
     assert evaluation.feature_fid(Double(), real, drawn, batch_size=64) == pytest.approx(expected, rel=1e-9)
     statistics = evaluation.FeatureStatistics.of(evaluation.features(Double(), real))
     assert evaluation.feature_fid(Double(), statistics, drawn) == pytest.approx(expected, rel=1e-9)
-
-
-def test_fid_of_a_set_against_itself_is_zero():
-    x = gaussian(500, torch.zeros(5, dtype=torch.float64), torch.eye(5, dtype=torch.float64), 5)
-    assert abs(evaluation.feature_fid(Double(), x, x)) < 1e-6
-
-
-def test_fid_uses_the_evaluators_features():
-    evaluator = Evaluator(EvaluatorConfig(image_size=8, in_channels=2, widths=(32, 64))).eval()
-    real, drawn = torch.rand(40, 2, 8, 8) * 2 - 1, torch.rand(30, 2, 8, 8) - 1
-    found = evaluation.features(evaluator, real, batch_size=7)
-    assert found.shape == (40, 64) and found.dtype == torch.float64 and not found.requires_grad
-    moments = [
-        y
-        for x in (real, drawn)
-        for f in [evaluation.features(evaluator, x)]
-        for y in (f.mean(0), torch.cov(f.T))
-    ]
-    assert evaluation.feature_fid(evaluator, real, drawn) == pytest.approx(frechet(*moments), rel=1e-4)
-
-
-def test_fid_needs_two_images():
-    with pytest.raises(ValueError, match="at least 2"):
-        evaluation.feature_fid(Double(), torch.zeros(5, 1, 1, 3), torch.zeros(1, 1, 1, 3))
-    with pytest.raises(ValueError, match="at least 2"):
-        evaluation.FeatureStatistics.of(torch.zeros(1, 3))
 
 
 # ---- diversity ----
@@ -254,20 +199,8 @@ def test_the_kid_is_the_unbiased_distance_of_the_cubic_kernel():
     assert evaluation.feature_kid(real, found) == evaluation.feature_kid(real, found)  # its own seed
 
 
-def test_the_kid_needs_four_images():
-    with pytest.raises(ValueError, match="at least 4 images in each set, got 3 and 9"):
-        evaluation.feature_kid(torch.zeros(3, 2), torch.zeros(9, 2))
-
-
 @pytest.mark.parametrize("cycles, octave", [(1, 0), (3, 1), (6, 2), (12, 3)])
 def test_a_wave_has_its_power_in_its_octave(cycles, octave):
     wave = torch.sin(2 * math.pi * cycles * torch.arange(32) / 32).expand(2, 3, 32, 32)
     power = octave_power(wave + 0.7)
     assert power[octave] > 0 and power[octave] == pytest.approx(power.sum().item(), rel=1e-9)
-
-
-def test_a_blurred_picture_has_less_power_where_it_is_fine():
-    noise = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    blurred = torch.nn.functional.avg_pool2d(noise, 3, 1, 1)
-    low, *_, high = (octave_power(blurred) / octave_power(noise)).tolist()
-    assert low > 0.7 and high < 0.2

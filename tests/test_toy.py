@@ -50,12 +50,3 @@ def test_sampling_gives_the_clouds_back():
     assert abs(len(right) / 2000 - 0.5) < 0.04
     torch.testing.assert_close(right.mean(dim=0), torch.tensor([0.6, 0.3]), atol=0.02, rtol=0)
     torch.testing.assert_close(right.std(dim=0), torch.tensor([0.12, 0.12]), atol=0.02, rtol=0)
-
-
-def test_a_class_draws_its_cloud_only():
-    clouds, y = two_clouds(), torch.ones(200, dtype=torch.int64)
-    x_T = torch.randn(200, 2, generator=torch.Generator().manual_seed(2))
-    *_, last = sample_ddim(
-        clouds.eps_fn(SCHEDULE, y), SCHEDULE, x_T, spaced_timesteps(1000, 50), clip_x0=False
-    )
-    assert bool((last.x_t[:, 0] > 0).all())

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from lessons_lib import weights
-from lessons_lib.classifier import Evaluator, EvaluatorConfig
 from lessons_lib.files import WriteError
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
@@ -48,13 +47,6 @@ def test_a_round_trip_rounds_to_half_precision_once(network, saved, tmp_path):
     again = tmp_path / "again.safetensors"
     save_pretrained(again, loaded, schedule, card)
     assert again.read_bytes() == saved.read_bytes()
-
-
-def test_an_evaluator_needs_no_schedule(tmp_path):
-    path = tmp_path / "reader.safetensors"
-    save_pretrained(path, Evaluator(EvaluatorConfig(widths=(32, 64))), None, {})
-    loaded, schedule, card = load_pretrained(path)
-    assert loaded.config.widths == (32, 64) and schedule is None and card["architecture"] == "Evaluator"
 
 
 def test_the_card_says_what_the_weights_are(network, saved):
@@ -133,25 +125,12 @@ def test_weights_of_another_shape_than_their_card_says_are_refused(saved, config
         load_pretrained(saved)
 
 
-def test_a_file_that_is_no_safetensors_is_refused_even_if_its_card_agrees(saved):
-    saved.write_bytes(b"not weights")
-    edit_card(saved, sha256=hashlib.sha256(b"not weights").hexdigest())
-    with pytest.raises(WeightsError, match="do not have the shapes"):
-        load_pretrained(saved)
-
-
 @pytest.mark.parametrize(
     "schedule", [{"name": "custom", "num_timesteps": 10}, {"name": "linear"}, "linear", {}]
 )
 def test_a_schedule_that_cannot_be_built_is_named(saved, schedule):
     edit_card(saved, schedule=schedule)
     with pytest.raises(WeightsError, match="noise schedule that cannot be built"):
-        load_pretrained(saved)
-
-
-def test_an_unknown_architecture_is_named(saved):
-    edit_card(saved, architecture="Transformer")
-    with pytest.raises(WeightsError, match="unknown network 'Transformer'"):
         load_pretrained(saved)
 
 
