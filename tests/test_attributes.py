@@ -49,17 +49,6 @@ def unet(**changes):
 # -- patches ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("patch, size", [(1, 8), (2, 8), (2, 12), (4, 16)])
-def test_patches_keep_the_shape_and_every_pixel_is_heard(patch, size):
-    network = awake(unet(patch=patch, image_size=size))
-    x_t = numbers(2, 3, size, size).requires_grad_()
-    found = network(x_t, torch.tensor([0, 999]))
-    assert found.shape == x_t.shape
-    found.square().sum().backward()
-    assert (x_t.grad.abs().flatten(1) > 0).all()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
-
-
 def test_a_patch_is_one_position_and_pixels_return_to_their_places():
     """The first layer sees half the height and width; the last one's answer is put back pixel by pixel."""
     network, seen = awake(unet(patch=2)), []
@@ -94,16 +83,6 @@ def test_an_impossible_network_is_refused(changes, message):
         unet(**changes)
 
 
-def test_pictures_of_another_size_are_refused():
-    classifier = NoisyClassifier(NoisyClassifierConfig(8, 3, (32, 32), 2, 16, patch=2))
-    evaluator = Evaluator(EvaluatorConfig(8, 3, (32, 32), 2, patch=2))
-    t = torch.zeros(1, dtype=torch.int64)
-    for shape in ((1, 3, 16, 16), (1, 3, 8, 10), (1, 12, 4, 4)):
-        for call in (lambda x: unet(patch=2)(x, t), lambda x: classifier(x, t), evaluator):
-            with pytest.raises(ValueError, match=r"must have shape \[B, 3, 8, 8\]"):
-                call(torch.zeros(shape))
-
-
 # -- v ------------------------------------------------------------------------------------------------
 
 
@@ -115,13 +94,6 @@ def test_eps_comes_back_from_v(name):
     v = abar.sqrt() * eps - (1 - abar).sqrt() * x_0
     found = eps_from_v(schedule, q_sample(schedule, x_0, t, eps), t, v)
     torch.testing.assert_close(found, eps, rtol=0, atol=1e-10)
-
-
-def test_v_is_what_the_same_layers_answer():
-    plain, answers_v = awake(unet()), awake(unet(v_schedule="linear", v_timesteps=100))
-    x_t, t = numbers(3, 3, 8, 8), torch.tensor([2, 50, 98])
-    expected = eps_from_v(SCHEDULES["linear"], x_t, t, plain(x_t, t))
-    assert_close_by_scale(answers_v(x_t, t), expected)
 
 
 # -- losses -------------------------------------------------------------------------------------------
@@ -167,35 +139,7 @@ def test_the_loss_of_labels_and_of_attributes(smoothing):
     assert float(label_loss(logits, answers, smoothing)) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_the_loss_of_attributes_stays_finite_and_is_computed_in_float32():
-    logits = torch.tensor([[500.0, -500.0]], dtype=torch.bfloat16, requires_grad=True)
-    loss = label_loss(logits, torch.tensor([[0, 1]]))
-    assert loss.dtype == torch.float32 and float(loss) == pytest.approx(500)
-    loss.backward()
-    assert logits.grad.isfinite().all() and logits.grad[0, 0] > 0 > logits.grad[0, 1]
-
-
 # -- readers of attributes ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("body", ["blocks", "resnet9", "noisy"])
-@pytest.mark.parametrize("patch", [1, 2])
-def test_probabilities_of_attributes_are_each_on_their_own(body, patch):
-    torch.manual_seed(0)
-    if body == "noisy":
-        config = NoisyClassifierConfig(8, 3, (32, 64), 5, 16, patch=patch, multi_label=True)
-        network, more = NoisyClassifier(config), (torch.tensor([4, 90]),)
-    else:
-        config = EvaluatorConfig(8, 3, (32, 64), 5, body=body, patch=patch, multi_label=True)
-        network, more = Evaluator(config), ()
-    network = awake(network)
-    x = numbers(2, 3, 8, 8)
-    found, logits = network.probabilities(x, *more), network(x, *more).detach()
-    torch.testing.assert_close(found, 1 / (1 + (-logits).exp()))
-    assert ((found.sum(1) - 1).abs() > 0.1).all() and not found.requires_grad
-    with torch.no_grad():  # of classes they sum to 1
-        classes = type(network)(dataclasses.replace(config, multi_label=False)).eval()
-        torch.testing.assert_close(classes.probabilities(x, *more).sum(1), torch.ones(2))
 
 
 # -- requests -----------------------------------------------------------------------------------------
@@ -260,13 +204,6 @@ def test_an_attribute_is_named_or_numbered(asked):
     hat = generate_images(asked(attribute="wearing hat"))
     assert torch.equal(hat, generate_images(asked(attribute=2)))
     assert not torch.allclose(hat, expected, atol=1e-3)
-
-
-def test_a_classifier_without_names_is_asked_by_number(asked):
-    expected = generate_images(asked(classifier="nameless", attribute=1))
-    assert torch.equal(generate_images(asked(classifier="nameless", attribute="1")), expected)
-    with pytest.raises(ValueError, match="Unknown attribute 'Smiling': choose one of 0, 1, 2"):
-        generate_images(asked(classifier="nameless"))
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
@@ -397,25 +334,6 @@ def test_rows_tell_all_attributes_at_once(told, heard):
         assert heard == [[list(row) for row in rows]] * 4
 
 
-def test_one_attribute_is_a_row_with_the_others_untold(told):
-    named = generate_images(GenerationRequest((1, 0), told, attribute="Male"))
-    torch.testing.assert_close(named, generate_images(GenerationRequest(((1, -1), (0, -1)), told)))
-    none = generate_images(GenerationRequest((0, 0), told, "none"))
-    untold = generate_images(GenerationRequest(((-1, -1),) * 2, told))
-    torch.testing.assert_close(untold, none, rtol=0, atol=1e-5)
-    assert not torch.allclose(named, none, atol=1e-3)
-
-
-def test_a_reader_of_other_attributes_steers_a_denoiser_that_is_told_nothing(told, folder, heard):
-    options = {"classifier": folder / "reader.safetensors", "guidance_scale": 5.0}
-    request = GenerationRequest((1, 0), told, "classifier", attribute="Eyeglasses", **options)
-    assert request.plan().num_labels == 2
-    generate_images(request)
-    assert heard == [None] * 4
-    classes = {"classifier": folder / "classes.safetensors"}
-    assert GenerationRequest((2,), told, "classifier", **classes).plan().num_labels == 3
-
-
 @pytest.mark.parametrize(
     "name, labels, changes, message",
     [
@@ -435,17 +353,6 @@ def test_what_a_denoiser_is_not_told_is_refused_before_any_work(told, name, labe
             refuse(request)
 
 
-@pytest.mark.parametrize("method", ["ddim", "ddpm"])
-def test_a_counterfactual_of_a_denoiser_that_is_told_abducts_what_the_source_is(told, drawn, method, heard):
-    options = {"method": method, "guidance_scale": 1.0, "steps": 5}
-    request = CounterfactualRequest((1,), (0,), told, attribute="Smiling", **options)
-    counterfactual_images(request, drawn[:1])
-    assert heard == [[[-1, 1]]] * (len(heard) - 5) + [[[-1, 0]]] * 5 and len(heard) > 5
-    heard.clear()
-    counterfactual_images(CounterfactualRequest(((1, 0),), ((0, 0),), told, **options), drawn[:1])
-    assert heard == [[[1, 0]]] * (len(heard) - 5) + [[[0, 0]]] * 5 and len(heard) > 5
-
-
 # -- counterfactuals ----------------------------------------------------------------------------------
 
 
@@ -462,18 +369,6 @@ def drawn(folder):
     """Four pictures that the denoiser itself would draw."""
     request = GenerationRequest((0,) * 4, folder / "denoiser.safetensors", "none", steps=8)
     return generate_images(request)
-
-
-@pytest.mark.parametrize("method", ["ddim", "ddpm", "sdedit", "same-noise"])
-def test_a_counterfactual_goes_the_way_that_was_asked(folder, drawn, method):
-    def moved(label, scale=4.0):
-        request = intervention(
-            folder, (0,) * 4, (label,) * 4, method=method, guidance_scale=scale, attribute="Eyeglasses"
-        )
-        return smile(folder, counterfactual_images(request, drawn), 1)
-
-    plain = moved(0, scale=0.0)
-    assert (moved(1) > plain).all() and (moved(0) < plain).all()
 
 
 @pytest.mark.usefixtures("in_float64")

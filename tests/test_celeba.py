@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lessons_lib import data, recipes
+from lessons_lib import data
 from lessons_lib.data import celeba, image_set
-from lessons_lib.data.image_set import RowFile
-from lessons_lib.files import WriteError
 from lessons_lib.names import place_of
 from lessons_lib.weights import load_pretrained
 
@@ -159,23 +156,6 @@ def test_kaggles_csv_lists_and_doubled_folder_are_the_same_data(faces, repeated)
         assert numbers(images) == numbers(expected[split])
 
 
-def test_pictures_are_handed_out_as_those_of_every_other_set(faces):
-    images = load()
-    x_0, y = images.batch(torch.tensor([3, 0]))
-    assert x_0.shape == (2, 3, 32, 32) and x_0.dtype == torch.float32 and y.shape == (2, 40)
-    one, answer = images[3]
-    assert torch.equal(one, x_0[0]) and torch.equal(answer, y[0])
-    assert torch.equal(images[-1][0], images.batch(torch.tensor([11]))[0][0])
-    assert len(list(images)) == 12, "a loop over it ends"
-    few = images.of_attributes([31, 15])
-    assert few.class_names == ("Smiling", "Eyeglasses")
-    assert torch.equal(few.labels, images.labels[:, [31, 15]]) and numbers(few) == numbers(images)
-    part = images.subset(torch.tensor([7, 2]))
-    assert numbers(part) == [7, 2] and torch.equal(part.labels, images.labels[[7, 2]])
-    mask = images.labels[:, 31] == 1
-    assert numbers(images.subset(mask)) == mask.nonzero().flatten().tolist()
-
-
 @pytest.mark.parametrize("size", [SMALL, WHOLE])
 @pytest.mark.parametrize("image_size", [8, 64, 176])
 def test_the_cut_is_the_middle_of_the_face(machine, size, image_size):
@@ -266,13 +246,6 @@ def test_a_wrong_list_is_named(faces, case):
     with pytest.raises(data.DataError) as caught:
         load("val")
     assert message in str(caught.value) and "\n" not in str(caught.value), str(caught.value)
-
-
-def test_a_changed_list_is_read_anew(faces):
-    before = load()
-    edit(faces / PARTITION, row("000000.jpg", lambda line: line[:-1] + "2"))
-    os.utime(faces / PARTITION, (1, 1))
-    assert numbers(load()) == numbers(before)[1:] and 0 in numbers(load("test"))
 
 
 def test_missing_pictures_are_counted_and_the_first_is_named(faces):
@@ -370,13 +343,6 @@ def test_pictures_are_decoded_once_for_each_size_and_share(faces, decoded):
     assert len(decoded) == 2 * COUNT + COUNT // 2, "the two are kept beside the whole"
 
 
-def test_a_changed_picture_is_decoded_anew(faces, decoded):
-    load()
-    Image.new("RGB", SMALL, colour(17)).save(faces / "img_align_celeba" / "000003.jpg", quality=95)
-    os.utime(faces / "img_align_celeba" / "000003.jpg", (1, 1))
-    assert numbers(load())[3] == 17 and len(decoded) == 2 * COUNT
-
-
 def kept_file(machine):
     [file] = (machine / "data" / "faces").rglob("pictures.npy")
     return file
@@ -392,46 +358,6 @@ def test_a_kept_file_that_is_cut_or_lost_while_in_use_is_a_sentence(machine, fac
     file.unlink()
     with pytest.raises(data.DataError, match=r"pictures.npy cannot be read: No such file"):
         images.batch(torch.tensor([2]))
-
-
-def test_rows_are_read_like_a_tensors(machine):
-    whole = torch.randint(256, (9, 3, 4, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    np.save(machine / "x.npy", whole.numpy())
-    order = torch.tensor([8, 0, 3, 3, 5])
-    found, expected = RowFile(machine / "x.npy").pick(order), whole[order]
-    assert found.shape == expected.shape and len(found) == 5 and found.dtype == torch.uint8
-    for index in (
-        0,
-        -1,
-        slice(1, 4),
-        slice(None),
-        torch.tensor([4, 0, 0]),
-        torch.tensor([], dtype=torch.long),
-    ):
-        assert torch.equal(found[index], expected[index])
-    picked = found.pick(torch.tensor([3, 1]))
-    assert torch.equal(picked[:], expected[[3, 1]]) and torch.equal(picked[0], expected[3])
-    found[0][:] = 0
-    assert torch.equal(found[:], expected), "what a caller writes there stays its own"
-    with pytest.raises(IndexError):
-        found[5]
-
-
-def test_where_nothing_can_be_kept_the_pictures_are_in_memory(faces, machine, monkeypatch, capsys):
-    @contextmanager
-    def full(path):
-        raise WriteError(f"{path} cannot be written: No space left on device.")
-        yield
-
-    expected = load().images[:]
-    (machine / "data" / "faces").rename(machine / "gone")
-    capsys.readouterr()
-    monkeypatch.setattr(image_set, "atomic_write", full)
-    images = load()
-    assert isinstance(images.images, torch.Tensor) and torch.equal(images.images, expected)
-    err = capsys.readouterr().err
-    assert err.count("are not kept for the next time, but held in memory") == 1 and "No space left" in err
-    assert not list((machine / "data").rglob("pictures.npy"))
 
 
 # -- names ------------------------------------------------------------------------------------------
@@ -493,16 +419,6 @@ def test_each_model_is_trained_and_its_card_says_on_what(faces, run, machine, mo
     assert "non-commercial research only: 20 of the 202,599 faces" in told and str(machine) not in told
 
 
-def test_a_classifier_of_two_attributes_from_half_the_faces(faces, run, machine):
-    more = ("--attribute", "smiling,Wearing Hat", "--fraction", "0.5", "--output-dir", "mine")
-    status, _, err = run(f"train celeba --model classifier {SHORT}", *more)
-    assert status == 0, err
-    network, _, card = load_pretrained(machine / "mine" / "celeba-classifier.safetensors")
-    assert network.config.num_classes == 2 and network.config.multi_label
-    assert card["class_names"] == ["Smiling", "Wearing_Hat"]
-    assert "used 6 for training, 2 for validation and 2 for testing" in card["training"]["data"]
-
-
 WRONG_WORDS = {
     "--attribute smilng": "Unknown attribute 'smilng': did you mean Smiling",
     "--attribute Smiling,glasses": "Unknown attribute 'glasses': did you mean Eyeglasses",
@@ -519,16 +435,6 @@ def test_a_wrong_word_on_the_command_line_is_one_sentence(faces, run, words):
     status, out, err = run(f"train celeba --epochs 1 {words}")
     assert status == 2 and out == "" and "Traceback" not in err
     assert WRONG_WORDS[words] in " ".join(err.split())
-
-
-def test_the_recipes_fit_the_data():
-    found = recipes.celeba_recipes(image_size=48, num_attributes=3)
-    assert found["denoiser"].build().config.image_size == 48
-    for model in ("classifier", "evaluator"):
-        assert found[model].build().config.num_classes == 3
-    for size in (0, 16, 40):
-        with pytest.raises(ValueError, match=f"a multiple of 16 from 32 on, got {size}"):
-            recipes.celeba_recipes(image_size=size)
 
 
 # -- memory -------------------------------------------------------------------------------------------

@@ -97,14 +97,6 @@ def test_what_is_chosen_is_said_and_draws_other_images(sample, tiny):
     assert len(set(drawn)) == len(SAID)
 
 
-def test_unconditional_ignores_the_labels_and_says_so(sample):
-    out = sample("--labels 1,2 --guidance none --out a.npz")
-    assert "ignores the labels" in out.splitlines()[0]
-    sample("--labels 8,9 --guidance none --out b.npz")
-    (a, labels), (b, _) = images_in("a.npz"), images_in("b.npz")
-    assert np.array_equal(a, b) and labels == [-1, -1]
-
-
 BAD_SAMPLES = {
     "--labels 3,x": "Unknown label 'x': choose from 0 to 9, or all.",
     "--labels 1,,2": "Unknown label ''",
@@ -459,11 +451,6 @@ def test_train_all_makes_a_folder_for_each(run, tiny_recipes):
     assert "scikit-learn" in weights.read_card(paths[0])["training"]["data"], "what it was really trained on"
 
 
-def test_train_stops_by_the_clock(run, tiny_recipes):
-    out = good(run("train mnist --model evaluator --epochs 1000 --max-seconds 1 --output-dir quick"))
-    assert "Stopped by the clock" in out and Path("quick/mnist-evaluator.safetensors").exists()
-
-
 def test_ctrl_c_keeps_the_model_and_says_so(run, tiny_recipes, monkeypatch):
     monkeypatch.setattr(tqdm, "set_postfix_str", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     status, out, err = run("train mnist --epochs 5 --output-dir kept")
@@ -548,11 +535,6 @@ def test_the_program_says_a_users_error_without_a_traceback_and_help_without_tor
         assert name in done.stdout
     assert done.stderr.endswith("\nUnknown label 'x': choose from 0 to 9, or all.\n")
     assert done.stderr.count("\n") == 2 and everything(tmp_path) == []
-
-
-def test_no_command_is_refused(run):
-    status, _, err = run("")
-    assert status == 2 and err.strip()
 
 
 def test_check_machine_says_ten_lines_and_what_to_do(run, here, monkeypatch):

@@ -96,18 +96,6 @@ def test_the_noise_does_not_depend_on_the_batch_size(tiny, judge, method):
     assert (drawn[0][0] - drawn[0][1]).abs().max() > 1e-3
 
 
-def test_null_interventions_are_decoded_as_the_image_was_abducted(tiny, judge):
-    shared = {"guidance": "classifier", "classifier": str(tiny / "guide.safetensors"), "steps": 3}
-    for name, expected in (
-        ("denoiser", {"guidance": "cfg", "guidance_scale": 1.0, "classifier": None}),
-        ("unlabelled", {"guidance_scale": 0.0}),
-    ):
-        asked = CounterfactualRequest((0,), (0,), str(tiny / f"{name}.safetensors"), **shared)
-        request = Counterfactuals(judge=judge).plan(asked).request
-        assert request.guidance_scale == 1.0, "the classifier's card says nothing else"
-        assert task.null_fields(request) == expected
-
-
 def test_a_classifier_guides_a_denoiser_without_labels(evaluate):
     words = "--guidance classifier --classifier {tiny}/guide.safetensors --json"
     report = report_of(evaluate(words, "--num-samples 2 --steps 2", "unlabelled"))
@@ -126,15 +114,6 @@ def test_the_report_says_what_json_says(evaluate):
     matrix = out.split("from row to column\n")[1].splitlines()
     assert matrix[0].split() == [str(k) for k in range(10)] and len(matrix) == 11
     assert matrix[1].split()[:2] == ["0", "–"]
-
-
-def test_one_image_has_no_interval_and_no_fid_and_all_are_as_many_as_there_are(evaluate, judge):
-    report = report_of(evaluate("--json --null-images 0", "--num-samples 1 --steps 2"))
-    assert report["feature_fid"] is None and report["proximity"]["l1"]["interval_95"] is None
-    good(evaluate("", "--num-samples 1 --steps 1 --null-images 0"))
-    whole, few = Counterfactuals(judge=judge), Counterfactuals(judge=judge, num_images=50, in_sweep=True)
-    assert len(whole.images) == whole.num_nulls == 200, "the embedded digits have no more"
-    assert few.num_nulls == 0 and torch.equal(few.targets(0), whole.targets(0)[:50])
 
 
 BAD = {
@@ -228,17 +207,6 @@ def test_a_stopped_sweep_goes_on_and_a_whole_one_measures_nothing(evaluate, meas
     out = good(evaluate(words, FEW, command="sweep"))
     assert "3 of 3 combinations are in sweep.csv already." in out and len(measured) == 3
     assert (here / "sweep.csv").read_bytes() == before
-
-
-def test_every_method_can_be_guided_by_a_classifier(evaluate):
-    words = (
-        "--out sweep.csv --guidance classifier --classifier {tiny}/guide.safetensors --scales 1 --depths 20"
-    )
-    good(evaluate(words, "--num-samples 2 --steps 2", command="sweep"))
-    rows = rows_of("sweep.csv")
-    assert [row["method"] for row in rows] == ["ddim", "ddpm", "sdedit", "same-noise"]
-    assert {row["guidance"] for row in rows} == {"classifier"}
-    assert all(len(row["weights_sha256"].split()) == 3 for row in rows)
 
 
 # -- the picture -----------------------------------------------------------------------------------

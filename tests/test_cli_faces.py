@@ -12,7 +12,6 @@ from command_tools import copy_weights, everything, good, refused, rows_of, save
 from lessons_lib import data, pipeline, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.cli import app
-from lessons_lib.evaluation.judge import Judge
 from lessons_lib.evaluation.task import Faces
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
@@ -176,31 +175,6 @@ def images_of(run, words):
         return found["images"]
 
 
-def test_without_an_answer_nothing_guides(run):
-    plain = images_of(run, "")
-    for words in (
-        "--target none",
-        "--attribute Smiling --target none",
-        "--attribute Smiling --guidance none",
-    ):
-        assert np.array_equal(images_of(run, words), plain)
-    steered = [images_of(run, f"--attribute Smiling --target {k} --guidance-scale 20") for k in (0, 1)]
-    assert not np.array_equal(steered[0], plain) and not np.array_equal(*steered)
-    unsteered = images_of(run, "--attribute Smiling --target 1 --guidance-scale 0")
-    assert np.abs(unsteered - plain).max() < 1e-5
-    assert "no guidance" in good(run("sample", "--num-samples 1 --out x.png"))
-
-
-@pytest.mark.numeric
-@pytest.mark.usefixtures("in_float64")
-def test_a_seed_decides_and_a_smaller_batch_does_not(run):
-    one = images_of(run, "--attribute Smiling --seed 4")
-    assert np.array_equal(images_of(run, "--attribute Smiling --seed 4 --guidance classifier"), one)
-    single = images_of(run, "--attribute Smiling --seed 4 --batch-size 1")
-    assert np.abs(single - one).max() < 1e-6  # the file is float32
-    assert not np.array_equal(images_of(run, "--attribute Smiling --seed 5"), one)
-
-
 def test_a_denoiser_that_is_told_attributes_needs_no_classifier(run):
     told = "--weights {tiny}/told.safetensors"
     plain = images_of(run, told)
@@ -306,35 +280,6 @@ def test_the_card_proposes_a_scale_and_a_depth(run):
     assert found == changed(run, "--index 0 --method ddpm --seed 3") | {"seconds": found["seconds"]}
 
 
-def test_the_default_is_the_opposite_of_what_is_read(run):
-    read = set()
-    for index in range(COUNTS["test"]):
-        found = changed(run, f"--index {index}")
-        read.add(found["target"])
-        assert found["target"] == (found["read_before"] < 0.5)
-    assert read == {0, 1}, "the judge reads some faces so and some otherwise"
-    same = changed(run, "--index 0 --target no"), changed(run, "--index 0 --target 0")
-    assert same[0]["target"] == 0 and same[0]["read_after"] == same[1]["read_after"]
-
-
-def test_a_report_for_people(run):
-    out = good(run("counterfactual", "--steps 3 --attribute smiling --target yes --index 1 --out row.png"))
-    assert out.startswith("Smiling to yes: read ") and "s=6, depth 30, 3 steps; " in out
-    assert "also changed: " in out and "in row.png" in out
-    assert iio.imread("row.png").shape[2] == 3
-
-
-def test_a_drawn_face_and_a_picture_of_celeba_are_taken(run, tiny):
-    good(run("sample", "--num-samples 1 --out x.png --individual faces"))
-    found = changed(run, "--image faces/00000.png --target 1 --out x.npz")
-    assert found["image"] == "faces/00000.png" and "index" not in found
-    expected = iio.imread("faces/00000.png").transpose(2, 0, 1) / 255
-    assert np.abs(np.load("x.npz")["source"] - expected).max() < 1e-6
-    first = sum(COUNTS.values()) - COUNTS["test"]
-    found = changed(run, f"--image {tiny}/data/celeba/img_align_celeba/{first:06d}.jpg")
-    assert found["read_before"] == changed(run, "--index 0")["read_before"]
-
-
 BAD_COUNTERFACTUALS = {
     "--index 1": "Name an --attribute, such as Smiling.",
     "--attribute Smiling": "Name one face: a picture with --image FILE, or a test face with --index N.",
@@ -413,73 +358,6 @@ def test_evaluate_reports_everything_and_can_be_run_again(run, capsys, tiny):
 
 
 @pytest.fixture
-def by_brightness(monkeypatch):
-    """The judge reads every attribute as the brightness of the image: 1 is white."""
-    monkeypatch.setattr(
-        Evaluator, "probabilities", lambda self, x: ((x.mean((1, 2, 3)) + 1) / 2)[:, None].repeat(1, 40)
-    )
-
-
-def test_the_evaluator_decides_the_shares(run, by_brightness, monkeypatch):
-    drawn = []
-    original = pipeline.counterfactual_images
-    asked = []
-
-    def keeping(request, images, batch_size):
-        asked.append(request)
-        drawn.append((images, original(request, images, batch_size)))
-        return drawn[-1][1]
-
-    monkeypatch.setattr(pipeline, "counterfactual_images", keeping)
-    found = measured(run, "--guidance-scale 9")
-    for name, words in {"unguided": "", "yes": "--target 1", "no": "--target 0"}.items():
-        steer = f"--attribute Smiling --guidance-scale 9 {words}" if words else ""
-        good(run("sample", f"--steps 3 --num-samples 6 --out x.npz {steer}"))
-        bright = np.load("x.npz")["images"].mean(axis=(1, 2, 3)) >= 0.5
-        assert found["drawn"][name]["read_as_yes"]["right"] == bright.sum()
-    assert [request.guidance_scale for request in asked] == [9.0, 0.0], "inversion alone is not guided"
-    assert asked[0].targets == asked[1].targets and asked[0].depth == asked[1].depth == 30
-    test = data.load("celeba", "test", image_size=SIZE)
-    assert asked[0].targets == tuple((1 - test.labels[:5, SMILING]).tolist()), "all faces are read right"
-    for what, (sources, images) in zip(("guided", "inversion_alone"), drawn, strict=True):
-        bright = (images.mean((1, 2, 3)) + 1) / 2 >= 0.5
-        flips = int((bright == (torch.tensor(asked[0].targets) == 1)).sum())
-        assert found["counterfactuals"][what]["flipped"]["right"] == flips
-        l1 = float((images - sources).abs().mean()) / 2
-        assert abs(found["counterfactuals"][what]["l1"]["value"] - l1) < 2 / 255
-
-
-def test_only_faces_that_are_read_right_take_part(here, tiny, by_brightness, monkeypatch):
-    judge = Judge.load("celeba", str(tiny / "judge.safetensors"))
-    faces = data.load("celeba", "test", image_size=SIZE)
-    whole = Faces(judge=judge, num_counterfactuals=12)
-    assert whole.subjects[1].tolist() == (1 - faces.labels[:, SMILING]).tolist()
-    young = NAMES.index("Young")
-    right = faces.labels[:, young] == faces.labels[:, SMILING]
-    images, targets = Faces(judge=judge, attribute="Young", num_counterfactuals=int(right.sum())).subjects
-    assert 0 < len(images) < 12
-    assert torch.equal(images, faces.batch(torch.arange(12))[0][right])
-    assert torch.equal(targets, 1 - faces.labels[right, young])
-    with pytest.raises(
-        data.DataError, match=f"Only {int(right.sum())} test faces are read right: ask for fewer"
-    ):
-        _ = Faces(judge=judge, attribute="Young", num_counterfactuals=12).subjects
-
-
-def test_one_face_and_a_report_for_people(run):
-    found = measured(run, "--num-samples 1 --num-counterfactuals 1")
-    one = found["drawn"]["yes"]
-    assert one["fid"] is None and one["diversity"] is None and one["read_as_yes"]["total"] == 1
-    assert one["drift"]["Male"]["interval_95"] is None and found["counterfactuals"]["num_faces"] == 1
-    assert found["counterfactuals"]["guided"]["l1"]["interval_95"] is None
-    out = good(run("evaluate", f"{MEASURE} --num-samples 1 --num-counterfactuals 1"))
-    assert "nan" not in out and "unguided        read as Smiling " in out
-    out = good(run("evaluate", MEASURE))
-    assert "guided to yes   read as Smiling " in out and ", feature FID " in out and "(floor " in out
-    assert "counterfactuals flipped " in out and "inversion alone flipped " in out and "drift to " in out
-
-
-@pytest.fixture
 def copied(tiny, here, run, capsys):
     """The weights in a folder whose cards may be written; run(words) evaluates them."""
     for name in ("denoiser", "judge", "few"):
@@ -494,18 +372,6 @@ def copied(tiny, here, run, capsys):
         return app.main(shlex.split(command)), *capsys.readouterr()
 
     return run_there
-
-
-def test_the_card_gets_the_evaluation_and_keeps_the_rest(copied):
-    card = weights.read_card("./denoiser.safetensors")
-    weights.write_card(
-        "./denoiser.safetensors",
-        card | {"metrics": {"loss": 0.5, "evaluations": [{"attribute": "Smiling"}, {"attribute": "Bald"}]}},
-    )
-    found = read_json(good(copied(f"{MEASURE} --card --json")))
-    after = weights.read_card("./denoiser.safetensors")
-    assert after["metrics"] == {"loss": 0.5, "evaluations": [{"attribute": "Bald"}, found]}
-    assert {**after, "metrics": 0} == {**card, "metrics": 0}
 
 
 def test_the_evaluator_is_measured_and_its_reference_kept(copied, here):
@@ -523,25 +389,6 @@ def test_the_evaluator_is_measured_and_its_reference_kept(copied, here):
     assert read_json(good(copied("--evaluator --card --json"))) == found
     assert weights.read_card("./judge.safetensors")["metrics"] == {"test": found}
     assert (here / "judge-reference.npz").exists()
-
-
-def test_a_kept_reference_is_used_as_long_as_it_is_the_evaluators(copied, here, monkeypatch):
-    fresh = copied(f"{MEASURE} --json")
-    assert "Measuring 24 training faces." in fresh[2]
-    good(copied("--evaluator --card"))
-    load = data.load
-    monkeypatch.setattr(
-        data, "load", lambda name, split, **how: load(name, split, **how) if split == "test" else 1 / 0
-    )
-    kept = copied(f"{MEASURE} --json")
-    assert "Measuring" not in kept[2] and read_json(good(kept)) == read_json(good(fresh))
-    monkeypatch.setattr(data, "load", load)
-    for suffix in (".safetensors", ".json"):
-        (here / f"few{suffix}").rename(here / f"judge{suffix}")
-    assert (
-        "Measuring 24 training faces."
-        in copied(f"{MEASURE} --attribute Male --json --num-counterfactuals 1")[2]
-    )
 
 
 BAD_EVALUATIONS = {
@@ -592,13 +439,6 @@ def test_without_celeba_nothing_is_drawn(run, here, no_faces, monkeypatch, words
     monkeypatch.setattr("lessons_lib.cli.batches.generate", lambda *_: 1 / 0)
     refused(evaluate_or_sweep(run, words), "CelebA")
     assert everything(here) == []
-
-
-def test_without_celeba_a_kept_reference_draws_nothing_either(copied, no_faces, monkeypatch):
-    good(copied("--evaluator --card"))
-    no_faces()
-    monkeypatch.setattr("lessons_lib.cli.batches.generate", lambda *_: 1 / 0)
-    refused(copied(MEASURE), "CelebA")
 
 
 # -- the sweep -----------------------------------------------------------------------------------------

@@ -1,21 +1,13 @@
 """sweep: a row a combination, written at once; what is there is not measured again."""
 
-import io
-
 import imageio.v3 as iio
 import pytest
-import torch
 from command_tools import copy_weights, refused, rows_of, save
 
-from classroom import figures
-from classroom.figures import read_table
-from lessons_lib import weights
 from lessons_lib.classifier import NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.cli import app
 from lessons_lib.evaluation.curves import named_lines
-from lessons_lib.evaluation.judge import Judge
 from lessons_lib.evaluation.task import Classes
-from lessons_lib.pipeline import GenerationRequest
 from lessons_lib.schedules import NoiseSchedule
 
 
@@ -85,32 +77,6 @@ def test_the_same_command_again_measures_nothing_and_another_only_what_is_new(sw
     assert measured == [("cfg", scale, "ddim", None) for scale in (1.0, 2.0, 3.0)]
     assert [row["guidance_scale"] for row in rows_of("sweep.csv")] == ["1.0", "2.0", "3.0"]
     assert {(row["sampler"], row["steps"]) for row in rows_of("sweep.csv")} == {("ddim", "3")}, "the card's"
-
-
-def test_an_interval_is_a_line_of_its_own(sweep, measured):
-    assert sweep("--methods cfg --scales 3 --out sweep.csv", "")[0] == 0
-    assert sweep("--methods cfg --scales 3 --interval 10,20 --out sweep.csv", "")[0] == 0
-    rows = rows_of("sweep.csv")
-    assert [row["interval"] for row in rows] == ["", "10-20"]
-    assert "--interval 10,20 " in rows[1]["command"] and "--interval" not in rows[0]["command"]
-    assert list(named_lines(read_table("sweep.csv"), Classes.ALIKE)) == ["cfg", "cfg, t 10-20"]
-
-
-def test_cells_share_their_noise(here):
-    asked = []
-    judge = Judge.load("mnist", "./judge.safetensors")
-    task = Classes(judge=judge, draw=lambda request, _: asked.append(request) or torch.zeros(100, 1, 28, 28))
-    share = task.cells_right(GenerationRequest((0,), "./denoiser.safetensors", guidance_scale=1.0))
-    assert share.total == 100 and share.successes == 10, "the judge reads one digit in every empty image"
-    assert asked[0].labels == tuple(range(10)) * 10
-    assert asked[0].sample_indices == tuple(n for n in range(10) for _ in range(10))
-
-
-def test_methods_are_compared_at_the_same_timesteps(sweep, here):
-    card = weights.read_card("./guide.safetensors")
-    weights.write_card("./guide.safetensors", card | {"defaults": {"spacing": "logsnr"}})
-    assert sweep("--scales 2 --out sweep.csv")[0] == 0
-    assert [row["spacing"] for row in rows_of("sweep.csv")] == ["trailing", "trailing"]
 
 
 def test_a_stopped_sweep_loses_nothing(sweep, measured, monkeypatch):
@@ -201,10 +167,3 @@ def test_a_line_is_named_by_what_tells_it_from_the_others():
     ]
     solvers = [fake_rows(), fake_rows(sampler="dpmpp_2m", spacing="logsnr")]
     assert list(named_lines(solvers, Classes.ALIKE)) == ["cfg, ddim", "cfg, dpmpp_2m"]
-
-
-def test_the_picture_stands_gaps():
-    rows = [fake_rows(), fake_rows(guidance_scale=2.0, fid="", fid_floor="", diversity="")]
-    fig, _ = figures.sweep_figure(named_lines(rows, Classes.ALIKE))
-    fig.savefig(io.BytesIO())
-    assert [ax.get_ylabel() for ax in fig.axes] == ["read right (%)", "feature FID", "diversity"]

@@ -70,27 +70,6 @@ def test_embedded_digits_are_split_without_overlap_into_all_1797():
     assert len(everything.unique(dim=0)) == 1797
 
 
-def test_images_are_handed_out_in_minus_one_to_one():
-    images = data.load("digits", "test")
-    x_0, y = images.batch(torch.tensor([3, 0]))
-    assert x_0.shape == (2, 1, 28, 28) and x_0.dtype == torch.float32 and y.dtype == torch.int64
-    assert x_0.min() == -1 and 0.9 < x_0.max() <= 1
-    one, label = images[3]
-    assert torch.equal(one, x_0[0]) and label == y[0] and isinstance(label, int)
-
-
-def test_the_running_example_is_one_seven_and_always_the_same():
-    seven = data.running_example()
-    assert seven.shape == (1, 1, 28, 28) and torch.equal(seven, data.running_example())
-    assert seven.sum().item() == pytest.approx(-547.70, abs=0.5)  # pinned: every lesson's figures show it
-
-
-@pytest.mark.parametrize("args", [("cats", "train"), ("mnist", "training"), ("", "test")])
-def test_unknown_names_and_splits_are_refused(args):
-    with pytest.raises(ValueError, match="choose one of"):
-        data.load(*args)
-
-
 # -- without MNIST --------------------------------------------------------------------------------------
 
 
@@ -141,14 +120,6 @@ def test_mnists_splits(fake_mnist):
     assert train.source == "mnist" and train.images.shape == (60_000, 1, 28, 28)
     # The fake labels count 0 … 9: even ones are validation, odd ones test.
     assert set(val.labels.tolist()) == {0, 2, 4, 6, 8} and set(test.labels.tolist()) == {1, 3, 5, 7, 9}
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_named(fake_mnist, name):
-    (fake_mnist / name).unlink()
-    split = "train" if name.startswith("train") else "val"
-    with pytest.raises(data.DataError, match=f"{name} is missing"):
-        data.load("mnist", split)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -1,7 +1,6 @@
 """evaluation/attributes.py against judges whose answers are known, its JSON, and the figures."""
 
 import io
-import json
 import math
 
 import pytest
@@ -50,18 +49,6 @@ def flips(before=BEFORE, after=AFTER, targets=TARGETS, place=0, names=NAMES):
 
 
 # -- reading -------------------------------------------------------------------------------------------
-
-
-def test_drift_by_hand():
-    before, after = torch.tensor([0.1, 0.6, 0.8, 0.2]), torch.tensor([0.7, 0.4, 0.9, 0.3])
-    drift = evaluation.Drift.of("Young", before, after)
-    assert (drift.name, drift.before.successes, drift.after.successes) == ("Young", 2, 2)
-    assert (drift.changed.successes, drift.changed.total) == (2, 4)
-    assert drift.mean == pytest.approx(0.15) and drift.mean.total == 4
-    half = 1.959964 * float(torch.tensor([0.6, -0.2, 0.1, 0.1]).std()) / 2
-    assert drift.mean.interval == pytest.approx((0.15 - half, 0.15 + half), abs=1e-6)
-    none = evaluation.Drift.of("Young", before, before)
-    assert none.mean == 0 and none.changed.successes == 0
 
 
 # -- flips ---------------------------------------------------------------------------------------------
@@ -113,15 +100,6 @@ def test_what_does_not_fit_is_one_sentence(changes, message):
     assert "\n" not in str(caught.value)
 
 
-def test_one_image_has_no_interval_and_json_holds_it():
-    found = flips(BEFORE[:1], AFTER[:1], TARGETS[:1])
-    assert found.flipped.successes == found.l1.total == 1 and math.isnan(found.l1.interval[0])
-    written = evaluation.drifts_json(found.drifts)
-    json.dumps(written, allow_nan=False)
-    assert [one["interval_95"] for one in written.values()] == [None, None]
-    assert written["green"]["mean"] == 0 and written["green"]["read_as_yes"] == [1.0, 1.0]
-
-
 # -- the reference from features ------------------------------------------------------------------------
 
 
@@ -160,23 +138,6 @@ def drifts(**means):
 def drawn(fig):
     fig.savefig(io.BytesIO())
     return fig
-
-
-def test_the_drift_figure_shows_the_largest_of_the_first_series():
-    yes = drifts(Young=0.05, Wearing_Hat=-0.3, Male=0.1)
-    no = drifts(Male=-0.2, Young=0.4, Wearing_Hat=0.0)
-    fig, ax = figures.drift_figure({"to yes": yes, "to no": no}, count=2, title="What else changed")
-    drawn(fig)
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["Male", "Wearing Hat"], (
-        "the largest on top"
-    )
-    lengths = [[round(float(bar.get_width()), 6) for bar in series] for series in ax.containers if
-               hasattr(series[0], "get_width")]  # fmt: skip
-    assert lengths == [[10.0, -30.0], [-20.0, 0.0]], "in points"
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["to yes", "to no"]
-    assert ax.get_title() == "What else changed" and "percentage points" in ax.get_xlabel()
-    whiskers = ax.collections[0].get_segments()
-    assert [[round(float(x), 6) for x in segment[:, 0]] for segment in whiskers] == [[8, 13], [-32, -27]]
 
 
 def row(**changes):

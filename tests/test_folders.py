@@ -11,9 +11,8 @@ from PIL import Image
 
 from lessons_lib import data, recipes, weights
 from lessons_lib.cli import app
-from lessons_lib.data import image_folder, image_set
-from lessons_lib.data.image_set import UnreadableError, decode, decode_all
-from lessons_lib.recipes import folder_recipes, sample_every
+from lessons_lib.data import image_set
+from lessons_lib.data.image_set import UnreadableError, decode
 from lessons_lib.unet import UNetConfig
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -55,11 +54,6 @@ def load(folder, split="train", **how):
 
 def splits(folder, **how):
     return {split: load(folder, split, **how) for split in data.SPLITS}
-
-
-def names_by_split(folder):
-    splits = image_folder.list_pictures(folder)[1]
-    return {path.name: split for split, pictures in splits.items() for path, _ in pictures}
 
 
 # -- what is read -----------------------------------------------------------------------------------
@@ -109,16 +103,6 @@ def test_train_and_test_folders_are_the_splits(tmp_path):
         load(tmp_path / "x")
 
 
-def test_a_new_picture_moves_no_other(tmp_path):
-    folder = fill(tmp_path / "x", 300)
-    before = names_by_split(folder)
-    shares = [list(before.values()).count(split) / 300 for split in data.SPLITS]
-    assert shares == pytest.approx([0.9, 0.05, 0.05], abs=0.03)
-    fill(folder, 20, start=300)
-    after = names_by_split(folder)
-    assert len(after) == 320 and all(after[name] == split for name, split in before.items())
-
-
 def test_size_and_channels_are_inferred_or_given(tmp_path):
     cases = [((20, 24), 20), ((33, 70), 32), ((28, 28), 28), ((9, 9), 16), ((300, 200), 64), ((47, 90), 44)]
     for k, (size, found) in enumerate(cases):
@@ -140,16 +124,6 @@ def test_size_and_channels_are_inferred_or_given(tmp_path):
 def saved(tmp_path, image, name="x.png", **how):
     image.save(tmp_path / name, **how)
     return tmp_path / name
-
-
-def test_halves_stay_halves(tmp_path):
-    pixels = np.zeros((64, 64), np.uint8)
-    pixels[:, 32:] = 255
-    small = decode(saved(tmp_path, Image.fromarray(pixels)), 16, 1)
-    assert small.shape == (1, 16, 16) and small.dtype == np.uint8
-    assert not small[:, :, :4].any() and (small[:, :, 12:] == 255).all()
-    same = decode(tmp_path / "x.png", 64, 3)
-    assert all(np.array_equal(same[c], pixels) for c in range(3)), "nothing to resize"
 
 
 def test_transparency_is_white(tmp_path):
@@ -246,23 +220,6 @@ def test_a_bad_folder_is_one_sentence(bad, name):
     assert "\n" not in str(caught.value)
 
 
-def test_paths(tmp_path, monkeypatch):
-    assert str(image_folder.path_of("folder:C:\\my\\cats")) == "C:\\my\\cats"
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    assert image_folder.path_of("folder:~/cats") == tmp_path / "cats"
-    names = {
-        "a/my cats!": "my-cats",
-        "a/mnist": "folder-mnist",
-        ".": tmp_path.name,
-        "b/../c": "c",
-        "/": "folder",
-    }
-    assert {path: data.short_name(f"folder:{path}") for path in names} == names
-    with pytest.raises(ValueError, match="needs a path"):
-        data.load("folder:")
-
-
 # -- what is kept -----------------------------------------------------------------------------------
 
 
@@ -329,40 +286,7 @@ def test_a_damaged_file_is_made_anew(pets, decoded, tmp_path, harm):
     assert len(decoded) == 54
 
 
-def test_a_full_disk_is_noticed(pets, tmp_path, monkeypatch, capsys):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
-    paths = sorted((pets / "cat").iterdir())
-    images, _ = decode_all(paths, tmp_path / "k" / "x.npy", 8, 3, strict=False)
-    assert len(images) == 12 and "No space left on device" in capsys.readouterr().err
-    assert list((tmp_path / "k").iterdir()) == []
-
-
 # -- recipes ----------------------------------------------------------------------------------------
-
-
-def test_epochs_follow_from_the_number_of_pictures():
-    def images(count, classes=("a", "b"), size=32):
-        pixels = torch.zeros(1, 3, size, size, dtype=torch.uint8).expand(count, -1, -1, -1)
-        return data.ImageSet(pixels, torch.zeros(count, dtype=torch.int64), classes, "folder")
-
-    epochs = {n: folder_recipes(images(n), "x")["denoiser"].config.epochs for n in (20, 1000, 100_000)}
-    assert epochs == {20: 2000, 1000: 600, 100_000: 20}
-    found = folder_recipes(images(20), "x", flip=True)
-    assert list(found) == ["denoiser", "classifier", "evaluator"]
-    assert found["denoiser"].config.batch_size == 20 and found["denoiser"].options.loss == "min-snr"
-    assert found["denoiser"].augment and not folder_recipes(images(20), "x")["denoiser"].augment
-    assert found["classifier"].options.schedule == found["denoiser"].options.schedule
-    assert (
-        list(folder_recipes(images(20, ()), "x"))
-        == ["denoiser"]
-        == list(folder_recipes(images(20, "a"), "x"))
-    )
-    assert sample_every(600) == 30 and sample_every(3) == 1
-    with pytest.raises(ValueError, match="multiple of 4, got 30"):
-        folder_recipes(images(20, size=30), "x")
 
 
 # -- the command line -------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from numeric import SEED, assert_close_by_scale
 import lessons_lib.guidance
 from lessons_lib import pipeline
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
-from lessons_lib.pipeline import GenerationRequest, generate, generate_images, generate_with, load_model
+from lessons_lib.pipeline import GenerationRequest, generate, generate_images, load_model
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import WeightsError, read_card, save_pretrained, write_card
@@ -56,13 +56,6 @@ def test_what_is_not_asked_comes_from_the_card(denoiser):
     assert (request.guidance_scale, request.sampler, request.steps) == (0.0, "ddim", 2)
 
 
-def test_one_step_an_evaluation_and_the_last_is_the_image(denoiser):
-    steps = list(generate(GenerationRequest((0, 1, 2), weights=denoiser, steps=5)))
-    assert [step.t for step in steps] == [99, 79, 59, 39, 19]
-    assert steps[-1].x_t.shape == (3, 1, 8, 8) and steps[-1].x_t.dtype == torch.float32
-    assert torch.equal(steps[-1].x_t.clamp(-1, 1), images(denoiser, (0, 1, 2), steps=5))
-
-
 @pytest.mark.parametrize(
     "options", [{"sampler": "ddpm"}, {"sampler": "ddim"}, {"sampler": "ddim", "eta": 0.7}]
 )
@@ -72,16 +65,6 @@ def test_a_sample_is_the_same_in_any_batch(denoiser, options):
     together = images(denoiser, labels, **options)
     alone = [images(denoiser, labels[k : k + 1], sample_indices=(k,), **options) for k in range(8)]
     assert_close_by_scale(together, torch.cat(alone))
-
-
-def test_the_global_generator_neither_decides_nor_is_changed(denoiser):
-    load_model(denoiser)  # building a network draws from it
-    torch.manual_seed(0)
-    state = torch.get_rng_state()
-    first = images(denoiser, sampler="ddpm")
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.manual_seed(1)
-    assert torch.equal(first, images(denoiser, sampler="ddpm"))
 
 
 @pytest.mark.parametrize(
@@ -96,14 +79,6 @@ def test_the_global_generator_neither_decides_nor_is_changed(denoiser):
 def test_the_network_is_asked_once_a_step(denoiser, asked, options, batch, labels):
     images(denoiser, steps=3, **options)
     assert asked == [(batch, labels)] * 3
-
-
-def test_a_network_in_hand_needs_no_weights(denoiser):
-    network, schedule, _ = load_model(denoiser)
-    request = GenerationRequest((1,), guidance_scale=2.0, sampler="ddim", steps=3)
-    *_, last = generate_with(network, schedule, request)
-    named = images(denoiser, (1,), guidance_scale=2.0, sampler="ddim", steps=3)
-    assert torch.equal(last.x_t.clamp(-1, 1), named)
 
 
 def test_the_weights_are_read_once_until_they_or_their_card_change(denoiser):
@@ -233,21 +208,6 @@ def test_the_scale_of_a_classifier_comes_from_its_own_card(denoiser, guide, read
     assert GenerationRequest((0,), mine, "classifier-x0").plan().request.classifier == str(reader)
 
 
-@pytest.mark.usefixtures("in_float64")
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpmpp_2m"])
-def test_a_steered_sample_is_the_same_in_any_batch(denoiser, guide, sampler):
-    options = {
-        "guidance": "classifier",
-        "classifier": guide,
-        "guidance_scale": 5.0,
-        "sampler": sampler,
-        "steps": 3,
-    }
-    labels = (0, 1, 2, 0, 1, 2, 0, 1)
-    alone = [images(denoiser, labels[k : k + 1], sample_indices=(k,), **options) for k in range(8)]
-    assert_close_by_scale(images(denoiser, labels, **options), torch.cat(alone))
-
-
 @pytest.mark.parametrize("guidance", ["classifier", "classifier-x0"])
 def test_bf16_runs_the_classifier_in_bfloat16_and_the_gradient_in_float32(
     denoiser, guide, guidance, monkeypatch
@@ -311,18 +271,6 @@ def test_weights_that_cannot_steer_are_refused(denoiser, reader, guide):
     assert steered(denoiser, reader, "classifier-x0").plan().num_labels == 3
 
 
-def test_a_denoiser_without_labels_draws_the_classifiers(guide, tmp_path):
-    network, path = (
-        UNet(UNetConfig(image_size=8, channel_mults=(1,), num_classes=0)),
-        tmp_path / "u.safetensors",
-    )
-    save_pretrained(path, network, NoiseSchedule.linear(100), {})
-    assert steered(path, guide).plan().num_labels == 3
-    assert images(path, (0, 2), guidance="classifier", classifier=guide, steps=2).shape == (2, 1, 8, 8)
-    with pytest.raises(ValueError, match="Unknown label 3: choose from 0 to 2"):
-        images(path, (3,), guidance="classifier", classifier=guide, steps=2)
-
-
 def test_weights_first_loaded_under_inference_mode_can_steer_later(tmp_path, denoiser):
     path = make_classifier(tmp_path / "fresh.safetensors", NoiseSchedule.linear(100))
     with torch.inference_mode():
@@ -356,13 +304,3 @@ def test_a_plan_is_walked_twice_with_the_same_noise(denoiser, sampler):
     plan = GenerationRequest((0, 1), denoiser, sampler=sampler, eta=0.5, steps=3).plan()
     first, again = ([step.x_t for step in plan.steps()] for _ in range(2))
     assert all(map(torch.equal, first, again))
-
-
-def test_a_plan_looks_each_network_up_once(denoiser, guide, monkeypatch):
-    names, load = [], pipeline.load_model
-    monkeypatch.setattr(pipeline, "load_model", lambda name, *more: names.append(name) or load(name, *more))
-    list(generate(GenerationRequest((0, 2), denoiser, "classifier", classifier=guide, steps=2)))
-    assert names == [denoiser, guide]
-    request = pipeline.CounterfactualRequest((0,), (2,), denoiser, guidance="classifier", classifier=guide)
-    list(pipeline.counterfactuals(request, torch.zeros(1, 1, 8, 8)))
-    assert names == [denoiser, guide] * 2

@@ -1,7 +1,5 @@
 """metrics.py against closed forms and independent computations."""
 
-import math
-
 import numpy as np
 import pytest
 import scipy.linalg
@@ -9,7 +7,6 @@ import scipy.stats
 import torch
 from torch import nn
 
-from benchmarks.octaves import octave_power
 from lessons_lib import evaluation
 
 pytestmark = pytest.mark.numeric
@@ -104,27 +101,6 @@ def test_fid_is_the_formula_on_the_sample_moments():
 # ---- diversity ----
 
 
-def test_class_spread_is_the_root_mean_square_distance_over_all_pairs():
-    images = torch.randn(30, 1, 2, 3, generator=torch.Generator().manual_seed(6))
-    labels = torch.arange(30) % 3
-    spread = evaluation.class_spread(evaluation.features(Pixels(), images), labels, 4)
-    for k in range(3):
-        pairs = torch.pdist(images[labels == k].flatten(1).double())
-        assert float(spread[k]) == pytest.approx(float(pairs.square().mean().sqrt()), rel=1e-9)
-    assert math.isnan(spread[3]), "a class without images has no spread"
-
-
-def test_diversity_is_zero_for_copies_and_one_for_the_real_images():
-    real = torch.randn(40, 1, 2, 2, generator=torch.Generator().manual_seed(7))
-    labels = torch.arange(40) % 4
-    spread = evaluation.class_spread(evaluation.features(Pixels(), real), labels, 4)
-    assert evaluation.diversity(Pixels(), real, labels, spread) == pytest.approx(1)
-    copies = real[:4].repeat(10, 1, 1, 1)
-    assert evaluation.diversity(Pixels(), copies, labels, spread) == pytest.approx(0, abs=1e-9)
-    assert evaluation.diversity(Pixels(), real / 2, labels, spread) == pytest.approx(0.5)
-    assert math.isnan(evaluation.diversity(Pixels(), real[:4], labels[:4], spread)), "one image a class"
-
-
 # ---- reference ----
 
 
@@ -197,10 +173,3 @@ def test_the_kid_is_the_unbiased_distance_of_the_cubic_kernel():
     same, spread = evaluation.feature_kid(real, like, subsets=50)
     assert abs(same) < spread < mean / 10
     assert evaluation.feature_kid(real, found) == evaluation.feature_kid(real, found)  # its own seed
-
-
-@pytest.mark.parametrize("cycles, octave", [(1, 0), (3, 1), (6, 2), (12, 3)])
-def test_a_wave_has_its_power_in_its_octave(cycles, octave):
-    wave = torch.sin(2 * math.pi * cycles * torch.arange(32) / 32).expand(2, 3, 32, 32)
-    power = octave_power(wave + 0.7)
-    assert power[octave] > 0 and power[octave] == pytest.approx(power.sum().item(), rel=1e-9)

@@ -30,10 +30,10 @@ from classroom.panels.cells import cells_picture
 from classroom.panels.features import layers_of, look
 from classroom.panels.lanes import Runner, rounds
 from classroom.panels.measured import Setting
-from classroom.panels.pad import DrawingPad, Marks
+from classroom.panels.pad import DrawingPad
 from classroom.panels.panel import PATIENCE
 from classroom.panels.plane import Dot, plane_svg
-from classroom.panels.pull import CLASSIFIERS, overlay, pull_on_estimate
+from classroom.panels.pull import CLASSIFIERS, pull_on_estimate
 from lessons_lib import data, pictures
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.counterfactuals import in_8_bits
@@ -41,7 +41,6 @@ from lessons_lib.data import DataError
 from lessons_lib.evaluation import Share, composition, reversibility
 from lessons_lib.files import WriteError
 from lessons_lib.guidance import class_log_prob, unconditional, with_classifier
-from lessons_lib.images import to_grid, to_pixels
 from lessons_lib.pipeline import (
     CounterfactualRequest,
     GenerationRequest,
@@ -49,7 +48,7 @@ from lessons_lib.pipeline import (
     generate_images,
     load_model,
 )
-from lessons_lib.samplers import SampleNoise, Step, ddim_invert, sample_ddim
+from lessons_lib.samplers import SampleNoise, Step, sample_ddim
 from lessons_lib.schedules import NoiseSchedule, predict_x0, q_sample
 from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import WeightsError
@@ -503,22 +502,6 @@ def test_what_a_learner_gets_wrong_is_named_with_its_line(make, name, argument, 
         assert 'role="status"' in done(panel).status.value and panel.still() is not None
 
 
-def test_own_code_is_used_and_agrees_with_the_librarys(make):
-    def invert(eps_fn, schedule, x_0, timesteps):
-        *_, last = ddim_invert(eps_fn, schedule, x_0, timesteps)
-        return last.x_t
-
-    for name, argument, function, drawn in (
-        ("digit", "sampler_fn", sample_ddim, lambda panel: panel.drawing.images),
-        ("counterfactuals", "abduct_fn", invert, lambda panel: panel.paths.images),
-    ):
-        panel = make(name, **{argument: function})
-        mine, choice = drawn(panel), panel.sampler if name == "digit" else panel.method
-        assert choice.value == "yours"
-        choice.value = "ddim"
-        assert torch.equal(drawn(done(panel)), mine)
-
-
 def test_a_sampler_that_works_in_place_keeps_its_steps_apart(make):
     def in_place(eps_fn, schedule, x_T, timesteps):
         for t in timesteps:
@@ -552,23 +535,6 @@ def test_own_code_cannot_reach_the_originals_and_the_way_back_has_8_bit_pixels_o
 
 
 # -- digits ----------------------------------------------------------------------------------------
-
-
-def test_draw_digit_by_weights_by_model_and_by_sampler(folder):
-    request = GenerationRequest(
-        (7,), folder / "denoiser.safetensors", sampler="ddim", steps=5, guidance_scale=2.0
-    )
-    evaluator, model = folder / "evaluator.safetensors", load_model(request.weights)[:2]
-    drawing = draw_digit(request, evaluator=evaluator)
-    assert drawing.images.shape == (1, 1, 8, 8) and drawing.images.abs().max() <= 1
-    assert len(drawing.states) == 6 and len(drawing.estimates) == len(drawing.timesteps) == 5
-    assert 0 <= drawing.readings[0].label <= 9 and 0 < drawing.readings[0].probability <= 1
-    for how in ({"model": model}, {"model": model, "sampler_fn": sample_ddim}):
-        other = draw_digit(request, evaluator=None, **how)
-        assert all(map(torch.equal, drawing.states, other.states)) and other.readings == ()
-    assert len(draw_digit(GenerationRequest((1,)), model=model, evaluator=None).timesteps) == 25
-    image = torch.rand(1, 1, 5, 7) * 3 - 1.5
-    assert (to_pixels(image[0], scale=3) == to_grid(image, scale=3)).all()
 
 
 def test_first_picture_needs_no_slow_import(folder):
@@ -716,18 +682,6 @@ def test_pull_is_what_guidance_changes_in_the_estimate(folder):
     torch.testing.assert_close(pull, 2.5 * (1 - abar) / abar.sqrt() * (1 - x_t))
 
 
-def test_overlay_is_red_where_brighter_and_blue_where_darker():
-    x_0 = torch.tensor([-1.0, 0.0, 1.0]).view(1, 1, 1, 3).repeat(2, 1, 2, 1)
-    pull = torch.zeros(2, 1, 2, 3)
-    pull[0, 0, 0], pull[0, 0, 1] = 0.02, -0.01
-    coloured = overlay(x_0, pull)
-    red, _, blue = coloured[0]
-    assert (red[0] > blue[0]).all() and (blue[1] > red[1]).all() and coloured.abs().max() <= 1
-    assert (red[0] - blue[0]).min() > (blue[1] - red[1]).max(), "a weaker pull is paler"
-    assert torch.equal(coloured[1], x_0[1].expand(3, -1, -1)), "no pull, no colour"
-    torch.testing.assert_close(coloured, overlay(x_0, 1000 * pull))
-
-
 def test_shipped_noise_aware_pull_is_a_stroke_and_the_clean_ones_is_speckle():
     """How alike neighbouring pixels are pulled, for ten noises: measured 0.93 … 0.96 and 0.56 … 0.74."""
     seven, t, alike = data.running_example().expand(10, -1, -1, -1), torch.full((10,), 757), {}
@@ -768,19 +722,6 @@ def test_the_noise_explorer_shows_q_sample_and_keeps_a_timestep(make):
     assert text_of(panel).startswith("t = 99: ᾱ = 0.3636")
 
 
-def test_schedules_share_their_noise_and_means_over_blocks_are_less_noisy(make):
-    panel, image = make("schedules", t=420, seed=3, shrink=1), faces_of(1)
-    eps, whole = SampleNoise([(3, 0)])(image), dict(panel.shown)
-    for name, mixture in whole.items():
-        expected = q_sample(NoiseSchedule.by_name(name), image, torch.tensor([420]), eps)
-        torch.testing.assert_close(mixture.x_t, expected)
-    panel.shrink.value = 2
-    for name, mixture in done(panel).shown.items():
-        mean = whole[name].x_t.unfold(2, 2, 2).unfold(3, 2, 2).mean(dim=(-1, -2))
-        torch.testing.assert_close(mixture.x_t, mean, msg="the x_t of the means is the mean of x_t")
-        assert mixture.log_snr + mixture.gain == pytest.approx(whole[name].log_snr + np.log(4))
-
-
 def test_features_show_what_the_layer_holds_and_leave_no_hook_behind(folder):
     network, x_0 = load_model(folder / "denoiser.safetensors")[0], digits_of(1)
     layers = list(layers_of(network))
@@ -798,12 +739,6 @@ def test_features_show_what_the_layer_holds_and_leave_no_hook_behind(folder):
     assert not any(module._forward_hooks for module in network.modules())
     with pytest.raises(ValueError, match="Unknown layer 'cellar': choose one of stem, down 1"):
         look(network, LINEAR, x_0, 1, 2, "cellar")
-
-
-def test_shipped_networks_answer_in_their_panels():
-    panel = done(panels.FeatureExplorer(t=300, told=800, layer="down 1"))
-    assert panel.shown.errors[0] < 0.1 < panel.shown.errors[1], "it answers well when told the truth only"
-    assert "The evaluator reads" in text_of(done(panels.GradientOverlay(steps=1)))
 
 
 # -- classes and faces -----------------------------------------------------------------------------
@@ -951,13 +886,6 @@ def test_what_the_mouse_a_finger_and_the_keys_say():
     pad.blur = lambda: left.append(True)
     event(pad, **press | {"key": "Tab"})
     assert pad.strokes == [] and left, "or the Tab key would stay on the pad for ever"
-
-
-def test_strokes_at_the_edge_are_ink_and_a_point_is_a_stroke():
-    digit = Marks(None, (((0.0, 20.0), (280.0, 20.0), (280.0, 280.0)),)).digit()
-    assert (digit > 0).float().mean() < 0.3, "the edge is not taken for the background"
-    assert Marks(None, (((-50.0, -50.0),),)).digit() is None
-    assert (Marks(None, (((100.0, 100.0),),)).digit() > 0).any()
 
 
 def test_shipped_weights_turn_a_drawing_into_every_digit():

@@ -88,15 +88,6 @@ def test_the_evaluator_reads_what_was_drawn(name):
         assert centre_of_mass(digit[None]) == pytest.approx((14, 14), abs=0.51)
 
 
-def test_the_longer_side_is_20_pixels_and_the_aspect_is_kept():
-    tall = np.zeros((300, 200))
-    tall[50:250, 90:130] = 1  # 200 × 40
-    found = pictures.as_digit(tall)[0, 0] > 0
-    assert (int(found.any(1).sum()), int(found.any(0).sum())) == (20, 4)
-    found = pictures.as_digit(tall.T)[0, 0] > 0
-    assert (int(found.any(1).sum()), int(found.any(0).sum())) == (4, 20)
-
-
 # ---- files ----
 
 
@@ -178,23 +169,6 @@ def test_an_empty_picture_is_one_sentence(tmp_path, pixels):
         pictures.as_digit(pixels)
 
 
-@pytest.mark.parametrize(
-    ("pixels", "sentence"),
-    [
-        (np.zeros((0, 5)), r"got \[0, 5\]"),
-        (np.zeros(5), r"got \[5\]"),
-        (np.zeros((5, 5, 2)), r"got \[5, 5, 2\]"),
-        (np.zeros((2, 5, 5, 3)), r"must be \[H, W\]"),
-        (np.zeros((2, 5000)), "it is 5,000 × 2"),
-        (np.full((5, 5), np.nan), "finite"),
-        (np.full((5, 5), "x"), "finite"),
-    ],
-)
-def test_other_arrays_are_refused(pixels, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        pictures.as_digit(pixels)
-
-
 def lost_by_inversion(images, labels):
     """How far DDIM inversion and its way back leave images from themselves, in [0, 1] pixels."""
     denoiser, schedule, _ = load_model("mnist-denoiser")
@@ -214,10 +188,3 @@ def test_sharpened_digits_are_the_same_digits_and_come_back_from_their_noise():
     evaluator, _, _ = load_model("mnist-evaluator")
     assert (evaluator.probabilities(hard).argmax(1) == labels).sum() >= 10
     assert lost_by_inversion(hard, labels) < lost_by_inversion(images, labels) / 2
-
-
-def test_one_of_each_has_every_class_in_order():
-    images, labels = pictures.one_of_each(2)
-    assert images.shape == (20, 1, 28, 28) and labels.tolist() == [k for k in range(10) for _ in range(2)]
-    again, _ = pictures.one_of_each()
-    assert torch.equal(again, images[::2])

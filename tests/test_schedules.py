@@ -138,13 +138,3 @@ def test_logsnr_spacing_is_even_in_logsnr(name):
     assert ts[0] == 49_999 and ts[-1] == 0
     gaps = schedule.snr.log()[ts].diff()[:-2]  # at the clean end one timestep is a long way in log-SNR
     assert (gaps.max() - gaps.min()) / gaps.mean() < 0.15
-
-
-@pytest.mark.parametrize("total", [2, 5, 37])
-def test_logsnr_spacing_never_repeats_a_timestep(total):
-    for name in SCHEDULES:
-        schedule = NoiseSchedule.by_name(name, total)
-        for steps in range(1, total + 1):
-            ts = spaced_timesteps_logsnr(schedule, steps)
-            assert len(ts) == steps and (ts.diff() < 0).all() and ts[0] == total - 1 and ts[-1] >= 0
-            assert steps == 1 or ts[-1] == 0

@@ -164,18 +164,6 @@ def test_the_seed_decides_and_neither_the_callers_generator_nor_gradients_that_w
     assert same(*results[:2]) and not same(*results[1:])
 
 
-def test_validation_uses_the_same_noise_every_time():
-    asked = []
-
-    def loss_fn(model, x_0, y, generator):
-        if not model.training:
-            asked.append(torch.rand(1, generator=generator).item())
-        return plain_loss(model, x_0, y, generator)
-
-    run(loss_fn=loss_fn, epochs=3, val_data=Images(5), test_data=Images(5))
-    assert len(asked) == 6 and len(set(asked)) == 1
-
-
 # -- the loss -------------------------------------------------------------------------------------------
 
 

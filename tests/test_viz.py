@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from classroom import figures
-from lessons_lib.images import denoising_frames, gif_bytes, to_grid
+from lessons_lib.images import gif_bytes, to_grid
 from lessons_lib.unet import SelfAttention, UNet, UNetConfig
 
 
@@ -28,14 +28,6 @@ def test_marked_images_get_a_frame_and_nothing_else_changes():
     expected[1:5, 8:11] = False
     assert ((plain != framed).any(axis=2) == expected).all()
     assert framed[0, 7].tolist() == [214, 96, 77]
-
-
-def test_gif_holds_every_frame_and_waits_at_the_end():
-    frames = denoising_frames([torch.randn(4, 1, 7, 6) for _ in range(5)], columns=2, scale=2)
-    gif = gif_bytes(frames)
-    assert len(iio.imread(gif, index=None)) == 5
-    durations = [iio.immeta(gif, index=k)["duration"] for k in range(5)]
-    assert durations == [750, 750, 750, 750, 1500]
 
 
 def test_gif_of_noise_has_16_shades():
@@ -62,20 +54,6 @@ def test_every_picture_carries_its_text(kind, monkeypatch):
     if kind == "gif":
         assert "black &amp; &quot;white&quot;" in content["text/html"]
     assert "See it." in shown[1][0].data
-
-
-def test_live_loss_draws_one_picture_and_updates_it(monkeypatch):
-    class Handle:
-        updates = 0
-
-        def update(self, image):
-            Handle.updates += 1
-
-    monkeypatch.setattr("IPython.display.display", lambda *a, **k: Handle())
-    live = figures.LiveLoss(seconds=5, redraw_every=0.0)
-    for step in range(1, 4):
-        live(step, 1.0 / step)
-    assert Handle.updates == 2 and live.losses == [1.0, 0.5, 1 / 3]
 
 
 CONFIGS = (
@@ -120,13 +98,6 @@ def test_drawing_names_every_shape(config):
     assert sum(word == "halve" for word in words) == sum(word == "double" for word in words) == levels - 1
     assert ("t and label y" in " ".join(words)) == bool(config.num_classes)
     assert "A title" in words
-
-
-def test_boxes_of_a_drawing_do_not_overlap():
-    for config in CONFIGS:
-        boxes = [patch.get_extents() for patch in figures.draw_unet(config).axes[0].patches]
-        for i, one in enumerate(boxes):
-            assert not any(one.overlaps(other) for other in boxes[i + 1 :])
 
 
 def test_a_gif_of_one_frame_is_written():

@@ -58,14 +58,6 @@ def test_the_card_says_what_the_weights_are(network, saved):
     assert card["config"]["num_classes"] == 3 and card["library_version"]
 
 
-def test_a_card_that_is_used_again_does_not_keep_the_old_facts(network, saved, tmp_path):
-    path = tmp_path / "better.safetensors"
-    torch.nn.init.ones_(network.conv_out.weight)
-    card = save_pretrained(path, network, NoiseSchedule.linear(), read_card(saved))
-    assert card["name"] == "better" and card["training"] == {"seed": 3}
-    assert load_pretrained(path)[1].name == "linear"
-
-
 @pytest.mark.parametrize(
     "schedule", [NoiseSchedule.linear(beta_end=0.05), NoiseSchedule.cosine(s=0.1), NoiseSchedule([0.1, 0.2])]
 )
@@ -131,14 +123,6 @@ def test_weights_of_another_shape_than_their_card_says_are_refused(saved, config
 def test_a_schedule_that_cannot_be_built_is_named(saved, schedule):
     edit_card(saved, schedule=schedule)
     with pytest.raises(WeightsError, match="noise schedule that cannot be built"):
-        load_pretrained(saved)
-
-
-def test_nothing_is_unpickled(saved, monkeypatch):
-    torch.save({"a": torch.zeros(1)}, saved)
-    edit_card(saved, sha256=hashlib.sha256(saved.read_bytes()).hexdigest())
-    monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("unpickled"))
-    with pytest.raises(WeightsError):
         load_pretrained(saved)
 
 
