@@ -1,7 +1,7 @@
 """Set up the course and start it, on Linux, macOS and Windows, with nothing but Python 3.11 to 3.13.
 
     python lab.py lab         set up, then open JupyterLab at the first notebook
-    python lab.py test        set up, then lint, unit tests and every notebook
+    python lab.py test        set up, then lint, unit tests and every notebook (--slow: the slow tests alone)
     python lab.py check       what this machine has, in ten lines
     python lab.py playground  the playground as a web page
     python lab.py update      fetch the newest course; your changed notebooks are copied to my_work first
@@ -263,15 +263,24 @@ def notebooks(venv, words):
 
 
 def test(venv, words):
-    """Run every stage, also after one has failed; more words go to the unit tests (-k name)."""
+    """Run every stage, also after one has failed; more words go to the unit tests (-k name).
+
+    --slow: the tests that are marked slow, and nothing else. --coverage: what the unit tests leave out.
+    """
     begun = time.perf_counter()
+    options = {"--slow", "--coverage"}.intersection(words)
+    units = ["pytest", "-n", "2", "tests"] + [word for word in words if word not in options]
     stages = {
         "lint": ["ruff", "check", "."],
         "format": ["ruff", "format", "--check", "."],
-        "unit tests": ["pytest", "-n", "2", "tests", *words],
+        "unit tests": ["coverage", "run", "-m"] * ("--coverage" in options) + units,
         # loadfile: the cells of a notebook need one kernel, so one worker.
         "notebooks": ["pytest", "--nbval", "notebooks", "-n", "2", "--dist", "loadfile"],
     }
+    if "--coverage" in options:
+        stages.update({"its parts": ["coverage", "combine", "--quiet"], "coverage": ["coverage", "report"]})
+    if "--slow" in options:
+        stages = {"slow tests": units + ["-m", "slow"]}
     env = dict(activated(venv), LESSONS_OFFLINE="1")
     # Two workers that each use every core wait for each other most of the time.
     env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) // 2)))
@@ -280,7 +289,7 @@ def test(venv, words):
         for name, words in stages.items():
             print(f"\n==== {name} ====", flush=True)
             report, stage_begun = Path(folder, f"{name}.xml"), time.perf_counter()
-            extra = [f"--junitxml={report}"] if words[0] == "pytest" else []
+            extra = [f"--junitxml={report}"] if "pytest" in words else []
             status = subprocess.call([str(python_in(venv)), "-m", *words, *extra], cwd=str(ROOT), env=env)
             seconds, verdict = time.perf_counter() - stage_begun, "FAILED" if status else "ok"
             lines.append(f"{name:<52} {seconds:7.1f} s  {verdict}")

@@ -1,4 +1,4 @@
-"""What every test file relies on: no network, and the tests that need real data skipped without it."""
+"""What every test file relies on: no network, no test of real data without it, tiny weights, the commands."""
 
 import functools
 import os
@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_tools import save
 
-from lessons_lib import classifier, pipeline, unet
+from lessons_lib import classifier, data, evaluation, pipeline, unet, weights
+from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.cli import app
+from lessons_lib.schedules import NoiseSchedule
+from lessons_lib.unet import UNet, UNetConfig
 
 os.environ["LESSONS_OFFLINE"] = "1"
 
@@ -34,10 +39,7 @@ def cifar10_folder() -> Path | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    missing = {
-        "mnist": ("MNIST", mnist_folder() is None),
-        "cifar10": ("CIFAR-10", cifar10_folder() is None),
-    }
+    missing = {"mnist": ("MNIST", mnist_folder() is None), "cifar10": ("CIFAR-10", cifar10_folder() is None)}
     for marker, (name, is_missing) in missing.items():
         skip = pytest.mark.skip(reason=f"needs the real {name} in $LESSONS_DATA or data/")
         for item in items:
@@ -73,3 +75,48 @@ def in_float64(monkeypatch):
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+# ---- the command line ----
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A folder with untrained weights for digits (T = 40), and a reference "of MNIST" beside the judge."""
+    folder, schedule = tmp_path_factory.mktemp("tiny"), NoiseSchedule.linear(40)
+    torch.manual_seed(0)
+    for name, num_classes in (("denoiser", 10), ("unlabelled", 0)):
+        shape = {"base_channels": 32, "channel_mults": (1, 1, 1), "num_classes": num_classes}
+        model = UNet(UNetConfig(**shape, embedding_channels=16))
+        torch.nn.init.normal_(model.conv_out.weight, std=0.1)  # a new U-Net's last layer is zero
+        save(folder / f"{name}.safetensors", model, schedule, guidance_scale=2.0, sampler="ddim", steps=3)
+    for name, when in (("guide", schedule), ("other-T", NoiseSchedule.linear(50))):
+        guide = NoisyClassifier(NoisyClassifierConfig(widths=(32, 32), embedding_channels=16))
+        save(folder / f"{name}.safetensors", guide, when)
+    save(folder / "judge.safetensors", Evaluator(EvaluatorConfig(widths=(32, 32))))
+    judge, _, card = weights.load_pretrained(folder / "judge.safetensors")
+    digits = data.load("digits", "train").subset(torch.arange(240))
+    features = evaluation.features(judge, data.to_signed(digits.images))
+    reference = evaluation.Reference.of(features, digits.labels, 10, extractor=card["sha256"], source="mnist")
+    reference.save(folder / "judge-reference.npz")
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working folder on a machine without MNIST and without a network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data, "_data_roots", lambda: [tmp_path / "nowhere"])
+    return tmp_path
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command and return (exit status, stdout, stderr)."""
+
+    def run(words, *more):
+        capsys.readouterr()
+        status = app.main([*words.split(), *map(str, more)])
+        return status, *capsys.readouterr()
+
+    return run

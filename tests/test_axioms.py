@@ -1,15 +1,11 @@
 """The measures of counterfactuals, on interventions whose every number is known by hand."""
 
-import json
-import math
-
 import pytest
 import torch
 from torch import nn
 
-from lessons_lib import data, evaluation
+from lessons_lib import evaluation
 from lessons_lib.counterfactuals import in_8_bits
-from lessons_lib.evaluation.axioms import AT_ONCE
 
 K, SIDE = 4, 4
 
@@ -73,21 +69,6 @@ def noisy(x, source, target):
 # ---- 8 bits ----
 
 
-def test_in_8_bits_rounds_clips_and_copies():
-    levels = torch.arange(256, dtype=torch.uint8)
-    assert torch.equal(in_8_bits(data.to_signed(levels)), data.to_signed(levels))
-    x = torch.linspace(-1.5, 1.5, 1001).requires_grad_()
-    found = in_8_bits(x)
-    assert found.unique().numel() == 256 and not found.requires_grad
-    assert (found - x.clamp(-1, 1)).abs().max() <= 1 / 255 + 1e-6
-    again = in_8_bits(found)
-    assert torch.equal(again, found) and again.data_ptr() != found.data_ptr()
-    assert in_8_bits(x.double()).dtype == torch.float64
-    for bad in (math.nan, math.inf):
-        with pytest.raises(ValueError, match="not finite"):
-            in_8_bits(torch.tensor([0.0, bad]))
-
-
 class Hiding:
     """Cheats: keeps the original in some way and brings it back, though its images are all noise."""
 
@@ -122,17 +103,6 @@ def test_no_latent_gets_through(way):
     assert evaluation.composition(Hiding(way), X, Y, (2,))[2] > 0.1
 
 
-def test_the_original_is_safe_from_an_intervention_that_writes_into_its_input():
-    def vandal(x, source, target):
-        source.zero_()
-        return x.fill_(1)
-
-    before = X.clone(), Y.clone()
-    assert evaluation.composition(vandal, X, Y, (1,))[1] == pytest.approx(float((1 - X).mean()) / 2, rel=1e-5)
-    evaluation.measure_axioms(vandal, JUDGE, X, Y, TARGET)
-    assert torch.equal(X, before[0]) and torch.equal(Y, before[1])
-
-
 # ---- effectiveness ----
 
 
@@ -155,27 +125,14 @@ def test_effectiveness_and_its_matrix():
 # ---- composition ----
 
 
-def test_composition_is_zero_for_the_perfect_and_the_idle():
+def test_composition_is_zero_for_the_perfect_and_the_idle_and_a_drift_grows():
     for intervene in (identity, swap):
         assert evaluation.composition(intervene, X, Y) == {1: 0.0, 10: 0.0}
-
-
-def test_composition_of_a_drift_grows_with_the_times():
     found = evaluation.composition(brighter, X, Y, (1, 2, 5, 10))
     assert [found[n] for n in (1, 2, 5, 10)] == pytest.approx([n * 2 / 255 for n in (1, 2, 5, 10)], rel=1e-4)
     found = evaluation.composition(noisy, X, Y)
     assert found[1] == pytest.approx(4 / 255, rel=1e-4)
     assert found[1] < found[10] < 40 / 255, "a random walk, not a drift"
-
-
-def test_composition_of_a_constant_is_the_distance_to_it():
-    expected = float((X - constant(X, Y, Y)).abs().mean()) / 2
-    found = evaluation.composition(constant, X, Y)
-    assert found[1] == found[10] == pytest.approx(expected, abs=1 / 255)
-
-
-def test_changes_below_a_grey_level_are_lost():
-    assert evaluation.composition(lambda x, source, target: x + 0.4 / 127.5, X, Y)[10] == 0
 
 
 # ---- reversibility ----
@@ -215,42 +172,7 @@ def test_proximity(reference):
     assert near.l1 < far.l1 and near.features < 1 < far.features
 
 
-def test_the_unit_is_the_mean_distance_of_all_pairs_of_different_class(reference):
-    x, y = images(40, seed=1)
-    flat = (x.flatten(1).double() + 1) / 2
-    pairs = [float((flat[i] - flat[j]).norm()) for i in range(40) for j in range(i) if y[i] != y[j]]
-    assert reference.unit == pytest.approx(sum(pairs) / len(pairs), rel=1e-6)
-
-
-def test_real_features_need_two_classes():
-    for labels in (torch.zeros(24, dtype=torch.int64), Y):
-        with pytest.raises(ValueError, match="at least two classes"):
-            evaluation.real_features(JUDGE, X * 0, labels)
-
-
 # ---- minimality ----
-
-
-def test_minimality(reference):
-    found = {
-        f: evaluation.minimality(JUDGE, X, f(X, Y, TARGET), TARGET, reference)
-        for f in (identity, swap, constant)
-    }
-    assert found[identity] == evaluation.Minimality(0.0, 0.0), "nothing is nearer than no change"
-    assert found[swap] == evaluation.Minimality(0.0, 0.0), "another handwriting is never as near as one's own"
-    assert min(found[constant].pixels, found[constant].features) > 0.9, (
-        "black paper is farther than any handwriting"
-    )
-
-
-def test_minimality_of_a_random_real_image_is_a_half():
-    real = images(400, seed=2)
-    drawn, labels = images(400, seed=3)
-    originals = images(400, seed=4)[0].roll(1, 0)
-    found = evaluation.minimality(JUDGE, originals, drawn, labels, evaluation.real_features(JUDGE, *real))
-    for mean in (found.pixels, found.features):
-        assert mean == pytest.approx(0.5, abs=0.05)
-        assert mean.interval[1] - mean.interval[0] < 0.1
 
 
 def test_minimality_counts_by_hand():
@@ -294,45 +216,6 @@ def test_the_report_agrees_with_the_single_measures(reference):
     for name, images_ in (("feature_fid", there), ("feature_fid_originals", X)):
         fid = evaluation.feature_fid(JUDGE, statistics, images_)
         assert report[name] == pytest.approx(fid, abs=1e-4)
-
-
-def test_the_report_as_json(reference):
-    report = evaluation.measure_axioms(brighter, JUDGE, X, Y, TARGET, reference)
-    found = json.loads(json.dumps(report, allow_nan=False))
-    assert found["num_images"] == 24 and found["feature_fid"] is None
-    assert found["effectiveness"]["right"] == 24 and found["effectiveness"]["matrix"][0] == [None, 1, 1, 1]
-    assert found["composition"]["10"]["value"] == pytest.approx(20 / 255, abs=1e-5)
-    assert found["reversibility"]["error"]["value"] == pytest.approx(4 / 255, abs=1e-5)
-    low, high = found["proximity"]["l1"]["interval_95"]
-    assert low <= found["proximity"]["l1"]["value"] <= high
-    one = evaluation.measure_axioms(swap, JUDGE, X[:1], Y[:1], TARGET[:1], times=())
-    found = json.loads(json.dumps(one, allow_nan=False))
-    assert found["proximity"]["l1"]["interval_95"] is None and found["minimality"] is None
-    assert found["composition"] == {}
-
-
-def test_images_go_in_batches():
-    sizes = []
-
-    def counted(x, source, target):
-        sizes.append(len(x))
-        return x
-
-    x, y = X.repeat(10, 1, 1, 1), Y.repeat(10)
-    evaluation.measure_axioms(counted, JUDGE, x, y, y, times=(3, 1))
-    assert max(sizes) == AT_ONCE and sum(sizes) == 240 * 5
-    sizes.clear()
-    evaluation.composition(counted, x, y, (2,), batch_size=240)
-    assert sizes == [240, 240]
-
-
-def test_a_mean_is_a_number_that_knows_its_interval():
-    values = torch.randn(4000, generator=torch.Generator().manual_seed(0)) * 3 + 5
-    mean = evaluation.Mean.of(values)
-    assert isinstance(mean, float) and mean == pytest.approx(float(values.mean())) and mean.total == 4000
-    half = 1.96 * 3 / 4000**0.5
-    assert mean.interval == pytest.approx((mean - half, mean + half), rel=0.01)
-    assert math.isnan(evaluation.Mean.of(values[:1]).interval[0])
 
 
 def test_what_is_refused():

@@ -1,112 +1,72 @@
 """evaluate counterfactuals: the measures as JSON and in words, the sweep and its picture, what is refused."""
 
-import csv
 import json
 
 import imageio.v3 as iio
 import pytest
 import torch
-from numeric import assert_close_by_scale
+from command_tools import good, refused, rows_of, without_time
 
-from classroom import figures
-from lessons_lib import data, evaluation, weights
-from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
-from lessons_lib.cli import app
+from lessons_lib import data, weights
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.evaluation import task
 from lessons_lib.evaluation.judge import Judge
 from lessons_lib.evaluation.task import Counterfactuals
 from lessons_lib.pipeline import CounterfactualRequest, counterfactual_images
-from lessons_lib.schedules import NoiseSchedule
-from lessons_lib.unet import UNet, UNetConfig
-from lessons_lib.weights import save_pretrained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A folder with an untrained denoiser (T = 40), classifier and judge, and the judge's reference."""
-    folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    for name, num_classes in (("denoiser", 10), ("unlabelled", 0)):
-        config = UNetConfig(channel_mults=(1, 1, 1), embedding_channels=16, num_classes=num_classes)
-        model = UNet(config)
-        torch.nn.init.normal_(model.conv_out.weight, std=0.1)
-        save_pretrained(folder / f"{name}.safetensors", model, NoiseSchedule.linear(40), {})
-    guide = NoisyClassifier(NoisyClassifierConfig(widths=(32, 32), embedding_channels=16))
-    save_pretrained(folder / "guide.safetensors", guide, NoiseSchedule.linear(40), {})
-    save_pretrained(folder / "judge.safetensors", Evaluator(EvaluatorConfig(widths=(32, 32))), None, {})
-    judge, _, card = weights.load_pretrained(folder / "judge.safetensors")
-    digits = data.load("digits", "train").subset(torch.arange(240))
-    features = evaluation.features(judge, data.to_signed(digits.images))
-    reference = evaluation.Reference.of(features, digits.labels, 10, extractor=card["sha256"], source="mnist")
-    reference.save(folder / "judge-reference.npz")
-    return folder
-
-
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    """An empty working folder on a machine without MNIST and without a network."""
-    monkeypatch.chdir(tmp_path)
+def here(here, monkeypatch):
+    """As ever, with few real images; what is asked of MNIST comes from the embedded digits."""
     monkeypatch.setattr(task, "REAL_IMAGES", 120)
-    monkeypatch.setenv("LESSONS_DATA", str(tmp_path / "nowhere"))
     monkeypatch.setattr(data, "load", lambda name, split="train", load=data.load: load("digits", split))
-    return tmp_path
+    return here
 
 
 @pytest.fixture
-def run(capsys, tiny, here):
+def evaluate(run, tiny, here):
     """Run the command on few images and steps; returns (exit status, stdout, stderr)."""
 
-    def run(words, few="--num-samples 6 --steps 3", denoiser="denoiser", command="evaluate"):
-        capsys.readouterr()
+    def evaluate(words, few="--num-samples 6 --steps 3", denoiser="denoiser", command="evaluate"):
         names = f"--weights {tiny}/{denoiser}.safetensors --evaluator-weights {tiny}/judge.safetensors"
-        words = words.format(tiny=tiny)
-        status = app.main(f"{command} counterfactuals {names} {few} {words}".split())
-        return status, *capsys.readouterr()
+        return run(f"{command} counterfactuals {names} {few} {words.format(tiny=tiny)}")
 
-    return run
+    return evaluate
 
 
-def rows_of(path="sweep.csv"):
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+@pytest.fixture
+def judge(tiny, here):
+    return Judge.load("mnist", str(tiny / "judge.safetensors"))
 
 
-def test_json_is_complete_and_its_command_measures_it_again(run, capsys):
-    status, out, err = run("--json --depth 30 --null-images 4 --seed 1")
-    assert status == 0, err
-    found = json.loads(out)
-    assert len(out.strip().splitlines()) == 1
-    settings = [found[name] for name in ("method", "guidance", "guidance_scale", "depth", "steps", "seed")]
-    assert settings == ["ddim", "cfg", 3.0, 30, 3, 1] and found["null_guidance_scale"] == 1
-    assert found["starts_from"] == "8-bit pixels"
-    assert found["images"] == "the first 6 test images of scikit-learn's digits"
-    assert found["real_images"] == "the first 120 training images of scikit-learn's digits"
+def report_of(result):
+    return json.loads(good(result))
+
+
+def test_json_is_complete_and_its_command_measures_it_again(evaluate, run):
+    report = report_of(evaluate("--json --depth 30 --null-images 4 --seed 1"))
+    settings = [report[name] for name in ("method", "guidance", "guidance_scale", "depth", "steps", "seed")]
+    assert settings == ["ddim", "cfg", 3.0, 30, 3, 1] and report["null_guidance_scale"] == 1
+    assert report["starts_from"] == "8-bit pixels" and report["classifier"] is None
+    assert report["images"] == "the first 6 test images of scikit-learn's digits"
+    assert report["real_images"] == "the first 120 training images of scikit-learn's digits"
     for name in ("weights", "evaluator"):
-        assert found[f"{name}_sha256"] == weights.read_card(found[name])["sha256"]
-    assert list(found["composition"]) == ["1", "10"] and found["composition"]["10"]["total"] == 4
-    assert sum(map(sum, found["effectiveness"]["counts"])) == 6 == found["num_images"]
-    assert all(found["effectiveness"]["counts"][k][k] == 0 for k in range(10)), "the target is another label"
-    assert found["with_stored_latents"]["num_images"] == 6 and found["with_stored_latents"]["error"] >= 0
-    assert found["feature_fid"] > 0 and found["feature_fid_floor"] > 0 and found["minimality"]
-    assert found["seconds"] > 0 and found["seconds_per_image"] > 0 and found["classifier"] is None
-
-    capsys.readouterr()
-    assert app.main([*found["command"].split()[3:], "--json"]) == 0
-    again = json.loads(capsys.readouterr().out)
-    changing = ("seconds", "seconds_per_image")
-    assert {k: v for k, v in again.items() if k not in changing} == {
-        k: v for k, v in found.items() if k not in changing
-    }
+        assert report[f"{name}_sha256"] == weights.read_card(report[name])["sha256"]
+    assert list(report["composition"]) == ["1", "10"] and report["composition"]["10"]["total"] == 4
+    assert sum(map(sum, report["effectiveness"]["counts"])) == 6 == report["num_images"]
+    assert all(report["effectiveness"]["counts"][k][k] == 0 for k in range(10)), "the target is another label"
+    assert report["with_stored_latents"]["num_images"] == 6 and report["with_stored_latents"]["error"] >= 0
+    assert report["feature_fid"] > 0 and report["feature_fid_floor"] > 0 and report["minimality"]
+    assert report["seconds"] > 0 and report["seconds_per_image"] > 0
+    again = report_of(run(f"{report['command'].removeprefix('python -m lessons_lib ')} --json"))
+    assert without_time(again) == without_time(report)
 
 
-def test_the_measures_are_those_of_the_request(run, tiny):
-    status, out, err = run("--json --method sdedit --depth 30 --guidance-scale 2 --null-images 0")
-    assert status == 0, err
-    found = json.loads(out)
-    assert found["composition"] == {} and found["with_stored_latents"] is None
+def test_the_measures_are_those_of_the_request(evaluate, tiny):
+    report = report_of(evaluate("--json --method sdedit --depth 30 --guidance-scale 2 --null-images 0"))
+    assert report["composition"] == {} and report["with_stored_latents"] is None
     x_0, source = data.load("mnist", "test").batch(torch.arange(6))
     jump = torch.randint(1, 10, (6,), generator=torch.Generator().manual_seed(0))
     request = CounterfactualRequest(
@@ -114,105 +74,39 @@ def test_the_measures_are_those_of_the_request(run, tiny):
         method="sdedit", depth=30, guidance_scale=2.0, steps=3,
     )  # fmt: skip
     drawn = in_8_bits(counterfactual_images(request, x_0))
-    assert found["proximity"]["l1"]["value"] == pytest.approx(
-        float((drawn - in_8_bits(x_0)).abs().mean() / 2), abs=1e-4
-    )
+    l1 = float((drawn - in_8_bits(x_0)).abs().mean() / 2)
+    assert report["proximity"]["l1"]["value"] == pytest.approx(l1, abs=1e-4)
 
 
-@pytest.mark.numeric
-@pytest.mark.usefixtures("in_float64")
-@pytest.mark.parametrize("method", ["ddpm", "sdedit", "same-noise"])  # ddim draws none
-def test_the_noise_does_not_depend_on_the_batch_size(tiny, here, method):
-    measure = Counterfactuals(judge=Judge.load("mnist", str(tiny / "judge.safetensors")))
-    weights = str(tiny / "denoiser.safetensors")
-    asked = CounterfactualRequest((0,), (0,), weights, method, guidance_scale=2.0, steps=3)
-    request = measure.plan(asked).request
-    x_0, source = data.load("mnist", "test").batch(torch.arange(5))
-    for target in (source, (source + 1) % 10):
-        drawn = []
-        for size in (2, 5):
-            drawn.append(task.Intervene(request, size, lambda count: None)(x_0.double(), source, target))
-        assert_close_by_scale(*drawn)
-    assert (drawn[0][0] - drawn[0][1]).abs().max() > 1e-3
-
-
-def test_null_interventions_are_decoded_as_the_image_was_abducted(tiny, here):
-    measure = Counterfactuals(judge=Judge.load("mnist", str(tiny / "judge.safetensors")))
-    shared = {"guidance": "classifier", "classifier": str(tiny / "guide.safetensors"), "steps": 3}
-    for name, expected in (
-        ("denoiser", {"guidance": "cfg", "guidance_scale": 1.0, "classifier": None}),
-        ("unlabelled", {"guidance_scale": 0.0}),
-    ):
-        asked = CounterfactualRequest((0,), (0,), str(tiny / f"{name}.safetensors"), **shared)
-        request = measure.plan(asked).request
-        assert request.guidance_scale == 1.0, "the classifier's card says nothing else"
-        assert task.null_fields(request) == expected
-
-
-def test_a_classifier_guides_a_denoiser_without_labels(run):
-    words = "--guidance classifier --classifier {tiny}/guide.safetensors --json"
-    status, out, err = run(words, "--num-samples 2 --steps 2", "unlabelled")
-    assert status == 0, err
-    found = json.loads(out)
-    assert found["null_guidance_scale"] == 0 and found["classifier"].endswith("guide.safetensors")
-    assert found["classifier_sha256"] and found["depth"] == 39 and found["null_images"] == 2
-
-
-def test_the_report_says_what_json_says(run):
+def test_the_report_says_what_json_says(evaluate):
     words = "--null-images 2 --method ddpm --depth 30"
-    status, out, err = run(words)
-    found = json.loads(run(f"{words} --json")[1])
-    assert status == 0, err
+    out, report = good(evaluate(words)), report_of(evaluate(f"{words} --json"))
     assert out.startswith(
         "ddpm, cfg, w=3, depth 30, 3 steps, seed 0; the first 6 test images of scikit-learn"
     )
-    assert f"L1 to the source      {found['proximity']['l1']['value']:.4f}" in out
-    assert f"off by {found['composition']['10']['value']:.4f} after 10, 2 images" in out
+    assert f"L1 to the source      {report['proximity']['l1']['value']:.4f}" in out
+    assert f"off by {report['composition']['10']['value']:.4f} after 10, 2 images" in out
     matrix = out.split("from row to column\n")[1].splitlines()
     assert matrix[0].split() == [str(k) for k in range(10)] and len(matrix) == 11
     assert matrix[1].split()[:2] == ["0", "–"]
 
 
-def test_one_image_has_no_interval_and_no_fid(run):
-    status, out, err = run("--json --null-images 0", "--num-samples 1 --steps 2")
-    assert status == 0, err
-    found = json.loads(out)
-    assert found["feature_fid"] is None and found["proximity"]["l1"]["interval_95"] is None
-    assert run("", "--num-samples 1 --steps 1 --null-images 0")[0] == 0
-
-
-def test_as_many_images_as_there_are(tiny, here):
-    judge = Judge.load("mnist", str(tiny / "judge.safetensors"))
-    whole = Counterfactuals(judge=judge)
-    assert len(whole.images) == whole.num_nulls == 200, "the embedded digits have no more"
-    few = Counterfactuals(judge=judge, num_images=50, in_sweep=True)
-    assert few.num_nulls == 0 and torch.equal(few.targets(0), whole.targets(0)[:50])
-
-
 BAD = {
     "--num-samples 201": "--num-samples must be between 1 and 200 (test images), got 201.",
-    "--num-samples 0": "--num-samples must be between 1 and 200 (test images), got 0.",
     "--null-images 7": "--null-images must be between 0 and 6 (--num-samples), got 7.",
-    "--null-images -1": "--null-images must be between 0 and 6",
     "--batch-size 0": "--batch-size must be at least 1, got 0.",
     "--method magic": "Unknown method 'magic': choose one of ddim, ddpm, sdedit, same-noise.",
     "--method same-noise --depth 20": "takes no depth",
     "--depth 40": "The depth must be between 0 and 39, got 40.",
     "--guidance none": "Unknown guidance 'none': choose one of cfg, classifier.",
-    "--guidance-scale nan": "must be a finite number",
     "--classifier {tiny}/guide.safetensors": "asks no classifier",
-    "--steps 41": "between 1 and 40 (T), got 41",
     "--evaluator-weights {tiny}/guide.safetensors": "are no evaluator",
     "--weights {tiny}/unlabelled.safetensors": "Unknown label 0",
     "--sampler ddim": "No such option: --sampler",
-    "--card": "No such option: --card",
-    "--scales 1": "No such option: --scales",
     "--out x.csv": "No such option: --out",
     "--sweep": "Missing option '--out'",
     "--sweep --out x.png --depths 20": "got 'x.png'.",
     "--sweep --out x.csv --json": "No such option: --json",
-    "--sweep --out x.csv --method ddim": "No such option: --method",
-    "--sweep --out x.csv --guidance-scale 2": "No such option: --guidance-scale",
     "--sweep --out x.csv --methods cfg": "Unknown method 'cfg': choose from ddim, ddpm, sdedit, same-noise.",
     "--sweep --out x.csv --scales 1,x": "'--scales': 'x' is not a number.",
     "--sweep --out x.csv --depths 2.5": "'--depths': '2.5' is not a whole number.",
@@ -224,19 +118,11 @@ BAD = {
 
 
 @pytest.mark.parametrize("words", BAD)
-def test_what_is_wrong_is_one_sentence_and_writes_nothing(run, here, words):
+def test_what_is_wrong_is_one_sentence_and_writes_nothing(evaluate, here, words):
     (here / "other.csv").write_text("steps,accuracy\n1,2\n")
     command = "sweep" if words.startswith("--sweep") else "evaluate"
-    status, out, err = run(words.removeprefix("--sweep"), command=command)
-    assert status == 2 and out == "" and BAD[words] in err
-    assert len(err.strip().splitlines()) == 1
+    refused(evaluate(words.removeprefix("--sweep"), command=command), BAD[words])
     assert [path.name for path in here.iterdir()] == ["other.csv"]
-
-
-@pytest.mark.parametrize("words", ["--method ddim", "--depth 5", "--depths 5", "--null-images 0"])
-def test_another_data_set_takes_none_of_these_options(capsys, words):
-    assert app.main(f"evaluate mnist {words}".split()) == 2
-    assert f"No such option: {words.split()[0]}" in capsys.readouterr().err
 
 
 # -- the sweep -------------------------------------------------------------------------------------
@@ -258,30 +144,25 @@ def measured(monkeypatch):
     return settings
 
 
-def test_one_row_a_combination_and_a_picture(run, measured, capsys):
-    status, out, err = run(SWEEP, FEW, command="sweep")
-    assert status == 0, err
-    rows = rows_of()
-    assert tuple(rows[0]) == (*Counterfactuals.COLUMNS, "command", "weights_sha256") and len(
-        rows
-    ) == 6 == len(measured)
+def test_one_row_a_combination_and_a_picture(evaluate, run, measured):
+    out = good(evaluate(SWEEP, FEW, command="sweep"))
+    rows = rows_of("sweep.csv")
+    assert tuple(rows[0]) == (*Counterfactuals.COLUMNS, "command", "weights_sha256")
+    assert len(rows) == 6 == len(measured)
     assert measured[:3] == [("sdedit", 1.0, 20), ("sdedit", 2.5, 20), ("sdedit", 1.0, 39)]
     assert [row["depth"] for row in rows] == ["20", "20", "39", "39", "", ""]
     for row in rows:
-        assert float(row["effectiveness_low"]) <= float(row["effectiveness"])
-        assert float(row["effectiveness"]) <= float(row["effectiveness_high"])
-        assert float(row["l1_low"]) < float(row["l1"]) < float(row["l1_high"])
+        low, share, high = (float(row[f"effectiveness{end}"]) for end in ("_low", "", "_high"))
+        assert low <= share <= high and float(row["l1_low"]) < float(row["l1"]) < float(row["l1_high"])
         assert (row["guidance"], row["steps"], row["num_images"], row["null_1"]) == ("cfg", "2", "4", "")
         assert min(float(row[name]) for name in ("features", "fid", "seconds_per_image", "back_error")) > 0
     assert iio.imread("sweep.png").shape[2] >= 3
     assert "6 of 6: same-noise, cfg, w=2.5, 2 steps; read as the target" in out
-
-    assert app.main([*rows[1]["command"].split()[3:], "--json"]) == 0, "a row says how to measure it again"
-    again = json.loads(capsys.readouterr().out)
-    assert str(again["proximity"]["l1"]["value"]) == rows[1]["l1"]
+    again = report_of(run(f"{rows[1]['command'].removeprefix('python -m lessons_lib ')} --json"))
+    assert str(again["proximity"]["l1"]["value"]) == rows[1]["l1"], "a row says how to measure it again"
 
 
-def test_a_stopped_sweep_goes_on_and_a_whole_one_measures_nothing(run, measured, monkeypatch, here):
+def test_a_stopped_sweep_goes_on_and_a_whole_one_measures_nothing(evaluate, measured, monkeypatch, here):
     counting = Counterfactuals.measure
 
     def stops(*arguments, **options):
@@ -292,64 +173,15 @@ def test_a_stopped_sweep_goes_on_and_a_whole_one_measures_nothing(run, measured,
     words = "--out sweep.csv --methods ddim --scales 1,2,3 --depths 20 --null-images 2"
     with monkeypatch.context() as patch:
         patch.setattr(Counterfactuals, "measure", stops)
-        status, out, _ = run(words, FEW, command="sweep")
+        status, out, _ = evaluate(words, FEW, command="sweep")
     assert status == 130 and "2 rows are in sweep.csv, and the same command goes on." in out
-    assert run(words, FEW, command="sweep")[0] == 0 and len(measured) == 3
-    assert [row["guidance_scale"] for row in rows_of()] == ["1.0", "2.0", "3.0"]
-    assert all(float(row["null_1"]) > 0 for row in rows_of())
+    good(evaluate(words, FEW, command="sweep"))
+    assert len(measured) == 3 and all(float(row["null_1"]) > 0 for row in rows_of("sweep.csv"))
+    assert [row["guidance_scale"] for row in rows_of("sweep.csv")] == ["1.0", "2.0", "3.0"]
     before = (here / "sweep.csv").read_bytes()
-    status, out, _ = run(words, FEW, command="sweep")
-    assert status == 0 and "3 of 3 combinations are in sweep.csv already." in out and len(measured) == 3
+    out = good(evaluate(words, FEW, command="sweep"))
+    assert "3 of 3 combinations are in sweep.csv already." in out and len(measured) == 3
     assert (here / "sweep.csv").read_bytes() == before
 
 
-def test_every_method_can_be_guided_by_a_classifier(run):
-    words = "--out sweep.csv --guidance classifier --classifier {tiny}/guide.safetensors"
-    status, _, err = run(f"{words} --scales 1 --depths 20", "--num-samples 2 --steps 2", command="sweep")
-    assert status == 0, err
-    assert [row["method"] for row in rows_of()] == ["ddim", "ddpm", "sdedit", "same-noise"]
-    assert {row["guidance"] for row in rows_of()} == {"classifier"}
-    assert all(len(row["weights_sha256"].split()) == 3 for row in rows_of())
-
-
 # -- the picture -----------------------------------------------------------------------------------
-
-
-def fake_row(method="ddim", scale=3.0, depth=999.0, **changes):
-    return {
-        "method": method, "guidance": "cfg", "guidance_scale": scale, "depth": depth, "steps": 25.0,
-        "num_images": 200.0, "seed": 0.0, "effectiveness": 0.9, "effectiveness_low": 0.85,
-        "effectiveness_high": 0.95, "l1": 0.1, "weights_sha256": "a b",
-    } | changes  # fmt: skip
-
-
-def test_lines_go_along_the_scale_at_full_depth_and_along_the_depth_at_the_middle_scale():
-    grid = [fake_row(scale=s, depth=d) for d in (999.0, 400.0) for s in (4.0, 1.0, 2.0)]
-    noise = [fake_row("same-noise", s, "") for s in (2.0, 1.0)]
-    found = figures.validity_lines(grid + noise)
-    places = {k: [(row["guidance_scale"], row["depth"]) for row in rows] for k, rows in found.items()}
-    assert places == {
-        "ddim, w 1 to 4": [(1.0, 999.0), (2.0, 999.0), (4.0, 999.0)],
-        "ddim, w 2, depth 400 to 999": [(2.0, 400.0), (2.0, 999.0)],
-        "same-noise, w 1 to 2": [(1.0, ""), (2.0, "")],
-    }
-    steered = fake_row(guidance="classifier", weights_sha256="a g b")
-    assert list(figures.validity_lines([fake_row(), steered])) == ["ddim, cfg, w 3", "ddim, classifier, s 3"]
-    more = [fake_row(), fake_row(seed=1.0)]
-    assert list(figures.validity_lines(more)) == ["ddim, seed 0, w 3", "ddim, seed 1, w 3"]
-
-
-def test_the_picture_labels_its_points_and_marks_the_best_corner(tmp_path):
-    rows = [fake_row(scale=s, depth=d) for d in (400.0, 999.0) for s in (1.0, 3.0)]
-    table = tmp_path / "table.csv"
-    task.write_rows(table, rows, tuple(rows[0]))
-    read = figures.read_table(table)  # numbers, as a lesson has them
-    fig, ax = figures.validity_proximity_figure(figures.validity_lines(read), read)
-    assert fig.get_figwidth() == 8 and "L1" in ax.get_xlabel() and ax.get_ylabel() == "read as the target (%)"
-    texts = [text.get_text() for text in ax.texts]
-    # All these rows lie at one point: of the labels above it and of those below the first has its place.
-    assert set(texts) == {"", "w 1", "t 400", "better"}
-    apart = [fake_row(scale=s, depth=999.0) | {"l1": l1} for s, l1 in ((1.0, 0.05), (3.0, 0.1))]
-    _, ax = figures.validity_proximity_figure(figures.validity_lines(apart))
-    assert {"w 1", "w 3"} <= {text.get_text() for text in ax.texts}
-    assert list(figures.validity_lines(read)) == ["ddim, w 1 to 3", "ddim, w 3, depth 400 to 999"]

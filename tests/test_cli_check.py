@@ -120,7 +120,9 @@ def test_several_notebooks_and_every_user_error(write, check, tmp_path):
     assert all(set(one) == {"error"} for one in told["notebooks"].values())
 
 
-def test_endless_and_deadly_cells_do_not_stop_the_rest(write, check, monkeypatch):
+def test_endless_and_deadly_cells_do_not_stop_the_rest_and_one_that_ends_python_is_left_out(
+    write, check, monkeypatch
+):
     monkeypatch.setattr(grading, "CELL_LIMIT_S", 3)
     endless = plain("while True:\n    pass")
     path = write("eve", plain(SET_UP), endless, exercise(RIGHT, "04.1"), exercise("while True: ...", "04.2"))
@@ -129,9 +131,6 @@ def test_endless_and_deadly_cells_do_not_stop_the_rest(write, check, monkeypatch
     stopped = "did not end within 3 s and was stopped."
     assert told["notebooks"][str(path)]["remarks"] == [f"Cell 3 {stopped}"]
     assert told["notebooks"][str(path)]["exercises"]["04.2"]["message"] == f"The cell {stopped}"
-
-
-def test_a_cell_that_ends_python_is_left_out(write, check):
     path = write("max", plain(SET_UP), plain("import os\nos._exit(1)"), exercise(RIGHT, "04.1"))
     status, _, out, _ = check(path)
     assert status == 0 and "  04.1  right" in out and "  Cell 3 ended Python" in out
@@ -156,36 +155,11 @@ def course(monkeypatch):
     monkeypatch.setattr(grading, "course_sources", lambda lesson: tuple(map(str.strip, COURSE)))
 
 
-def test_only_what_an_exercise_needs_runs_at_first(write, course):
-    own = [plain(source) for source in COURSE]
-    shown = [plain("import os\nboom", tag) for tag in ("widget", "reveal", "picture", "measure")]
-    guess = plain('display(checks.predict("04.p1"), checks.predict("04.p2"))')
-    mine, after = plain("x = 1"), plain("too late")
-    cells = [*own, *shown, guess, mine, exercise(STUB, "04.2"), after]
-    _, found = grading.read(write("plan", *cells))
-    jobs = grading.plan(found[:-1], {13}, grading.course_sources("04"), everything=False)
-    assert {n: job.source for n, job in jobs.items()} == {
-        2: COURSE[0], 3: SET_UP, 6: COURSE[4], 7: "import os", 8: "import os", 9: "import os",
-        10: "import os", 12: "x = 1", 13: STUB,
-    }  # fmt: skip
-    assert jobs[12].limit_s == grading.CELL_LIMIT_S < jobs[3].limit_s, "a slow machine is nobody's fault"
-    jobs = grading.plan(found[:-1], {13}, grading.course_sources("04"), everything=True)
-    assert [n for n in jobs if n < 7] == [2, 3, 4, 5, 6] and 11 not in jobs
-
-
-def test_a_missing_name_makes_the_rest_run(write, check, course):
+def test_a_missing_name_makes_the_rest_run_and_a_deleted_cell_is_missing(write, check, course):
     uses = RIGHT.replace("return ", "return rate * ")
     path = write("rate", *map(plain, COURSE), exercise(uses, "04.1"))
     status, _, out, _ = check(path)
     assert status == 0 and "  04.1  right" in out, "the course's cell that defines the name ran after all"
-
-
-def test_the_best_of_several_tries_counts(write):
-    trials = [grading.Cell(n, "checks.x0_from_score(f)") for n in (1, 2, 3)]
-    shown = nbformat.v4.new_output("stream", name="stdout", text="[right] Exercise 04.1: Well.\n")
-    stub = nbformat.v4.new_output("execute_result", {"text/plain": "[not started] Exercise 04.1: Write."})
-    ran = {1: grading.Ran([shown]), 2: grading.Ran(), 3: grading.Ran([stub])}
-    assert grading.judge("04.1", trials, ran) == grading.Outcome("right", "Well.")
 
 
 @pytest.mark.slow

@@ -70,47 +70,6 @@ def test_embedded_digits_are_split_without_overlap_into_all_1797():
     assert len(everything.unique(dim=0)) == 1797
 
 
-def test_embedded_digits_have_mnists_frame():
-    images = data.load("digits", "train").images
-    frame = torch.ones(28, 28, dtype=torch.bool)
-    frame[4:-4, 4:-4] = False
-    assert images[:, 0, frame].max() == 0 and images.max() > 240
-
-
-def test_images_are_handed_out_in_minus_one_to_one():
-    images = data.load("digits", "test")
-    x_0, y = images.batch(torch.tensor([3, 0]))
-    assert x_0.shape == (2, 1, 28, 28) and x_0.dtype == torch.float32 and y.dtype == torch.int64
-    assert x_0.min() == -1 and 0.9 < x_0.max() <= 1
-    one, label = images[3]
-    assert torch.equal(one, x_0[0]) and label == y[0] and isinstance(label, int)
-
-
-def test_to_unit_undoes_to_signed_and_clips():
-    pixels = torch.tensor([0, 127, 255], dtype=torch.uint8)
-    assert (data.to_unit(data.to_signed(pixels)) * 255).round().tolist() == [0, 127, 255]
-    assert data.to_unit(torch.tensor([-3.0, 3.0])).tolist() == [0, 1]
-
-
-def test_subset_and_class():
-    images = data.load("digits", "test")
-    sevens = images.of_class(7)
-    assert len(sevens) > 0 and (sevens.labels == 7).all()
-    assert torch.equal(images.subset(torch.tensor([5, 2])).images, images.images[[5, 2]])
-
-
-def test_the_running_example_is_one_seven_and_always_the_same():
-    seven = data.running_example()
-    assert seven.shape == (1, 1, 28, 28) and torch.equal(seven, data.running_example())
-    assert seven.sum().item() == pytest.approx(-547.70, abs=0.5)  # pinned: every lesson's figures show it
-
-
-@pytest.mark.parametrize("args", [("cats", "train"), ("mnist", "training"), ("", "test")])
-def test_unknown_names_and_splits_are_refused(args):
-    with pytest.raises(ValueError, match="choose one of"):
-        data.load(*args)
-
-
 # -- without MNIST --------------------------------------------------------------------------------------
 
 
@@ -120,11 +79,6 @@ def test_offline_falls_back_to_the_digits_and_says_so_once_on_stderr(empty_machi
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and "1,797 handwritten digits" in err
     assert not empty_machine.exists()
-
-
-def test_offline_never_asks_the_network(empty_machine, monkeypatch):
-    monkeypatch.setattr("torchvision.datasets.MNIST", lambda *a, **k: pytest.fail("asked the network"))
-    data.load("mnist", "train")
 
 
 @pytest.mark.parametrize(
@@ -157,31 +111,7 @@ def test_a_folder_that_cannot_be_written_is_no_missing_network(empty_machine, mo
         data.load("mnist", "train")
 
 
-def test_a_file_in_the_folders_place_is_named(empty_machine, monkeypatch):
-    empty_machine.write_text("")  # torchvision itself runs into it, before it asks the network
-    monkeypatch.delenv("LESSONS_OFFLINE")
-    with pytest.raises(data.DataError, match="MNIST cannot be written"):
-        data.load("mnist", "train")
-
-
-def test_a_download_goes_to_lessons_data_and_is_read(empty_machine, monkeypatch):
-    def download(root, download):
-        assert root == str(empty_machine) and download
-        write_fake_mnist(empty_machine / "MNIST" / "raw")
-
-    monkeypatch.delenv("LESSONS_OFFLINE")
-    monkeypatch.setattr("torchvision.datasets.MNIST", download)
-    assert data.load("mnist", "test").source == "mnist"
-
-
 # -- with files -----------------------------------------------------------------------------------------
-
-
-def test_lessons_data_is_looked_at_first(tmp_path, monkeypatch):
-    monkeypatch.setenv("LESSONS_DATA", str(tmp_path))
-    assert data._data_roots()[0] == tmp_path
-    monkeypatch.delenv("LESSONS_DATA")
-    assert all(root.name == "data" for root in data._data_roots())
 
 
 def test_mnists_splits(fake_mnist):
@@ -190,14 +120,6 @@ def test_mnists_splits(fake_mnist):
     assert train.source == "mnist" and train.images.shape == (60_000, 1, 28, 28)
     # The fake labels count 0 … 9: even ones are validation, odd ones test.
     assert set(val.labels.tolist()) == {0, 2, 4, 6, 8} and set(test.labels.tolist()) == {1, 3, 5, 7, 9}
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_named(fake_mnist, name):
-    (fake_mnist / name).unlink()
-    split = "train" if name.startswith("train") else "val"
-    with pytest.raises(data.DataError, match=f"{name} is missing"):
-        data.load("mnist", split)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -335,32 +257,17 @@ def test_decoded_pictures_are_kept_and_made_anew_when_they_do_not_fit(cifar10_fo
     assert (data.load("cifar10", "train").images == 9).all(dim=3).all(dim=2).all(dim=1).sum() == 1
 
 
-def test_a_folder_that_cannot_be_written_is_read_all_the_same(cifar10_folder):
-    (cifar10_folder / "decoded").write_text("a file in the way")
-    check_fakes()
-
-
-def test_jpeg_is_said_to_be_lossy(cifar10_folder):
-    for path in [*cifar10_folder.rglob("*.png")]:
-        Image.open(path).save(path.with_suffix(".jpg"))
-        path.unlink()
-    assert "slightly lossy" in data.load("cifar10", "val").note
-
-
 @pytest.mark.parametrize(
     "spoil, words",
     [
         (lambda f: (f / "train/cat/0001.png").unlink(), "cat has 4 pictures where 5 are expected"),
         (lambda f: (f / "test/dog/x.png").write_bytes(b""), "dog has 3 pictures where 2 are expected"),
         (lambda f: (f / "train/frog").rename(f / "train/toad"), "frog has 0 pictures where 5 are expected"),
-        (
-            lambda f: (f / "train/ship/0002.png").write_bytes(b"<!DOCTYPE"),
-            "0002.png cannot be read: no picture",
-        ),
+        (lambda f: (f / "train/ship/0002.png").write_bytes(b"<!"), "0002.png cannot be read: no picture"),
         (lambda f: os.truncate(f / "train/ship/0003.png", 60), "0003.png cannot be read: cut short"),
         (
-            lambda f: Image.new("RGB", (40, 32)).save(f / "train/ship/0000.png"),
-            "0000.png cannot be read: it has 40×32 pixels where 32×32",
+            lambda f: Image.new("L", (40, 32)).save(f / "train/ship/0000.png"),
+            "it has 40×32 pixels where 32×32",
         ),
     ],
 )
@@ -368,12 +275,6 @@ def test_what_is_wrong_in_the_folder_is_named(cifar10_folder, spoil, words):
     spoil(cifar10_folder)
     with pytest.raises(data.DataError, match=words):
         [data.load("cifar10", split) for split in data.SPLITS]
-
-
-def test_grey_and_palette_pictures_become_colour(cifar10_folder):
-    for mode, name in (("L", "0000"), ("P", "0001"), ("RGBA", "0002")):
-        Image.new(mode, (32, 32)).save(cifar10_folder / f"train/cat/{name}.png")
-    assert data.load("cifar10", "train").images.shape == (40, 3, 32, 32)
 
 
 def test_torchvisions_layout_gives_the_same_splits_in_the_same_order(cifar10_batches, cifar10_folder):
@@ -403,27 +304,7 @@ def test_without_cifar10_and_network_a_sentence_says_how_to_get_it(empty_machine
         data.load("cifar10", "train")
 
 
-def test_a_download_of_cifar10_that_fails_says_so(empty_machine, monkeypatch):
-    def fetch(self):
-        raise URLError("name resolution")
-
-    monkeypatch.delenv("LESSONS_OFFLINE")
-    monkeypatch.setattr("torchvision.datasets.CIFAR10.download", fetch)
-    with pytest.raises(data.DataError, match="cannot be downloaded"):
-        data.load("cifar10", "train")
-
-
-def test_a_download_replaces_a_damaged_batch(cifar10_batches, monkeypatch):
-    original = (cifar10_batches / "test_batch").read_bytes()
-    (cifar10_batches / "test_batch").write_bytes(original[:50])
-    monkeypatch.delenv("LESSONS_OFFLINE")
-    monkeypatch.setattr(
-        "torchvision.datasets.CIFAR10.download",
-        lambda self: (cifar10_batches / "test_batch").write_bytes(original),
-    )
-    check_fakes()
-
-
+@pytest.mark.slow
 @pytest.mark.cifar10
 def test_the_real_cifar10():
     train, val, test = (data.load("cifar10", split) for split in data.SPLITS)

@@ -1,17 +1,12 @@
 """evaluation/attributes.py against judges whose answers are known, its JSON, and the figures."""
 
-import io
-import json
 import math
 
 import pytest
 import torch
 from torch import nn
 
-from classroom import figures
 from lessons_lib import evaluation
-from lessons_lib.evaluation.quality import Measurement
-from lessons_lib.evaluation.task import Faces
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -52,32 +47,6 @@ def flips(before=BEFORE, after=AFTER, targets=TARGETS, place=0, names=NAMES):
 # -- reading -------------------------------------------------------------------------------------------
 
 
-def test_attributes_are_read_a_batch_at_a_time():
-    judge = Channels()
-    found = evaluation.read_attributes(judge, BEFORE.double(), batch_size=3)
-    assert judge.sizes == [3, 1] and found.shape == (4, 3) and found.dtype == torch.float32
-    torch.testing.assert_close(found[:, 0], torch.tensor([10.0, 20, 200, 220]) / 255)
-
-
-def test_one_half_is_yes():
-    share = evaluation.share_of_yes(torch.tensor([0.5, 0.499999, 0.9, 0.0]))
-    assert (share.successes, share.total) == (2, 4)
-    with pytest.raises(ValueError, match="There are no images to measure"):
-        evaluation.share_of_yes(torch.zeros(0))
-
-
-def test_drift_by_hand():
-    before, after = torch.tensor([0.1, 0.6, 0.8, 0.2]), torch.tensor([0.7, 0.4, 0.9, 0.3])
-    drift = evaluation.Drift.of("Young", before, after)
-    assert (drift.name, drift.before.successes, drift.after.successes) == ("Young", 2, 2)
-    assert (drift.changed.successes, drift.changed.total) == (2, 4)
-    assert drift.mean == pytest.approx(0.15) and drift.mean.total == 4
-    half = 1.959964 * float(torch.tensor([0.6, -0.2, 0.1, 0.1]).std()) / 2
-    assert drift.mean.interval == pytest.approx((0.15 - half, 0.15 + half), abs=1e-6)
-    none = evaluation.Drift.of("Young", before, before)
-    assert none.mean == 0 and none.changed.successes == 0
-
-
 # -- flips ---------------------------------------------------------------------------------------------
 
 
@@ -93,11 +62,6 @@ def test_flips_by_hand():
     assert green.mean == pytest.approx((0 - 140 + 10 + 0) / 4 / 255, abs=1e-6)
     assert blue.mean == pytest.approx(100 / 4 / 255, abs=1e-6)
     assert green.changed.successes == blue.changed.successes == 1
-
-
-def test_another_place_has_other_answers():
-    found = flips(place=1, targets=torch.tensor([1, 0, 1, 0]))
-    assert found.flipped.successes == 2 and {drift.name for drift in found.drifts} == {"red", "blue"}
 
 
 def test_what_no_picture_holds_counts_for_nothing():
@@ -132,152 +96,10 @@ def test_what_does_not_fit_is_one_sentence(changes, message):
     assert "\n" not in str(caught.value)
 
 
-def test_one_image_has_no_interval_and_json_holds_it():
-    found = flips(BEFORE[:1], AFTER[:1], TARGETS[:1])
-    assert found.flipped.successes == found.l1.total == 1 and math.isnan(found.l1.interval[0])
-    written = evaluation.drifts_json(found.drifts)
-    json.dumps(written, allow_nan=False)
-    assert [one["interval_95"] for one in written.values()] == [None, None]
-    assert written["green"]["mean"] == 0 and written["green"]["read_as_yes"] == [1.0, 1.0]
-
-
-def test_json_has_the_largest_change_first():
-    written = evaluation.drifts_json(flips().drifts)
-    assert list(written) == ["green", "blue"]
-    low, high = written["green"]["interval_95"]
-    assert low < written["green"]["mean"] < high and written["green"]["changed"] == 0.25
-    assert written["blue"]["read_as_yes"] == [0.0, 0.25]
-
-
 # -- the reference from features ------------------------------------------------------------------------
-
-
-def test_a_reference_of_features_survives_a_file():
-    pictures = torch.randn(36, 3, 4, 6, generator=torch.Generator().manual_seed(0))
-    labels, facts = torch.arange(36) % 2, {"extractor": "sha", "source": "celeba"}
-    features = evaluation.features(Channels(), pictures)
-    reference = evaluation.Reference.of(features, labels, 2, **facts)
-    assert (reference.floor_count, reference.statistics.count) == (6, 30)
-    assert reference.class_counts.tolist() == [18, 18]
-    assert (reference.extractor, reference.source) == ("sha", "celeba")
-    buffer = io.BytesIO()
-    reference.save(buffer)
-    buffer.seek(0)
-    assert evaluation.Reference.load(buffer).floor == reference.floor
-    with pytest.raises(ValueError, match="at least 2 images"):
-        evaluation.Reference.of(features[:6], labels[:6], 2, **facts)
 
 
 # -- telling ---------------------------------------------------------------------------------------------
 
 
-def share(right, total):
-    return evaluation.Share(right, total).as_json()
-
-
-def test_a_report_says_the_shares_the_distances_and_the_drift():
-    far = {"value": 1.25, "floor": 0.04}
-    drawn = {
-        asked: {"read_as_yes": share(k, 4), "fid": far} for k, asked in enumerate(("unguided", "yes", "no"))
-    }
-    side = {"drift": {"Male": {"mean": -0.25}, "Young": {"mean": 0.1}}}
-    one = {"flipped": share(3, 4), "l1": Measurement(value=0.0512)}
-    result = {"attribute": "Smiling", "drawn": drawn, "counterfactuals": {"guided": one | {"to_no": side},
-              "inversion_alone": one}}  # fmt: skip
-    lines = Faces.report(Faces, result).splitlines()
-    assert lines[0].startswith("unguided        read as Smiling 0.0% (95% interval 0.0 to ")
-    assert lines[1].startswith("guided to yes   read as Smiling 25.0% ")
-    assert lines[2].endswith(", feature FID 1.250 (floor 0.040)")
-    assert lines[3].startswith("counterfactuals flipped 75.0% ") and lines[3].endswith("L1 0.051")
-    assert lines[4].startswith("inversion alone flipped 75.0% ")
-    assert lines[5:] == ["  drift to no: Male -0.25, Young +0.10"]
-
-
 # -- figures ---------------------------------------------------------------------------------------------
-
-
-def drifts(**means):
-    return {name: {"mean": mean, "interval_95": [mean - 0.02, mean + 0.03]} for name, mean in means.items()}
-
-
-def drawn(fig):
-    fig.savefig(io.BytesIO())
-    return fig
-
-
-def test_the_drift_figure_shows_the_largest_of_the_first_series():
-    yes = drifts(Young=0.05, Wearing_Hat=-0.3, Male=0.1)
-    no = drifts(Male=-0.2, Young=0.4, Wearing_Hat=0.0)
-    fig, ax = figures.drift_figure({"to yes": yes, "to no": no}, count=2, title="What else changed")
-    drawn(fig)
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["Male", "Wearing Hat"], (
-        "the largest on top"
-    )
-    lengths = [[round(float(bar.get_width()), 6) for bar in series] for series in ax.containers if
-               hasattr(series[0], "get_width")]  # fmt: skip
-    assert lengths == [[10.0, -30.0], [-20.0, 0.0]], "in points"
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["to yes", "to no"]
-    assert ax.get_title() == "What else changed" and "percentage points" in ax.get_xlabel()
-    whiskers = ax.collections[0].get_segments()
-    assert [[round(float(x), 6) for x in segment[:, 0]] for segment in whiskers] == [[8, 13], [-32, -27]]
-
-
-def test_the_drift_figure_of_one_image_and_of_many_series():
-    alone = {"Male": {"mean": 0.1, "interval_95": None}, "Young": {"mean": 0.0}}
-    drawn(figures.drift_figure({"one": alone})[0])
-    fig, ax = figures.drift_figure({str(k): drifts(Male=0.1) for k in range(5)})
-    drawn(fig)
-    assert len(ax.get_legend().get_texts()) == 5
-
-
-def row(**changes):
-    usual = {"attribute": "Smiling", "guidance_scale": 1.0, "depth": 500, "flipped": 0.5, "l1": 0.1}
-    return usual | {"mean_drift": 0.03} | changes
-
-
-def labels(ax):
-    return [line.get_label() for line in ax.get_lines()]
-
-
-def test_the_sweep_figure_has_a_line_a_depth_with_its_scales_in_order():
-    rows = [
-        row(guidance_scale=s, depth=d, flipped=f)
-        for d in (700, 500)
-        for s, f in ((10.0, 1.0), (2.0, 0.25), (0.0, 0.0))
-    ]
-    fig, axes = figures.face_sweep_figure(rows)
-    drawn(fig)
-    assert labels(axes[0]) == labels(axes[1]) == ["depth 500", "depth 700"]
-    for ax, x in zip(axes, (0.1, 3.0), strict=True):
-        for line in ax.get_lines():
-            assert list(line.get_ydata()) == [0.0, 25.0, 100.0] and list(line.get_xdata()) == [x] * 3
-        assert [text.get_text() for text in ax.texts] == ["s=0", "s=2", "s=10"] * 2
-    assert axes[0].get_ylabel() == "read as asked (%)"
-
-
-def test_the_sweep_figure_takes_numbers_one_row_and_many_lines():
-    one = [row(guidance_scale=1.5, depth=20.0, flipped=0.5, l1=0.1, mean_drift=0.2)]
-    assert labels(figures.face_sweep_figure(one)[1][0]) == ["depth 20"]
-    many = [row(depth=100 * k) for k in range(1, 8)]
-    fig, axes = figures.face_sweep_figure(many)
-    drawn(fig)
-    assert len(labels(axes[0])) == 7
-
-
-def test_attributes_in_one_table_are_lines_of_their_own():
-    rows = [row(attribute=name, guidance_scale=s) for s in (1, 2) for name in ("Smiling", "Male")]
-    fig, axes = figures.face_sweep_figure(rows)
-    drawn(fig)
-    assert labels(axes[0]) == ["Male, depth 500", "Smiling, depth 500"]
-    assert all(len(line.get_ydata()) == 2 for line in axes[0].get_lines())
-
-
-def test_association_figure_names_the_far_dots_and_keeps_all():
-    gaps, drifts = (
-        {"Male": -14.0, "Young": 1.0, "Big_Nose": 9.0},
-        {"Male": -40.0, "Young": 2.0, "Big_Nose": 3.0},
-    )
-    _, ax = figures.association_figure(gaps, drifts)
-    dots = next(line for line in ax.lines if len(line.get_xdata()) == 3)
-    assert list(dots.get_xdata()) == list(gaps.values()) and list(dots.get_ydata()) == list(drifts.values())
-    assert [text.get_text() for text in ax.texts] == ["Male"]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from command_tools import awake
 from torch import nn
 
 from lessons_lib.guidance import conditional, unconditional, with_cfg
@@ -61,20 +62,22 @@ def test_cfg_asks_once_with_one_half_where_one_is_enough(w, interval, batch):
     model = Recorder()
     with_cfg(model, Y, w, interval)(X, T)
     assert [len(call[1]) for call in model.calls] == [batch]
+    if batch == 4:  # both halves are one batch with their own timesteps
+        assert model.calls == [(torch.float32, [5, 6, 5, 6], [NULL, NULL, 1, 2])]
 
 
-def test_both_halves_are_one_batch_with_their_own_timesteps():
-    model = Recorder()
-    with_cfg(model, Y, 2.0)(X, T)
-    assert model.calls == [(torch.float32, [5, 6, 5, 6], [NULL, NULL, 1, 2])]
-
-
-def test_w_0_equals_unconditional_and_w_1_equals_conditional_exactly():
+def test_w_0_is_unconditional_w_1_conditional_exactly_and_an_interval_keeps_float64():
     model = Recorder()
     assert torch.equal(with_cfg(model, Y, 0.0)(X, T), unconditional(model)(X, T))
     assert torch.equal(with_cfg(model, Y, 1.0)(X, T), conditional(model, Y)(X, T))
     everywhere = (0, 999)  # through the general path the identities hold up to rounding
     torch.testing.assert_close(with_cfg(model, Y, 0.0, everywhere)(X, T), unconditional(model)(X, T))
+    model = Recorder(torch.float64)
+    everywhere, plain = with_cfg(model, Y, 1.1, (0, 999)), with_cfg(model, Y, 1.1)
+    torch.testing.assert_close(everywhere(X, T), plain(X, T), rtol=0, atol=1e-13)
+    for interval in ((5, 4), (-1, 3)):
+        with pytest.raises(ValueError, match="0 <= t_low <= t_high"):
+            with_cfg(Recorder(), Y, 2.0, interval)
 
 
 @pytest.mark.parametrize(
@@ -86,32 +89,12 @@ def test_the_interval_is_inclusive_masked_per_sample_and_conditional_outside(int
     torch.testing.assert_close(eps, (UNCOND + w * (COND - UNCOND)).expand_as(X))
 
 
-def test_the_interval_keeps_a_float64_scale():
-    model = Recorder(torch.float64)
-    everywhere, plain = with_cfg(model, Y, 1.1, (0, 999)), with_cfg(model, Y, 1.1)
-    torch.testing.assert_close(everywhere(X, T), plain(X, T), rtol=0, atol=1e-13)
-
-
-@pytest.mark.parametrize("interval", [(5, 4), (-1, 3)])
-def test_an_empty_interval_is_refused_at_once(interval):
-    with pytest.raises(ValueError, match="0 <= t_low <= t_high"):
-        with_cfg(Recorder(), Y, 2.0, interval)
-
-
 @pytest.mark.parametrize("wrap", [unconditional, lambda m: conditional(m, Y), lambda m: with_cfg(m, Y, 2.0)])
 @pytest.mark.parametrize("weights, state", [(torch.float32, torch.float64), (torch.bfloat16, torch.float32)])
 def test_the_network_works_in_its_dtype_and_the_answer_comes_in_the_states(wrap, weights, state):
     model = Recorder(weights)
     assert wrap(model)(X.to(state), T).dtype == state
     assert model.calls[0][0] == weights
-
-
-def test_a_toy_network_without_parameters_keeps_float64():
-    class Toy(nn.Module):
-        def forward(self, x_t, t, y=None):
-            return x_t / 3
-
-    assert torch.equal(unconditional(Toy())(X, T), X / 3)
 
 
 @pytest.mark.parametrize("wrap", [lambda m, y: conditional(m, y), lambda m, y: with_cfg(m, y, 2.0)])
@@ -126,11 +109,7 @@ def told():
     """A small network that is told three attributes."""
     torch.manual_seed(0)
     shape = {"image_size": 8, "channel_mults": (1,), "embedding_channels": 16}
-    network = UNet(UNetConfig(**shape, num_classes=3, multi_label=True)).eval().requires_grad_(False)
-    for parameter in network.parameters():
-        if parameter.abs().sum() == 0:  # a fresh network predicts zero, whatever it is told
-            torch.nn.init.normal_(parameter, std=0.1)
-    return network
+    return awake(UNet(UNetConfig(**shape, num_classes=3, multi_label=True)), 0.1).requires_grad_(False)
 
 
 def test_cfg_of_attributes(told):

@@ -88,75 +88,7 @@ def test_the_evaluator_reads_what_was_drawn(name):
         assert centre_of_mass(digit[None]) == pytest.approx((14, 14), abs=0.51)
 
 
-def test_the_longer_side_is_20_pixels_and_the_aspect_is_kept():
-    tall = np.zeros((300, 200))
-    tall[50:250, 90:130] = 1  # 200 × 40
-    found = pictures.as_digit(tall)[0, 0] > 0
-    assert (int(found.any(1).sum()), int(found.any(0).sum())) == (20, 4)
-    found = pictures.as_digit(tall.T)[0, 0] > 0
-    assert (int(found.any(1).sum()), int(found.any(0).sum())) == (4, 20)
-
-
-def test_a_lopsided_digit_is_not_cut():
-    corner = np.zeros((200, 200))
-    corner[20:180, 20:30] = corner[170:180, 20:180] = 1
-    corner[100:180, 20:100] = 1  # nearly all the mass at one corner
-    found = pictures.as_digit(corner)[0, 0] > 0
-    assert (int(found.any(1).sum()), int(found.any(0).sum())) == (20, 20)
-
-
-@pytest.mark.mnist
-def test_mnist_itself_hardly_changes():
-    found = data.load("mnist", "test")
-    images = [pictures.as_digit(image[0].numpy()) for image in found.images[:NUM]]
-    error = (torch.cat(images) - data.to_signed(found.images[:NUM])).abs().mean() / 2
-    assert error < 0.01
-
-
 # ---- files ----
-
-
-@pytest.mark.parametrize("name", ["d.png", "d.jpg", "d.gif", "d.bmp", "d.webp", "d.tiff", "no_suffix"])
-def test_files_of_many_kinds(tmp_path, name):
-    picture, path = 255 - canvas(digits()[0][0]), tmp_path / name
-    Image.fromarray(picture).save(path, **({} if "." in name else {"format": "png"}))
-    assert (pictures.load_digit(path) - pictures.as_digit(picture)).abs().mean() < 0.02
-    assert torch.equal(pictures.load_digit(str(path)), pictures.load_digit(path))
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "CMYK", "I;16", "F"])
-def test_modes(tmp_path, mode):
-    image = Image.fromarray(255 - canvas(digits()[0][0]))
-    if mode == "I;16":
-        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
-    path = tmp_path / ("d.tiff" if mode in ("CMYK", "F", "I;16") else "d.png")
-    image.convert(mode).save(path)
-    expected = pictures.as_digit(canvas(digits()[0][0]))
-    # One bit holds no soft edges.
-    assert (pictures.load_digit(path) - expected).abs().mean() < (0.1 if mode == "1" else 0.05)
-
-
-def test_a_palette_with_a_transparent_colour(tmp_path):
-    picture = canvas(digits()[0][0])
-    image = Image.fromarray((picture > 127).astype(np.uint8), mode=None).convert("P")
-    image.putpalette([0, 0, 0, 10, 10, 10])  # dark strokes; the background is dark too, but transparent
-    image.save(tmp_path / "d.gif", transparency=0)
-    assert (pictures.load_digit(tmp_path / "d.gif") - pictures.as_digit(picture)).abs().mean() < 0.1
-
-
-def test_a_photograph_is_turned_as_its_camera_says(tmp_path):
-    picture = Image.fromarray(255 - canvas(digits()[0][0]))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
-    picture.rotate(90, expand=True).save(tmp_path / "d.png", exif=exif)
-    assert torch.equal(pictures.load_digit(tmp_path / "d.png"), pictures.as_digit(np.asarray(picture)))
-
-
-def test_the_largest_picture_allowed(tmp_path):
-    large = Image.fromarray(255 - digits()[0][0]).resize((4096, 4096))
-    large.save(tmp_path / "d.png")
-    read = load_model("mnist-evaluator")[0].probabilities(pictures.load_digit(tmp_path / "d.png")).argmax()
-    assert read == digits()[1][0]
 
 
 # ---- what cannot be read ----
@@ -217,23 +149,6 @@ def test_an_empty_picture_is_one_sentence(tmp_path, pixels):
         pictures.as_digit(pixels)
 
 
-@pytest.mark.parametrize(
-    ("pixels", "sentence"),
-    [
-        (np.zeros((0, 5)), r"got \[0, 5\]"),
-        (np.zeros(5), r"got \[5\]"),
-        (np.zeros((5, 5, 2)), r"got \[5, 5, 2\]"),
-        (np.zeros((2, 5, 5, 3)), r"must be \[H, W\]"),
-        (np.zeros((2, 5000)), "it is 5,000 × 2"),
-        (np.full((5, 5), np.nan), "finite"),
-        (np.full((5, 5), "x"), "finite"),
-    ],
-)
-def test_other_arrays_are_refused(pixels, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        pictures.as_digit(pixels)
-
-
 def lost_by_inversion(images, labels):
     """How far DDIM inversion and its way back leave images from themselves, in [0, 1] pixels."""
     denoiser, schedule, _ = load_model("mnist-denoiser")
@@ -253,10 +168,3 @@ def test_sharpened_digits_are_the_same_digits_and_come_back_from_their_noise():
     evaluator, _, _ = load_model("mnist-evaluator")
     assert (evaluator.probabilities(hard).argmax(1) == labels).sum() >= 10
     assert lost_by_inversion(hard, labels) < lost_by_inversion(images, labels) / 2
-
-
-def test_one_of_each_has_every_class_in_order():
-    images, labels = pictures.one_of_each(2)
-    assert images.shape == (20, 1, 28, 28) and labels.tolist() == [k for k in range(10) for _ in range(2)]
-    again, _ = pictures.one_of_each()
-    assert torch.equal(again, images[::2])

@@ -1,8 +1,14 @@
-"""Several processes: the same images and the same training in any number of them; every error said once."""
+"""Several processes: the same images and the same training in any number of them; every error said once.
 
+Run as a program, this file is one of the processes that a test launches.
+"""
+
+import contextlib
 import csv
+import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,13 +28,25 @@ LAUNCH = (
     "-m accelerate.commands.launch --multi_gpu --num_machines 1 --mixed_precision no --dynamo_backend no "
     "--main_process_port 0 --num_processes"
 )
-SAMPLE = "sample mnist --labels 0,1,2,3 --num-per-label 3 --batch-size 5 --steps 3 --device cpu"
+DRAW = (
+    "sample mnist --labels 0,1,2,3 --num-per-label 3 --batch-size 5 --steps 3 --device cpu --out"  # 5, 5, 2
+)
+MEASURE = "evaluate mnist --num-samples 12 --batch-size 10 --steps 3 --device cpu --json"
+SWEEP = "sweep mnist --device cpu --methods cfg --scales 0,2 --num-samples 4 --step-counts 2 --batch-size 30"
+COMMANDS = {
+    "sample": f"{DRAW} {{count}}.npz",
+    "film": f"{DRAW} {{count}}.gif",
+    "evaluate": MEASURE,
+    "sweep": f"{SWEEP} --out t.csv",
+    "wrong label": "sample mnist --labels x --out x.png --device cpu",
+    "no folder": "sample mnist --out file/x.png --device cpu",
+}
+HERE_ONLY = f"{DRAW} x.npz --weights w.safetensors"  # weights that the first process has, and no other
 LONGEST = 600  # seconds
-# PATIENCE is for a launcher, which the processes of `started` do not have.
-PROGRAM = "import sys; from lessons_lib.cli import app; app.processes.PATIENCE = 1; sys.exit(app.main())"
 
 
-def environment(**more):
+def launched(count, words, cwd):
+    """What `accelerate launch` does with a program in so many processes."""
     # One thread each: what a convolution rounds to depends on the number of threads.
     mine = {
         "PYTHONPATH": str(ROOT),
@@ -36,131 +54,145 @@ def environment(**more):
         "OMP_NUM_THREADS": "1",
         "LESSONS_DATA": "nowhere",
     }
-    return os.environ | mine | more
-
-
-def launched(count, words, cwd):
-    """What `accelerate launch` does with a program in so many processes."""
-    command = [sys.executable, *LAUNCH.split(), str(count), *words]
+    command = [sys.executable, *LAUNCH.split(), str(count), *map(str, words)]
     return subprocess.run(
-        command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=LONGEST
+        command, cwd=cwd, env=os.environ | mine, capture_output=True, text=True, timeout=LONGEST
     )
 
 
-def started(count, words, *folders):
-    """(exit status, stdout, stderr) of each process of a command, without a launcher that ends the others."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    together = []
-    for k in range(count):
-        where = {"RANK": str(k), "LOCAL_RANK": str(k), "WORLD_SIZE": str(count)}
-        together.append(
-            subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, *words.split()], cwd=folders[k % len(folders)], text=True,
-                env=environment(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), **where),
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            )
-        )  # fmt: skip
-    try:
-        ended = [process.communicate(timeout=LONGEST) for process in together]
-    finally:  # processes that wait for each other would wait for ever
-        for process in together:
-            process.kill()
-    return [(process.returncode, *said) for process, said in zip(together, ended, strict=True)]
-
-
-@pytest.fixture
-def one_process(monkeypatch, tmp_path):
-    """Run a command in this process, with one thread."""
-    monkeypatch.chdir(tmp_path)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-
-    def run(words):
-        assert app.main(words.split()) == 0
-
-    yield run
-    torch.set_num_threads(threads)
-
-
-# ---- sample and evaluate ----
-
-
-def test_the_images_are_the_same_bit_for_bit_in_one_two_and_three_processes(one_process, tmp_path):
-    one_process(f"{SAMPLE} --out 1.npz")  # batches of 5, 5 and 2
-    done = launched(2, ["-m", "lessons_lib", *f"{SAMPLE} --out 2.npz".split()], tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("12 images in 2.npz") == 1 and "with 2 processes" in done.stdout
-    first, *others = started(3, f"{SAMPLE} --out 3.npz", tmp_path)
-    assert first[0] == 0 and "with 3 processes" in first[1], first
-    assert others == [(0, "", "")] * 2, "only the first process speaks"
-    one, two, three = (np.load(f"{k}.npz") for k in (1, 2, 3))
-    for several in (two, three):
-        assert np.array_equal(one["images"], several["images"])
-        assert one["labels"].tolist() == several["labels"].tolist()
-    assert len(one["images"]) == 12 and one["images"].std() > 0.1
-
-
-def test_a_film_has_the_steps_of_all_processes(one_process, tmp_path):
-    one_process(f"{SAMPLE} --out 1.gif")
-    assert [status for status, *_ in started(2, f"{SAMPLE} --out 2.gif", tmp_path)] == [0, 0]
-    assert Path("1.gif").read_bytes() == Path("2.gif").read_bytes()
-
-
-def test_a_measurement_is_the_same_with_more_processes_than_batches(one_process, tmp_path, capsys):
-    words = "evaluate mnist --num-samples 12 --batch-size 10 --steps 3 --device cpu --json"
-    one_process(words)
-    one = json.loads(capsys.readouterr().out)
-    done = launched(3, ["-m", "lessons_lib", *words.split()], tmp_path)
-    assert done.returncode == 0, done.stderr
-    three = json.loads(done.stdout)
-    assert (one.pop("processes"), three.pop("processes")) == (1, 3)
-    assert one.pop("seconds_per_image") > 0 and three.pop("seconds_per_image") > 0
-    assert one == three
-
-
-def test_a_sweep_is_written_once(tmp_path):
-    words = "--methods cfg --scales 0,2 --num-samples 4 --step-counts 2 --batch-size 30 --out t.csv"
-    first, second = started(2, f"sweep mnist --device cpu {words}", tmp_path)
-    assert first[0] == 0 and "2 of 2: " in first[1], first
-    assert second == (0, "", "")
-    with open(tmp_path / "t.csv", encoding="utf-8") as file:
-        assert [row["cells"] for row in csv.DictReader(file)] == ["100", "100"]
-
-
-# ---- errors ----
-
-
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
-        ("sample mnist --labels x --out x.png", "Unknown label 'x': choose from 0 to 9, or all."),
-        ("sample mnist --out file/x.png", "file/x.png cannot be written: Not a directory."),
-    ],
-    ids=["wrong label", "no folder"],
-)
-def test_a_users_error_is_said_once_and_all_end_alike(tmp_path, words, sentence):
-    (tmp_path / "file").write_text("in the way")
-    first, second = started(2, f"{words} --device cpu", tmp_path)
-    assert first == (2, "", f"{sentence}\n")
-    assert second == (2, "", "")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-def test_weights_that_one_process_does_not_have_are_refused_before_the_work(tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
+def together(count, folder, jobs):
+    """Run jobs in so many processes of one launch: {job: what each process told of it}."""
+    (folder / "file").write_text("in the way")
     for suffix in (".safetensors", ".json"):
-        (tmp_path / f"a/w{suffix}").write_bytes(
-            (ROOT / f"assets/weights/mnist-denoiser{suffix}").read_bytes()
-        )
-    words = f"{SAMPLE} --weights w.safetensors --out x.npz"
-    first, second = started(2, words, tmp_path / "a", tmp_path / "b")
+        (folder / "0").mkdir(exist_ok=True)
+        shutil.copy(ROOT / f"assets/weights/mnist-denoiser{suffix}", folder / f"0/w{suffix}")
+    ports = []
+    for _ in jobs:  # a meeting place for each job
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            ports.append(free.getsockname()[1])
+    done = launched(count, [__file__, folder, json.dumps(list(zip(jobs, ports, strict=True)))], folder)
+    assert done.returncode == 0, done.stderr
+    told = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(count)]
+    return {str(job): [one[k] for one in told] for k, job in enumerate(jobs)}
+
+
+class Left(BaseException):
+    """In place of the end of the process, so that the next job can begin."""
+
+
+def leave(status):
+    raise Left(status)
+
+
+def work(folder, jobs):
+    """One of the processes: each job is a command's words, or the settings of a small training."""
+    import torch.distributed as dist
+    from accelerate.state import AcceleratorState
+
+    rank, told = os.environ["RANK"], []
+    os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)
+    processes.PATIENCE, processes.leave = 0, leave
+    for job, port in jobs:
+        os.environ["MASTER_PORT"], out, err = str(port), io.StringIO(), io.StringIO()
+        if isinstance(job, dict):
+            told.append(train_some(folder, **job))
+            AcceleratorState._reset_state(True)
+            dist.destroy_process_group()
+            continue
+        if job == HERE_ONLY:
+            (folder / rank).mkdir(exist_ok=True)
+            os.chdir(folder / rank)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                status = app.main(job.split())
+            except Left as left:
+                (status,) = left.args
+        told.append((status, out.getvalue(), err.getvalue()))
+    (folder / f"{rank}.json").write_text(json.dumps(told))
+    os._exit(0)  # threads of a connection that broke may outlive Python
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """What one process with one thread draws and measures: (folder, JSON)."""
+    folder, threads = tmp_path_factory.mktemp("one"), torch.get_num_threads()
+    torch.set_num_threads(1)
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.chdir(folder)
+        patch.setenv("LESSONS_DATA", "nowhere")
+        for name in ("1.npz", "1.gif"):
+            assert app.main(f"{DRAW} {name}".split()) == 0
+        out.truncate(0), out.seek(0)
+        assert app.main(MEASURE.split()) == 0
+    torch.set_num_threads(threads)
+    return folder, json.loads(out.getvalue())
+
+
+TWO_STEPS = {"name": "two", "accumulation_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """All jobs in two processes of one launch."""
+    folder = tmp_path_factory.mktemp("two")
+    commands = {name: words.format(count=2) for name, words in COMMANDS.items()}
+    told = together(2, folder, [*commands.values(), TWO_STEPS, HERE_ONLY])
+    return folder, dict(zip([*commands, "train", "here only"], told.values(), strict=True))
+
+
+def check_images(one, folder, count, told):
+    for name in ("sample", "film"):
+        first, *others = told[name]
+        assert first[0] == 0 and f"with {count} processes" in first[1], first
+        assert others == [[0, "", ""]] * (count - 1), "only the first process speaks"
+    alone, several = (np.load(path) for path in (one / "1.npz", folder / f"{count}.npz"))
+    assert np.array_equal(alone["images"], several["images"]) and len(alone["images"]) == 12
+    assert alone["labels"].tolist() == several["labels"].tolist() and alone["images"].std() > 0.1
+    assert (one / "1.gif").read_bytes() == (folder / f"{count}.gif").read_bytes(), "the steps of all"
+
+
+def check_measurement(expected, count, told):
+    (status, out, err), *others = told["evaluate"]
+    assert (status, others) == (0, [[0, "", ""]] * (count - 1)), err
+    several = json.loads(out)
+    alone = expected | {"processes": count, "seconds_per_image": several["seconds_per_image"]}
+    assert several == alone and expected["processes"] == 1 and expected["seconds_per_image"] > 0
+
+
+def test_two_processes_draw_and_measure_what_one_does(one, two):
+    folder, told = two
+    check_images(one[0], folder, 2, told)
+    check_measurement(one[1], 2, told)
+    first, second = told["sweep"]
+    assert first[0] == 0 and "2 of 2: " in first[1] and second == [0, "", ""], first
+    with open(folder / "t.csv", encoding="utf-8") as file:
+        assert [row["cells"] for row in csv.DictReader(file)] == ["100", "100"], "written once"
+
+
+def test_an_error_is_said_once_and_all_end_alike(two):
+    folder, told = two
+    sentences = (
+        "Unknown label 'x': choose from 0 to 9, or all.",
+        "file/x.png cannot be written: Not a directory.",
+    )
+    for name, sentence in zip(("wrong label", "no folder"), sentences, strict=True):
+        assert told[name] == [[2, "", f"{sentence}\n"], [2, "", ""]]
+    first, second = told["here only"]
     assert (first[0], second[0]) == (2, 2)
     assert second[2].startswith("Process 1: There are no weights") and second[2].count("\n") == 1
     assert first[2] == "The connection to another process broke: that process says above why it ended.\n"
-    assert not (tmp_path / "a/x.npz").exists()
+    assert not list(folder.rglob("x.*")), "refused before the work"
+
+
+@pytest.mark.slow
+def test_three_processes_draw_and_measure_what_one_does(one, tmp_path):
+    names = ("sample", "film", "evaluate")  # more processes than batches
+    told = together(3, tmp_path, [COMMANDS[name].format(count=3) for name in names])
+    told = dict(zip(names, told.values(), strict=True))
+    check_images(one[0], tmp_path, 3, told)
+    check_measurement(one[1], 3, told)
 
 
 def test_one_process_is_not_asked_to_join(monkeypatch):
@@ -181,28 +213,24 @@ def test_ctrl_c_is_said_in_a_word(monkeypatch, capsys):
     assert capsys.readouterr().err == "Stopped.\n"
 
 
-def test_an_error_of_a_training_is_said_once(tmp_path):
-    words = "-m lessons_lib train mnist --model evaluator --device cpu --batch-size 31 --output-dir run"
-    done = launched(2, words.split(), tmp_path)
+# ---- training ----
+
+TRAIN = "-m lessons_lib train mnist --model evaluator --device cpu --output-dir run --batch-size"
+
+
+@pytest.mark.slow
+def test_the_launched_command_trains_with_accumulation_and_bfloat16_and_says_an_error_once(tmp_path):
+    done = launched(2, f"{TRAIN} 31".split(), tmp_path)
     assert done.returncode != 0
     assert done.stderr.count("The batch size 31 must be a multiple of 2.") == 1
     assert "lessons_lib/training" not in done.stderr, "no traceback of the program's own"
-
-
-# ---- training ----
-
-
-def test_three_processes_train_with_accumulation_and_bfloat16(tmp_path):
-    words = (
-        "-m lessons_lib train mnist --model evaluator --device cpu --batch-size 30 --accumulation-steps 2 "
-        "--precision bf16 --max-seconds 3 --output-dir run"
-    )
-    done = launched(3, words.split(), tmp_path)
+    more = "--accumulation-steps 2 --precision bf16 --max-seconds 3"
+    done = launched(3, f"{TRAIN} 30 {more}".split(), tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("with 3 processes") == 1 and done.stdout.count("Stopped by the clock") == 1
-    card = json.loads((tmp_path / "run/mnist-evaluator.json").read_text(encoding="utf-8"))
-    settings = card["training"]["settings"]
-    assert (settings["accumulation_steps"], settings["precision"]) == (2, "bf16")
+    training = json.loads((tmp_path / "run/mnist-evaluator.json").read_text(encoding="utf-8"))["training"]
+    assert (training["settings"]["accumulation_steps"], training["settings"]["precision"]) == (2, "bf16")
+    assert training["ended"] == "time"
 
 
 class Images:
@@ -225,93 +253,54 @@ def loss(model, x_0, y, generator):
 
 
 def train_some(folder, name, until=8, resume=False, accumulation_steps=1, precision="float32"):
-    """Train to a step, with a checkpoint after each; writes which images this process saw, and the result."""
-    rank = int(os.environ.get("RANK", "0"))
+    """Train to a step, with a checkpoint after each; which images this process saw, and the result."""
     torch.manual_seed(0)
-    model, images, steps, saved = nn.Linear(16, 16), Images(), {}, []
-    original = TrainState.save
-    TrainState.save = lambda *content: saved.append(rank) or original(*content)
+    model, images, steps, saved, losses = nn.Linear(16, 16), Images(), {}, [], []
     config = TrainConfig(
         epochs=2, batch_size=12, accumulation_steps=accumulation_steps, precision=precision, device="cpu",
         warmup_steps=1, checkpoint_every=1, output_dir=folder / name,
     )  # fmt: skip
-    losses = []
-    for event in train(model, loss, images, config, resume=resume):
-        if isinstance(event, StepDone):
-            steps[event.step], images.asked = images.asked, []
-            losses.append(event.loss)
-            # The checkpoint of a step is written when the next one is asked for: the last one here is lost.
-            if event.step == until:
-                break
-    TrainState.save = original
-    result = {"steps": steps, "losses": losses, "saved": len(saved), "weight": model.weight.tolist()}
-    (folder / f"{name}-{until}-{rank}.json").write_text(json.dumps(result))
+    original = TrainState.save
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainState, "save", lambda *content: saved.append(1) or original(*content))
+        for event in train(model, loss, images, config, resume=resume):
+            if isinstance(event, StepDone):
+                steps[str(event.step)], images.asked = images.asked, []
+                losses.append(event.loss)
+                # The checkpoint of a step is written when the next one is asked for: the last one is lost.
+                if event.step == until:
+                    break
+    return {"steps": steps, "losses": losses, "saved": len(saved), "weight": model.weight.tolist()}
 
 
-def results(folder, name, until, count):
-    return [json.loads((folder / f"{name}-{until}-{rank}.json").read_text()) for rank in range(count)]
+def test_accumulation_in_two_processes_is_one_process(two, tmp_path):
+    alone, (first, second) = train_some(tmp_path, "one"), two[1]["train"]
+    assert first["losses"] == pytest.approx(alone["losses"], rel=1e-5)
+    assert first["weight"] == second["weight"], "the processes keep the same weights"
+    assert np.allclose(first["weight"], alone["weight"], atol=1e-5)
+    assert first["saved"] > 0 and second["saved"] == 0, "one process writes the checkpoints"
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The same training in one process and shared; "chain" goes on in another number of processes twice."""
-    folder = tmp_path_factory.mktemp("trained")
-    bf16 = {"precision": "bf16"}
-    train_some(folder, "one")
-    train_some(folder, "one-bf16", **bf16)
-    jobs = [
-        {"name": "two", "accumulation_steps": 2},
-        {"name": "two-bf16", "accumulation_steps": 2, **bf16},
-        {"name": "chain", "until": 3},
-    ]
-    for count, todo in ((2, jobs), (3, [{"name": "chain", "resume": True}])):
-        if count == 3:
-            train_some(folder, "chain", until=6, resume=True)
-        done = launched(count, [__file__, str(folder), json.dumps(todo)], folder)
-        assert done.returncode == 0, done.stderr
-    return folder
-
-
-def test_accumulation_in_two_processes_is_one_process(trained):
-    (one,), two = results(trained, "one", 8, 1), results(trained, "two", 8, 2)
-    assert two[0]["losses"] == pytest.approx(one["losses"], rel=1e-5)
-    assert two[0]["weight"] == two[1]["weight"], "the processes keep the same weights"
-    assert np.allclose(two[0]["weight"], one["weight"], atol=1e-5)
-
-
-def test_with_bfloat16_too_up_to_its_rounding(trained):
-    (one,), (plain,), two = (
-        results(trained, name, 8, n) for name, n in (("one-bf16", 1), ("one", 1), ("two-bf16", 2))
-    )
-    assert one["losses"] != plain["losses"], "the network does run in bfloat16"
-    assert two[0]["losses"] == pytest.approx(one["losses"], rel=0.01)
-    assert two[0]["weight"] == two[1]["weight"]
-
-
-def test_one_process_writes_the_checkpoints(trained):
-    first, second = results(trained, "two", 8, 2)
-    assert first["saved"] > 0 and second["saved"] == 0
-
-
-def test_a_training_goes_on_in_another_number_of_processes(trained):
+@pytest.mark.slow
+def test_with_bfloat16_too_up_to_its_rounding_and_on_in_another_number_of_processes(tmp_path):
     """Two processes, then one, then three: every step has the images of an uninterrupted training."""
-    (one,) = results(trained, "one", 8, 1)
-    parts = [results(trained, "chain", until, count) for until, count in ((3, 2), (6, 1), (8, 3))]
-    assert [list(part[0]["steps"]) for part in parts] == [
-        ["1", "2", "3"],
-        ["3", "4", "5", "6"],
-        ["6", "7", "8"],
-    ]
-    for part in parts:
-        for step in part[0]["steps"]:
-            shares = [each["steps"][step] for each in part]
+    alone, plain = train_some(tmp_path, "one-bf16", precision="bf16"), train_some(tmp_path, "one")
+    jobs = [{"name": "two-bf16", "accumulation_steps": 2, "precision": "bf16"}, {"name": "chain", "until": 3}]
+    rounded, begun = together(2, tmp_path, jobs).values()
+    assert alone["losses"] != plain["losses"], "the network does run in bfloat16"
+    assert rounded[0]["losses"] == pytest.approx(alone["losses"], rel=0.01)
+    assert rounded[0]["weight"] == rounded[1]["weight"]
+    middle = train_some(tmp_path, "chain", until=6, resume=True)
+    (ended,) = together(3, tmp_path, [{"name": "chain", "resume": True}]).values()
+    for part, steps in ((begun, "123"), ([middle], "3456"), (ended, "678")):
+        assert list(part[0]["steps"]) == list(steps)
+        for step in steps:
+            shares = [process["steps"][step] for process in part]
             assert len({len(share) for share in shares}) == 1, "equal shares"
-            assert sorted(k for share in shares for k in share) == sorted(one["steps"][step])
-    last = parts[-1][0]
-    assert last["losses"] == pytest.approx(one["losses"][-3:], rel=1e-5)
-    assert np.allclose(last["weight"], one["weight"], atol=1e-5)
+            assert sorted(k for share in shares for k in share) == sorted(plain["steps"][step])
+    assert ended[0]["losses"] == pytest.approx(plain["losses"][-3:], rel=1e-5)
+    assert np.allclose(ended[0]["weight"], plain["weight"], atol=1e-5)
 
 
-if __name__ == "__main__":  # one of the processes that `trained` launches
-    for job in json.loads(sys.argv[2]):
-        train_some(Path(sys.argv[1]), **job)
+if __name__ == "__main__":
+    work(Path(sys.argv[1]), json.loads(sys.argv[2]))

@@ -7,17 +7,15 @@ import os
 import signal
 from collections import Counter
 
-import imageio.v3 as imageio
 import pytest
 import torch
 import torch.nn.functional as F
 
 from lessons_lib import data, recipes
-from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.classifier import EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig, Whitening
 from lessons_lib.recipes import RECIPES, DiffusionOptions, Recipe, WeightsSaved
 from lessons_lib.recipes.losses import (
     TOLD,
-    cross_entropy_loss,
     noisy_classification_loss,
     random_affine,
     random_crop_and_flip,
@@ -25,11 +23,11 @@ from lessons_lib.recipes.losses import (
     told_affine,
 )
 from lessons_lib.schedules import NoiseSchedule, q_sample
-from lessons_lib.training import StepDone, Stopped, TrainConfig, TrainingError, denoising_loss, train
+from lessons_lib.training import StepDone, Stopped, TrainConfig, TrainingError, train
 from lessons_lib.unet import UNetConfig
 from lessons_lib.weights import WeightsError, load_pretrained
 
-CONFIG = UNetConfig(image_size=8, channel_mults=(1,))
+CONFIG = UNetConfig(image_size=8, base_channels=32, channel_mults=(1,))
 DENOISER = dataclasses.replace(RECIPES["mnist", "denoiser"], network=CONFIG)
 EVALUATOR = Recipe("mnist-evaluator", EvaluatorConfig(8, widths=(32,)), TrainConfig())
 CLASSIFIERS = {
@@ -39,7 +37,6 @@ CLASSIFIERS = {
     for kind in ("classifier", "clean-classifier")
 }
 DIGITS = data.load("digits", "test")
-REAL_RECIPES = dict(RECIPES)
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -137,43 +134,6 @@ def test_a_start_that_does_not_fit_is_refused(tmp_path):
     assert not (tmp_path / "second").exists()
 
 
-def test_samples_are_drawn_from_the_same_noise_with_every_class(tmp_path, monkeypatch):
-    requests = []
-    original = recipes.generate_with
-
-    def spy(network, schedule, request):
-        requests.append(request)
-        return original(network, schedule, request)
-
-    monkeypatch.setattr(recipes, "generate_with", spy)
-    run(tmp_path, epochs=4, options=DiffusionOptions(timesteps=20, sample_every=2))
-    assert len(requests) == 2 and requests[0] == requests[1]
-    assert Counter(requests[0].labels) == {label: 4 for label in range(10)}
-
-
-def test_sample_every_0_draws_nothing(tmp_path):
-    run(tmp_path, options=DiffusionOptions(timesteps=20, sample_every=0))
-    assert not list(tmp_path.glob("*.png"))
-
-
-def test_fewer_timesteps_than_the_usual_steps_train_too(tmp_path):
-    run(tmp_path, epochs=1, options=DiffusionOptions(timesteps=4))
-    assert load_pretrained(tmp_path / "mnist-denoiser.safetensors")[2]["defaults"]["steps"] == 4
-
-
-def test_the_weights_of_every_epoch_are_kept_on_demand(tmp_path):
-    run(tmp_path, options=DiffusionOptions(timesteps=20, keep_epochs=True))
-    first, second = (load_pretrained(tmp_path / f"epoch_00{k}.safetensors")[0].state_dict() for k in (1, 2))
-    assert any(not torch.equal(first[name], second[name]) for name in first)
-
-
-def test_an_evaluator_draws_nothing_and_has_no_schedule(tmp_path):
-    run(tmp_path, "evaluator")
-    model, schedule, card = load_pretrained(tmp_path / "mnist-evaluator.safetensors")
-    assert isinstance(model, Evaluator) and schedule is None and card["defaults"] == {}
-    assert not list(tmp_path.glob("*.png"))
-
-
 def test_an_interrupted_recipe_keeps_its_weights_and_resumes_to_the_same_ones(tmp_path):
     run(tmp_path / "whole")
     events = begin("mnist", "denoiser", config(tmp_path / "cut"), DiffusionOptions(timesteps=20))
@@ -187,25 +147,6 @@ def test_an_interrupted_recipe_keeps_its_weights_and_resumes_to_the_same_ones(tm
     assert weights.read_bytes() == (tmp_path / "whole" / weights.name).read_bytes()
     losses = [json.loads((tmp_path / name / "losses.json").read_text()) for name in ("whole", "cut")]
     assert losses[0] == losses[1]
-
-
-def test_the_seed_decides_everything_and_the_callers_generator_stays_as_it_was(tmp_path):
-    contents = []
-    for k in (1, 2):
-        torch.manual_seed(k)
-        state = torch.get_rng_state()
-        run(tmp_path / str(k), epochs=1)
-        assert torch.equal(torch.get_rng_state(), state)
-        contents.append((tmp_path / str(k) / "mnist-denoiser.safetensors").read_bytes())
-    assert contents[0] == contents[1]
-
-
-def test_nonsense_is_refused_in_a_sentence(tmp_path):
-    with pytest.raises(ValueError, match="needs an output_dir"):
-        run(None)
-    with pytest.raises(ValueError, match="Unknown schedule 'square'"):
-        run(tmp_path, options=DiffusionOptions(schedule="square"))
-    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -245,75 +186,23 @@ def test_a_resume_with_other_images_is_refused_by_name(tmp_path, monkeypatch, ch
         run(tmp_path, resume=True)
 
 
-def test_a_resume_with_another_recipe_is_refused_by_name(tmp_path):
-    run(tmp_path, "evaluator")
-    with pytest.raises(TrainingError, match="recipe 'mnist-evaluator', this training has 'mnist-clean-class"):
-        run(tmp_path, "clean-classifier", resume=True)
+# -- whitening, variations, losses ----------------------------------------------------------------------
 
 
-# -- CIFAR-10 -------------------------------------------------------------------------------------------
+def test_whitening_is_fitted_to_the_images_and_not_over_a_start(tmp_path, monkeypatch):
+    fits, network = [], EvaluatorConfig(8, widths=(8, 16), body="whitened")
+    monkeypatch.setattr(Whitening, "fit", lambda layer, images: fits.append(len(images)))
+    monkeypatch.setitem(RECIPES, ("mnist", "evaluator"), dataclasses.replace(EVALUATOR, network=network))
+    run(tmp_path / "first", "evaluator", epochs=1)
+    run(tmp_path / "second", "evaluator", epochs=1, start=tmp_path / "first" / "mnist-evaluator.safetensors")
+    assert fits == [12]
 
 
-@pytest.fixture
-def colour(monkeypatch):
-    """Twelve colour images of 8×8 pixels, and small networks with the real recipes' settings."""
-    pixels = torch.randint(256, (12, 3, 8, 8), generator=torch.Generator().manual_seed(0))
-    images = data.ImageSet(
-        pixels.to(torch.uint8), torch.arange(12) % 10, data.CLASS_NAMES["cifar10"], "cifar10"
-    )
-    monkeypatch.setattr(data, "load", lambda name, split: images)
-    shapes = {
-        "denoiser": UNetConfig(image_size=8, in_channels=3, channel_mults=(1,)),
-        "evaluator": EvaluatorConfig(8, 3, widths=(8, 16), body="resnet9"),
-    }
-    for model, network in shapes.items():
-        real = RECIPES["cifar10", model]
-        monkeypatch.setitem(RECIPES, ("cifar10", model), dataclasses.replace(real, network=network))
-    return images
-
-
-def run_colour(folder, model, **changes):
-    resume = changes.pop("resume", False)
-    return begin("cifar10", model, config(folder, **changes), DiffusionOptions(timesteps=20), resume=resume)
-
-
-@pytest.mark.parametrize("model", ["denoiser", "evaluator"])
-def test_a_colour_training_that_was_cut_ends_with_the_same_weights_bit_for_bit(tmp_path, colour, model):
-    list(run_colour(tmp_path / "whole", model))
-    for event in run_colour(tmp_path / "cut", model):
-        if isinstance(event, StepDone) and event.step == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-    assert isinstance(event, WeightsSaved)
-    list(run_colour(tmp_path / "cut", model, resume=True))
-    name = f"{RECIPES['cifar10', model].name}.safetensors"
-    assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    losses = [json.loads((tmp_path / folder / "losses.json").read_text()) for folder in ("whole", "cut")]
-    assert losses[0] == losses[1]
-
-
-def test_a_colour_denoiser_writes_colour_samples_and_its_card_names_the_classes(tmp_path, colour):
-    list(run_colour(tmp_path, "denoiser", epochs=1))
-    assert imageio.imread(tmp_path / "samples_epoch_001.png").shape[2] == 3
-    card = load_pretrained(tmp_path / "cifar10-denoiser.safetensors")[2]
-    assert card["class_names"][3] == "cat" and "CIFAR-10" in card["training"]["data"]
-    assert card["defaults"]["steps"] == 20  # 50, but there are 20 timesteps only
-
-
-def test_a_card_says_that_the_pictures_were_lossy(tmp_path, colour, monkeypatch):
-    lossy = dataclasses.replace(colour, note="They were lossy.")
-    monkeypatch.setattr(data, "load", lambda name, split: lossy)
-    list(run_colour(tmp_path, "evaluator", epochs=1))
-    told = load_pretrained(tmp_path / "cifar10-evaluator-whitened.safetensors")[2]["training"]["data"]
-    assert told.endswith("They were lossy.")
-
-
-def test_colour_images_are_flipped_and_digits_never():
-    """Trap 15."""
-    assert REAL_RECIPES["cifar10", "denoiser"].augment is random_flip
-    assert REAL_RECIPES["cifar10", "denoiser-v"].augment is random_flip
-    assert REAL_RECIPES["cifar10", "evaluator"].augment is random_crop_and_flip
-    digits = [recipe.augment for (name, _), recipe in REAL_RECIPES.items() if name == "mnist"]
-    assert set(digits) == {None, random_affine}
+def test_the_network_suits_the_size():
+    networks = {size: recipes.unet_config(size, 3, 2) for size in (16, 28, 32, 64, 256)}
+    assert networks[28].channel_mults == (1, 2, 4) and networks[28].attention_levels == ()
+    assert networks[64].channel_mults == (1, 2, 2, 4, 4) and networks[64].attention_levels == (3,)
+    assert recipes.unet_config(28, 1, 10) == UNetConfig(), "digits get the digits' network"
 
 
 def test_images_are_varied_in_training_only():
@@ -366,52 +255,7 @@ def test_a_distorted_image_comes_with_numbers_that_say_how():
     assert (changed > 0).all() and changed.mean() > 0.3
 
 
-def test_a_network_is_told_its_distortions_in_training_only():
-    heard = []
-
-    class Spy(torch.nn.Module):
-        def forward(self, x_t, t, augment=None):
-            heard.append(augment)
-            return torch.zeros_like(x_t)
-
-    loss_fn = denoising_loss(NoiseSchedule.linear(20), told_augment=told_affine)
-    for model in (Spy().train(), Spy().eval()):
-        loss_fn(model, torch.zeros(6, 3, 8, 8), None, torch.Generator().manual_seed(0))
-    assert heard[0].shape == (6, TOLD) and heard[1] is None
-
-
-def test_a_told_recipe_builds_a_network_that_listens_and_the_card_keeps_it(tmp_path):
-    run(tmp_path, epochs=1, options=DiffusionOptions(timesteps=20, told_augment=True, dropout=0.1))
-    model, _, card = load_pretrained(tmp_path / "mnist-denoiser.safetensors")
-    assert model.config.augment_channels == TOLD and model.config.dropout == 0.1
-    assert card["training"]["settings"]["told_augment"] is True
-
-
 # -- the evaluator's loss -------------------------------------------------------------------------------
-
-
-def test_outside_training_the_loss_is_plain_cross_entropy():
-    model = EVALUATOR.build().eval()
-    x_0, y = data.load("digits", "test").batch(torch.arange(8))
-    loss = cross_entropy_loss(model, x_0, y, torch.Generator())
-    torch.testing.assert_close(loss, F.cross_entropy(model(x_0), y))
-
-
-def test_in_training_labels_are_smoothed():
-    model = EVALUATOR.build().train()
-    model.head[0].p = 0.0
-    x_0, y = data.load("digits", "test").batch(torch.arange(8))
-    loss = cross_entropy_loss(model, x_0, y, torch.Generator())
-    torch.testing.assert_close(loss, F.cross_entropy(model(x_0), y, label_smoothing=0.05))
-
-
-def test_bent_images_stay_images_on_a_black_ground():
-    x_0, _ = DIGITS.batch(torch.arange(12))
-    bent = random_affine(x_0, torch.Generator().manual_seed(0))
-    assert bent.shape == x_0.shape and bent.min() >= -1 and bent.max() <= 1.0001
-    assert (bent[:, :, 0, 0] == -1).float().mean() > 0.9
-    assert not torch.allclose(bent, x_0)
-    assert 0.6 < ((bent + 1).sum() / (x_0 + 1).sum()).item() < 1.6
 
 
 def test_digits_are_never_flipped():
@@ -450,22 +294,6 @@ def test_noisy_loss_notes_the_timestep_of_each_picture():
     assert torch.equal(t, drawn) and len(t.unique()) > 20
     torch.testing.assert_close(x_t, q_sample(schedule, x_0, t, eps))
     assert float(loss) == pytest.approx(float(torch.tensor(10.0).log()))
-
-
-def test_noisy_loss_at_chosen_timesteps_only():
-    model = Spy().eval()
-    loss_fn = noisy_classification_loss(NoiseSchedule.linear(50), timesteps=[7, 40])
-    loss_fn(
-        model, torch.zeros(32, 1, 8, 8), torch.zeros(32, dtype=torch.int64), torch.Generator().manual_seed(0)
-    )
-    assert set(model.asked[1].tolist()) == {7, 40}
-
-
-def test_clean_loss_shows_clean_pictures_and_says_t_is_0():
-    model, x_0 = Spy().eval(), torch.rand(8, 1, 8, 8) * 2 - 1
-    loss_fn = noisy_classification_loss(NoiseSchedule.linear(50), timesteps=())
-    loss_fn(model, x_0, torch.arange(8), torch.Generator().manual_seed(0))
-    assert torch.equal(model.asked[0], x_0) and not model.asked[1].any()
 
 
 @pytest.mark.parametrize("kind", CLASSIFIERS)

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from command_tools import awake
 from numeric import SEED, assert_close_by_scale, seeded
 
 from lessons_lib.samplers import SampleNoise, Step, sample_ddim, sample_ddpm, sample_dpmpp_2m
@@ -19,8 +20,7 @@ def dpmpp_2m(*arguments, noise_fn=None, **options):
     return sample_dpmpp_2m(*arguments, **options)  # it takes no noise
 
 
-SAMPLERS = [sample_ddpm, sample_ddim, lambda *a, **k: sample_ddim(*a, eta=1.0, **k), dpmpp_2m]
-each_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=["ddpm", "ddim", "ddim eta 1", "dpmpp_2m"])
+each_sampler = pytest.mark.parametrize("sampler", [sample_ddpm, sample_ddim, dpmpp_2m])
 
 
 def wavy(x_t, t):
@@ -84,7 +84,7 @@ def test_after_clipping_eps_is_derived_again():
     torch.testing.assert_close(step.x_t, q_sample(SCHEDULE, step.x_0, torch.full((2,), 300), eps))
 
 
-@pytest.mark.parametrize("ts", [range(999, -1, -1), [900, 555, 17, 3], [999, 0], [4]])
+@pytest.mark.parametrize("ts", [range(999, -1, -1), [900, 555, 17, 3], [4]])
 @pytest.mark.parametrize("clip", [True, False])
 def test_ddim_with_eta_1_is_ddpm(ts, clip):
     ts = torch.tensor(list(ts))
@@ -92,25 +92,9 @@ def test_ddim_with_eta_1_is_ddpm(ts, clip):
     ddim = sample_ddim(wavy, SCHEDULE, x_T(), ts, eta=1.0, noise_fn=noise(), clip_x0=clip)
     for a, b in zip(ddpm, ddim, strict=True):
         torch.testing.assert_close(a.x_t, b.x_t, rtol=1e-8, atol=1e-8)
-
-
-def test_eta_scales_the_noise():
-    ts = torch.tensor([500, 400])
-    plain, half, full = (
-        next(
-            sample_ddim(wavy, SCHEDULE, x_T(), ts, eta=eta, noise_fn=lambda x: torch.full_like(x, 1000.0))
-        ).x_t
-        for eta in (0.0, 0.5, 1.0)
-    )
-    torch.testing.assert_close(
-        (half - plain).mean() / (full - plain).mean(), torch.tensor(0.5).double(), rtol=0.01, atol=0
-    )
-
-
-@pytest.mark.parametrize("eta", [-0.1, 1.5, float("nan")])
-def test_eta_outside_0_to_1_is_refused(eta):
-    with pytest.raises(ValueError, match="eta must be between 0"):
-        next(sample_ddim(wavy, SCHEDULE, x_T(), torch.tensor([1]), eta=eta))
+    for eta in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="eta must be between 0"):
+            next(sample_ddim(wavy, SCHEDULE, x_T(), ts, eta=eta))
 
 
 @each_sampler
@@ -124,29 +108,16 @@ def test_timesteps_must_descend_within_the_schedule(sampler, ts):
 
 
 @each_sampler
-@pytest.mark.parametrize(
-    "given, kept",
-    [
-        (torch.float64, torch.float64),
-        (torch.float32, torch.float32),
-        (torch.bfloat16, torch.float32),
-        (torch.float16, torch.float32),
-    ],
-)
-def test_the_state_keeps_its_dtype_and_never_falls_below_float32(sampler, given, kept):
-    for step in sampler(wavy, SCHEDULE, x_T(dtype=given), spaced_timesteps(1000, 3), noise_fn=noise()):
-        assert step.x_t.dtype == step.x_0.dtype == kept
-
-
-@each_sampler
-def test_nothing_is_changed_in_place(sampler):
-    start = x_T()
-    kept = start.clone()
-    steps, copies = [], []
-    for step in sampler(wavy, SCHEDULE, start, spaced_timesteps(1000, 5), noise_fn=noise()):
+def test_the_state_never_falls_below_float32_and_nothing_is_changed_in_place(sampler):
+    ts = spaced_timesteps(1000, 3)
+    for dtype, kept in {torch.float64: torch.float64, torch.bfloat16: torch.float32}.items():
+        for step in sampler(wavy, SCHEDULE, x_T(dtype=dtype), ts, noise_fn=noise()):
+            assert step.x_t.dtype == step.x_0.dtype == kept
+    start, steps, copies = x_T(), [], []
+    for step in sampler(wavy, SCHEDULE, start, ts, noise_fn=noise()):
         steps.append(step)
         copies.append((step.x_t.clone(), step.x_0.clone()))
-    assert torch.equal(start, kept)
+    assert torch.equal(start, x_T())
     for step, (x_t, x_0) in zip(steps, copies, strict=True):
         assert torch.equal(step.x_t, x_t) and torch.equal(step.x_0, x_0)
 
@@ -167,33 +138,9 @@ def test_the_grad_mode_is_the_callers_between_steps_and_off_inside(sampler):
     with torch.no_grad():
         for _ in sampler(eps_fn, SCHEDULE, start, spaced_timesteps(1000, 3), noise_fn=noise()):
             assert not torch.is_grad_enabled()
-    assert torch.is_grad_enabled()
-
-
-@each_sampler
-def test_an_eps_fn_may_ask_for_gradients(sampler):
-    def guided(x_t, t):
-        with torch.enable_grad():
-            x = x_t.detach().requires_grad_()
-            return torch.autograd.grad((x**2).sum(), x)[0]
-
-    for step in sampler(guided, SCHEDULE, x_T(), spaced_timesteps(1000, 2), noise_fn=noise(), clip_x0=False):
-        assert step.x_0.abs().sum() > 0
-
-
-@each_sampler
-def test_leaving_early_leaves_nothing_behind(sampler):
-    steps = sampler(wavy, SCHEDULE, x_T(), spaced_timesteps(1000, 9), noise_fn=noise())
-    next(steps)
-    steps.close()
-    assert torch.is_grad_enabled()
-
-
-@each_sampler
-def test_inference_mode_of_the_caller_works(sampler):
     with torch.inference_mode():
         *_, last = sampler(wavy, SCHEDULE, x_T(), spaced_timesteps(1000, 2), noise_fn=noise())
-    assert last.x_t.isfinite().all()
+    assert last.x_t.isfinite().all() and torch.is_grad_enabled()
 
 
 # -- noise ----------------------------------------------------------------------------------------------
@@ -207,12 +154,12 @@ def test_a_samples_noise_depends_on_its_seed_only():
     for draw in draws:
         assert torch.equal(alone(torch.empty(1, *shape))[0], draw[2])
     assert not torch.equal(draws[0], draws[1])
-
-
-def test_noise_is_standard_normal_in_the_dtype_of_x():
     x = SampleNoise([(3, k) for k in range(50)])(torch.empty(50, 1, 20, 20, dtype=torch.float64))
-    assert x.dtype == torch.float64
-    assert abs(x.mean()) < 0.03 and abs(x.std() - 1) < 0.03
+    assert x.dtype == torch.float64 and abs(x.mean()) < 0.03 and abs(x.std() - 1) < 0.03
+    for seed in (-1, 2**40):
+        assert SampleNoise([(seed, 0)])(torch.empty(1, 3)).isfinite().all()
+    with pytest.raises(ValueError, match="2 seeds for 3 samples"):
+        noise(2)(torch.empty(3, 1))
 
 
 def test_no_two_samples_share_their_noise():
@@ -223,31 +170,11 @@ def test_no_two_samples_share_their_noise():
     assert (correlations - torch.eye(20)).abs().max() < 0.1
 
 
-@pytest.mark.parametrize("seed", [-1, 0, 2**40])
-def test_any_whole_number_is_a_seed(seed):
-    assert SampleNoise([(seed, 0)])(torch.empty(1, 3)).isfinite().all()
-
-
-def test_one_seed_a_sample_is_needed():
-    with pytest.raises(ValueError, match="2 seeds for 3 samples"):
-        noise(2)(torch.empty(3, 1))
-
-
-def test_the_global_generator_is_left_alone():
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    list(sample_ddpm(wavy, SCHEDULE, x_T(), spaced_timesteps(1000, 3), noise_fn=noise()))
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 @pytest.mark.usefixtures("in_float64")
 @each_sampler
 def test_a_batch_of_8_equals_8_singles(sampler):
     torch.manual_seed(SEED)
-    network = UNet(UNetConfig(image_size=8, channel_mults=(1, 2))).eval()
-    for parameter in network.parameters():
-        if parameter.abs().sum() == 0:  # a fresh network hears neither t nor y
-            torch.nn.init.normal_(parameter, std=0.05)
+    network = awake(UNet(UNetConfig(image_size=8, base_channels=32, channel_mults=(1, 2))))
     y = torch.arange(8)
     ts = spaced_timesteps(1000, 5)
 

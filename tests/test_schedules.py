@@ -1,7 +1,5 @@
 """schedules.py: betas, the closed-form forward process, and which timesteps a sampler visits."""
 
-import math
-
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
@@ -42,38 +40,18 @@ def test_alphas_are_float64_strictly_decreasing_and_end_in_noise(name, total):
     assert schedule.betas.max() <= 0.999
 
 
-@pytest.mark.parametrize("total", [100, 250, 4000])
-def test_linear_has_the_same_end_for_any_number_of_timesteps(total):
-    log_end = NoiseSchedule.linear(total).alphas_cumprod[-1].log()
-    assert log_end == pytest.approx(NoiseSchedule.linear(1000).alphas_cumprod[-1].log().item(), rel=0.15)
-
-
-def test_cosine_recomputes_alphas_from_the_clipped_betas():
+def test_cosine_recomputes_alphas_from_the_clipped_betas_and_snr_is_of_powers():
     schedule = NoiseSchedule.cosine(1000)
     assert schedule.betas[-1] == 0.999  # unclipped it would be 1
     torch.testing.assert_close(schedule.alphas_cumprod, (1 - schedule.betas).cumprod(0), rtol=0, atol=0)
-
-
-def test_cosine_follows_its_closed_form_where_nothing_is_clipped():
-    def f(u):
-        return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
-
-    assert NoiseSchedule.cosine(1000).alphas_cumprod[499].item() == pytest.approx(f(0.5) / f(0), rel=1e-9)
-
-
-def test_snr_is_signal_over_noise_power():
-    schedule = NoiseSchedule.cosine(10)
     abar = schedule.alphas_cumprod[3].item()
     assert schedule.snr[3].item() == pytest.approx(abar / (1 - abar))
 
 
-@pytest.mark.parametrize("betas", [[0.0, 0.1], [0.1, 1.0], [-0.1, 0.1], [float("nan")], [], [[0.1]]])
-def test_bad_betas_are_refused(betas):
-    with pytest.raises(ValueError, match=r"beta"):
-        NoiseSchedule(torch.tensor(betas))
-
-
-def test_bad_names_and_lengths_are_refused_in_a_sentence():
+def test_bad_betas_names_and_lengths_are_refused_in_a_sentence():
+    for betas in ([0.0, 0.1], [0.1, 1.0], [-0.1, 0.1], [float("nan")], [], [[0.1]]):
+        with pytest.raises(ValueError, match=r"beta"):
+            NoiseSchedule(torch.tensor(betas))
     with pytest.raises(ValueError, match="choose one of linear, cosine, sigmoid"):
         NoiseSchedule.by_name("quadratic")
     for name in SCHEDULES:
@@ -91,12 +69,9 @@ def test_q_sample_is_the_closed_form_and_each_sample_has_its_own_t():
         torch.testing.assert_close(
             x_t[k], abar.sqrt() * x_0[k] + (1 - abar).sqrt() * eps[k], rtol=0, atol=1e-15
         )
-
-
-def test_code_t_0_is_already_noisy():
-    schedule = NoiseSchedule.linear()
-    x_t = q_sample(schedule, torch.zeros(1, 1, 2, 2), torch.tensor([0]), torch.ones(1, 1, 2, 2))
-    assert x_t.flatten()[0].item() == pytest.approx(0.01)  # sqrt(beta_0)
+    signal, noise = schedule.signal_and_noise(torch.tensor([0]), torch.ones(1, 1, dtype=torch.float64))
+    assert noise.item() == pytest.approx(0.01), "sqrt(beta_0): code's t = 0 is noisy already"
+    assert signal.item() == schedule.alphas_cumprod[0].sqrt().item(), "not rounded to float32 on the way"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -108,13 +83,6 @@ def test_conversions_are_inverse_and_keep_the_dtype(dtype):
     assert x_t.dtype == dtype
     torch.testing.assert_close(predict_x0(schedule, x_t, t, eps), x_0, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(predict_eps(schedule, x_t, t, x_0), eps, rtol=1e-3, atol=1e-4)
-
-
-def test_float64_coefficients_are_not_rounded_to_float32_on_the_way():
-    schedule = NoiseSchedule.linear()
-    ones = torch.ones(1, 1, dtype=torch.float64)
-    signal, _ = schedule.signal_and_noise(torch.tensor([7]), ones)
-    assert signal.item() == schedule.alphas_cumprod[7].sqrt().item()
 
 
 def test_tables_first_used_under_inference_mode_still_serve_gradients():
@@ -141,7 +109,7 @@ def test_spacing_agrees_with_diffusers(spacing, steps):
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize("total", [2, 7, 100, 999, 1000])
+@pytest.mark.parametrize("total", [2, 7, 100, 999])
 def test_every_number_of_steps_gives_that_many_descending_timesteps(spacing, total):
     for steps in range(1, total + 1):
         ts = spaced_timesteps(total, steps, spacing)
@@ -153,20 +121,12 @@ def test_every_number_of_steps_gives_that_many_descending_timesteps(spacing, tot
             assert ts[-1] == 0
 
 
-@pytest.mark.parametrize("spacing", SPACINGS)
-def test_all_timesteps_are_all_timesteps(spacing):
-    assert spaced_timesteps(1000, 1000, spacing).tolist() == list(range(999, -1, -1))
-
-
 @pytest.mark.parametrize("steps", [0, -1, 1001])
 def test_impossible_numbers_of_steps_are_refused(steps):
     with pytest.raises(ValueError, match=rf"between 1 and 1000 \(T\), got {steps}"):
         spaced_timesteps(1000, steps)
     with pytest.raises(ValueError, match=rf"between 1 and 1000 \(T\), got {steps}"):
         spaced_timesteps_logsnr(NoiseSchedule.linear(), steps)
-
-
-def test_unknown_spacing_is_refused():
     with pytest.raises(ValueError, match="choose one of trailing, leading, linspace"):
         spaced_timesteps(1000, 10, "karras")
 
@@ -178,13 +138,3 @@ def test_logsnr_spacing_is_even_in_logsnr(name):
     assert ts[0] == 49_999 and ts[-1] == 0
     gaps = schedule.snr.log()[ts].diff()[:-2]  # at the clean end one timestep is a long way in log-SNR
     assert (gaps.max() - gaps.min()) / gaps.mean() < 0.15
-
-
-@pytest.mark.parametrize("total", [2, 5, 37])
-def test_logsnr_spacing_never_repeats_a_timestep(total):
-    for name in SCHEDULES:
-        schedule = NoiseSchedule.by_name(name, total)
-        for steps in range(1, total + 1):
-            ts = spaced_timesteps_logsnr(schedule, steps)
-            assert len(ts) == steps and (ts.diff() < 0).all() and ts[0] == total - 1 and ts[-1] >= 0
-            assert steps == 1 or ts[-1] == 0

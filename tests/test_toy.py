@@ -18,15 +18,11 @@ def points(count=7):
     return torch.randn(count, 2, dtype=torch.float64, generator=seeded())
 
 
-def test_score_is_the_gradient_of_the_log_density():
+def test_scores_are_gradients_and_obey_bayes_rule():
     x, t = points().requires_grad_(), torch.full((7,), 250)
     log_p = CLOUDS.log_likelihoods(SCHEDULE, x, t).logsumexp(dim=1)
     (gradient,) = torch.autograd.grad(log_p.sum(), x)
     torch.testing.assert_close(CLOUDS.score(SCHEDULE, x.detach(), t), gradient)
-
-
-def test_scores_obey_bayes_rule():
-    """grad log p(x | y) = grad log p(x) + grad log p(y | x): what classifier guidance rests on."""
     x, t, y = points().requires_grad_(), torch.full((7,), 400), torch.tensor([0, 1, 2, 0, 1, 2, 0])
     log_p_y = CLOUDS.class_probabilities(SCHEDULE, x, t).log().gather(1, y[:, None])
     (gradient,) = torch.autograd.grad(log_p_y.sum(), x)
@@ -50,12 +46,3 @@ def test_sampling_gives_the_clouds_back():
     assert abs(len(right) / 2000 - 0.5) < 0.04
     torch.testing.assert_close(right.mean(dim=0), torch.tensor([0.6, 0.3]), atol=0.02, rtol=0)
     torch.testing.assert_close(right.std(dim=0), torch.tensor([0.12, 0.12]), atol=0.02, rtol=0)
-
-
-def test_a_class_draws_its_cloud_only():
-    clouds, y = two_clouds(), torch.ones(200, dtype=torch.int64)
-    x_T = torch.randn(200, 2, generator=torch.Generator().manual_seed(2))
-    *_, last = sample_ddim(
-        clouds.eps_fn(SCHEDULE, y), SCHEDULE, x_T, spaced_timesteps(1000, 50), clip_x0=False
-    )
-    assert bool((last.x_t[:, 0] > 0).all())

@@ -1,6 +1,5 @@
 """benchmarks/train_all.py: what it starts, what it leaves alone, what it keeps."""
 
-import json
 import subprocess
 import sys
 
@@ -40,11 +39,6 @@ def test_a_training_starts_anew_from_what_is_kept_or_goes_on(begun):
     ]
 
 
-def test_the_status_is_the_checkpoints(begun):
-    assert train_all.status(NAME, begun) == "448 images in 2.0 h, interrupted"
-    assert train_all.status("celeba-denoiser-v", begun) == "–"
-
-
 def test_what_runs_already_is_not_started_twice(begun, monkeypatch, capsys):
     words = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)", NAME]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as other:
@@ -67,20 +61,3 @@ def test_the_export_holds_raw_and_averaged_weights(begun):
     assert all(torch.equal(stopped[name], tensor) for name, tensor in averaged[0].state_dict().items())
     assert averaged[2]["training"]["images_seen"] == 5
     assert averaged[2]["training"]["command"] == "train mnist"  # no folder of this machine
-
-
-def test_what_is_finished_is_left_alone_and_the_time_stops_the_others(begun, monkeypatch, capsys):
-    card = begun / NAME / f"{NAME}.json"
-    facts = json.loads(card.read_text())
-    facts["training"]["ended"] = "finished"
-    card.write_text(json.dumps(facts))
-    started = []
-
-    def start(name, folder):
-        started.append(name)
-        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-
-    monkeypatch.setattr(train_all, "start", start)
-    train_all.run([NAME, "a", "b", "c"], begun, jobs=2, minutes=0.02)
-    assert started == ["a", "b"]
-    assert "a: stopped with status" in capsys.readouterr().out

@@ -10,20 +10,16 @@ import pytest
 import torch
 
 from classroom import figures
-from lessons_lib.files import WriteError
-from lessons_lib.images import denoising_frames, gif_bytes, save_png, to_grid
+from lessons_lib.images import gif_bytes, to_grid
 from lessons_lib.unet import SelfAttention, UNet, UNetConfig
 
 
-def test_grid_places_images_row_by_row():
+def test_grid_places_images_row_by_row_and_frames_the_marked():
     images = torch.stack([torch.full((1, 4, 5), value) for value in (-1.0, 0.0, 1.0)])
     grid = to_grid(images, columns=2, scale=3, gap=2)
     assert grid.shape == ((4 + 2 + 4) * 3, (5 + 2 + 5) * 3, 3)
     assert grid.dtype == np.uint8
     assert grid[0, 0, 0] == 0 and grid[0, -1, 0] == 128 and grid[-1, 0, 0] == 255
-
-
-def test_marked_images_get_a_frame_and_nothing_else_changes():
     images = torch.rand(3, 1, 6, 5) * 2 - 1
     plain, framed = (to_grid(images, 3, marked=m) for m in (None, torch.tensor([False, True, False])))
     expected = np.zeros(plain.shape[:2], dtype=bool)
@@ -33,29 +29,11 @@ def test_marked_images_get_a_frame_and_nothing_else_changes():
     assert framed[0, 7].tolist() == [214, 96, 77]
 
 
-def test_grid_keeps_colour_and_clips():
-    red = torch.tensor([5.0, -5.0, -1.0]).view(1, 3, 1, 1).expand(1, 3, 2, 2)
-    assert to_grid(red, gap=0)[0, 0].tolist() == [255, 0, 0]
-
-
-def test_gif_holds_every_frame_and_waits_at_the_end():
-    frames = denoising_frames([torch.randn(4, 1, 7, 6) for _ in range(5)], columns=2, scale=2)
-    gif = gif_bytes(frames)
-    assert len(iio.imread(gif, index=None)) == 5
-    durations = [iio.immeta(gif, index=k)["duration"] for k in range(5)]
-    assert durations == [750, 750, 750, 750, 1500]
-
-
-def test_gif_of_noise_has_16_shades():
+def test_gif_of_noise_has_16_shades_and_one_frame_is_written():
     noise = np.random.default_rng(0).integers(0, 256, (6, 40, 40, 1), dtype=np.uint8).repeat(3, axis=3)
     shown = iio.imread(gif_bytes(list(noise)), index=None)
     assert len(np.unique(shown)) == 16 and np.abs(shown - noise.astype(float)).max() <= 9
-
-
-def test_gif_keeps_colour():
-    frames = [np.full((8, 8, 3), (200, 30, 30), np.uint8), np.full((8, 8, 3), (30, 30, 200), np.uint8)]
-    seen = iio.imread(gif_bytes(frames), index=None)
-    assert seen[0, 0, 0, 0] > 150 > seen[1, 0, 0, 0]
+    assert gif_bytes([np.zeros((4, 5, 3), np.uint8)])[:3] == b"GIF"
 
 
 @pytest.mark.parametrize("kind", ["figure", "pixels", "gif"])
@@ -77,39 +55,6 @@ def test_every_picture_carries_its_text(kind, monkeypatch):
     shown_at = int(re.search(r'width="(\d+)"', content["text/html"]).group(1))
     assert shown_at / width == {"figure": 0.5, "pixels": 1, "gif": 2}[kind]
     assert "See it." in shown[1][0].data
-
-
-def test_unwritable_picture_is_one_sentence(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(WriteError, match="cannot be written"):
-        save_png(tmp_path / "file" / "a.png", np.zeros((2, 2, 3), np.uint8))
-
-
-def test_image_row_leaves_missing_places_empty():
-    fig = figures.image_row(
-        {"long name": torch.zeros(3, 1, 5, 5), "b": torch.zeros(1, 3, 5, 5)}, ["1", "2", "3"]
-    )
-    assert [ax.axison for ax in fig.axes] == [True, True, True, True, False, False]
-
-
-def test_table_reads_numbers_words_and_skips_notes(tmp_path):
-    path = tmp_path / "t.csv"
-    path.write_text("# how it was made\nname,value\nddim,0.5\n")
-    assert figures.read_table(path) == [{"name": "ddim", "value": 0.5}]
-
-
-def test_live_loss_draws_one_picture_and_updates_it(monkeypatch):
-    class Handle:
-        updates = 0
-
-        def update(self, image):
-            Handle.updates += 1
-
-    monkeypatch.setattr("IPython.display.display", lambda *a, **k: Handle())
-    live = figures.LiveLoss(seconds=5, redraw_every=0.0)
-    for step in range(1, 4):
-        live(step, 1.0 / step)
-    assert Handle.updates == 2 and live.losses == [1.0, 0.5, 1 / 3]
 
 
 CONFIGS = (
@@ -140,28 +85,3 @@ def test_stages_have_the_shapes_of_the_real_network(config):
         has_attention = level is None or isinstance(level.attention, SelfAttention)
         assert stage.attention == has_attention
         assert stage.blocks == (2 if level is None else len(level.blocks))
-
-
-@pytest.mark.parametrize("config", CONFIGS)
-def test_drawing_names_every_shape(config):
-    fig = figures.draw_unet(config, "A title")
-    words = [text.get_text() for text in fig.axes[0].texts]
-    for stage in figures.unet_stages(config):
-        shape = f"{stage.channels} × {stage.size} × {stage.size}"
-        assert any(shape in word for word in words), shape
-    levels = len(config.channel_mults)
-    assert sum("skip" in word for word in words) == levels
-    assert sum(word == "halve" for word in words) == sum(word == "double" for word in words) == levels - 1
-    assert ("t and label y" in " ".join(words)) == bool(config.num_classes)
-    assert "A title" in words
-
-
-def test_boxes_of_a_drawing_do_not_overlap():
-    for config in CONFIGS:
-        boxes = [patch.get_extents() for patch in figures.draw_unet(config).axes[0].patches]
-        for i, one in enumerate(boxes):
-            assert not any(one.overlaps(other) for other in boxes[i + 1 :])
-
-
-def test_a_gif_of_one_frame_is_written():
-    assert gif_bytes([np.zeros((4, 5, 3), np.uint8)])[:3] == b"GIF"

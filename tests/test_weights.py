@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from lessons_lib import weights
-from lessons_lib.classifier import Evaluator, EvaluatorConfig
 from lessons_lib.files import WriteError
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
@@ -37,7 +36,7 @@ def edit_card(path, **changes):
     write_card(path, card | changes)
 
 
-def test_a_round_trip_rounds_to_half_precision_once(network, saved, tmp_path):
+def test_a_round_trip_rounds_to_half_precision_once_and_the_card_says_what_it_is(network, saved, tmp_path):
     loaded, schedule, card = load_pretrained(saved)
     assert loaded.config == CONFIG and not loaded.training
     assert not any(p.requires_grad for p in loaded.parameters())
@@ -48,30 +47,12 @@ def test_a_round_trip_rounds_to_half_precision_once(network, saved, tmp_path):
     again = tmp_path / "again.safetensors"
     save_pretrained(again, loaded, schedule, card)
     assert again.read_bytes() == saved.read_bytes()
-
-
-def test_an_evaluator_needs_no_schedule(tmp_path):
-    path = tmp_path / "reader.safetensors"
-    save_pretrained(path, Evaluator(EvaluatorConfig(widths=(32, 64))), None, {})
-    loaded, schedule, card = load_pretrained(path)
-    assert loaded.config.widths == (32, 64) and schedule is None and card["architecture"] == "Evaluator"
-
-
-def test_the_card_says_what_the_weights_are(network, saved):
     card = read_card(saved)
     assert card["name"] == "tiny" and card["training"] == {"seed": 3}
     assert card["parameters"] == sum(p.numel() for p in network.parameters())
     assert card["schedule"] == {"name": "cosine", "num_timesteps": 500}
     assert card["sha256"] == hashlib.sha256(saved.read_bytes()).hexdigest()
     assert card["config"]["num_classes"] == 3 and card["library_version"]
-
-
-def test_a_card_that_is_used_again_does_not_keep_the_old_facts(network, saved, tmp_path):
-    path = tmp_path / "better.safetensors"
-    torch.nn.init.ones_(network.conv_out.weight)
-    card = save_pretrained(path, network, NoiseSchedule.linear(), read_card(saved))
-    assert card["name"] == "better" and card["training"] == {"seed": 3}
-    assert load_pretrained(path)[1].name == "linear"
 
 
 @pytest.mark.parametrize(
@@ -83,15 +64,12 @@ def test_a_schedule_that_its_name_cannot_rebuild_is_refused(network, tmp_path, s
     assert os.listdir(tmp_path) == []
 
 
-def test_weights_are_loaded_by_name_from_the_courses_folder(saved, monkeypatch):
+def test_weights_are_found_by_name_and_missing_ones_are_one_sentence(saved, monkeypatch, tmp_path):
     monkeypatch.setattr(weights, "WEIGHTS_DIR", saved.parent)
     assert weights.available() == ["tiny"]
     assert read_card("tiny") == read_card(saved) == read_card(str(saved))
     with pytest.raises(WeightsError, match="There are no weights 'big': choose one of tiny, or a path"):
         load_pretrained("big")
-
-
-def test_missing_weights_are_one_sentence(tmp_path):
     for path in (tmp_path / "none.safetensors", tmp_path / "folder.safetensors"):
         (tmp_path / "folder.safetensors").mkdir(exist_ok=True)
         with pytest.raises(WeightsError, match="There are no weights"):
@@ -133,33 +111,12 @@ def test_weights_of_another_shape_than_their_card_says_are_refused(saved, config
         load_pretrained(saved)
 
 
-def test_a_file_that_is_no_safetensors_is_refused_even_if_its_card_agrees(saved):
-    saved.write_bytes(b"not weights")
-    edit_card(saved, sha256=hashlib.sha256(b"not weights").hexdigest())
-    with pytest.raises(WeightsError, match="do not have the shapes"):
-        load_pretrained(saved)
-
-
 @pytest.mark.parametrize(
     "schedule", [{"name": "custom", "num_timesteps": 10}, {"name": "linear"}, "linear", {}]
 )
 def test_a_schedule_that_cannot_be_built_is_named(saved, schedule):
     edit_card(saved, schedule=schedule)
     with pytest.raises(WeightsError, match="noise schedule that cannot be built"):
-        load_pretrained(saved)
-
-
-def test_an_unknown_architecture_is_named(saved):
-    edit_card(saved, architecture="Transformer")
-    with pytest.raises(WeightsError, match="unknown network 'Transformer'"):
-        load_pretrained(saved)
-
-
-def test_nothing_is_unpickled(saved, monkeypatch):
-    torch.save({"a": torch.zeros(1)}, saved)
-    edit_card(saved, sha256=hashlib.sha256(saved.read_bytes()).hexdigest())
-    monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("unpickled"))
-    with pytest.raises(WeightsError):
         load_pretrained(saved)
 
 

@@ -1,0 +1,63 @@
+"""What the tests of the commands and of the panels share: networks that answer, what a user reads."""
+
+import csv
+
+import torch
+
+from lessons_lib.weights import save_pretrained
+
+
+def awake(network, std=0.05, every=False):
+    """A fresh network ends in zeros, and would answer 0 whatever it is asked."""
+    for parameter in network.parameters():
+        if every or not parameter.any():
+            torch.nn.init.normal_(parameter, std=std)
+    return network.eval()
+
+
+def save(path, network, schedule=None, names=(), **defaults):
+    """Write weights whose card has these class names and defaults; returns the path."""
+    card = {"defaults": defaults} | ({"class_names": list(names)} if names else {})
+    save_pretrained(path, network, schedule, card)
+    return path
+
+
+def copy_weights(source, target):
+    """Copy weights and card: paths without their endings."""
+    for suffix in (".safetensors", ".json"):
+        target.with_suffix(suffix).write_bytes(source.with_suffix(suffix).read_bytes())
+
+
+def everything(folder):
+    """The paths of all that lies in a folder."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def sentence(err):
+    """What a user reads last; a progress bar may stand before it on its line."""
+    return err.strip().splitlines()[-1].split("\r")[-1].strip()
+
+
+def good(result):
+    """What a command has printed; result: its exit status, stdout and stderr."""
+    status, out, err = result
+    assert status == 0, err
+    return out
+
+
+def refused(result, words):
+    """The command has said one sentence with these words, and nothing else."""
+    status, out, err = result
+    lines = [line for line in err.strip().splitlines() if not line.startswith("MNIST is not here")]
+    assert status == 2 and out == "" and len(lines) == 1 and words in sentence(err), result
+
+
+def without_time(report):
+    """A report, but for what differs when it is measured again."""
+    return {name: value for name, value in report.items() if not name.startswith("seconds")}
+
+
+def rows_of(path):
+    """The rows of a table."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
