@@ -92,6 +92,16 @@ def code_of(function: Callable) -> CodeType | None:
     return found
 
 
+def warm_up(code: CodeType | None) -> None:
+    """Import what two of torch's ways to a gradient import at their first use, before a check's clock runs.
+
+    It takes seconds, on a busy machine more than a check may take, and stopped midway it stays broken.
+    """
+    words = repr((code.co_names, code.co_consts)) if code else ""
+    if any(f"'{word}'" in words for word in ("grad_outputs", "func", "vmap")):
+        import torch._dynamo  # noqa: F401
+
+
 def is_stub(function: Callable) -> bool:
     """Whether the body does nothing: `...`, `pass`, a docstring, or a return of None or `...`."""
     code = code_of(function)

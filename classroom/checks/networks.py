@@ -1,0 +1,91 @@
+"""What an exercise hands in for a network: a smooth function that notes what it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from classroom.checks.exercise import Wrong
+
+SHAPE = (2, 3, 4, 5)  # [B, C, H, W], all different
+
+
+def image(seed: int, scale: float = 1.0, shape: tuple[int, ...] = SHAPE) -> Tensor:
+    """Standard normal numbers times `scale`, [B, C, H, W]; the same at each call."""
+    return scale * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+class Question(NamedTuple):
+    """What the network was asked, and what it said."""
+
+    x: Tensor
+    t: Tensor
+    y: Tensor | None
+    answer: Tensor
+
+
+class Network(nn.Module):
+    """answer(x, t, y) in the place of a network; it refuses what a real one could not work with.
+
+    Args:
+        answer: smooth, and of t too, so that another x or t shows.
+        shape: of one image, [C, H, W].
+        classes: with labels from 0 to `classes`, which is the null label; None: no labels.
+        name: what the exercise calls it.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+        shape: tuple[int, ...] = SHAPE[1:],
+        classes: int | None = None,
+        name: str = "network",
+    ) -> None:
+        super().__init__()
+        self.answer, self.shape, self.null_label, self.name = answer, shape, classes, name
+        self.questions: list[Question] = []
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        self._check(x, t)
+        if self.null_label is not None:
+            y = self._checked_labels(y, len(x))
+        answer = self.answer(x, t, y)
+        self.questions.append(Question(x.detach().clone(), t.detach().clone(), y, answer.detach().clone()))
+        return answer
+
+    def _check(self, x: Tensor, t: Tensor) -> None:
+        if not isinstance(x, Tensor) or tuple(x.shape[1:]) != self.shape:
+            wanted = f"[B, {', '.join(map(str, self.shape))}]"
+            raise Wrong(f"The {self.name} takes (x, t), with x of shape {wanted}, got {_kind(x)}.")
+        if not isinstance(t, Tensor) or t.shape != x.shape[:1] or t.dtype != torch.int64:
+            raise Wrong(
+                f"The {self.name} takes t of shape [B], int64, one timestep an image: here are {len(x)} images, "
+                f"and t is {_kind(t)}. torch.full((B,), t) makes such a batch."
+            )
+
+    def _checked_labels(self, y: Tensor | None, rows: int) -> Tensor:
+        if y is None:
+            return torch.full((rows,), self.null_label)
+        if not isinstance(y, Tensor) or tuple(y.shape) != (rows,):
+            raise Wrong(f"The {self.name} takes one label an image: here are {rows} images, and {_kind(y)}.")
+        if y.dtype != torch.int64 or bool(((y < 0) | (y > self.null_label)).any()):
+            raise Wrong(f"The labels must be int64 from 0 to {self.null_label}, the null label.")
+        return y
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} of shape {list(value.shape)}"
+    return f"of type {type(value).__name__}"
+
+
+def eps_network() -> Network:
+    """For (x, t) -> eps."""
+    return Network(lambda x, t, y: 0.4 * x + torch.sin(1.5 * x + 4 * _time(t, x)) + _time(t, x))
+
+
+def _time(t: Tensor, x: Tensor) -> Tensor:
+    return t.to(x).view(-1, *[1] * (x.ndim - 1)) / 1000
