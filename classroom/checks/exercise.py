@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+from torch import Tensor
 
 
 class Wrong(Exception):
@@ -43,9 +46,8 @@ class Exercise:
 
     Args:
         number: its id, "NN.k".
-        check_name: it is checked by `checks.CHECK_NAME(function)`.
-        arguments: in order; an image or a batch with its axes, such as "x_t [B, C, H, W]".
-        returns: the axes of the result, "[B, C, H, W]", or "one number", "one whole number".
+        signature: "NAME(x_t [B, C, H, W], abar) -> [B, C, H, W]": it is checked by `checks.NAME(function)`, its
+            arguments have axes, and so has the result, or it is "one number" or "one whole number".
         hints: a question, a formula, a line with a blank.
         praise: the sentence for a right answer.
         right: the right function.
@@ -56,7 +58,8 @@ class Exercise:
         overflow: the sentence where the numbers there are infinite or NaN.
         shapes: the sentence for a result of the wrong shape, such as "[] [1]"; a size may be N*K or C/heads.
         errors: the sentence for an exception that holds these words.
-        reads: (result, arguments) -> tensor, for a result of another kind.
+        reads: (result, arguments) -> tensor, for a result of another kind; tells: (arguments, place, value, right)
+            -> the sentence for the first difference.
         gradient_of: the argument along which the gradient must be right too.
         asks: "calls" if the network may be asked as often as by the right function, "rows" if only the
             number of images counts, "" if any number will do.
@@ -70,9 +73,7 @@ class Exercise:
     number: str
     minutes: int
     title: str
-    check_name: str
-    arguments: tuple[str, ...]
-    returns: str
+    signature: str
     hints: tuple[str, str, str]
     praise: str = ""
     right: Callable | None = None
@@ -84,6 +85,7 @@ class Exercise:
     shapes: Mapping[str, str] = field(default_factory=dict)
     errors: Mapping[str, str] = field(default_factory=dict)
     reads: Callable[[Any, tuple], Any] | None = None
+    tells: Callable[[tuple, list[int], Tensor, Tensor], str] | None = None
     gradient_of: str = ""
     asks: str = ""
     in_sampler: bool = False
@@ -92,6 +94,19 @@ class Exercise:
     examine: Callable[[Callable], str] | None = None
 
     @property
+    def check_name(self) -> str:
+        return self.signature.split("(")[0]
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Each with its axes."""
+        return tuple(re.split(r", (?![^\[]*\])", self.signature.partition("(")[2].rpartition(") -> ")[0]))
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The arguments without their axes."""
         return tuple(argument.split(" ")[0] for argument in self.arguments)
+
+    @property
+    def returns(self) -> str:
+        return self.signature.rpartition(" -> ")[2]

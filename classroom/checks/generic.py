@@ -38,68 +38,57 @@ def same(values: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
 # ---- the whole result ----
 
 
-def _size(r: Tensor, axes: tuple[int, ...]) -> Tensor:
-    return torch.linalg.vector_norm(r, dim=axes or None, keepdim=r.ndim > 0)
-
-
 NOT_ITS_SIZE = "The result is divided by its own size: keep it, for it says how much there is to gain."
-CLIPPED = "The result is clipped to [-1, 1]: leave it as it is."
-FRACTION = "The result is upside down: it is 1 divided by the right one."
-# What a slip makes of the right result.
-SLIPS: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
-    ("The sign is turned round: all numbers are right but for it.", lambda r: -r),
-    (CLIPPED, lambda r: r.clamp(-1, 1)),
-    ("The result is clipped to [0, 1]: leave it as it is.", lambda r: r.clamp(0, 1)),
-    ("The signs are lost: these are the absolute values of the right numbers.", torch.abs),
-    ("The result is rounded to whole numbers: leave it as it is.", torch.round),
-    (
-        "The result is the square of the right one: a square root is missing, or a square too many.",
-        torch.square,
-    ),
-    ("The result is the root of the right one: a square root is too many.", torch.sqrt),
-    ("The result is e to the right one: a logarithm is missing.", torch.exp),
-    ("The result is the logarithm of the right one: a logarithm is too many.", torch.log),
-    (FRACTION, torch.reciprocal),
-    ("The result is 1 minus the right one: it is the other share that is asked.", lambda r: 1 - r),
-    (NOT_ITS_SIZE, lambda r: r / _size(r, tuple(range(1, r.ndim)))),
-    (NOT_ITS_SIZE, lambda r: r / _size(r, ())),
-    (NOT_ITS_SIZE, lambda r: r / _size(r, (1,) if r.ndim > 1 else ())),
-    (NOT_ITS_SIZE, lambda r: r / r.abs().max()),
-    ("Only signs are left: keep how large each number is.", torch.sign),
-    ("The order of the entries is turned round: the first is last.", lambda r: r.flip(0) if r.ndim else r),
-    (
-        "The entries are one place too far: the last has become the first.",
-        lambda r: r.roll(1, 0) if r.ndim else r,
-    ),
-    (
-        "The entries are one place too early: the first has become the last.",
-        lambda r: r.roll(-1, 0) if r.ndim else r,
-    ),
-)
+# What a slip at the end makes of the right result.
+SLIPS: dict[Callable[[Tensor], Tensor], str] = {
+    lambda r: -r: "The sign is turned round: all numbers are right but for it.",
+    lambda r: r.clamp(-1, 1): "The result is clipped to [-1, 1]: leave it as it is.",
+    lambda r: r.clamp(0, 1): "The result is clipped to [0, 1]: leave it as it is.",
+    torch.abs: "The signs are lost: these are the absolute values of the right numbers.",
+    torch.round: "The result is rounded to whole numbers: leave it as it is.",
+    torch.square: "The result is the square of the right one: a square root is missing, or a square too many.",
+    torch.sqrt: "The result is the root of the right one: a square root is too many.",
+    torch.exp: "The result is e to the right one: a logarithm is missing.",
+    torch.log: "The result is the logarithm of the right one: a logarithm is too many.",
+    torch.reciprocal: "The result is upside down: it is 1 divided by the right one.",
+    lambda r: 1 - r: "The result is 1 minus the right one: it is the other share that is asked.",
+    lambda r: r / r.norm(): NOT_ITS_SIZE,
+    lambda r: r / r.flatten(1).norm(dim=1).view(-1, *[1] * (r.ndim - 1)) if r.ndim > 1 else r: NOT_ITS_SIZE,
+    lambda r: r / r.abs().max(): NOT_ITS_SIZE,
+    torch.sign: "Only signs are left: keep how large each number is.",
+    lambda r: r.flip(0) if r.ndim else r: "The order of the entries is turned round: the first is last.",
+    lambda r: (
+        r.roll(1, 0) if r.ndim else r
+    ): "The entries are one place too far: the last has become the first.",
+    lambda r: r * 0: "The result is 0 everywhere: what is added up cancels out, or is multiplied by 0.",
+}
 
 
 def of_numbers(values: list[Tensor], right: list[Tensor]) -> str | None:
     """What a slip at the end has made of the right numbers: the sign, a factor, a clip, a logarithm, …"""
-    for sentence, slip in SLIPS:
+    for slip, sentence in SLIPS.items():
         if same(values, [slip(one) for one in right]):
             return sentence
     if factor := _factor(values, right):
-        batch = right[0].shape[0] if right[0].ndim else 0
         size = f"{1 / factor:.4g} times too small" if abs(factor) < 1 else f"{factor:.4g} times too large"
-        if batch and math.isclose(factor, 1 / batch, rel_tol=1e-3):
+        batch = len(right[0]) if right[0].ndim else 0
+        if batch and _near(factor, 1 / batch):
             return (
                 f"The result is {size}, and {batch} is the size of the batch: add up over it, take no mean."
             )
-        for base in (2, 10):
-            if math.isclose(abs(factor), 1 / math.log(base), rel_tol=1e-3):
-                return f"The logarithm has base {base}: it must be the natural one."
-        return f"Every number is {size}: a factor is missing or too many."
-    shifts = [value - one for value, one in zip(values, right, strict=True)]
-    if same(shifts, [torch.full_like(shift, float(shifts[0].flatten()[0])) for shift in shifts]):
+        base = next((base for base in (2, 10) if _near(abs(factor), 1 / math.log(base))), None)
+        return (
+            f"The logarithm has base {base}, not e."
+            if base
+            else f"Every number is {size}, by the same factor."
+        )
+    shifts = [value - one for value, one in zip(values, right, strict=True) if value.shape == one.shape]
+    if shifts and same(
+        shifts, [shifts[0].flatten()[:1].expand(one.numel()).view(one.shape) for one in shifts]
+    ):
         return f"Every number is off by the same amount, {float(shifts[0].flatten()[0]):.4g}."
-    if all(one.ndim == 1 for one in right):
-        if same([one.sort().values for one in values], [one.sort().values for one in right]):
-            return "The numbers are right and their order is not."
+    if right[0].ndim == 1 and same(*([one.sort().values for one in some] for some in (values, right))):
+        return "The numbers are right and their order is not."
     return None
 
 
@@ -145,45 +134,38 @@ def mixture(images: dict[str, Tensor], value: Tensor) -> Mixture | None:
 
 
 # What is wrong with a factor, from the right one.
-RELATIONS: tuple[tuple[str, Callable[[float], float]], ...] = (
-    ("{0} is missing: it has no part in the result.", lambda f: 0.0),
-    ("The sign of {0} is turned round.", lambda f: -f),
-    (
-        "A square root is missing in the factor of {0}: {1} is the square of what it should be, {2}.",
-        lambda f: f * f,
-    ),
-    (
-        "A square root is too many in the factor of {0}: it is {1}, and should be {2}.",
-        lambda f: abs(f) ** 0.5,
-    ),
-    ("The factor of {0} is upside down: it is {1}, and should be {2}.", lambda f: 1 / f if f else math.inf),
-    ("The factor of {0} is missing: it should be {2}, and is 1.", lambda f: 1.0),
-    ("The factor of {0} is subtracted from 1: it is {1}, and should be {2}.", lambda f: 1 - f),
-)
+RELATIONS: dict[str, Callable[[float], float]] = {
+    "{0} is missing: it has no part in the result.": lambda f: 0.0,
+    "The sign of {0} is turned round.": lambda f: -f,
+    "A square root is missing before {0}: its factor is {1}, the square of {2}.": lambda f: f * f,
+    "A square root is too many before {0}: its factor is {1}, the root of {2}.": lambda f: abs(f) ** 0.5,
+    "The factor of {0} is upside down: it is {1}, and should be {2}.": lambda f: 1 / f if f else math.inf,
+    "The factor of {0} is missing: it should be {2}, and is 1.": lambda f: 1.0,
+    "The factor of {0} is subtracted from 1: it is {1}, and should be {2}.": lambda f: 1 - f,
+}
 
 
 def of_mixtures(values: list[Mixture | None], right: list[Mixture | None]) -> str | None:
     """What is wrong with the factors, if the same is wrong in every case."""
-    if not values or any(one is None for one in (*values, *right)):
+    if not values or None in (*values, *right):
         return None
-    names = [
-        name
-        for name in right[0]
-        if any(not _near(v[name], r[name]) for v, r in zip(values, right, strict=True))
-    ]
-    pairs = [[(v[name], r[name]) for v, r in zip(values, right, strict=True)] for name in names]
+    both = list(zip(values, right, strict=True))
+    names = [name for name in right[0] if any(not _near(v[name], r[name]) for v, r in both)]
     if not names:
         return None
-    off = next(i for i, (v, r) in enumerate(pairs[0]) if not _near(v, r))
-    told = [" and ".join(names), *(" and ".join(f"{of[off][k]:.3f}" for of in pairs) for k in (0, 1))]
-    for sentence, relation in RELATIONS:
-        if all(_near(v, relation(r)) for of in pairs for v, r in of):
+    i = next(i for i, (v, r) in enumerate(both) if not _near(v[names[0]], r[names[0]]))
+    told = [" and ".join(names), *(" and ".join(f"{some[name]:.3f}" for name in names) for some in both[i])]
+    pairs = [(v[name], r[name]) for v, r in both for name in names]
+    for sentence, relation in RELATIONS.items():
+        if all(_near(v, relation(r)) for v, r in pairs):
             return sentence.format(*told)
-    if len(names) == 2 and all(_near(a[0], b[1]) and _near(b[0], a[1]) for a, b in zip(*pairs, strict=True)):
+    ratio = pairs[0][0] / pairs[0][1] if pairs[0][1] else 0.0
+    if len(pairs) > 1 and ratio and all(_near(v, ratio * r) for v, r in pairs):
+        return f"The factor of {told[0]} is {ratio:.4g} times what it should be in every case: {told[1]}, not {told[2]}."
+    if len(names) == 2 and all(
+        _near(v[names[0]], r[names[1]]) and _near(v[names[1]], r[names[0]]) for v, r in both
+    ):
         return f"The factors of {told[0]} are exchanged: they are {told[1]}, and should be {told[2]}."
-    ratios = [v / r for of in pairs for v, r in of if r]
-    if len(ratios) > 1 and all(_near(one, ratios[0]) for one in ratios):
-        return f"The factor of {told[0]} is {ratios[0]:.4g} times what it should be in every case: {told[1]}, not {told[2]}."
     return None
 
 

@@ -12,21 +12,13 @@ from classroom.checks.exercise import Exercise, variants
 # (kernel, stride) of each layer, simple ones first. No kernel is smaller than its stride, or pixels would be
 # skipped and "how many" would not be "how far".
 STACKS = (
-    ((3, 1),),
-    ((3, 1), (3, 1)),
-    ((3, 2), (3, 1)),
-    ((3, 1), (3, 2), (5, 2)),
-    ((4, 2), (3, 1), (2, 2), (3, 1)),
-    ((7, 3), (1, 1), (4, 2), (3, 3), (5, 1)),
+    *(((3, 1),), ((3, 1), (3, 1)), ((3, 2), (3, 1)), ((3, 1), (3, 2), (5, 2))),
+    *(((4, 2), (3, 1), (2, 2), (3, 1)), ((7, 3), (1, 1), (4, 2), (3, 3), (5, 1))),
 )
-# (B, N, C, heads): all different, N from C/heads too; then one head, and heads of one channel.
-SIZES = ((2, 5, 12, 3), (3, 4, 10, 2), (2, 7, 6, 1), (2, 3, 4, 4))
 
 
-def _field(
-    step: Callable[[list[int], int], float] = lambda s, i: math.prod(s[:i]), less: int = 1
-) -> Callable:
-    """The receptive field; step(strides, i) is how far apart layer i's inputs lie, `less` is taken off a kernel."""
+def _field(step: Callable[[list[int], int], float], less: int = 1) -> Callable:
+    """step(strides, i) is how far apart layer i's inputs lie; `less` is taken off a kernel."""
 
     def formula(layers):
         strides = [stride for _, stride in layers]
@@ -35,7 +27,13 @@ def _field(
     return formula
 
 
-_seen = _field()
+def _jump(strides: list[int], i: int) -> int:
+    return math.prod(strides[:i])
+
+
+def _given(B: int, N: int, C: int, heads: int) -> tuple:
+    """Numbers so large that attention is far from even."""
+    return *1.5 * torch.randn(3, B, N, C, generator=torch.Generator().manual_seed(B + N + C + heads)), heads
 
 
 def _split(x: Tensor, heads: int) -> Tensor:
@@ -44,10 +42,6 @@ def _split(x: Tensor, heads: int) -> Tensor:
 
 def _cut(x: Tensor, heads: int) -> Tensor:
     return x.reshape(len(x), heads, x.shape[1], -1)
-
-
-def _take_every(x: Tensor, heads: int) -> Tensor:
-    return x.unflatten(2, (-1, heads)).permute(0, 3, 1, 2)
 
 
 def _join(x: Tensor) -> Tensor:
@@ -59,22 +53,15 @@ def _attend(
     scale: Callable[[int, int], float] = lambda C, heads: math.sqrt(C / heads),
     softmax: Callable[[Tensor], Tensor] = functools.partial(torch.softmax, dim=-1),
     merge: Callable[[Tensor], Tensor] = lambda x: x.transpose(1, 2).flatten(2),
-    mix: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda q, k, v: v,
 ) -> Callable:
     """Attention (Vaswani et al. 2017, sec. 3.2), each part to be replaced by a wrong one."""
 
     def formula(q, k, v, heads):
         size = scale(q.shape[2], heads)
         q, k, v = (split(x, heads) for x in (q, k, v))
-        return merge(softmax(q @ k.transpose(-1, -2) / size) @ mix(q, k, v))
+        return merge(softmax(q @ k.transpose(-1, -2) / size) @ v)
 
     return formula
-
-
-def _given(B: int, N: int, C: int, heads: int) -> tuple:
-    """Numbers so large that attention is far from even."""
-    generator = torch.Generator().manual_seed(B + N + C + heads)
-    return (*(1.5 * torch.randn(B, N, C, generator=generator) for _ in range(3)), heads)
 
 
 EXERCISES = (
@@ -82,9 +69,7 @@ EXERCISES = (
         number="02.1",
         minutes=5,
         title="How far does a pixel see?",
-        check_name="receptive_field",
-        arguments=("layers",),
-        returns="one whole number",
+        signature="receptive_field(layers) -> one whole number",
         hints=(
             "Two kernels of 3 with stride 1 see 5 pixels. What does the second kernel see if the first layer "
             "has stride 2, so that its outputs lie 2 pixels apart?",
@@ -95,7 +80,7 @@ EXERCISES = (
         praise="Each stride widens every kernel after it: so a small network comes to see the whole image.",
         cases=tuple((stack,) for stack in STACKS),
         given=lambda stack: (list(stack),),
-        right=_seen,
+        right=_field(_jump),
         wrong=variants(
             "The strides are not used: after a stride of 2 each step of a later kernel is 2 input pixels.",
             _field(lambda s, i: 1),
@@ -103,34 +88,29 @@ EXERCISES = (
             "A layer's own stride comes too early: it widens the steps of the layers after it only.",
             _field(lambda s, i: math.prod(s[: i + 1])),
             _field(lambda s, i: s[i]),
-            "Only the stride of the layer just before counts here: all strides before multiply.",
+            "The strides before a layer multiply: two strides of 2 make a step of 4 input pixels.",
             _field(lambda s, i: s[i - 1] if i else 1),
-            "The strides are added up: they multiply, so two strides of 2 make a step of 4 input pixels.",
             _field(lambda s, i: 1 + sum(s[:i])),
             _field(lambda s, i: sum(s[:i]) or 1),
             "The layers are taken in the wrong order: the first of the list is the nearest to the input.",
-            lambda layers: _seen(layers[::-1]),
+            lambda layers: _field(_jump)(layers[::-1]),
             "The kernels are multiplied: a further layer adds to what is seen already.",
             lambda layers: math.prod(kernel for kernel, _ in layers),
             "A kernel of k pixels is counted as k steps: from its first pixel to its last are k - 1.",
-            _field(less=0),
-            lambda layers: _field(less=0)(layers) - 1,
+            _field(_jump, less=0),
             "The product of the strides is returned: it says how far two output pixels lie apart.",
             lambda layers: math.prod(stride for _, stride in layers),
             "The last layer is left out: its kernel counts as well, its stride does not.",
-            lambda layers: _seen(layers[:-1]),
+            lambda layers: _field(_jump)(layers[:-1]),
             "This is how far it sees to one side: count the pixels from end to end.",
-            lambda layers: (_seen(layers) - 1) // 2,
-            lambda layers: _seen(layers) / 2,
+            lambda layers: (_field(_jump)(layers) - 1) // 2,
         ),
     ),
     Exercise(
         number="02.2",
         minutes=15,
         title="Several heads",
-        check_name="multi_head",
-        arguments=("q [B, N, C]", "k [B, N, C]", "v [B, N, C]", "heads"),
-        returns="[B, N, C]",
+        signature="multi_head(q [B, N, C], k [B, N, C], v [B, N, C], heads) -> [B, N, C]",
         hints=(
             "One head is attention on C/heads of the channels. Which shape must q, k and v have, so that one "
             "matrix product does all heads at once?",
@@ -139,27 +119,24 @@ EXERCISES = (
             "q, k, v = (x.view(B, N, heads, ____).transpose(____, ____) for x in (q, k, v))",
         ),
         praise="Each head has weights of its own, so one position can look for several things at once.",
-        cases=SIZES,
+        # (B, N, C, heads): all different, N from C/heads too; then one head, and heads of one channel.
+        cases=((2, 5, 12, 3), (3, 4, 10, 2), (2, 7, 6, 1), (2, 3, 4, 4)),
         given=_given,
         right=_attend(),
         shapes={
-            "[B, heads, N, N] [B*heads, N, N] [B, N, N]": "The attention weights are returned: use them to mix "
-            "the rows of v.",
-            "[B, heads, N, C/heads] [B, N, heads, C/heads] [heads, B, N, C/heads] [B*heads, N, C/heads] "
-            "[B, heads*N, C/heads]": "The heads are still apart: put their channels side by side, to [B, N, C].",
+            "[B, heads, N, N] [B, N, N]": "The attention weights are returned: let them mix the rows of v.",
+            "[B, heads, N, C/heads] [B, N, heads, C/heads] [B*heads, N, C/heads] [B, heads*N, C/heads]": "The "
+            "heads are still apart: put their channels side by side, to [B, N, C].",
             "[B, N, C/heads]": "Only C/heads channels come back: put the results of all heads side by side.",
         },
         wrong=variants(
             "heads is not used: each head must attend with its own C/heads channels only.",
             lambda q, k, v, heads: _attend()(q, k, v, 1),
-            "The scores are not divided by the right number: it is the root of the channels that one head "
-            "has, sqrt(C/heads).",
+            "The scores must be divided by sqrt(C/heads), the root of the channels that one head has.",
             _attend(scale=lambda C, heads: 1),
             _attend(scale=lambda C, heads: math.sqrt(C)),
             _attend(scale=lambda C, heads: C / heads),
-            _attend(scale=lambda C, heads: math.sqrt(heads / C)),
-            "The softmax runs over the wrong axis, queries, heads or batch: the weights of one query over "
-            "the keys, the last axis, must add up to 1.",
+            "The softmax runs over the wrong axis: the weights of one query over all keys must add up to 1.",
             *(_attend(softmax=functools.partial(torch.softmax, dim=dim)) for dim in (0, 1, 2)),
             "There is no softmax: the scores must become positive weights that add up to 1.",
             _attend(softmax=lambda scores: scores),
@@ -168,15 +145,11 @@ EXERCISES = (
             _attend(split=_cut, merge=_join),
             "The heads are merged in a wrong order: undo the exchange of axes, then join the channels.",
             _attend(merge=_join),
-            _attend(merge=lambda x: x.permute(0, 2, 3, 1).flatten(2)),
-            "A head takes channels that lie apart: head 0 needs the first C/heads, and so on.",
-            _attend(split=_take_every),
-            _attend(split=_take_every, merge=lambda x: x.permute(0, 2, 3, 1).flatten(2)),
             "The weights are transposed before they mix v: one row holds the weights of one query.",
             _attend(softmax=lambda scores: scores.softmax(-1).mT),
             "The weights mix q or k: they must mix v.",
-            _attend(mix=lambda q, k, v: k),
-            _attend(mix=lambda q, k, v: q),
+            lambda q, k, v, heads: _attend()(q, k, k, heads),
+            lambda q, k, v, heads: _attend()(q, k, q, heads),
         ),
     ),
 )

@@ -1,6 +1,5 @@
 """Exercises of lesson 04, sampling: the estimate of x_0 from the score, and one DDIM step."""
 
-import math
 from collections.abc import Callable
 from math import sqrt
 
@@ -39,9 +38,7 @@ EXERCISES = (
         number="04.1",
         minutes=5,
         title="From the score to the image",
-        check_name="x0_from_score",
-        arguments=("x_t [B, C, H, W]", "score [B, C, H, W]", "abar"),
-        returns="[B, C, H, W]",
+        signature="x0_from_score(x_t [B, C, H, W], score [B, C, H, W], abar) -> [B, C, H, W]",
         hints=(
             "You know how to get x̂_0 from x_t and eps. How do you get eps from the score?",
             "x̂_0 = (x_t - sqrt(1 - abar) eps) / sqrt(abar) and score = -eps / sqrt(1 - abar): put the second "
@@ -53,8 +50,6 @@ EXERCISES = (
         given=lambda abar: (image(1), image(2, 1 / sqrt(1 - abar)), abar),
         right=lambda x, s, a: (x + (1 - a) * s) / sqrt(a),
         wrong=variants(
-            "The sign of the score is turned round: the score points towards cleaner images, so it is added.",
-            lambda x, s, a: (x - (1 - a) * s) / sqrt(a),
             "1 - abar stands before the score without a square root: (1 - abar) · score.",
             lambda x, s, a: (x + sqrt(1 - a) * s) / sqrt(a),
             "The score is used as if it were eps: eps = -sqrt(1 - abar) · score.",
@@ -63,17 +58,13 @@ EXERCISES = (
             lambda x, s, a: x + (1 - a) * s,
             "The division is by abar: x_0 was multiplied by sqrt(abar), so divide by the square root.",
             lambda x, s, a: (x + (1 - a) * s) / a,
-            "The result is multiplied by sqrt(abar): divide by it, to undo what q_sample did.",
-            lambda x, s, a: (x + (1 - a) * s) * sqrt(a),
         ),
     ),
     Exercise(
         number="04.2",
         minutes=15,
         title="One step of DDIM, with eta",
-        check_name="ddim_step",
-        arguments=("x_t [B, C, H, W]", "eps [B, C, H, W]", "abar", "abar_prev", "eta", "noise [B, C, H, W]"),
-        returns="[B, C, H, W]",
+        signature="ddim_step(x_t [B, C, H, W], eps [B, C, H, W], abar, abar_prev, eta, noise [B, C, H, W]) -> [B, C, H, W]",
         hints=(
             "The step ends at noise level 1 - abar_prev. Part of that noise is the old eps, part is new: "
             "how must their variances add up?",
@@ -92,11 +83,8 @@ EXERCISES = (
             _step(removed=lambda sigma: 0.0),
             "eta is not used, as if it were always 0: sigma · noise must be added.",
             _step(sigma=lambda a, p, eta: 0.0),
-            _step(added=lambda sigma: 0.0),
             "sigma is there and eta is not: multiply sigma by eta, or the step is random at eta = 0 too.",
             _step(sigma=lambda a, p, eta: _sigma(a, p, 1.0)),
-            "The root before eps holds sigma: it must hold sigma squared.",
-            _step(removed=lambda sigma: sigma),
             "The noise is multiplied by sigma squared: the standard deviation, sigma, belongs there.",
             _step(added=lambda sigma: sigma**2),
             "abar and abar_prev are swapped: x̂_0 is read off at abar, and the result lies at abar_prev.",
@@ -105,16 +93,9 @@ EXERCISES = (
             _step(estimate=lambda x_t, x_0: x_t),
             "A square root is missing: each abar and each 1 - abar that multiplies an image needs one.",
             *(_step(**{f"{root}_root": float}) for root in ("noise", "signal", "direction", "next")),
-            _step(noise_root=float, signal_root=float),
-            _step(direction_root=float, next_root=float),
             _step(sigma=lambda a, p, eta: eta * (1 - p) / (1 - a) * (1 - a / p)),
-            _step(sigma=lambda a, p, eta: eta * sqrt((1 - p) / (1 - a)) * (1 - a / p)),
-            _step(sigma=lambda a, p, eta: eta * (1 - p) / (1 - a) * sqrt(1 - a / p)),
             "The estimate is clipped to [-1, 1]: leave it as it is in this exercise.",
             _step(estimate=lambda x_t, x_0: x_0.clamp(-1, 1)),
-            "sigma holds one of its two roots alone: it is the product of both.",
-            _step(sigma=lambda a, p, eta: eta * sqrt(1 - a / p)),
-            _step(sigma=lambda a, p, eta: eta * math.sqrt((1 - p) / (1 - a))),
         ),
     ),
 )

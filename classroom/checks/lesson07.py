@@ -11,17 +11,9 @@ from classroom.checks.networks import Network, image
 SHAPE, CLASSES = (3, 2, 4, 5), 7  # [B, C, H, W] and K, all different
 
 
-def _moved(share: Callable[[float, float, float], float], start: float = 0.0) -> Callable:
+def _moved(share: Callable[[float, float, float], float]) -> Callable:
     """From eps_a by a share(a, b, w) of the way to eps_b."""
-    return lambda eps_a, a, eps_b, b, w: eps_a + (start + share(a, b, w)) * (eps_b - eps_a)
-
-
-def _weighed(factors: Callable[[float, float, float], tuple[float, float]]) -> Callable:
-    def formula(eps_a, a, eps_b, b, w):
-        of_a, of_b = factors(a, b, w)
-        return of_a * eps_a + of_b * eps_b
-
-    return formula
+    return lambda eps_a, a, eps_b, b, w: eps_a + share(a, b, w) * (eps_b - eps_a)
 
 
 def _share(a: float, b: float, w: float) -> float:
@@ -29,7 +21,7 @@ def _share(a: float, b: float, w: float) -> float:
 
 
 def labelled_network() -> Network:
-    """(x_t, t, y) -> eps; t and the label inside the sine: guidance on a mixture of two labels is another thing."""
+    """(x_t, t, y) -> eps; t and the label stand inside the sine, so a mixture of two labels is another thing."""
     table = image(7, shape=(CLASSES + 1, *SHAPE[1:]))
 
     def eps(x, t, y):
@@ -42,9 +34,7 @@ def _given(seed: int, t: tuple, y: tuple, y_not: tuple, w: float) -> tuple:
     return labelled_network(), image(seed, shape=SHAPE), *(torch.tensor(one) for one in (t, y, y_not)), w
 
 
-def _guided(
-    mix: Callable[[Tensor, Tensor, float], Tensor], cut: Callable = lambda eps: eps.chunk(2)
-) -> Callable:
+def _guided(mix: Callable[[Tensor, Tensor, float], Tensor], cut: Callable = lambda e: e.chunk(2)) -> Callable:
     """A formula of eps(y_not), eps(y) and w, asked in one batch."""
 
     def formula(model, x_t, t, y, y_not, w):
@@ -63,9 +53,7 @@ EXERCISES = (
         number="07.1",
         minutes=5,
         title="Another scale",
-        check_name="at_scale",
-        arguments=("eps_a [B, C, H, W]", "a", "eps_b [B, C, H, W]", "b", "w"),
-        returns="[B, C, H, W]",
+        signature="at_scale(eps_a [B, C, H, W], a, eps_b [B, C, H, W], b, w) -> [B, C, H, W]",
         hints=(
             "Guidance is a straight line in w, and you know two of its points. How far along the way from a "
             "to b does w lie?",
@@ -73,8 +61,8 @@ EXERCISES = (
             "eps_uncond), and eps(w) - eps_a = (w - a) (eps_cond - eps_uncond).",
             "return eps_a + ____ / ____ * (eps_b - eps_a)",
         ),
-        praise="Guidance is a straight line in w: two points of it give every scale, without asking the network.",
-        # Between, beyond b, before a; then a larger than b. w, a and b are such that no wrong fraction is 0 / 0.
+        praise="Guidance is a straight line in w: two points of it give every scale, with no further question.",
+        # Between, beyond b, before a; then a larger than b. No wrong fraction is 0 / 0.
         cases=((1.5, 4.0, 3.0), (0.5, 2.0, 7.0), (3.0, 7.0, 1.0), (5.0, 2.0, 3.5), (4.0, 1.5, 0.0)),
         given=lambda a, b, w: (image(1, shape=SHAPE), a, image(2, shape=SHAPE), b, w),
         right=_moved(_share),
@@ -82,42 +70,36 @@ EXERCISES = (
             "The share of the way is (w - a) / (b - a): going from a all the way to b must give eps_b.",
             _moved(lambda a, b, w: w - a),
             _moved(lambda a, b, w: (w - a) / b),
-            _moved(lambda a, b, w: (b - a) / (w - a)),
             "w stands where w - a belongs: at w = a nothing may be added to eps_a.",
             _moved(lambda a, b, w: w / (b - a)),
             _moved(lambda a, b, w: w / b),
             "The ends are exchanged: at w = a the result must be eps_a, at w = b eps_b.",
             _moved(lambda a, b, w: (w - b) / (b - a)),
             _moved(lambda a, b, w: 1 - _share(a, b, w)),
-            _moved(_share, start=1.0),
+            _moved(lambda a, b, w: 1 + _share(a, b, w)),
             "eps_a is taken for unconditional and eps_b for conditional: their scales are a and b, not 0 and 1.",
             _moved(lambda a, b, w: w),
-            _moved(lambda a, b, w: 1 - w),
             "The result stays between eps_a and eps_b: the line goes on beyond both, so clamp nothing.",
             _moved(lambda a, b, w: min(max(_share(a, b, w), 0.0), 1.0)),
-            _moved(lambda a, b, w: min(_share(a, b, w), 1.0)),
             "w is not used: this is one of the two predictions, or their mean.",
             *(_moved(lambda a, b, w, share=share: share) for share in (0.0, 0.5, 1.0)),
             "A prediction is multiplied by a ratio of scales: but at scale 0 it is unconditional, not 0.",
-            _weighed(lambda a, b, w: (0.0, w / b)),
-            _weighed(lambda a, b, w: (w / a, 0.0)),
-            _weighed(lambda a, b, w: (w / (a + b), w / (a + b))),
+            lambda eps_a, a, eps_b, b, w: w / b * eps_b,
+            lambda eps_a, a, eps_b, b, w: w / a * eps_a,
             "The step goes the wrong way: towards eps_b as w grows from a to b, and away as it falls below a.",
             _moved(lambda a, b, w: -_share(a, b, w)),
             _moved(lambda a, b, w: abs(_share(a, b, w))),
             "eps_b itself is added: the step goes along the difference eps_b - eps_a.",
-            _weighed(lambda a, b, w: (1.0, _share(a, b, w))),
+            lambda eps_a, a, eps_b, b, w: eps_a + _share(a, b, w) * eps_b,
             "Only the step is returned: it must be added to eps_a.",
-            _weighed(lambda a, b, w: (-_share(a, b, w), _share(a, b, w))),
+            lambda eps_a, a, eps_b, b, w: _share(a, b, w) * (eps_b - eps_a),
         ),
     ),
     Exercise(
         number="07.2",
         minutes=15,
         title="Towards and away",
-        check_name="away_from",
-        arguments=("model", "x_t [B, C, H, W]", "t [B]", "y [B]", "y_not [B]", "w"),
-        returns="[B, C, H, W]",
+        signature="away_from(model, x_t [B, C, H, W], t [B], y [B], y_not [B], w) -> [B, C, H, W]",
         hints=(
             "Classifier-free guidance goes from the unconditional prediction towards the conditional one. "
             "Which of the two does y_not replace, and what must a batch of 2B hold to ask for both at once?",
@@ -136,9 +118,7 @@ EXERCISES = (
         right=_guided(lambda n, c, w: n + w * (c - n)),
         in_sampler=True,
         asks="calls",
-        shapes={
-            "[2*B, C, H, W]": "2B predictions come back: cut the network's answer in two, return one guided."
-        },
+        shapes={"[2*B, C, H, W]": "2B predictions come back: cut the answer in two, return one, guided."},
         wrong=variants(
             "It starts at eps(y): that is the paper's w, ours minus 1. Start at eps(y_not).",
             _guided(lambda n, c, w: c + w * (c - n)),
@@ -146,25 +126,20 @@ EXERCISES = (
             _guided(lambda n, c, w: c + w * (n - c)),
             "The step goes the wrong way: from y_not to y is eps(y) - eps(y_not).",
             _guided(lambda n, c, w: n - w * (c - n)),
-            "w multiplies the sum of both predictions: it multiplies their difference.",
-            _guided(lambda n, c, w: n + w * (n + c)),
-            _guided(lambda n, c, w: w * (n + c)),
             "eps(y) itself is added, or multiplied by w: add w times the difference eps(y) - eps(y_not).",
             _guided(lambda n, c, w: n + w * c),
             _guided(lambda n, c, w: w * c - n),
             _guided(lambda n, c, w: w * c),
+            _guided(lambda n, c, w: n + w * (n + c)),
             "Only the difference is returned: it must be added to eps(y_not).",
             _guided(lambda n, c, w: w * (c - n)),
-            _guided(lambda n, c, w: c - n),
             "w is not used: this is one of the two predictions, or their mean.",
             *(_guided(lambda n, c, w, share=share: n + share * (c - n)) for share in (0.0, 0.5, 1.0)),
             "The batch is cut in the wrong places: cut the result in the order in which you joined it.",
-            _guided(lambda n, c, w: n + w * (c - n), lambda eps: (eps[::2], eps[1::2])),
+            _guided(lambda n, c, w: n + w * (c - n), lambda e: (e[::2], e[1::2])),
             "The unconditional prediction is used: y_not takes the place of the null label.",
             _from_null(lambda u, n, c, w: u + w * (c - u)),
             _from_null(lambda u, n, c, w: u + w * (c - n)),
-            _from_null(lambda u, n, c, w: u + w * (c - u) - w * (n - u)),
-            _from_null(lambda u, n, c, w: n + w * (c - u)),
         ),
     ),
 )

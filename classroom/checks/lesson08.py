@@ -38,22 +38,26 @@ def _fast(N: int, K: int) -> Tensor:
 def _noises_and_labels(result: Any, given: tuple) -> Tensor:
     """Of each image of the batch the number of the noise that it is a copy of, and its label, [2, N*K]."""
     x_T, K = given
-    if isinstance(result, Tensor) or not isinstance(result, tuple | list) or len(result) != 2:
+    if not isinstance(result, tuple | list) or len(result) != 2:
         raise NotUsable("Your function must return two tensors, x and y.")
     x, y = result
     if isinstance(y, Tensor) and y.ndim > 1 and getattr(x, "ndim", 0) < 4:
         raise NotUsable("The labels come first: return x, y.")
-    sizes = (x_T, len(x_T), K)
-    x = expect_tensor(x, (len(x_T) * K, *IMAGE), OF_X, sizes)
-    labels = expect_tensor(y, (len(x_T) * K,), OF_Y, sizes)
-    found = [[n for n in range(len(x_T)) if close(one, x_T[n])] for one in x]
+    images = expect_tensor(x, (len(x_T) * K, *IMAGE), GRID, given)
+    labels = expect_tensor(y, (len(x_T) * K,), GRID, given)
+    found = [[n for n in range(len(x_T)) if close(one, x_T[n])] for one in images]
     if not all(found):
-        raise Wrong(
-            "The images hold noise that is not in x_T: every one of them is a copy of one of the N noises."
-        )
+        raise Wrong("The images hold noise that is not in x_T: each is a copy of one of the N noises.")
     if y.dtype != torch.int64:
         raise Wrong("The labels are not int64, the dtype that an embedding looks up.")
     return torch.stack([torch.tensor([one[0] for one in found]).double(), labels])
+
+
+def _first_image(given: tuple, place: list[int], value: Tensor, right: Tensor) -> str:
+    j = int((value != right).any(dim=0).nonzero()[0])
+    got, must = ("noise {:g} asked for class {:g}".format(*one[:, j].tolist()) for one in (value, right))
+    where = f"with N = {len(given[0])} and K = {given[1]}"
+    return f"The order is off: {where}, image {j} of the batch is {got}; it should be {must}."
 
 
 def _move(
@@ -62,32 +66,22 @@ def _move(
     signal_to: Callable[[float, float], float] = lambda a, b: sqrt(b),  # … and the same in the result
     noise_to: Callable[[float, float], float] = lambda a, b: sqrt(1 - b),
     fix: Callable[[Tensor], Tensor] = lambda x_0: x_0,
-    rederived: bool = False,
 ) -> Callable:
     """A step of DDIM inversion (Song et al. 2021, sec. 5.4), each part to be replaced by a wrong one."""
 
-    def formula(eps_fn, x, t_to, abar, abar_to):
+    def formula(eps_fn, x, t_to, a, b):
         eps = eps_fn(x, torch.full((len(x),), t_to))
-        x_0 = fix((x - noise(abar, abar_to) * eps) / signal(abar, abar_to))
-        if rederived and abar < 1:
-            eps = (x - sqrt(abar) * x_0) / sqrt(1 - abar)
-        return signal_to(abar, abar_to) * x_0 + noise_to(abar, abar_to) * eps
+        x_0 = fix((x - noise(a, b) * eps) / signal(a, b))
+        return signal_to(a, b) * x_0 + noise_to(a, b) * eps
 
     return formula
-
-
-def _twice(eps_fn, x, t_to, abar, abar_to):
-    eps = eps_fn(_move()(eps_fn, x, t_to, abar, abar_to), torch.full((len(x),), t_to))
-    return _move()(lambda *_: eps, x, t_to, abar, abar_to)
 
 
 GRID = Exercise(
     number="08.1",
     minutes=5,
     title="Repair a grid that mixes its noises",
-    check_name="grid_inputs",
-    arguments=("x_T [N, C, H, W]", "num_classes"),
-    returns="x [N*K, C, H, W] and y [N*K]",
+    signature="grid_inputs(x_T [N, C, H, W], num_classes) -> x [N*K, C, H, W] and y [N*K]",
     hints=(
         "Write down the batch for two noises and three classes: which noise and which class belongs to "
         "each of the six images, row after row? And what do both lines of the function give?",
@@ -100,48 +94,39 @@ GRID = Exercise(
     given=lambda N, K: (image(8, shape=(N, *IMAGE)), K),
     right=_grid(_slow, _fast),
     reads=_noises_and_labels,
+    tells=_first_image,
     planted=grid_inputs,
+    shapes={
+        "[N, num_classes, C, H, W] [num_classes, N, C, H, W]": "There is an axis too many: a network takes one "
+        "batch, so flatten rows and columns to N*K.",
+        "[N, C, H, W]": "x still holds N images: every noise is needed once for each class, N*K images.",
+        "[N, num_classes*C, H, W] [N*num_classes*C*H*W]": "The copies do not lie along the batch: say dim=0.",
+        "[num_classes] [N]": "There are too few labels: every image has its own, N*K of them.",
+    },
     wrong=variants(
-        "The images are still in the order 0 1 2 0 1 2, so row n of the grid holds every noise: the copies of "
-        "one noise belong side by side, 0 0 1 1 2 2.",
+        "The images still come as 0 1 2 0 1 2: the copies of one noise belong side by side, 0 0 1 1 2 2.",
         _grid(lambda N, K: _fast(K, N), _fast),
-        "The labels come as 0 0 0 1 1 1, so a noise is not asked for every class: within one row of the grid "
-        "they run through all classes, 0 1 2 0 1 2.",
+        "The labels come as 0 0 0 1 1 1: within one row of the grid they run through all classes, 0 1 2 0 1 2.",
         _grid(_slow, lambda N, K: _slow(K, N)),
-        "The grid is turned on its side: here each row is one class, but row n is noise n and column k is class k.",
+        "The grid is turned on its side: each row is one class here, but row n is noise n.",
         _grid(lambda N, K: _fast(K, N), lambda N, K: _slow(K, N)),
         "One noise fills the whole grid: row n comes from noise n.",
-        *(_grid(lambda N, K, n=n: _slow(N, K) * 0 + n % N, _fast) for n in (0, -1)),
+        _grid(lambda N, K: _slow(N, K) * 0, _fast),
         "The label is the number of the noise: it is the number of the column, 0 … K-1.",
         _grid(_slow, _slow),
-        _grid(_slow, lambda N, K: _fast(K, N)),
         "The labels run from 1 to K: classes are counted from 0, and K itself is the null label.",
         _grid(_slow, lambda N, K: _fast(N, K) + 1),
-        _grid(lambda N, K: _fast(K, N), lambda N, K: _fast(N, K) + 1),
         "Every image is asked for the same class: column k is asked for class k.",
-        *(_grid(_slow, lambda N, K, k=k: _slow(N, K) * 0 + k) for k in (0, 1)),
+        _grid(_slow, lambda N, K: _slow(N, K) * 0),
     ),
 )
-FLAT = {
-    "[N, K, C, H, W] [K, N, C, H, W]": "There is an axis too many: flatten rows and columns to one batch, N*K."
-}
-FLAT["[N, C, H, W]"] = "x still holds N images: every noise is needed once for each class, N*K images."
-FLAT["[N, K*C, H, W] [N, C, K*H, W] [N, C, H, K*W] [N*K*C*H*W]"] = (
-    "The copies do not lie along the batch, the first axis: say dim=0."
-)
-OF_X = Exercise("", 0, "", "", ("x_T [N, C, H, W]", "N", "K"), "[N*K, C, H, W]", ("", "", ""), shapes=FLAT)
-FEW = {"[K] [N]": "There are too few labels: every image has its own, N*K of them."}
-FEW["[N, K] [K, N] [N*K, K]"] = "The labels have two axes: a network takes one number an image, [N*K]."
-OF_Y = Exercise("", 0, "", "", OF_X.arguments, "[N*K]", ("", "", ""), shapes=FEW)
 EXERCISES = (
     GRID,
     Exercise(
         number="08.2",
         minutes=15,
         title="A step of DDIM, backwards",
-        check_name="inverse_step",
-        arguments=("eps_fn", "x [B, C, H, W]", "t_to", "abar", "abar_to"),
-        returns="[B, C, H, W]",
+        signature="inverse_step(eps_fn, x [B, C, H, W], t_to, abar, abar_to) -> [B, C, H, W]",
         hints=(
             "A sampler's step estimates the image and puts it at a lower noise level, with the same eps. "
             "What changes if the next level is the higher one? And which timestep does the network hear?",
@@ -150,27 +135,17 @@ EXERCISES = (
             "eps = eps_fn(x, torch.full((____,), ____)) … return math.sqrt(____) * x_0 + ____ * eps",
         ),
         praise="A step of DDIM that goes up: when the steps are small, the sampler comes back the same way.",
-        cases=(
-            (200, 0.9, 0.7),
-            (480, 0.6, 0.35),
-            (850, 0.3, 0.1),
-            (120, 1.0, 0.85),
-        ),  # the last from an image
+        cases=((200, 0.9, 0.7), (480, 0.6, 0.35), (850, 0.3, 0.1), (120, 1.0, 0.85)),  # last, from an image
         given=lambda t, a, b: (eps_network(), image(88, 1.3), t, a, b),
         right=_move(),
         in_sampler=True,
         asks="calls",
-        limits={
-            3: "Right below 1, but not at abar = 1, the image itself: nothing may be divided by sqrt(1 - abar), "
-            "and this state moves like any other."
-        },
+        limits={3: "Right below 1, but not at abar = 1, the image itself: do not divide by sqrt(1 - abar)."},
         wrong=variants(
-            "The estimate is clipped or squeezed: what that takes away, no decoding gives back. Clip nothing here.",
+            "The estimate is clipped or squeezed: what that takes away, no decoding gives back. Clip nothing.",
             _move(fix=lambda x: x.clamp(-1, 1)),
-            _move(fix=lambda x: x.clamp(-1, 1), rederived=True),
             _move(fix=torch.tanh),
-            "abar and abar_to are mixed up in one place: the estimate is read off at abar, and signal and noise "
-            "go back at abar_to.",
+            "abar and abar_to are mixed up: the estimate is read off at abar, and goes back at abar_to.",
             _move(signal_to=lambda a, b: sqrt(a)),
             _move(noise_to=lambda a, b: sqrt(1 - a)),
             _move(signal=lambda a, b: sqrt(b)),
@@ -180,12 +155,11 @@ EXERCISES = (
             _move(signal=lambda a, b: a),
             _move(signal_to=lambda a, b: b),
             _move(noise_to=lambda a, b: 1 - b),
-            "A sign is turned round: the estimate is x - sqrt(1 - abar) eps, and sqrt(1 - abar_to) eps is added.",
+            "A sign is turned round: the noise is taken out of x, and added to the result.",
             _move(noise=lambda a, b: -sqrt(1 - a)),
             _move(noise_to=lambda a, b: -sqrt(1 - b)),
             "The estimate is not divided by sqrt(abar): x holds the image shrunk by that.",
             _move(signal=lambda a, b: 1.0),
-            _move(signal=lambda a, b: 1 / sqrt(a)),
             "No noise is put back: the estimate must be put at the level abar_to, with its eps.",
             _move(noise_to=lambda a, b: 0.0),
             _move(signal_to=lambda a, b: 1.0, noise_to=lambda a, b: 0.0),
@@ -193,12 +167,10 @@ EXERCISES = (
             _move(signal_to=lambda a, b: 1.0),
             "x is taken for the image itself: read the estimate off it first.",
             _move(noise=lambda a, b: 0.0, signal=lambda a, b: 1.0),
-            "This is a jump of the forward process, made for fresh noise: but eps is the noise that x holds already.",
+            "This is a jump of the forward process, made for fresh noise: eps is the noise that x holds already.",
             lambda eps_fn, x, t, a, b: (
                 sqrt(b / a) * x + sqrt(1 - b / a) * eps_fn(x, torch.full((len(x),), t))
             ),
-            "The network is asked again, at the result: a finer method, but here it is asked once.",
-            _twice,
         ),
     ),
 )

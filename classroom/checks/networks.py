@@ -56,6 +56,16 @@ class Network(nn.Module):
         self.questions.append(Question(x.detach().clone(), t.detach().clone(), y, answer.detach().clone()))
         return answer
 
+    def rows(self) -> list[tuple[Tensor, int, int | None]]:
+        """Each image that was asked about, with its t and its label."""
+        asked = self.questions
+        labels = [[None] * len(one.x) if one.y is None else one.y.tolist() for one in asked]
+        return [
+            row
+            for one, y in zip(asked, labels, strict=True)
+            for row in zip(one.x, one.t.tolist(), y, strict=True)
+        ]
+
     def _check(self, x: Tensor, t: Tensor) -> None:
         if not isinstance(x, Tensor) or tuple(x.shape[1:]) != self.shape:
             wanted = f"[B, {', '.join(map(str, self.shape))}]"
