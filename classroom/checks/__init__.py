@@ -17,7 +17,7 @@ from typing import Any
 
 from classroom.checks import judging, predictions, store
 from classroom.checks.exercise import Exercise
-from classroom.checks.judging import CheckResult
+from classroom.checks.judging import CheckResult, Page
 from classroom.checks.predictions import PREDICTIONS, predict, reveal
 
 LESSONS = [importlib.import_module(f"classroom.checks.lesson{number:02}") for number in range(13)]
@@ -55,19 +55,6 @@ def yours(number: str, function: Callable | None) -> Callable | None:
     return function if judging.judge(_exercise(number), function, record=False).status == "right" else None
 
 
-class Page:
-    """Something to read, as HTML in a notebook and as text elsewhere."""
-
-    def __init__(self, text: str, html: str) -> None:
-        self.text, self.html = text, html
-
-    def __repr__(self) -> str:
-        return self.text
-
-    def _repr_html_(self) -> str:
-        return self.html
-
-
 def hint(number: str) -> Page:
     """The next hint of an exercise below those seen before: a question, a formula, a line with a blank.
 
@@ -79,7 +66,7 @@ def hint(number: str) -> Page:
     lines = [f"{i}. {text}" for i, text in enumerate(hints[:shown], start=1)]
     head = f"Hint {shown} of {len(hints)} for exercise {number}"
     lines.append("Call it again for one more." if shown < len(hints) else "These are all the hints.")
-    html = judging.box(head, "<br>".join(map(escape, lines)), predictions.BLUE)
+    html = judging.box(head, "<br>".join(map(escape, lines)))
     return Page("\n".join([head + ":", *lines]), html)
 
 
@@ -105,17 +92,11 @@ def progress() -> Page:
     """What you have done: every exercise with its state, every prediction with your guess."""
     states = {number: _state(number) for number in EXERCISES}
     guesses = {number: predictions.guess(number) for number in PREDICTIONS}
-    rows = [
-        (one.number, f"{one.title} ({one.minutes} min)", states[one.number]) for one in EXERCISES.values()
-    ]
-    rows += [
-        (number, asked.question, f"guessed: {guesses[number]}" if guesses[number] else "no guess yet")
-        for number, asked in PREDICTIONS.items()
-    ]
-    rows.sort()
-    right, made = list(states.values()).count(_state_text("right")), sum(map(bool, guesses.values()))
-    head = f"What you have done: {right} of {len(EXERCISES)} exercises right"
-    head += f", {made} of {len(PREDICTIONS)} guesses made"
+    told = {number: f"guessed: {made}" if made else "no guess yet" for number, made in guesses.items()}
+    rows = [(number, one.heading.partition(" ")[2], states[number]) for number, one in EXERCISES.items()]
+    rows = sorted(rows + [(number, asked.question, told[number]) for number, asked in PREDICTIONS.items()])
+    right, made = list(states.values()).count("✔ right"), sum(map(bool, guesses.values()))
+    head = f"What you have done: {right} of {len(EXERCISES)} exercises right, {made} of {len(guesses)} guesses made"
     text = "\n".join([head, *(f"{number:<6} {what} - {state}" for number, what, state in rows)])
     cells = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     html = f"<strong>{head}</strong><table><tr><th>number</th><th>what</th><th>state</th></tr>{cells}</table>"
@@ -125,10 +106,7 @@ def progress() -> Page:
 def _state(number: str) -> str:
     kept = store.section("exercises").get(number)
     status = kept.get("status") if isinstance(kept, dict) else None
-    return _state_text(status if status in judging.SIGNS else "not_started")
-
-
-def _state_text(status: str) -> str:
+    status = status if status in judging.SIGNS else "not_started"
     return f"{judging.SIGNS[status]} {status.replace('_', ' ')}"
 
 

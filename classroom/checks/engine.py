@@ -29,7 +29,6 @@ INFINITE = "The result holds an infinite number: look for a division by 0."
 RANDOM = "Two calls give two results: use what is handed over, and draw no random numbers of your own."
 CHANGED = "{} is changed: the caller still needs it, so make a new one instead of changing it in place."
 GRAPH = "The result still carries the graph of its computation: return numbers, as by .detach()."
-LEFT_ON = "Gradients stay switched on for the caller: `with torch.enable_grad():` ends by itself."
 GRADIENT = "The numbers are right, but guidance follows their gradient, and here "
 CUT = GRADIENT + "it is cut off or changed: no detach, no_grad, item or numpy on the way."
 BAD_GRADIENT = (
@@ -79,7 +78,7 @@ def outcome_of(exercise: Exercise, formula: Callable, case: tuple) -> Outcome:
 
 
 def _grad_mode(exercise: Exercise) -> contextlib.AbstractContextManager:
-    return torch.no_grad() if exercise.in_sampler else contextlib.nullcontext()
+    return torch.no_grad() if exercise.asks else contextlib.nullcontext()
 
 
 class Examination:
@@ -111,18 +110,15 @@ class Examination:
 
     def call(self, i: int, exchange: tuple[int, ...] = ()) -> Outcome:
         """The learner's function on a case; where it has no value there, other cases may have one."""
-        given, left_on = list(self.exercise.given(*self.exercise.cases[i])), False
+        given = list(self.exercise.given(*self.exercise.cases[i]))
         for j, k in zip(exchange, reversed(exchange), strict=True):
             given[j] = self.exercise.given(*self.exercise.cases[i])[k]
         nothing = torch.full_like(self.right[i].value, math.nan)
         try:
             with _grad_mode(self.exercise):
                 result = self.function(*given)
-                left_on = self.exercise.in_sampler and torch.is_grad_enabled()
         except Exception as error:
             return Outcome(tuple(given), nothing, self.failure(error, i))
-        if left_on:
-            raise Wrong(LEFT_ON)
         value = usable(self.exercise, result, tuple(given), self.right[i].value)
         if value.is_complex():
             return Outcome(tuple(given), nothing, NotUsable(COMPLEX))
@@ -219,7 +215,7 @@ class Examination:
         place = [int(k) for k in torch.unravel_index(torch.tensor(farthest), value.shape)]
         got, must = (float(one.flatten()[farthest]) for one in (value, right))
         if self.exercise.tells is not None:
-            return Wrong(self.exercise.tells(self.right[i].arguments, place, value, right))
+            return Wrong(self.exercise.tells(self.right[i].arguments, value, right))
         if not place:
             return Wrong(f"The number is off: {self.where(i)} it should be {must:.4g}, got {got:.4g}.")
         where = self.where(i, place[0] if self.exercise.returns == "[B]" else None)
@@ -239,14 +235,14 @@ class Examination:
         if sentence := self.changed():
             raise Wrong(sentence)
         for seen, right in self.both:
-            if self.exercise.in_sampler and getattr(seen.result, "requires_grad", False):
+            if self.exercise.asks and getattr(seen.result, "requires_grad", False):
                 raise Wrong(GRAPH)
             if self.exercise.same_dtype and seen.result.dtype != right.arguments[0].dtype:
                 raise Wrong(f"The result has another dtype than {self.exercise.names[0]}: keep it.")
         for network, model in self.networks():
             counts = [[len(one.x) for one in net.questions] for net in (network, model)]
             too_often = self.exercise.asks == "calls" and len(counts[0]) > len(counts[1])
-            if too_often or (self.exercise.asks and sum(counts[0]) > sum(counts[1])):
+            if too_often or (self.exercise.asks in ("calls", "rows") and sum(counts[0]) > sum(counts[1])):
                 told = [f"{len(some)} times, about {sum(some)} images in all" for some in counts]
                 raise Wrong(
                     f"The numbers are right, but the {network.name} is asked {told[0]}: {told[1]}, is enough. "

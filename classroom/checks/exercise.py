@@ -36,66 +36,53 @@ class Variant(NamedTuple):
 def variants(*parts: str | Callable) -> tuple[Variant, ...]:
     """Sentences, each before its formulas."""
     starts = [i for i, part in enumerate(parts) if isinstance(part, str)]
-    ends = [*starts[1:], len(parts)]
-    return tuple(Variant(parts[i], parts[i + 1 : end]) for i, end in zip(starts, ends, strict=True))
+    return tuple(
+        Variant(parts[i], parts[i + 1 : j]) for i, j in zip(starts, [*starts[1:], None], strict=True)
+    )
 
 
 @dataclass(frozen=True)
 class Exercise:
     """An exercise whose answer is a function.
 
-    Args:
-        number: its id, "NN.k".
-        signature: "NAME(x_t [B, C, H, W], abar) -> [B, C, H, W]": it is checked by `checks.NAME(function)`, its
-            arguments have axes, and so has the result, or it is "one number" or "one whole number".
-        hints: a question, a formula, a line with a blank.
-        praise: the sentence for a right answer.
-        right: the right function.
-        cases: each is handed to `given`, which makes the arguments afresh.
-        wrong: at most ten classic wrong answers. They are run on the cases, as the right function is.
-        limits: the sentence for an answer that is off in this case alone (by its place): an edge that a
-            formula may miss. Variants need not fit there.
-        overflow: the sentence where the numbers there are infinite or NaN.
-        shapes: the sentence for a result of the wrong shape, such as "[] [1]"; a size may be N*K or C/heads.
-        errors: the sentence for an exception that holds these words.
-        reads: (result, arguments) -> tensor, for a result of another kind; tells: (arguments, place, value, right)
-            -> the sentence for the first difference.
-        gradient_of: the argument along which the gradient must be right too.
-        asks: "calls" if the network may be asked as often as by the right function, "rows" if only the
-            number of images counts, "" if any number will do.
-        in_sampler: called under torch.no_grad(), as samplers do.
-        same_dtype: the result has the dtype of the first argument.
-        planted: for a repair, the function as the lesson gives it.
-        examine: for an exercise of another kind, in the place of all that: takes the learner's function,
-            raises Wrong, or returns the praise.
+    A declaration is judged by running function, right answer and wrong variants on the same cases. An exercise of
+    another kind brings its own `examine`, which takes the function, raises Wrong, or returns the praise.
     """
 
-    number: str
-    minutes: int
-    title: str
+    heading: str  # "NN.k title (5 min)"
+    # "NAME(x_t [B, C, H, W], abar) -> [B, C, H, W]", with axes, for `checks.NAME(function)`; or -> one number.
     signature: str
-    hints: tuple[str, str, str]
-    praise: str = ""
+    question: str  # the three hints: a question, …
+    formula: str  # … a formula, …
+    blank: str  # … and a line with a blank
+    praise: str = ""  # for a right answer
     right: Callable | None = None
-    cases: tuple[tuple, ...] = ()
+    cases: tuple[tuple, ...] = ()  # each is handed to `given`, which makes the arguments afresh
     given: Callable[..., tuple] = field(default=lambda *case: case)
-    wrong: tuple[Variant, ...] = ()
+    wrong: tuple[Variant, ...] = ()  # at most ten
+    # The sentence for an answer that is off in these cases alone (by their place); variants need not fit there.
     limits: Mapping[int, str] = field(default_factory=dict)
-    overflow: str = ""
+    overflow: str = ""  # the sentence if it is infinite or NaN there
+    # For wrong shapes, such as "[] [B, 1]" (a size may be N*K, C/heads or T-1), and words of an exception.
     shapes: Mapping[str, str] = field(default_factory=dict)
     errors: Mapping[str, str] = field(default_factory=dict)
-    reads: Callable[[Any, tuple], Any] | None = None
-    tells: Callable[[tuple, list[int], Tensor, Tensor], str] | None = None
-    gradient_of: str = ""
+    reads: Callable[[Any, tuple], Tensor] | None = None  # (result, arguments), for a result of another kind
+    # (arguments, value, right) -> the sentence for the first difference.
+    tells: Callable[[tuple, Tensor, Tensor], str] | None = None
+    gradient_of: str = ""  # the argument along which the gradient must be right too
+    # With a network, which is then called under torch.no_grad(), as samplers do: "calls" if it may be asked as
+    # often as by the right function, "rows" if only the number of images counts, or "freely".
     asks: str = ""
-    in_sampler: bool = False
-    same_dtype: bool = False
-    planted: Callable | None = None
+    same_dtype: bool = False  # whether the result must have the dtype of the first argument
+    planted: Callable | None = None  # for a repair, the function as the lesson gives it
     examine: Callable[[Callable], str] | None = None
 
-    @property
-    def check_name(self) -> str:
-        return self.signature.split("(")[0]
+    hints = property(lambda self: (self.question, self.formula, self.blank))
+    number = property(lambda self: self.heading.split(" ")[0])
+    title = property(lambda self: self.heading.partition(" ")[2].rpartition(" (")[0])
+    minutes = property(lambda self: int(self.heading.rpartition(" (")[2].split(" ")[0]))
+    check_name = property(lambda self: self.signature.split("(")[0])
+    returns = property(lambda self: self.signature.rpartition(" -> ")[2])
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -106,7 +93,3 @@ class Exercise:
     def names(self) -> tuple[str, ...]:
         """The arguments without their axes."""
         return tuple(argument.split(" ")[0] for argument in self.arguments)
-
-    @property
-    def returns(self) -> str:
-        return self.signature.rpartition(" -> ")[2]

@@ -19,19 +19,12 @@ UNFINISHED = "Replace the ... by your code, then run this cell again."
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a check found.
+    """What a check found."""
 
-    Args:
-        exercise: its id, such as "03.1".
-        status: "not_started", "error", "wrong" or "right".
-        message: one or two sentences.
-        line: the line of the learner's function where it happened, if one is to blame.
-    """
-
-    exercise: str
-    status: str
-    message: str
-    line: str | None = None
+    exercise: str  # its id, such as "03.1"
+    status: str  # "not_started", "error", "wrong" or "right"
+    message: str  # one or two sentences
+    line: str | None = None  # of the learner's function, if one is to blame
 
     def __repr__(self) -> str:
         where = f"\n    {self.line}" if self.line else ""
@@ -44,23 +37,27 @@ class CheckResult:
         return box(head, escape(self.message) + line, COLOURS[self.status])
 
 
-def box(head: str, body: str, colour: str) -> str:
-    """A small box that reads in a light and a dark theme: the page's own text colour beside a coloured bar.
+class Page:
+    """Something to read, as HTML in a notebook and as text elsewhere."""
 
-    Args:
-        head: plain text.
-        body: HTML.
-    """
+    def __init__(self, text: str, html: str) -> None:
+        self.text, self.html = text, html
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
+def box(head: str, body: str, colour: str = "#2563eb") -> str:
+    """A head of plain text over HTML, readable on light and dark pages: the page's own colour beside a bar."""
     style = f"border-left: 5px solid {colour}; padding: 0.4em 0.8em; margin: 0.3em 0; background: {colour}1a"
     return f'<div role="note" style="{style}"><strong>{escape(head)}</strong><br>{body}</div>'
 
 
 def judge(exercise: Exercise, function: Any, record: bool = True) -> CheckResult:
-    """Check a learner's function; whatever it does, this returns a CheckResult.
-
-    Args:
-        record: keep the result in the progress.
-    """
+    """Check a learner's function; whatever it does, this returns a CheckResult. record: keep it in the progress."""
     status, message, line = _not_started(exercise, function) or _examined(exercise, function)
     if record:
         _record(exercise, status)
@@ -103,8 +100,11 @@ def _examined(exercise: Exercise, function: Callable) -> tuple[str, str, str | N
     except Unfinished:
         return "not_started", UNFINISHED, None
     except running.TookTooLong as error:
-        seconds = f"{running.LIMIT_S:.0f} s"
-        return "error", f"Your function did not end within {seconds} and was stopped.", error.line
+        return (
+            "error",
+            f"Your function did not end within {running.LIMIT_S:.0f} s and was stopped.",
+            error.line,
+        )
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a learner's function may raise anything, SystemExit too

@@ -7,15 +7,11 @@ from classroom.checks.networks import SHAPE
 
 EXERCISES = (
     Exercise(
-        number="00.1",
-        minutes=5,
-        title="Pixels for the screen",
+        heading="00.1 Pixels for the screen (5 min)",
         signature="to_shown(x [B, C, H, W]) -> [B, C, H, W]",
-        hints=(
-            "What must happen to -1, to 0 and to 1?",
-            "[0, 1] is half as wide as [-1, 1]: shown = a · x + b with a · (-1) + b = 0 and a · 1 + b = 1.",
-            "return (x + ____) / ____",
-        ),
+        question="What must happen to -1, to 0 and to 1?",
+        formula="[0, 1] is half as wide as [-1, 1]: shown = a · x + b with a · (-1) + b = 0 and a · 1 + b = 1.",
+        blank="return (x + ____) / ____",
         praise="-1 becomes 0, 1 stays 1, and the greys lie in between.",
         cases=((),),
         given=lambda: (torch.linspace(-1, 1, 120).view(SHAPE),),

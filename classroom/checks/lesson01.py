@@ -39,16 +39,12 @@ def _mixed(factors: Callable[[float, float], tuple[float, float]]) -> Callable:
 
 EXERCISES = (
     Exercise(
-        number="01.1",
-        minutes=5,
-        title="Which betas make this curve?",
+        heading="01.1 Which betas make this curve? (5 min)",
         signature="betas_of(abar [T]) -> [T]",
-        hints=(
-            "abar_t is the product of 1 - beta over all steps up to t. What is left of the product if you "
-            "divide it by the one before?",
-            "abar_t = (1 - beta_t) abar_{t-1}, and before the first step abar is 1.",
-            "before = torch.cat([____, abar[:-1]]) … return 1 - ____",
-        ),
+        question="abar_t is the product of 1 - beta over all steps up to t. What is left of the product if you "
+        "divide it by the one before?",
+        formula="abar_t = (1 - beta_t) abar_{t-1}, and before the first step abar is 1.",
+        blank="before = torch.cat([____, abar[:-1]]) … return 1 - ____",
         praise="Every falling curve has its betas: draw the curve you want, and this gives the steps to it.",
         cases=tuple((curve,) for curve in CURVES),
         given=lambda curve: (torch.tensor(curve, dtype=torch.float64),),
@@ -60,8 +56,6 @@ EXERCISES = (
             "Only the first beta is off: before the first step the image is clean, and abar is 1 there.",
             *(_with_first(first) for first in (torch.zeros_like, torch.clone, torch.ones_like)),
             *(_with_first(lambda a, odd=odd: a * odd) for odd in (math.nan, -math.inf)),
-            "The betas are shifted by one place: beta_t leads from abar_{t-1} to abar_t.",
-            lambda a: torch.cat([1 - a[1:] / a[:-1], a.new_zeros(1)]),
             "The ratio is turned round: divide abar_t by the abar before it, so that it stays below 1.",
             lambda a: 1 - _before(a) / a,
             "These are the alphas: each is 1 - beta, so one more step is needed.",
@@ -76,21 +70,16 @@ EXERCISES = (
             lambda a: _before(a).log() - a.log(),
             "torch.cumprod leads from the betas to abar: here the way back is asked.",
             lambda a: (1 - a).cumprod(0),
-            lambda a: a.cumprod(0),
         ),
     ),
     Exercise(
-        number="01.2",
-        minutes=15,
-        title="From one noise level to the next, without the clean image",
+        heading="01.2 From one noise level to the next, without the clean image (15 min)",
         signature="noise_more(x [B, C, H, W], abar, abar_next, eps [B, C, H, W]) -> [B, C, H, W]",
-        hints=(
-            "x holds a signal of size sqrt(abar) and noise of variance 1 - abar. Multiply x by f: how much "
-            "signal and how much noise are left, and how much noise is still missing?",
-            "sqrt(abar_next) = f sqrt(abar) for the signal, and 1 - abar_next = f² (1 - abar) + g² for the "
-            "noise, where x is multiplied by f and eps by g.",
-            "kept = ____ … return math.sqrt(kept) * x + math.sqrt(____) * eps",
-        ),
+        question="x holds a signal of size sqrt(abar) and noise of variance 1 - abar. Multiply x by f: how much "
+        "signal and how much noise are left, and how much noise is still missing?",
+        formula="sqrt(abar_next) = f sqrt(abar) for the signal, and 1 - abar_next = f² (1 - abar) + g² for the "
+        "noise, where x is multiplied by f and eps by g.",
+        blank="kept = ____ … return math.sqrt(kept) * x + math.sqrt(____) * eps",
         praise="One long jump does what many small ones do together, and from abar = 1 it is q_sample.",
         # From a clean image, a long jump, a short one, and one to almost nothing.
         cases=((1.0, 0.6), (0.8, 0.3), (0.5, 0.45), (0.3, 1e-5)),
@@ -107,9 +96,7 @@ EXERCISES = (
             _mixed(lambda a, p: (sqrt(p / a), sqrt(1 - p) - sqrt(p / a) * sqrt(1 - a))),
             "x is not made smaller: the signal must shrink while the noise grows.",
             _mixed(lambda a, p: (1.0, sqrt(1 - p / a))),
-            _mixed(lambda a, p: (1.0, sqrt(1 - p))),
             "A square root is missing: an image is multiplied by the root of its share of the variance.",
-            *(_mixed(lambda a, p, k=k: (p / a, k(1 - p / a))) for k in (float, sqrt)),
             _mixed(lambda a, p: (sqrt(p / a), 1 - p / a)),
             "The ratio of the noise levels is used: what a step leaves is told by the signal, abar.",
             _mixed(lambda a, p: (sqrt(p / a), sqrt(1 - (1 - a) / (1 - p)))),

@@ -40,20 +40,19 @@ def _split(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(2, (heads, -1)).transpose(1, 2)  # [B, heads, N, C/heads]
 
 
-def _cut(x: Tensor, heads: int) -> Tensor:
-    return x.reshape(len(x), heads, x.shape[1], -1)
+def _merge(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).flatten(2)
 
 
-def _join(x: Tensor) -> Tensor:
-    return x.reshape(len(x), x.shape[2], -1)
+def _over_keys(scores: Tensor) -> Tensor:
+    return scores.softmax(dim=-1)
 
 
-def _attend(
-    split: Callable = _split,
-    scale: Callable[[int, int], float] = lambda C, heads: math.sqrt(C / heads),
-    softmax: Callable[[Tensor], Tensor] = functools.partial(torch.softmax, dim=-1),
-    merge: Callable[[Tensor], Tensor] = lambda x: x.transpose(1, 2).flatten(2),
-) -> Callable:
+def _root(C: int, heads: int) -> float:
+    return math.sqrt(C / heads)
+
+
+def _attend(softmax=_over_keys, scale=_root, split=_split, merge=_merge):
     """Attention (Vaswani et al. 2017, sec. 3.2), each part to be replaced by a wrong one."""
 
     def formula(q, k, v, heads):
@@ -66,17 +65,13 @@ def _attend(
 
 EXERCISES = (
     Exercise(
-        number="02.1",
-        minutes=5,
-        title="How far does a pixel see?",
+        heading="02.1 How far does a pixel see? (5 min)",
         signature="receptive_field(layers) -> one whole number",
-        hints=(
-            "Two kernels of 3 with stride 1 see 5 pixels. What does the second kernel see if the first layer "
-            "has stride 2, so that its outputs lie 2 pixels apart?",
-            "seen_l = seen_{l-1} + (k_l - 1) · jump_l, where jump_l = s_1 · … · s_{l-1} is how far apart "
-            "the layer's inputs lie, counted in pixels of the image.",
-            "for kernel, stride in layers: seen += ____ * jump … jump *= ____",
-        ),
+        question="Two kernels of 3 with stride 1 see 5 pixels. What does the second kernel see if the first layer "
+        "has stride 2, so that its outputs lie 2 pixels apart?",
+        formula="seen_l = seen_{l-1} + (k_l - 1) · jump_l, where jump_l = s_1 · … · s_{l-1} is how far apart "
+        "the layer's inputs lie, counted in pixels of the image.",
+        blank="for kernel, stride in layers: seen += ____ * jump … jump *= ____",
         praise="Each stride widens every kernel after it: so a small network comes to see the whole image.",
         cases=tuple((stack,) for stack in STACKS),
         given=lambda stack: (list(stack),),
@@ -87,11 +82,9 @@ EXERCISES = (
             lambda layers: sum(kernel for kernel, _ in layers),
             "A layer's own stride comes too early: it widens the steps of the layers after it only.",
             _field(lambda s, i: math.prod(s[: i + 1])),
-            _field(lambda s, i: s[i]),
             "The strides before a layer multiply: two strides of 2 make a step of 4 input pixels.",
             _field(lambda s, i: s[i - 1] if i else 1),
             _field(lambda s, i: 1 + sum(s[:i])),
-            _field(lambda s, i: sum(s[:i]) or 1),
             "The layers are taken in the wrong order: the first of the list is the nearest to the input.",
             lambda layers: _field(_jump)(layers[::-1]),
             "The kernels are multiplied: a further layer adds to what is seen already.",
@@ -100,24 +93,18 @@ EXERCISES = (
             _field(_jump, less=0),
             "The product of the strides is returned: it says how far two output pixels lie apart.",
             lambda layers: math.prod(stride for _, stride in layers),
-            "The last layer is left out: its kernel counts as well, its stride does not.",
-            lambda layers: _field(_jump)(layers[:-1]),
             "This is how far it sees to one side: count the pixels from end to end.",
             lambda layers: (_field(_jump)(layers) - 1) // 2,
         ),
     ),
     Exercise(
-        number="02.2",
-        minutes=15,
-        title="Several heads",
+        heading="02.2 Several heads (15 min)",
         signature="multi_head(q [B, N, C], k [B, N, C], v [B, N, C], heads) -> [B, N, C]",
-        hints=(
-            "One head is attention on C/heads of the channels. Which shape must q, k and v have, so that one "
-            "matrix product does all heads at once?",
-            "result_h = softmax(q_h k_hᵀ / sqrt(C/heads)) v_h for each head h, and the results are put side "
-            "by side along the channels.",
-            "q, k, v = (x.view(B, N, heads, ____).transpose(____, ____) for x in (q, k, v))",
-        ),
+        question="One head is attention on C/heads of the channels. Which shape must q, k and v have, so that one "
+        "matrix product does all heads at once?",
+        formula="result_h = softmax(q_h k_hᵀ / sqrt(C/heads)) v_h for each head h, and the results are put side "
+        "by side along the channels.",
+        blank="q, k, v = (x.view(B, N, heads, ____).transpose(____, ____) for x in (q, k, v))",
         praise="Each head has weights of its own, so one position can look for several things at once.",
         # (B, N, C, heads): all different, N from C/heads too; then one head, and heads of one channel.
         cases=((2, 5, 12, 3), (3, 4, 10, 2), (2, 7, 6, 1), (2, 3, 4, 4)),
@@ -135,21 +122,18 @@ EXERCISES = (
             "The scores must be divided by sqrt(C/heads), the root of the channels that one head has.",
             _attend(scale=lambda C, heads: 1),
             _attend(scale=lambda C, heads: math.sqrt(C)),
-            _attend(scale=lambda C, heads: C / heads),
             "The softmax runs over the wrong axis: the weights of one query over all keys must add up to 1.",
-            *(_attend(softmax=functools.partial(torch.softmax, dim=dim)) for dim in (0, 1, 2)),
+            *(_attend(functools.partial(torch.softmax, dim=dim)) for dim in (0, 1, 2)),
             "There is no softmax: the scores must become positive weights that add up to 1.",
-            _attend(softmax=lambda scores: scores),
+            _attend(lambda scores: scores),
             "The split mixes tokens and channels: view [B, N, heads, C/heads], then exchange two axes.",
-            _attend(split=_cut),
-            _attend(split=_cut, merge=_join),
+            _attend(split=lambda x, heads: x.reshape(len(x), heads, x.shape[1], -1)),
             "The heads are merged in a wrong order: undo the exchange of axes, then join the channels.",
-            _attend(merge=_join),
+            _attend(merge=lambda x: x.reshape(len(x), x.shape[2], -1)),
             "The weights are transposed before they mix v: one row holds the weights of one query.",
-            _attend(softmax=lambda scores: scores.softmax(-1).mT),
+            _attend(lambda scores: scores.softmax(-1).mT),
             "The weights mix q or k: they must mix v.",
             lambda q, k, v, heads: _attend()(q, k, k, heads),
-            lambda q, k, v, heads: _attend()(q, k, q, heads),
         ),
     ),
 )

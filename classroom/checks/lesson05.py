@@ -46,17 +46,13 @@ def _pick(rows: Tensor, y: Tensor) -> Tensor:
 
 EXERCISES = (
     Exercise(
-        number="05.1",
-        minutes=5,
-        title="Yes or no",
+        heading="05.1 Yes or no (5 min)",
         signature="attribute_log_prob(logit [B], value [B]) -> [B]",
-        hints=(
-            "sigmoid(logit) is the probability of yes. What must be done to the logit, so that the same "
-            "sigmoid gives the probability of no?",
-            "1 - sigmoid(z) = sigmoid(-z). And log sigmoid(z) = -log(1 + exp(-z)), which PyTorch has as one "
-            "function that stays finite.",
-            "return F.____(torch.where(value == 1, ____, ____))",
-        ),
+        question="sigmoid(logit) is the probability of yes. What must be done to the logit, so that the same "
+        "sigmoid gives the probability of no?",
+        formula="1 - sigmoid(z) = sigmoid(-z). And log sigmoid(z) = -log(1 + exp(-z)), which PyTorch has as one "
+        "function that stays finite.",
+        blank="return F.____(torch.where(value == 1, ____, ____))",
         praise="It stays finite however sure the classifier is, so it can guide from the first step to the last.",
         cases=(ORDINARY, LARGE),
         given=lambda logit, value: (torch.tensor(logit), torch.tensor(value)),
@@ -77,10 +73,8 @@ EXERCISES = (
             lambda z, v: F.logsigmoid(-_signed(z, v)),
             "1 - or the minus stands outside the logarithm: turn the probability round before the log.",
             lambda z, v: (2 * v - 1) * F.logsigmoid(z),
-            lambda z, v: (1 - v) + (2 * v - 1) * F.logsigmoid(z),
             "Where value is 0 the logit or the result is multiplied by 0: the logit must change its sign there.",
             lambda z, v: F.logsigmoid(v * z),
-            lambda z, v: v * F.logsigmoid(z),
             "The sigmoid is taken twice: a function made for logits must be given the logit itself.",
             lambda z, v: F.logsigmoid(_signed(z.sigmoid(), v)),
             "A softmax runs over the batch: each logit is a question of its own, so take the sigmoid.",
@@ -91,23 +85,19 @@ EXERCISES = (
         ),
     ),
     Exercise(
-        number="05.2",
-        minutes=15,
-        title="Which way is more seven?",
+        heading="05.2 Which way is more seven? (15 min)",
         signature="class_gradient(classifier, x_t [B, C, H, W], t [B], y [B]) -> [B, C, H, W]",
-        hints=(
-            "autograd differentiates one number. Which number made of the B log-probabilities has as its "
-            "gradient each sample's own, if no sample's log-probability depends on another sample?",
-            "∂/∂x_i Σ_j log p(y_j given x_j) = ∂/∂x_i log p(y_i given x_i), and log p(y given x) = "
-            "logit_y - log Σ_k exp(logit_k): recorded under enable_grad, on a copy of x_t.",
-            "with torch.enable_grad(): x = x_t.____().requires_grad_() … "
-            "log_p = ____(classifier(x, t), dim=____) … return torch.autograd.grad(____, x)[0]",
-        ),
+        question="autograd differentiates one number. Which number made of the B log-probabilities has as its "
+        "gradient each sample's own, if no sample's log-probability depends on another sample?",
+        formula="∂/∂x_i Σ_j log p(y_j given x_j) = ∂/∂x_i log p(y_i given x_i), and log p(y given x) = "
+        "logit_y - log Σ_k exp(logit_k): recorded under enable_grad, on a copy of x_t.",
+        blank="with torch.enable_grad(): x = x_t.____().requires_grad_() … "
+        "log_p = ____(classifier(x, t), dim=____) … return torch.autograd.grad(____, x)[0]",
         praise="This is the arrow that guidance follows: for each sample, the way to more of its class.",
         cases=((1, (40, 310, 820), (4, 1, 5)), (2, (990, 500, 120), (0, 3, 2))),
         given=lambda seed, t, y: (classifier(), image(seed, shape=SHAPE), torch.tensor(t), torch.tensor(y)),
         right=_gradient(lambda logits, y: _pick(logits.log_softmax(1), y)),
-        in_sampler=True,
+        asks="freely",
         shapes={
             "[] [1] [B] [B, 1] [B, 6]": "The classifier's answer is returned: return its gradient at x_t."
         },
@@ -122,9 +112,6 @@ EXERCISES = (
             _gradient(lambda logits, y: _pick(logits.softmax(1), y)),
             "This is the gradient of the logit: log p is the log_softmax, which knows of the other classes.",
             _gradient(_pick),
-            "This gradient leads to another class: use each sample's own y, not the classifier's guess.",
-            _gradient(lambda logits, y: logits.log_softmax(1).amax(1).sum()),
-            _gradient(lambda logits, y: logits.log_softmax(1)[:, y].sum()),
             "All classes are added up: only the log-probability of y counts.",
             _gradient(lambda logits, y: logits.log_softmax(1).sum()),
             "The softmax runs over the batch: the probabilities of one sample's classes must add up to 1.",

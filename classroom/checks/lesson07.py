@@ -50,17 +50,13 @@ def _from_null(mix: Callable[[Tensor, Tensor, Tensor, float], Tensor]) -> Callab
 
 EXERCISES = (
     Exercise(
-        number="07.1",
-        minutes=5,
-        title="Another scale",
+        heading="07.1 Another scale (5 min)",
         signature="at_scale(eps_a [B, C, H, W], a, eps_b [B, C, H, W], b, w) -> [B, C, H, W]",
-        hints=(
-            "Guidance is a straight line in w, and you know two of its points. How far along the way from a "
-            "to b does w lie?",
-            "eps(w) = eps_uncond + w (eps_cond - eps_uncond), so eps_b - eps_a = (b - a) (eps_cond - "
-            "eps_uncond), and eps(w) - eps_a = (w - a) (eps_cond - eps_uncond).",
-            "return eps_a + ____ / ____ * (eps_b - eps_a)",
-        ),
+        question="Guidance is a straight line in w, and you know two of its points. How far along the way from a "
+        "to b does w lie?",
+        formula="eps(w) = eps_uncond + w (eps_cond - eps_uncond), so eps_b - eps_a = (b - a) (eps_cond - "
+        "eps_uncond), and eps(w) - eps_a = (w - a) (eps_cond - eps_uncond).",
+        blank="return eps_a + ____ / ____ * (eps_b - eps_a)",
         praise="Guidance is a straight line in w: two points of it give every scale, with no further question.",
         # Between, beyond b, before a; then a larger than b. No wrong fraction is 0 / 0.
         cases=((1.5, 4.0, 3.0), (0.5, 2.0, 7.0), (3.0, 7.0, 1.0), (5.0, 2.0, 3.5), (4.0, 1.5, 0.0)),
@@ -69,23 +65,16 @@ EXERCISES = (
         wrong=variants(
             "The share of the way is (w - a) / (b - a): going from a all the way to b must give eps_b.",
             _moved(lambda a, b, w: w - a),
-            _moved(lambda a, b, w: (w - a) / b),
             "w stands where w - a belongs: at w = a nothing may be added to eps_a.",
             _moved(lambda a, b, w: w / (b - a)),
-            _moved(lambda a, b, w: w / b),
             "The ends are exchanged: at w = a the result must be eps_a, at w = b eps_b.",
-            _moved(lambda a, b, w: (w - b) / (b - a)),
             _moved(lambda a, b, w: 1 - _share(a, b, w)),
-            _moved(lambda a, b, w: 1 + _share(a, b, w)),
             "eps_a is taken for unconditional and eps_b for conditional: their scales are a and b, not 0 and 1.",
             _moved(lambda a, b, w: w),
             "The result stays between eps_a and eps_b: the line goes on beyond both, so clamp nothing.",
             _moved(lambda a, b, w: min(max(_share(a, b, w), 0.0), 1.0)),
             "w is not used: this is one of the two predictions, or their mean.",
             *(_moved(lambda a, b, w, share=share: share) for share in (0.0, 0.5, 1.0)),
-            "A prediction is multiplied by a ratio of scales: but at scale 0 it is unconditional, not 0.",
-            lambda eps_a, a, eps_b, b, w: w / b * eps_b,
-            lambda eps_a, a, eps_b, b, w: w / a * eps_a,
             "The step goes the wrong way: towards eps_b as w grows from a to b, and away as it falls below a.",
             _moved(lambda a, b, w: -_share(a, b, w)),
             _moved(lambda a, b, w: abs(_share(a, b, w))),
@@ -96,18 +85,14 @@ EXERCISES = (
         ),
     ),
     Exercise(
-        number="07.2",
-        minutes=15,
-        title="Towards and away",
+        heading="07.2 Towards and away (15 min)",
         signature="away_from(model, x_t [B, C, H, W], t [B], y [B], y_not [B], w) -> [B, C, H, W]",
-        hints=(
-            "Classifier-free guidance goes from the unconditional prediction towards the conditional one. "
-            "Which of the two does y_not replace, and what must a batch of 2B hold to ask for both at once?",
-            "eps = eps(y_not) + w (eps(y) - eps(y_not)): a batch of 2B holds x_t twice, t twice, and first "
-            "one set of labels, then the other.",
-            "eps_not, eps_y = model(torch.cat([____]), torch.cat([____]), torch.cat([____])).chunk(2) … "
-            "return ____ + w * (____)",
-        ),
+        question="Classifier-free guidance goes from the unconditional prediction towards the conditional one. "
+        "Which of the two does y_not replace, and what must a batch of 2B hold to ask for both at once?",
+        formula="eps = eps(y_not) + w (eps(y) - eps(y_not)): a batch of 2B holds x_t twice, t twice, and first "
+        "one set of labels, then the other.",
+        blank="eps_not, eps_y = model(torch.cat([____]), torch.cat([____]), torch.cat([____])).chunk(2) … "
+        "return ____ + w * (____)",
         praise="Any label can take the place of the null label: guidance goes away from it and towards y.",
         # No sample's t or label is another's; w amplified, then pulled back.
         cases=(
@@ -116,7 +101,6 @@ EXERCISES = (
         ),
         given=_given,
         right=_guided(lambda n, c, w: n + w * (c - n)),
-        in_sampler=True,
         asks="calls",
         shapes={"[2*B, C, H, W]": "2B predictions come back: cut the answer in two, return one, guided."},
         wrong=variants(
@@ -128,9 +112,7 @@ EXERCISES = (
             _guided(lambda n, c, w: n - w * (c - n)),
             "eps(y) itself is added, or multiplied by w: add w times the difference eps(y) - eps(y_not).",
             _guided(lambda n, c, w: n + w * c),
-            _guided(lambda n, c, w: w * c - n),
             _guided(lambda n, c, w: w * c),
-            _guided(lambda n, c, w: n + w * (n + c)),
             "Only the difference is returned: it must be added to eps(y_not).",
             _guided(lambda n, c, w: w * (c - n)),
             "w is not used: this is one of the two predictions, or their mean.",
@@ -139,7 +121,6 @@ EXERCISES = (
             _guided(lambda n, c, w: n + w * (c - n), lambda e: (e[::2], e[1::2])),
             "The unconditional prediction is used: y_not takes the place of the null label.",
             _from_null(lambda u, n, c, w: u + w * (c - u)),
-            _from_null(lambda u, n, c, w: u + w * (c - n)),
         ),
     ),
 )

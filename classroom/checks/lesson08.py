@@ -53,42 +53,36 @@ def _noises_and_labels(result: Any, given: tuple) -> Tensor:
     return torch.stack([torch.tensor([one[0] for one in found]).double(), labels])
 
 
-def _first_image(given: tuple, place: list[int], value: Tensor, right: Tensor) -> str:
+def _first_image(given: tuple, value: Tensor, right: Tensor) -> str:
     j = int((value != right).any(dim=0).nonzero()[0])
     got, must = ("noise {:g} asked for class {:g}".format(*one[:, j].tolist()) for one in (value, right))
     where = f"with N = {len(given[0])} and K = {given[1]}"
     return f"The order is off: {where}, image {j} of the batch is {got}; it should be {must}."
 
 
-def _move(
-    noise: Callable[[float, float], float] = lambda a, b: sqrt(1 - a),  # what eps …
-    signal: Callable[[float, float], float] = lambda a, b: sqrt(a),  # … and x_0 are multiplied by in x
-    signal_to: Callable[[float, float], float] = lambda a, b: sqrt(b),  # … and the same in the result
-    noise_to: Callable[[float, float], float] = lambda a, b: sqrt(1 - b),
-    fix: Callable[[Tensor], Tensor] = lambda x_0: x_0,
-) -> Callable:
-    """A step of DDIM inversion (Song et al. 2021, sec. 5.4), each part to be replaced by a wrong one."""
+def _moved(factors: Callable[[float, float], tuple[float, ...]], fix: Callable = torch.clone) -> Callable:
+    """DDIM inversion (Song et al. 2021, sec. 5.4), with the factors of eps and x_0 at a, of x_0 and eps at b."""
 
     def formula(eps_fn, x, t_to, a, b):
+        noise, signal, signal_to, noise_to = factors(a, b)
         eps = eps_fn(x, torch.full((len(x),), t_to))
-        x_0 = fix((x - noise(a, b) * eps) / signal(a, b))
-        return signal_to(a, b) * x_0 + noise_to(a, b) * eps
+        return signal_to * fix((x - noise * eps) / signal) + noise_to * eps
 
     return formula
 
 
+def _right(a: float, b: float) -> tuple[float, ...]:
+    return sqrt(1 - a), sqrt(a), sqrt(b), sqrt(1 - b)
+
+
 GRID = Exercise(
-    number="08.1",
-    minutes=5,
-    title="Repair a grid that mixes its noises",
+    heading="08.1 Repair a grid that mixes its noises (5 min)",
     signature="grid_inputs(x_T [N, C, H, W], num_classes) -> x [N*K, C, H, W] and y [N*K]",
-    hints=(
-        "Write down the batch for two noises and three classes: which noise and which class belongs to "
-        "each of the six images, row after row? And what do both lines of the function give?",
-        "For N = 2 and K = 3 the noises are 0 0 0 1 1 1 and the labels 0 1 2 0 1 2: image i of the batch "
-        "is noise i // K, asked for class i % K.",
-        "x = x_T.____(num_classes, dim=____)",
-    ),
+    question="Write down the batch for two noises and three classes: which noise and which class belongs to "
+    "each of the six images, row after row? And what do both lines of the function give?",
+    formula="For N = 2 and K = 3 the noises are 0 0 0 1 1 1 and the labels 0 1 2 0 1 2: image i of the batch "
+    "is noise i // K, asked for class i % K.",
+    blank="x = x_T.____(num_classes, dim=____)",
     praise="Along a row the noise stays and the label changes: whatever differs there, the label did.",
     cases=((3, 4), (5, 3)),  # fewer noises than classes, then more
     given=lambda N, K: (image(8, shape=(N, *IMAGE)), K),
@@ -110,8 +104,6 @@ GRID = Exercise(
         _grid(_slow, lambda N, K: _slow(K, N)),
         "The grid is turned on its side: each row is one class here, but row n is noise n.",
         _grid(lambda N, K: _fast(K, N), lambda N, K: _slow(K, N)),
-        "One noise fills the whole grid: row n comes from noise n.",
-        _grid(lambda N, K: _slow(N, K) * 0, _fast),
         "The label is the number of the noise: it is the number of the column, 0 … K-1.",
         _grid(_slow, _slow),
         "The labels run from 1 to K: classes are counted from 0, and K itself is the null label.",
@@ -123,54 +115,43 @@ GRID = Exercise(
 EXERCISES = (
     GRID,
     Exercise(
-        number="08.2",
-        minutes=15,
-        title="A step of DDIM, backwards",
+        heading="08.2 A step of DDIM, backwards (15 min)",
         signature="inverse_step(eps_fn, x [B, C, H, W], t_to, abar, abar_to) -> [B, C, H, W]",
-        hints=(
-            "A sampler's step estimates the image and puts it at a lower noise level, with the same eps. "
-            "What changes if the next level is the higher one? And which timestep does the network hear?",
-            "eps = eps_fn(x, t_to), x̂_0 = (x - sqrt(1 - abar) eps) / sqrt(abar), and the result is "
-            "sqrt(abar_to) x̂_0 + sqrt(1 - abar_to) eps.",
-            "eps = eps_fn(x, torch.full((____,), ____)) … return math.sqrt(____) * x_0 + ____ * eps",
-        ),
+        question="A sampler's step estimates the image and puts it at a lower noise level, with the same eps. "
+        "What changes if the next level is the higher one? And which timestep does the network hear?",
+        formula="eps = eps_fn(x, t_to), x̂_0 = (x - sqrt(1 - abar) eps) / sqrt(abar), and the result is "
+        "sqrt(abar_to) x̂_0 + sqrt(1 - abar_to) eps.",
+        blank="eps = eps_fn(x, torch.full((____,), ____)) … return math.sqrt(____) * x_0 + ____ * eps",
         praise="A step of DDIM that goes up: when the steps are small, the sampler comes back the same way.",
         cases=((200, 0.9, 0.7), (480, 0.6, 0.35), (850, 0.3, 0.1), (120, 1.0, 0.85)),  # last, from an image
         given=lambda t, a, b: (eps_network(), image(88, 1.3), t, a, b),
-        right=_move(),
-        in_sampler=True,
+        right=_moved(_right),
         asks="calls",
         limits={3: "Right below 1, but not at abar = 1, the image itself: do not divide by sqrt(1 - abar)."},
         wrong=variants(
-            "The estimate is clipped or squeezed: what that takes away, no decoding gives back. Clip nothing.",
-            _move(fix=lambda x: x.clamp(-1, 1)),
-            _move(fix=torch.tanh),
+            "The estimate is clipped: what that takes away, no decoding gives back. Clip nothing here.",
+            _moved(_right, lambda x_0: x_0.clamp(-1, 1)),
             "abar and abar_to are mixed up: the estimate is read off at abar, and goes back at abar_to.",
-            _move(signal_to=lambda a, b: sqrt(a)),
-            _move(noise_to=lambda a, b: sqrt(1 - a)),
-            _move(signal=lambda a, b: sqrt(b)),
-            _move(noise=lambda a, b: sqrt(1 - b)),
+            _moved(lambda a, b: (sqrt(1 - a), sqrt(a), sqrt(a), sqrt(1 - b))),
+            _moved(lambda a, b: (sqrt(1 - a), sqrt(a), sqrt(b), sqrt(1 - a))),
+            _moved(lambda a, b: (sqrt(1 - b), sqrt(b), sqrt(b), sqrt(1 - b))),
             "A square root is missing: all four factors are roots, of abar, 1 - abar, abar_to, 1 - abar_to.",
-            _move(noise=lambda a, b: 1 - a),
-            _move(signal=lambda a, b: a),
-            _move(signal_to=lambda a, b: b),
-            _move(noise_to=lambda a, b: 1 - b),
+            _moved(lambda a, b: (1 - a, sqrt(a), sqrt(b), sqrt(1 - b))),
+            _moved(lambda a, b: (sqrt(1 - a), a, sqrt(b), sqrt(1 - b))),
+            _moved(lambda a, b: (sqrt(1 - a), sqrt(a), b, sqrt(1 - b))),
+            _moved(lambda a, b: (sqrt(1 - a), sqrt(a), sqrt(b), 1 - b)),
             "A sign is turned round: the noise is taken out of x, and added to the result.",
-            _move(noise=lambda a, b: -sqrt(1 - a)),
-            _move(noise_to=lambda a, b: -sqrt(1 - b)),
+            _moved(lambda a, b: (-sqrt(1 - a), sqrt(a), sqrt(b), sqrt(1 - b))),
+            _moved(lambda a, b: (sqrt(1 - a), sqrt(a), sqrt(b), -sqrt(1 - b))),
             "The estimate is not divided by sqrt(abar): x holds the image shrunk by that.",
-            _move(signal=lambda a, b: 1.0),
+            _moved(lambda a, b: (sqrt(1 - a), 1.0, sqrt(b), sqrt(1 - b))),
             "No noise is put back: the estimate must be put at the level abar_to, with its eps.",
-            _move(noise_to=lambda a, b: 0.0),
-            _move(signal_to=lambda a, b: 1.0, noise_to=lambda a, b: 0.0),
-            "The estimate goes back as it is: multiply it by sqrt(abar_to).",
-            _move(signal_to=lambda a, b: 1.0),
+            _moved(lambda a, b: (sqrt(1 - a), sqrt(a), sqrt(b), 0.0)),
+            _moved(lambda a, b: (sqrt(1 - a), sqrt(a), 1.0, 0.0)),
             "x is taken for the image itself: read the estimate off it first.",
-            _move(noise=lambda a, b: 0.0, signal=lambda a, b: 1.0),
-            "This is a jump of the forward process, made for fresh noise: eps is the noise that x holds already.",
-            lambda eps_fn, x, t, a, b: (
-                sqrt(b / a) * x + sqrt(1 - b / a) * eps_fn(x, torch.full((len(x),), t))
-            ),
+            _moved(lambda a, b: (0.0, 1.0, sqrt(b), sqrt(1 - b))),
+            "This is a jump of the forward process, for fresh noise: but eps is the noise that x holds already.",
+            _moved(lambda a, b: (0.0, 1.0, sqrt(b / a), sqrt(1 - b / a))),
         ),
     ),
 )

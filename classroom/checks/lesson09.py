@@ -15,18 +15,16 @@ HIDDEN = 0.45  # of a grey level: rounding takes it away and changes nothing els
 
 
 class Intervention(Network):
-    """A picture that depends on every grey level and both labels; on the way there it hides x in the last decimals.
-
-    What it finds hidden it uses, so that whoever forgets to round gets another answer.
-    """
+    """A picture of every grey level and both labels; on the way there it hides x in the last decimals, on the way
+    back it uses what it finds there, so that whoever forgets to round gets another answer."""
 
     def __init__(self, source: tuple[int, ...]) -> None:
         super().__init__(lambda x, t, y: x, name="intervention")
         self.source = torch.tensor(source)
 
     def forward(self, x: Tensor, source: Tensor, target: Tensor) -> Tensor:
-        self._check(x, source)
-        self._check(x, target)
+        self.check(x, source)
+        self.check(x, target)
         shown = in_8_bits(x)
         found = ((x - shown) * 127.5 / HIDDEN).clamp(-1, 1)
         wave = torch.sin(120 * shown + (1.1 * target.to(x) - 0.7 * source.to(x)).view(-1, 1, 1, 1))
@@ -45,14 +43,9 @@ def _mean(d: Tensor) -> Tensor:
     return d.abs().mean(dim=(1, 2, 3)) / 2
 
 
-def _sent(picture):
-    """What becomes of the counterfactual on its way: picture(there)."""
-    return lambda ask, x, source, target: _mean(ask(picture(ask(x, source, target)), target, source) - x)
-
-
-def _measured(measure):
-    """measure(back - x_0)."""
-    return lambda ask, x, source, target: measure(ask(in_8_bits(ask(x, source, target)), target, source) - x)
+def _returned(measure=_mean, picture=in_8_bits):
+    """measure(back - x_0), where picture(there) is sent back."""
+    return lambda ask, x, source, target: measure(ask(picture(ask(x, source, target)), target, source) - x)
 
 
 def invert(eps_fn, schedule, x_0, timesteps):
@@ -91,22 +84,17 @@ def _walk(fix=torch.clone, noise=torch.clone, level=max, rederived=False):
 
 EXERCISES = (
     Exercise(
-        number="09.1",
-        minutes=5,
-        title="There and back again",
+        heading="09.1 There and back again (5 min)",
         signature="there_and_back(intervene, x_0 [B, C, H, W], source [B], target [B]) -> [B]",
-        hints=(
-            "Which class is the counterfactual of, and which one should come back? And what would a picture "
-            "file keep of it on the way?",
-            "there = intervene(x_0, source, target) in 8 bits, back = intervene(there, target, source), and "
-            "error = mean |back - x_0| / 2 for each image: pixels in [-1, 1] differ by twice as much.",
-            "back = intervene(____(there), ____, ____) … return (back - x_0).abs().____ / 2",
-        ),
+        question="Which class is the counterfactual of, and which one should come back? And what would a picture "
+        "file keep of it on the way?",
+        formula="there = intervene(x_0, source, target) in 8 bits, back = intervene(there, target, source), and "
+        "error = mean |back - x_0| / 2 for each image: pixels in [-1, 1] differ by twice as much.",
+        blank="back = intervene(____(there), ____, ____) … return (back - x_0).abs().____ / 2",
         praise="What is lost on the way to the target and back was never held by the counterfactual's pixels.",
         cases=((90, (4, 1), (0, 6)), (91, (7, 2), (3, 5))),  # no image's label is another's
         given=_given_pictures,
-        right=_sent(in_8_bits),
-        in_sampler=True,
+        right=_returned(),
         asks="rows",
         shapes={
             "[B, C, H, W] [B, C]": "Every pixel or channel has its difference: take the mean over them, [B].",
@@ -114,12 +102,12 @@ EXERCISES = (
         },
         wrong=variants(
             "The pictures travel with all their decimals, where an original can hide: round with in_8_bits.",
-            _sent(torch.clone),
+            _returned(picture=torch.clone),
             "The rounding misses the 256 levels of a picture, (0 … 255) / 127.5 - 1: take in_8_bits.",
-            *(_sent(lambda there, n=n: (there * n).round() / n) for n in (127.5, 128, 255)),
-            _sent(lambda there: ((there + 1) * 127.5).floor() / 127.5 - 1),
+            *(_returned(picture=lambda there, n=n: (there * n).round() / n) for n in (127.5, 128, 255)),
+            _returned(picture=lambda there: ((there + 1) * 127.5).floor() / 127.5 - 1),
             "The pictures go back in [0, 1]: interventions take [-1, 1].",
-            _sent(lambda there: ((there + 1) * 127.5).round() / 255),
+            _returned(picture=lambda there: ((there + 1) * 127.5).round() / 255),
             "The labels are mixed up: from source to target, and then the way back, from target to source.",
             lambda ask, x, source, target: _mean(ask(in_8_bits(ask(x, source, target)), source, target) - x),
             lambda ask, x, source, target: _mean(ask(in_8_bits(ask(x, target, source)), source, target) - x),
@@ -127,29 +115,25 @@ EXERCISES = (
             lambda ask, x, source, target: _mean(ask(x, source, target) - x),
             lambda ask, x, source, target: _mean(in_8_bits(ask(x, source, target)) - x),
             "The unit is wrong: pixels in [-1, 1] differ by twice what they do in [0, 1], grey levels by 255.",
-            *(_measured(lambda d, k=k: k * _mean(d)) for k in (2, 255)),
+            *(_returned(lambda d, k=k: k * _mean(d)) for k in (2, 255)),
             "The differences cancel out: take their absolute values before the mean.",
-            _measured(lambda d: d.mean(dim=(1, 2, 3)) / 2),
+            _returned(lambda d: d.mean(dim=(1, 2, 3)) / 2),
             "The differences are squared: the mean absolute error is asked.",
-            *(_measured(lambda d, power=power: (d**2).mean(dim=(1, 2, 3)) ** power) for power in (0.5, 1)),
+            *(_returned(lambda d, power=power: (d**2).mean(dim=(1, 2, 3)) ** power) for power in (0.5, 1)),
             "The differences are added up, or only the largest counts: take the mean over a whole image.",
-            _measured(lambda d: d.abs().sum(dim=(1, 2, 3))),
-            _measured(lambda d: d.abs().amax(dim=(1, 2, 3))),
+            _returned(lambda d: d.abs().sum(dim=(1, 2, 3))),
+            _returned(lambda d: d.abs().amax(dim=(1, 2, 3))),
         ),
     ),
     Exercise(
-        number="09.2",
-        minutes=15,
-        title="Repair an inversion that drifts",
+        heading="09.2 Repair an inversion that drifts (15 min)",
         signature="invert(eps_fn, schedule, x_0 [B, C, H, W], timesteps) -> [B, C, H, W]",
-        hints=(
-            "Take one step up and then the sampler's step down with the same eps. Is every line of the step "
-            "up undone by a line of the step down? Which one cannot be undone?",
-            "estimate = (x - sqrt(1 - abar) eps) / sqrt(abar), and x at the next level = sqrt(abar_next) "
-            "estimate + sqrt(1 - abar_next) eps. An estimate far outside [-1, 1] is no image, but it is "
-            "what leads back to x.",
-            "estimate = (x - math.sqrt(1 - abar_now) * ____) / ____  # and nothing more",
-        ),
+        question="Take one step up and then the sampler's step down with the same eps. Is every line of the step "
+        "up undone by a line of the step down? Which one cannot be undone?",
+        formula="estimate = (x - sqrt(1 - abar) eps) / sqrt(abar), and x at the next level = sqrt(abar_next) "
+        "estimate + sqrt(1 - abar_next) eps. An estimate far outside [-1, 1] is no image, but it is "
+        "what leads back to x.",
+        blank="estimate = (x - math.sqrt(1 - abar_now) * ____) / ____  # and nothing more",
         praise="Nothing is taken away any more, so the sampler finds its way back, but for the steps' error.",
         cases=(
             (59, 44, 30, 17, 6),
@@ -157,7 +141,6 @@ EXERCISES = (
         ),  # to the top, and to a depth below it; uneven, not down to 0
         given=_given_walk,
         right=_walk(),
-        in_sampler=True,
         asks="calls",
         overflow="At the image itself abar is 1, so whatever is divided by sqrt(1 - abar) there is no number.",
         planted=invert,
@@ -172,11 +155,8 @@ EXERCISES = (
             *(_walk(lambda x, wall=wall: x.clamp(-wall, wall)) for wall in (1.1, 1.2, 1.5, 2, 3, 5)),
             "The estimate is squeezed, by tanh or by its largest value: that changes it as a clip does.",
             _walk(torch.tanh),
-            _walk(lambda x: x / x.abs().max()),
             "Now eps is clipped: noise reaches far beyond [-1, 1], as the estimate does.",
             _walk(noise=lambda eps: eps.clamp(-1, 1)),
-            "abar_now is set to the new level before the estimate is made: x still lies at the old one.",
-            _walk(level=min),
             "abar_now stays 1: after each step x lies at the level of the timestep reached.",
             _walk(level=lambda now, to: 1.0),
         ),

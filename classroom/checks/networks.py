@@ -28,57 +28,39 @@ class Question(NamedTuple):
 
 
 class Network(nn.Module):
-    """answer(x, t, y) in the place of a network; it refuses what a real one could not work with.
+    """answer(x, t, y) in the place of a network: smooth, and of t too. It refuses what a real one could not take.
 
-    Args:
-        answer: smooth, and of t too, so that another x or t shows.
-        shape: of one image, [C, H, W].
-        classes: with labels from 0 to `classes`, which is the null label; None: no labels.
-        name: what the exercise calls it.
+    shape is that of one image, [C, H, W]; labels, if any, run from 0 to `classes`, which is the null label.
     """
 
-    def __init__(
-        self,
-        answer: Callable[[Tensor, Tensor, Tensor | None], Tensor],
-        shape: tuple[int, ...] = SHAPE[1:],
-        classes: int | None = None,
-        name: str = "network",
-    ) -> None:
+    def __init__(self, answer: Callable, shape=SHAPE[1:], classes: int | None = None, name="network") -> None:
         super().__init__()
         self.answer, self.shape, self.null_label, self.name = answer, shape, classes, name
         self.questions: list[Question] = []
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        self._check(x, t)
+        self.check(x, t)
         if self.null_label is not None:
-            y = self._checked_labels(y, len(x))
+            y = torch.full((len(x),), self.null_label) if y is None else self.checked_labels(y, len(x))
         answer = self.answer(x, t, y)
         self.questions.append(Question(x.detach().clone(), t.detach().clone(), y, answer.detach().clone()))
         return answer
 
     def rows(self) -> list[tuple[Tensor, int, int | None]]:
         """Each image that was asked about, with its t and its label."""
-        asked = self.questions
-        labels = [[None] * len(one.x) if one.y is None else one.y.tolist() for one in asked]
-        return [
-            row
-            for one, y in zip(asked, labels, strict=True)
-            for row in zip(one.x, one.t.tolist(), y, strict=True)
-        ]
+        labels = [[None] * len(one.x) if one.y is None else one.y.tolist() for one in self.questions]
+        asked = zip(self.questions, labels, strict=True)
+        return [row for one, y in asked for row in zip(one.x, one.t.tolist(), y, strict=True)]
 
-    def _check(self, x: Tensor, t: Tensor) -> None:
+    def check(self, x: Tensor, t: Tensor) -> None:
         if not isinstance(x, Tensor) or tuple(x.shape[1:]) != self.shape:
             wanted = f"[B, {', '.join(map(str, self.shape))}]"
             raise Wrong(f"The {self.name} takes (x, t), with x of shape {wanted}, got {_kind(x)}.")
         if not isinstance(t, Tensor) or t.shape != x.shape[:1] or t.dtype != torch.int64:
-            raise Wrong(
-                f"The {self.name} takes t of shape [B], int64, one timestep an image: here are {len(x)} images, "
-                f"and t is {_kind(t)}. torch.full((B,), t) makes such a batch."
-            )
+            took = f"takes t of shape [B], int64, one timestep an image, as torch.full((B,), t) makes it: here B = {len(x)}"
+            raise Wrong(f"The {self.name} {took}, and t is {_kind(t)}.")
 
-    def _checked_labels(self, y: Tensor | None, rows: int) -> Tensor:
-        if y is None:
-            return torch.full((rows,), self.null_label)
+    def checked_labels(self, y: Tensor, rows: int) -> Tensor:
         if not isinstance(y, Tensor) or tuple(y.shape) != (rows,):
             raise Wrong(f"The {self.name} takes one label an image: here are {rows} images, and {_kind(y)}.")
         if y.dtype != torch.int64 or bool(((y < 0) | (y > self.null_label)).any()):
@@ -94,8 +76,9 @@ def _kind(value: object) -> str:
 
 def eps_network() -> Network:
     """For (x, t) -> eps."""
-    return Network(lambda x, t, y: 0.4 * x + torch.sin(1.5 * x + 4 * _time(t, x)) + _time(t, x))
 
+    def eps(x, t, y):
+        time = t.to(x).view(-1, 1, 1, 1) / 1000
+        return 0.4 * x + torch.sin(1.5 * x + 4 * time) + time
 
-def _time(t: Tensor, x: Tensor) -> Tensor:
-    return t.to(x).view(-1, *[1] * (x.ndim - 1)) / 1000
+    return Network(eps)

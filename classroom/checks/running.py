@@ -36,10 +36,7 @@ def call_with_limit(work: Callable[[], Any], code: CodeType | None, seconds: flo
 
     A thread, because it can be stopped on every system (Windows has no alarm signal) and leaves the main
     thread free for the notebook's stop button. A loop in Python is stopped at its next step; one long call
-    into C only when it returns, and until then it is left behind.
-
-    Args:
-        code: of the learner's function, to say where it was.
+    into C only when it returns, and until then it is left behind. `code` is that of the learner's function.
 
     Raises:
         TookTooLong: after `seconds`.
@@ -88,8 +85,7 @@ def code_of(function: Callable) -> CodeType | None:
     while isinstance(function, functools.partial):
         function = function.func
     function = inspect.unwrap(function)
-    found = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
-    return found
+    return getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
 
 
 def warm_up(code: CodeType | None) -> None:
