@@ -8,8 +8,6 @@
 Nothing here raises because of a learner's code, and nothing is lost with progress.json but the record itself.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from html import escape
@@ -18,7 +16,7 @@ from typing import Any
 from classroom.checks import judging, predictions, store
 from classroom.checks.exercise import Exercise
 from classroom.checks.judging import CheckResult, Page
-from classroom.checks.predictions import PREDICTIONS, predict, reveal
+from classroom.checks.predictions import PREDICTIONS, predict, reveal  # noqa: F401 (named in __all__)
 
 LESSONS = [importlib.import_module(f"classroom.checks.lesson{number:02}") for number in range(13)]
 EXERCISES: dict[str, Exercise] = {one.number: one for lesson in LESSONS for one in lesson.EXERCISES}
@@ -47,20 +45,12 @@ __all__ = [
 
 
 def yours(number: str, function: Callable | None) -> Callable | None:
-    """The learner's function if it is right, else None: so that a widget can run on it.
-
-    Raises:
-        ValueError: for an unknown exercise.
-    """
+    """The learner's function if it is right, else None: so that a widget can run on it."""
     return function if judging.judge(_exercise(number), function, record=False).status == "right" else None
 
 
 def hint(number: str) -> Page:
-    """The next hint of an exercise below those seen before: a question, a formula, a line with a blank.
-
-    Raises:
-        ValueError: for an unknown exercise.
-    """
+    """The next hint of an exercise below those seen before: a question, a formula, a line with a blank."""
     hints = _exercise(number).hints
     shown = _HINTS_SHOWN[number] = min(_HINTS_SHOWN.get(number, 0) + 1, len(hints))
     lines = [f"{i}. {text}" for i, text in enumerate(hints[:shown], start=1)]
@@ -71,11 +61,7 @@ def hint(number: str) -> Page:
 
 
 def remember(key: str, value: Any) -> None:
-    """Keep a number, a word or a list for later lessons.
-
-    Raises:
-        TypeError: if JSON cannot hold the value.
-    """
+    """Keep a number, a word or a list for later lessons; a TypeError if JSON cannot hold the value."""
     store.put("kept", key, value)
 
 
@@ -96,7 +82,8 @@ def progress() -> Page:
     rows = [(number, one.heading.partition(" ")[2], states[number]) for number, one in EXERCISES.items()]
     rows = sorted(rows + [(number, asked.question, told[number]) for number, asked in PREDICTIONS.items()])
     right, made = list(states.values()).count("✔ right"), sum(map(bool, guesses.values()))
-    head = f"What you have done: {right} of {len(EXERCISES)} exercises right, {made} of {len(guesses)} guesses made"
+    done = f"{right} of {len(EXERCISES)} exercises right, {made} of {len(guesses)} guesses made"
+    head = f"What you have done: {done}"
     text = "\n".join([head, *(f"{number:<6} {what} - {state}" for number, what, state in rows)])
     cells = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     html = f"<strong>{head}</strong><table><tr><th>number</th><th>what</th><th>state</th></tr>{cells}</table>"

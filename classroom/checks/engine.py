@@ -5,9 +5,8 @@ right is named by the variant that gives the same numbers in every case, or by a
 may have (`generic`); else the first number that is off is told.
 """
 
-from __future__ import annotations
-
 import contextlib
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -22,7 +21,6 @@ from classroom.checks.generic import close
 from classroom.checks.networks import Network
 from lessons_lib.schedules import NoiseSchedule
 
-NOTHING = "Your function returns nothing: is the `return` missing?"
 COMPLEX = "The result is complex: somewhere the square root of a negative number is taken."
 NAN = "The result holds NaN: look for the square root of a negative number, or for 0 divided by 0."
 INFINITE = "The result holds an infinite number: look for a division by 0."
@@ -35,8 +33,11 @@ BAD_GRADIENT = (
     GRADIENT + "it is NaN or infinite: -inf or log 0 is on the way, even if torch.where leaves it out."
 )
 OVERWRITTEN = GRADIENT + "there is none: a tensor that autograd needs again is changed in place."
+JOIN = "Keep its answers, or join the questions into one batch."
 NO_GRADIENT = {"modified by an inplace": OVERWRITTEN, "numpy": CUT, "does not require": CUT}
-BOOL = "torch does not subtract or negate True and False: ~mask is the opposite, torch.where(mask, a, b) chooses."
+BOOL = (
+    "torch does not subtract or negate True and False: ~mask is the opposite, torch.where chooses by a mask."
+)
 TRIED = (ZeroDivisionError, ValueError, RuntimeError, IndexError, OverflowError, Wrong)
 
 
@@ -54,11 +55,7 @@ class Outcome(NamedTuple):
 
 
 def examine(exercise: Exercise, function: Callable) -> str:
-    """The praise for a right answer.
-
-    Raises:
-        Wrong: one or two sentences on what is wrong.
-    """
+    """The praise for a right answer; Wrong, with one or two sentences, is raised for others."""
     if exercise.examine is not None:
         return exercise.examine(function)
     with torch.random.fork_rng(devices=[]):
@@ -69,16 +66,12 @@ def examine(exercise: Exercise, function: Callable) -> str:
 def outcome_of(exercise: Exercise, formula: Callable, case: tuple) -> Outcome:
     """What one of the exercise's own formulas gives for a case: NaN where it has no value."""
     given = exercise.given(*case)
-    with contextlib.suppress(*TRIED), _grad_mode(exercise):
+    with contextlib.suppress(*TRIED), torch.set_grad_enabled(not exercise.asks):
         result = formula(*given)
         value = torch.as_tensor(exercise.reads(result, given) if exercise.reads else result)
         if not value.is_complex():
             return Outcome(given, value.detach().double())
     return Outcome(given, torch.tensor(math.nan, dtype=torch.float64))
-
-
-def _grad_mode(exercise: Exercise) -> contextlib.AbstractContextManager:
-    return torch.no_grad() if exercise.asks else contextlib.nullcontext()
 
 
 class Examination:
@@ -111,11 +104,11 @@ class Examination:
     def call(self, i: int, exchange: tuple[int, ...] = ()) -> Outcome:
         """The learner's function on a case; where it has no value there, other cases may have one."""
         given = list(self.exercise.given(*self.exercise.cases[i]))
-        for j, k in zip(exchange, reversed(exchange), strict=True):
-            given[j] = self.exercise.given(*self.exercise.cases[i])[k]
+        for j, value in zip(exchange, [given[k] for k in reversed(exchange)], strict=True):
+            given[j] = value
         nothing = torch.full_like(self.right[i].value, math.nan)
         try:
-            with _grad_mode(self.exercise):
+            with torch.set_grad_enabled(not self.exercise.asks):
                 result = self.function(*given)
         except Exception as error:
             return Outcome(tuple(given), nothing, self.failure(error, i))
@@ -137,8 +130,6 @@ class Examination:
             return Wrong(f"The square root of a negative number is taken {self.where(i)}.", line)
         raise error
 
-    # ---- what is wrong? ----
-
     def sentences(self) -> Iterator[str | None]:
         """What may be said on wrong numbers, the best first."""
         values, right = ([some[i].value for i in self.ordinary] for some in (self.seen, self.right))
@@ -150,7 +141,8 @@ class Examination:
         found = list(self.variants())
         yield next((sentence for sentence, results in found if generic.same(values, results)), None)
         yield self.changed()
-        yield next(filter(None, (other_question(*nets) for nets in self.networks())), None)
+        drawn = any(isinstance(one, torch.Generator) for one in first.arguments)
+        yield next(filter(None, (other_question(*nets, drawn) for nets in self.networks())), None)
         yield self.exchanged()
         if self.exercise.reads is None:
             yield generic.of_mixtures(*([self.mixture(i, k) for i in self.ordinary] for k in (0, 1)))
@@ -176,15 +168,14 @@ class Examination:
     def exchanged(self) -> str | None:
         """Whether the numbers are right once two arguments of one kind change places."""
         kinds = [_kind(argument) for argument in self.right[0].arguments]
-        for i, j in ((i, j) for j in range(len(kinds)) for i in range(j)):
-            if kinds[i] is None or kinds[i] != kinds[j]:
-                continue
+        pairs = itertools.combinations(range(len(kinds)), 2)
+        for pair in (
+            pair for pair in pairs if kinds[pair[0]] is not None and kinds[pair[0]] == kinds[pair[1]]
+        ):
             with contextlib.suppress(Exception):
-                if all(close(self.call(k, (i, j)).value, one.value) for k, one in enumerate(self.right)):
-                    names = self.exercise.names[i], self.exercise.names[j]
-                    return "{} and {} are exchanged: each in the other's place, they give the right numbers.".format(
-                        *names
-                    )
+                if all(close(self.call(k, pair).value, one.value) for k, one in enumerate(self.right)):
+                    both = " and ".join(self.exercise.names[place] for place in pair)
+                    return f"{both} are exchanged: each in the other's place, they give the right numbers."
         return None
 
     def networks(self) -> Iterator[tuple[Network, Network]]:
@@ -193,7 +184,7 @@ class Examination:
             yield from zip(one.networks, right.networks, strict=True)
 
     def mixture(self, i: int, k: int) -> generic.Mixture | None:
-        """A value (0: the learner's, 1: the right one) as a sum of the images that came in, and the network's."""
+        """A value (0: the learner's, 1: the right one) as a sum of the images and answers that came in."""
         seen, right = self.both[i]
         images = dict(zip(self.exercise.names, self.exercise.given(*self.exercise.cases[i]), strict=True))
         for network, model in zip(seen.networks, right.networks, strict=True):
@@ -222,32 +213,22 @@ class Examination:
         return Wrong(f"The numbers are off: {where} the one at {place} should be {must:.3f}, got {got:.3f}.")
 
     def where(self, i: int, row: int | None = None) -> str:
-        """ "with abar = 0.3 and s = 2.5": the arguments of a case that are small enough to be told."""
+        """The arguments of a case that are small enough to be told: "with abar = 0.3 and s = 2.5"."""
         given = zip(self.exercise.names, self.exercise.given(*self.exercise.cases[i]), strict=True)
         told = [f"{name} = {text}" for name, argument in given if (text := _told(argument, row))]
-        return (
-            f"with {' and '.join([', '.join(told[:-1]), told[-1]] if told[1:] else told)}" if told else "here"
-        )
-
-    # ---- right numbers are not all ----
+        return "with " + " and ".join([", ".join(told[:-1]), *told[-1:]][not told[1:] :]) if told else "here"
 
     def probe(self) -> None:
         if sentence := self.changed():
             raise Wrong(sentence)
-        for seen, right in self.both:
-            if self.exercise.asks and getattr(seen.result, "requires_grad", False):
-                raise Wrong(GRAPH)
-            if self.exercise.same_dtype and seen.result.dtype != right.arguments[0].dtype:
-                raise Wrong(f"The result has another dtype than {self.exercise.names[0]}: keep it.")
+        if self.exercise.asks and any(getattr(one.result, "requires_grad", False) for one in self.seen):
+            raise Wrong(GRAPH)
         for network, model in self.networks():
             counts = [[len(one.x) for one in net.questions] for net in (network, model)]
             too_often = self.exercise.asks == "calls" and len(counts[0]) > len(counts[1])
             if too_often or (self.exercise.asks in ("calls", "rows") and sum(counts[0]) > sum(counts[1])):
-                told = [f"{len(some)} times, about {sum(some)} images in all" for some in counts]
-                raise Wrong(
-                    f"The numbers are right, but the {network.name} is asked {told[0]}: {told[1]}, is enough. "
-                    "Keep its answers, or join the questions into one batch."
-                )
+                told = [f"{len(some)} times, about {sum(some)} images" for some in counts]
+                raise Wrong(f"Right, but the {network.name} is asked {told[0]}: {told[1]}, is enough. {JOIN}")
         if self.exercise.gradient_of:
             for case in self.exercise.cases:
                 self.probe_gradient(case)
@@ -301,8 +282,8 @@ def _told(value: Any, row: int | None) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value) if isinstance(value, int | dict) else ""
 
 
-def other_question(network: Network, model: Network) -> str | None:
-    """Whether the network was asked something else than it must be."""
+def other_question(network: Network, model: Network, drawn: bool) -> str | None:
+    """Whether the network was asked something else than it must be; `drawn`: about images that are random."""
     if not network.questions:
         return None
     asked, must = (network.rows(), model.rows())
@@ -310,6 +291,8 @@ def other_question(network: Network, model: Network) -> str | None:
         told = [", ".join(map(str, sorted({row[part] for row in rows}))) for rows in (asked, must)]
         if told[0] != told[1]:
             return f"The {network.name} is asked {what} {told[0]}: the right ones are {told[1]}."
+    if drawn:
+        return None
     if not close(asked[0][0], must[0][0]):
         return f"The {network.name} is first asked about another image than it must be."
     known = [[row[1:] for row in must if close(row[0], x)] for x, *_ in asked]
@@ -318,15 +301,12 @@ def other_question(network: Network, model: Network) -> str | None:
     return None
 
 
-# ---- is it usable? ----
-
-
 def usable(exercise: Exercise, result: Any, given: tuple, wanted: Tensor) -> Tensor:
     """The result as float64 on the CPU, or complex, if it is of the right kind and shape."""
     if result is ...:
         raise Unfinished
     if result is None:
-        raise NotUsable(NOTHING)
+        raise NotUsable("Your function returns nothing: is the `return` missing?")
     if exercise.reads is not None:
         return exercise.reads(result, given)
     if exercise.returns in ("one number", "one whole number"):
@@ -336,11 +316,11 @@ def usable(exercise: Exercise, result: Any, given: tuple, wanted: Tensor) -> Ten
 
 def expect_tensor(result: Any, shape: tuple[int, ...], exercise: Exercise, given: tuple) -> Tensor:
     """The result in float64 on the CPU (or complex), if it is a tensor of that shape."""
-    if isinstance(result, tuple) and len(result) > 1 and isinstance(result[0], Tensor):
-        raise NotUsable(f"Several things are returned: only {exercise.returns} is asked.")
     if not isinstance(result, Tensor):
         kind = type(result).__name__
-        several = ": take its entry, or let torch.stack or torch.tensor make a tensor of it"
+        several = (
+            f": only {exercise.returns} is asked, so take one entry, or make a tensor of it by torch.stack"
+        )
         more = several if isinstance(result, tuple | list) else ""
         raise NotUsable(
             f"Your function must return a tensor, got {'an' if kind[0] in 'aeiou' else 'a'} {kind}{more}."

@@ -1,7 +1,5 @@
 """What an exercise is: a declaration, from which `engine` judges every answer."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -45,12 +43,11 @@ def variants(*parts: str | Callable) -> tuple[Variant, ...]:
 class Exercise:
     """An exercise whose answer is a function.
 
-    A declaration is judged by running function, right answer and wrong variants on the same cases. An exercise of
-    another kind brings its own `examine`, which takes the function, raises Wrong, or returns the praise.
+    One of another kind brings its own `examine`: it takes the function, raises Wrong, or returns the praise.
     """
 
     heading: str  # "NN.k title (5 min)"
-    # "NAME(x_t [B, C, H, W], abar) -> [B, C, H, W]", with axes, for `checks.NAME(function)`; or -> one number.
+    # "NAME(x_t [B, C, H, W], abar) -> [B, C, H, W]" with its axes, for `checks.NAME(function)`.
     signature: str
     question: str  # the three hints: a question, …
     formula: str  # … a formula, …
@@ -60,7 +57,7 @@ class Exercise:
     cases: tuple[tuple, ...] = ()  # each is handed to `given`, which makes the arguments afresh
     given: Callable[..., tuple] = field(default=lambda *case: case)
     wrong: tuple[Variant, ...] = ()  # at most ten
-    # The sentence for an answer that is off in these cases alone (by their place); variants need not fit there.
+    # The sentence for an answer that is off in these cases alone, by their place.
     limits: Mapping[int, str] = field(default_factory=dict)
     overflow: str = ""  # the sentence if it is infinite or NaN there
     # For wrong shapes, such as "[] [B, 1]" (a size may be N*K, C/heads or T-1), and words of an exception.
@@ -70,10 +67,8 @@ class Exercise:
     # (arguments, value, right) -> the sentence for the first difference.
     tells: Callable[[tuple, Tensor, Tensor], str] | None = None
     gradient_of: str = ""  # the argument along which the gradient must be right too
-    # With a network, which is then called under torch.no_grad(), as samplers do: "calls" if it may be asked as
-    # often as by the right function, "rows" if only the number of images counts, or "freely".
+    # With a network, called under torch.no_grad(): "freely", or no more "calls" or "rows" than the right one.
     asks: str = ""
-    same_dtype: bool = False  # whether the result must have the dtype of the first argument
     planted: Callable | None = None  # for a repair, the function as the lesson gives it
     examine: Callable[[Callable], str] | None = None
 

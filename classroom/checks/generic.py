@@ -4,8 +4,6 @@ An answer that mixes images (a x + b eps) is taken apart first: then it can be t
 how. Else the whole result is compared with what a slip makes of the right one.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 
@@ -35,58 +33,51 @@ def same(values: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
     )
 
 
-# ---- the whole result ----
-
-
-NOT_ITS_SIZE = "The result is divided by its own size: keep it, for it says how much there is to gain."
 # What a slip at the end makes of the right result.
-SLIPS: dict[Callable[[Tensor], Tensor], str] = {
-    lambda r: -r: "The sign is turned round: all numbers are right but for it.",
-    lambda r: r.clamp(-1, 1): "The result is clipped to [-1, 1]: leave it as it is.",
-    lambda r: r.clamp(0, 1): "The result is clipped to [0, 1]: leave it as it is.",
-    torch.abs: "The signs are lost: these are the absolute values of the right numbers.",
-    torch.round: "The result is rounded to whole numbers: leave it as it is.",
-    torch.square: "The result is the square of the right one: a square root is missing, or a square too many.",
-    torch.sqrt: "The result is the root of the right one: a square root is too many.",
-    torch.exp: "The result is e to the right one: a logarithm is missing.",
-    torch.log: "The result is the logarithm of the right one: a logarithm is too many.",
-    torch.reciprocal: "The result is upside down: it is 1 divided by the right one.",
-    lambda r: 1 - r: "The result is 1 minus the right one: it is the other share that is asked.",
-    lambda r: r / r.norm(): NOT_ITS_SIZE,
-    lambda r: r / r.flatten(1).norm(dim=1).view(-1, *[1] * (r.ndim - 1)) if r.ndim > 1 else r: NOT_ITS_SIZE,
-    lambda r: r / r.abs().max(): NOT_ITS_SIZE,
-    torch.sign: "Only signs are left: keep how large each number is.",
-    lambda r: r.flip(0) if r.ndim else r: "The order of the entries is turned round: the first is last.",
-    lambda r: (
-        r.roll(1, 0) if r.ndim else r
-    ): "The entries are one place too far: the last has become the first.",
-    lambda r: r * 0: "The result is 0 everywhere: what is added up cancels out, or is multiplied by 0.",
-}
+SLIPS: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
+    ("The sign is turned round: all numbers are right but for it.", lambda r: -r),
+    ("The result is clipped to [-1, 1]: leave it as it is.", lambda r: r.clamp(-1, 1)),
+    ("The result is clipped to [0, 1]: leave it as it is.", lambda r: r.clamp(0, 1)),
+    ("The signs are lost: these are the absolute values of the right numbers.", torch.abs),
+    ("The result is rounded to whole numbers: leave it as it is.", torch.round),
+    ("This is the square of the right result: a root is missing, or a square too many.", torch.square),
+    ("This is the root of the right result: a square root is too many.", torch.sqrt),
+    ("This is e to the right result: a logarithm is missing.", torch.exp),
+    ("This is the logarithm of the right result: a logarithm is too many.", torch.log),
+    ("The result is upside down: it is 1 divided by the right one.", torch.reciprocal),
+    ("This is 1 minus the right result: the other share is asked.", lambda r: 1 - r),
+    ("Only signs are left: keep how large each number is.", torch.sign),
+    ("The result is 0 everywhere: what is added up cancels out.", lambda r: r * 0),
+    ("The order is turned round: the first entry is last.", lambda r: r.flip(0) if r.ndim else r),
+    ("The entries are one place too far, and the last comes first.", lambda r: r.roll(1, 0) if r.ndim else r),
+    *(
+        ("The result is divided by its own size: keep it, for it says how much there is to gain.", slip)
+        for slip in (
+            lambda r: r / r.norm(),
+            lambda r: torch.nn.functional.normalize(r.flatten(1)).view_as(r) if r.ndim > 1 else r,
+            lambda r: r / r.abs().max(),
+        )
+    ),
+)
 
 
 def of_numbers(values: list[Tensor], right: list[Tensor]) -> str | None:
     """What a slip at the end has made of the right numbers: the sign, a factor, a clip, a logarithm, …"""
-    for slip, sentence in SLIPS.items():
+    for sentence, slip in SLIPS:
         if same(values, [slip(one) for one in right]):
             return sentence
     if factor := _factor(values, right):
         size = f"{1 / factor:.4g} times too small" if abs(factor) < 1 else f"{factor:.4g} times too large"
-        batch = len(right[0]) if right[0].ndim else 0
-        if batch and _near(factor, 1 / batch):
-            return (
-                f"The result is {size}, and {batch} is the size of the batch: add up over it, take no mean."
-            )
-        base = next((base for base in (2, 10) if _near(abs(factor), 1 / math.log(base))), None)
-        return (
-            f"The logarithm has base {base}, not e."
-            if base
-            else f"Every number is {size}, by the same factor."
+        if right[0].ndim and _near(factor, 1 / len(right[0])):
+            return f"The result is {size}, and so large is the batch: add up over it, take no mean."
+        base = next(
+            (f", as with base {base}" for base in (2, 10) if _near(abs(factor), 1 / math.log(base))), ""
         )
+        return f"Every number is {size}, by the same factor{base}."
     shifts = [value - one for value, one in zip(values, right, strict=True) if value.shape == one.shape]
-    if shifts and same(
-        shifts, [shifts[0].flatten()[:1].expand(one.numel()).view(one.shape) for one in shifts]
-    ):
-        return f"Every number is off by the same amount, {float(shifts[0].flatten()[0]):.4g}."
+    shift = float(shifts[0].flatten()[0]) if shifts else math.nan
+    if math.isfinite(shift) and same(shifts, [torch.full_like(one, shift) for one in shifts]):
+        return f"Every number is off by the same amount, {shift:.4g}."
     if right[0].ndim == 1 and same(*([one.sort().values for one in some] for some in (values, right))):
         return "The numbers are right and their order is not."
     return None
@@ -115,9 +106,6 @@ def _factor(values: list[Tensor], others: list[Tensor]) -> float | None:
     if abs(factor) < 1e-3 or abs(factor - 1) < 1e-3 or not close(a, factor * b):
         return None
     return -1.0 if abs(factor + 1) < 1e-4 else factor
-
-
-# ---- the factors of a mixture ----
 
 
 def mixture(images: dict[str, Tensor], value: Tensor) -> Mixture | None:
@@ -161,7 +149,7 @@ def of_mixtures(values: list[Mixture | None], right: list[Mixture | None]) -> st
             return sentence.format(*told)
     ratio = pairs[0][0] / pairs[0][1] if pairs[0][1] else 0.0
     if len(pairs) > 1 and ratio and all(_near(v, ratio * r) for v, r in pairs):
-        return f"The factor of {told[0]} is {ratio:.4g} times what it should be in every case: {told[1]}, not {told[2]}."
+        return f"The factor of {told[0]} is {ratio:.4g} times what it should be: {told[1]}, not {told[2]}."
     if len(names) == 2 and all(
         _near(v[names[0]], r[names[1]]) and _near(v[names[1]], r[names[0]]) for v, r in both
     ):

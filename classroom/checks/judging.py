@@ -1,7 +1,5 @@
 """From a learner's function to a CheckResult, whatever the function does."""
 
-from __future__ import annotations
-
 import datetime
 import inspect
 from collections.abc import Callable
@@ -51,13 +49,13 @@ class Page:
 
 
 def box(head: str, body: str, colour: str = "#2563eb") -> str:
-    """A head of plain text over HTML, readable on light and dark pages: the page's own colour beside a bar."""
+    """A head over HTML that reads on light and dark pages: the page's own colour beside a bar."""
     style = f"border-left: 5px solid {colour}; padding: 0.4em 0.8em; margin: 0.3em 0; background: {colour}1a"
     return f'<div role="note" style="{style}"><strong>{escape(head)}</strong><br>{body}</div>'
 
 
 def judge(exercise: Exercise, function: Any, record: bool = True) -> CheckResult:
-    """Check a learner's function; whatever it does, this returns a CheckResult. record: keep it in the progress."""
+    """Check a learner's function, whatever it does; `record` keeps the result in the progress."""
     status, message, line = _not_started(exercise, function) or _examined(exercise, function)
     if record:
         _record(exercise, status)
@@ -113,11 +111,8 @@ def _examined(exercise: Exercise, function: Callable) -> tuple[str, str, str | N
         # torch raises it too, for what a tensor of True and False cannot do.
         if isinstance(error, NotImplementedError) and "not implemented for" not in str(error):
             return "not_started", UNFINISHED, None
-        text = (str(error).strip().splitlines() or [""])[0][:200]
-        message = (
-            f"Your function raised {type(error).__name__}{': ' + text if text else ''}".rstrip(".") + "."
-        )
-        return "error", message, running.line_of(error, code)
+        text = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])[:200].rstrip(".")
+        return "error", f"Your function raised {text}.", running.line_of(error, code)
 
 
 def _record(exercise: Exercise, status: str) -> None:

@@ -5,28 +5,27 @@ import torch
 from classroom.checks.exercise import Exercise, variants
 from classroom.checks.networks import SHAPE
 
-EXERCISES = (
-    Exercise(
-        heading="00.1 Pixels for the screen (5 min)",
-        signature="to_shown(x [B, C, H, W]) -> [B, C, H, W]",
-        question="What must happen to -1, to 0 and to 1?",
-        formula="[0, 1] is half as wide as [-1, 1]: shown = a · x + b with a · (-1) + b = 0 and a · 1 + b = 1.",
-        blank="return (x + ____) / ____",
-        praise="-1 becomes 0, 1 stays 1, and the greys lie in between.",
-        cases=((),),
-        given=lambda: (torch.linspace(-1, 1, 120).view(SHAPE),),
-        right=lambda x: (x + 1) / 2,
-        wrong=variants(
-            "Halving alone gives -0.5 … 0.5: shift the range too, so that -1 becomes 0.",
-            lambda x: x / 2,
-            "Adding 1 alone gives 0 … 2: halve the range too, so that 1 stays 1.",
-            lambda x: x + 1,
-            "Everything below 0 is cut off: dark pixels must become small numbers, not all the same one.",
-            lambda x: x.clamp(0, 1),
-            "The result runs from 0 to 255: numbers from 0 to 1 are asked.",
-            lambda x: (x + 1) * 127.5,
-            "The image comes back as it was: -1 must become 0.",
-            lambda x: x,
-        ),
+TO_SHOWN = Exercise(
+    heading="00.1 Pixels for the screen (5 min)",
+    signature="to_shown(x [B, C, H, W]) -> [B, C, H, W]",
+    question="What must happen to -1, to 0 and to 1?",
+    formula="[0, 1] is half as wide as [-1, 1]: shown = a · x + b with a · (-1) + b = 0 and a · 1 + b = 1.",
+    blank="return (x + ____) / ____",
+    praise="-1 becomes 0, 1 stays 1, and the greys lie in between.",
+    cases=((),),
+    given=lambda: (torch.linspace(-1, 1, 120).view(SHAPE),),
+    right=lambda x: (x + 1) / 2,
+    wrong=variants(
+        "Halving alone gives -0.5 … 0.5: shift the range too, so that -1 becomes 0.",
+        lambda x: x / 2,
+        "Adding 1 alone gives 0 … 2: halve the range too, so that 1 stays 1.",
+        lambda x: x + 1,
+        "Everything below 0 is cut off: dark pixels must become small numbers, not all the same one.",
+        lambda x: x.clamp(0, 1),
+        "The result runs from 0 to 255: numbers from 0 to 1 are asked.",
+        lambda x: (x + 1) * 127.5,
+        "The image comes back as it was: -1 must become 0.",
+        lambda x: x,
     ),
 )
+EXERCISES = (TO_SHOWN,)

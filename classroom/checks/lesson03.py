@@ -92,7 +92,7 @@ def _noise_of(x_t: Tensor, t: Tensor, noise_part: Tensor, x_0: Tensor) -> Tensor
     if bool((t == t[:, :1]).all(dim=1).any()):
         raise Wrong(ONE_T)
     if int(t.min()) < 0 or int(t.max()) >= len(ABAR):
-        raise Wrong(f"t must lie in 0 … T-1, here 0 … {len(ABAR) - 1}, got {int(t.min())} … {int(t.max())}.")
+        raise Wrong(f"t must lie in 0 … T-1, here 0 … 4, got {int(t.min())} … {int(t.max())}.")
     share, error = torch.bincount(t.flatten(), minlength=5) / t.numel(), (0.2 * 0.8 / t.numel()) ** 0.5
     if bool(((share - 0.2).abs() > 6.5 * error).any()):
         raise Wrong(UNEVEN)
@@ -121,8 +121,6 @@ def noising_loss(model, schedule, x_0, generator):
     x_t = q_sample(schedule, x_0, t, eps)
     return ((model(x_t, t) - eps) ** 2).mean()
 
-
-# ---- 03.2 ----
 
 IMAGE = torch.rand(SHAPE, generator=torch.Generator().manual_seed(2)) * 2 - 1
 
@@ -162,31 +160,29 @@ def _given(*timesteps: int) -> tuple:
 REPAIR = Exercise(
     heading="03.1 Repair a loss that trains badly (5 min)",
     signature="noising_loss(model, schedule, x_0 [B, C, H, W], generator) -> one number in a tensor",
-    question="Say for each line which of the five steps it is: draw t, draw eps, mix, ask, compare. Which of "
-    "them does less than its step asks, for a batch of 64 images?",
-    formula="loss = the mean over (x_0, t, eps) of |eps_model(x_t, t) - eps|², with t ~ Uniform(0 … T-1) and "
-    "eps ~ N(0, I) drawn for each x_0 by itself.",
+    question="Say for each line which of the five steps it is: draw t, draw eps, mix, ask, compare. Which "
+    "of them does less than its step asks, for a batch of 64 images?",
+    formula="loss = the mean over (x_0, t, eps) of |eps_model(x_t, t) - eps|², with t ~ Uniform(0 … T-1) "
+    "and eps ~ N(0, I) drawn for each x_0 by itself.",
     blank="t = torch.randint(schedule.num_timesteps, (____,), generator=generator)",
     examine=examine_loss,
     planted=noising_loss,
 )
-EXERCISES = (
-    REPAIR,
-    Exercise(
-        heading="03.2 The loss at each timestep (15 min)",
-        signature="loss_by_timestep(eps_fn, schedule, x_0 [B, C, H, W], timesteps, generator) -> [len(timesteps)]",
-        question="The training loss draws t at random and so averages over all t. What changes if you choose t, "
-        "and keep the average over images and pixels only?",
-        formula="loss(t) = mean over batch, channels and pixels of (eps_fn(x_t, t) - eps)², where "
-        "x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps.",
-        blank="for t in timesteps: batch_t = torch.full((____,), int(t)) … losses.append(((____) ** 2).mean())",
-        praise="The closer t is to 0, the harder the noise is to see, and the larger the error.",
-        cases=((3, 0, 4, 1),),  # in no order, so that a sorted answer shows
-        given=_given,
-        right=_losses(lambda guess, eps, x_0, x_t: ((guess - eps) ** 2).mean()),
-        shapes={
-            "[] [1]": "One number is returned: a mean for each timestep is asked, in shape [len(timesteps)]."
-        },
-        wrong=tuple(Variant(name, tuple(map(_losses, measures))) for name, measures in MEASURES),
-    ),
+LOSS_BY_TIMESTEP = Exercise(
+    heading="03.2 The loss at each timestep (15 min)",
+    signature="loss_by_timestep(eps_fn, schedule, x_0 [B,C,H,W], timesteps, generator) -> [len(timesteps)]",
+    question="The training loss draws t at random and so averages over all t. What changes if you choose t, "
+    "and keep the average over images and pixels only?",
+    formula="loss(t) = mean over batch, channels and pixels of (eps_fn(x_t, t) - eps)², where x_t = "
+    "sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps.",
+    blank="for t in timesteps: batch_t = torch.full((____,), int(t)) … losses.append(((____) ** 2).mean())",
+    praise="The closer t is to 0, the harder the noise is to see, and the larger the error.",
+    cases=((3, 0, 4, 1),),  # in no order, so that a sorted answer shows
+    given=_given,
+    right=_losses(lambda guess, eps, x_0, x_t: ((guess - eps) ** 2).mean()),
+    shapes={
+        "[] [1]": "One number is returned: a mean for each timestep is asked, in shape [len(timesteps)]."
+    },
+    wrong=tuple(Variant(name, tuple(map(_losses, measures))) for name, measures in MEASURES),
 )
+EXERCISES = (REPAIR, LOSS_BY_TIMESTEP)

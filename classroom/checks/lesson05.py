@@ -1,4 +1,4 @@
-"""Exercises of lesson 05, a classifier that reads noise: a yes-or-no log-probability, and a class's gradient."""
+"""Exercises of lesson 05, a classifier that reads noise: a log-probability, and a class's gradient."""
 
 from collections.abc import Callable
 
@@ -44,82 +44,73 @@ def _pick(rows: Tensor, y: Tensor) -> Tensor:
     return rows.gather(1, y[:, None]).sum()
 
 
-EXERCISES = (
-    Exercise(
-        heading="05.1 Yes or no (5 min)",
-        signature="attribute_log_prob(logit [B], value [B]) -> [B]",
-        question="sigmoid(logit) is the probability of yes. What must be done to the logit, so that the same "
-        "sigmoid gives the probability of no?",
-        formula="1 - sigmoid(z) = sigmoid(-z). And log sigmoid(z) = -log(1 + exp(-z)), which PyTorch has as one "
-        "function that stays finite.",
-        blank="return F.____(torch.where(value == 1, ____, ____))",
-        praise="It stays finite however sure the classifier is, so it can guide from the first step to the last.",
-        cases=(ORDINARY, LARGE),
-        given=lambda logit, value: (torch.tensor(logit), torch.tensor(value)),
-        right=lambda logit, value: F.logsigmoid(_signed(logit, value)),
-        limits={
-            1: "At large logits the result is off, as if clipped: at a logit of -200 log p(1) is near -200."
-        },
-        overflow="At large logits the result is infinite or NaN: log and sigmoid must be one function.",
-        shapes={
-            "[B, 2] [2, B]": "Both values' log-probabilities are returned: choose that of each sample's value."
-        },
-        wrong=variants(
-            "The probability is returned: take its logarithm.",
-            lambda z, v: _signed(z, v).sigmoid(),
-            "value is not used: log p(attribute = 0) differs from log p(attribute = 1).",
-            lambda z, v: F.logsigmoid(z),
-            "value is turned round: sigmoid(logit) is the probability of 1.",
-            lambda z, v: F.logsigmoid(-_signed(z, v)),
-            "1 - or the minus stands outside the logarithm: turn the probability round before the log.",
-            lambda z, v: (2 * v - 1) * F.logsigmoid(z),
-            "Where value is 0 the logit or the result is multiplied by 0: the logit must change its sign there.",
-            lambda z, v: F.logsigmoid(v * z),
-            "The sigmoid is taken twice: a function made for logits must be given the logit itself.",
-            lambda z, v: F.logsigmoid(_signed(z.sigmoid(), v)),
-            "A softmax runs over the batch: each logit is a question of its own, so take the sigmoid.",
-            lambda z, v: z.log_softmax(0),
-            "The logit is returned: the sigmoid makes it a probability, which then needs its logarithm.",
-            lambda z, v: z,
-            _signed,
-        ),
-    ),
-    Exercise(
-        heading="05.2 Which way is more seven? (15 min)",
-        signature="class_gradient(classifier, x_t [B, C, H, W], t [B], y [B]) -> [B, C, H, W]",
-        question="autograd differentiates one number. Which number made of the B log-probabilities has as its "
-        "gradient each sample's own, if no sample's log-probability depends on another sample?",
-        formula="∂/∂x_i Σ_j log p(y_j given x_j) = ∂/∂x_i log p(y_i given x_i), and log p(y given x) = "
-        "logit_y - log Σ_k exp(logit_k): recorded under enable_grad, on a copy of x_t.",
-        blank="with torch.enable_grad(): x = x_t.____().requires_grad_() … "
-        "log_p = ____(classifier(x, t), dim=____) … return torch.autograd.grad(____, x)[0]",
-        praise="This is the arrow that guidance follows: for each sample, the way to more of its class.",
-        cases=((1, (40, 310, 820), (4, 1, 5)), (2, (990, 500, 120), (0, 3, 2))),
-        given=lambda seed, t, y: (classifier(), image(seed, shape=SHAPE), torch.tensor(t), torch.tensor(y)),
-        right=_gradient(lambda logits, y: _pick(logits.log_softmax(1), y)),
-        asks="freely",
-        shapes={
-            "[] [1] [B] [B, 1] [B, 6]": "The classifier's answer is returned: return its gradient at x_t."
-        },
-        errors={
-            "only for scalar outputs": "autograd differentiates one number: add up the log-probabilities first.",
-            "does not require grad": "Nothing leads back to x_t. Samplers call this inside torch.no_grad(): put all "
-            "of it under torch.enable_grad(), let x_t require grad before it is asked, and detach nothing.",
-            "not have been used in the graph": "The classifier was asked about another tensor than this one.",
-        },
-        wrong=variants(
-            "This is the gradient of the probability: take the logarithm before the gradient.",
-            _gradient(lambda logits, y: _pick(logits.softmax(1), y)),
-            "This is the gradient of the logit: log p is the log_softmax, which knows of the other classes.",
-            _gradient(_pick),
-            "All classes are added up: only the log-probability of y counts.",
-            _gradient(lambda logits, y: logits.log_softmax(1).sum()),
-            "The softmax runs over the batch: the probabilities of one sample's classes must add up to 1.",
-            _gradient(lambda logits, y: _pick(logits.log_softmax(0), y)),
-            "The softmax is taken twice: log_softmax and cross_entropy must be given the logits.",
-            _gradient(lambda logits, y: _pick(logits.softmax(1).log_softmax(1), y)),
-            "The sigmoid takes each class for a yes or no of its own: one of K classes needs log_softmax.",
-            _gradient(lambda logits, y: _pick(F.logsigmoid(logits), y)),
-        ),
+ATTRIBUTE_LOG_PROB = Exercise(
+    heading="05.1 Yes or no (5 min)",
+    signature="attribute_log_prob(logit [B], value [B]) -> [B]",
+    question="sigmoid(logit) is the probability of yes. What must be done to the logit, so that the same "
+    "sigmoid gives the probability of no?",
+    formula="1 - sigmoid(z) = sigmoid(-z). And log sigmoid(z) = -log(1 + exp(-z)), which PyTorch has as one "
+    "function that stays finite.",
+    blank="return F.____(torch.where(value == 1, ____, ____))",
+    praise="It stays finite however sure the classifier is, so it can guide from the first step to the last.",
+    cases=(ORDINARY, LARGE),
+    given=lambda logit, value: (torch.tensor(logit), torch.tensor(value)),
+    right=lambda logit, value: F.logsigmoid(_signed(logit, value)),
+    limits={1: "At large logits the result is off, as if clipped: at a logit of -200 log p(1) is near -200."},
+    overflow="At large logits the result is infinite or NaN: log and sigmoid must be one function.",
+    shapes={
+        "[B, 2] [2, B]": "Both values' log-probabilities are returned: choose that of each sample's value."
+    },
+    wrong=variants(
+        "The probability is returned: take its logarithm.",
+        lambda z, v: _signed(z, v).sigmoid(),
+        "value is not used: log p(attribute = 0) differs from log p(attribute = 1).",
+        lambda z, v: F.logsigmoid(z),
+        "value is turned round: sigmoid(logit) is the probability of 1.",
+        lambda z, v: F.logsigmoid(-_signed(z, v)),
+        "1 - or the minus stands outside the logarithm: turn the probability round before the log.",
+        lambda z, v: (2 * v - 1) * F.logsigmoid(z),
+        "A softmax runs over the batch: each logit is a question of its own, so take the sigmoid.",
+        lambda z, v: z.log_softmax(0),
+        "The logit is returned: the sigmoid makes it a probability, which then needs its logarithm.",
+        lambda z, v: z,
+        _signed,
     ),
 )
+CLASS_GRADIENT = Exercise(
+    heading="05.2 Which way is more seven? (15 min)",
+    signature="class_gradient(classifier, x_t [B, C, H, W], t [B], y [B]) -> [B, C, H, W]",
+    question="autograd differentiates one number. Which number made of the B log-probabilities has as its "
+    "gradient each sample's own, if no sample's log-probability depends on another sample?",
+    formula="∂/∂x_i Σ_j log p(y_j given x_j) = ∂/∂x_i log p(y_i given x_i), and log p(y given x) = "
+    "logit_y - log Σ_k exp(logit_k): recorded under enable_grad, on a copy of x_t.",
+    blank="with torch.enable_grad(): x = x_t.____().requires_grad_() … log_p = ____(classifier(x, t), "
+    "dim=____) … return torch.autograd.grad(____, x)[0]",
+    praise="This is the arrow that guidance follows: for each sample, the way to more of its class.",
+    cases=((1, (40, 310, 820), (4, 1, 5)), (2, (990, 500, 120), (0, 3, 2))),
+    given=lambda seed, t, y: (classifier(), image(seed, shape=SHAPE), torch.tensor(t), torch.tensor(y)),
+    right=_gradient(lambda logits, y: _pick(logits.log_softmax(1), y)),
+    asks="freely",
+    shapes={"[] [1] [B] [B, 1] [B, 6]": "The classifier's answer is returned: return its gradient at x_t."},
+    errors={
+        "only for scalar outputs": "autograd differentiates one number: add up the log-probabilities first.",
+        "does not require grad": "Nothing leads back to x_t. Samplers call this inside torch.no_grad(): put "
+        "all of it under torch.enable_grad(), let x_t require grad before it is asked, and detach nothing.",
+        "not have been used in the graph": "The classifier was asked about another tensor than this one.",
+    },
+    wrong=variants(
+        "This is the gradient of the probability: take the logarithm before the gradient.",
+        _gradient(lambda logits, y: _pick(logits.softmax(1), y)),
+        "This is the gradient of the logit: log p is the log_softmax, which knows of the other classes.",
+        _gradient(_pick),
+        "All classes are added up: only the log-probability of y counts.",
+        _gradient(lambda logits, y: logits.log_softmax(1).sum()),
+        "The softmax runs over the batch: the probabilities of one sample's classes must add up to 1.",
+        _gradient(lambda logits, y: _pick(logits.log_softmax(0), y)),
+        "The softmax is taken twice: log_softmax and cross_entropy must be given the logits.",
+        _gradient(lambda logits, y: _pick(logits.softmax(1).log_softmax(1), y)),
+        "The sigmoid takes each class for a yes or no of its own: one of K classes needs log_softmax.",
+        _gradient(lambda logits, y: _pick(F.logsigmoid(logits), y)),
+    ),
+)
+EXERCISES = (ATTRIBUTE_LOG_PROB, CLASS_GRADIENT)

@@ -1,4 +1,4 @@
-"""Exercises of lesson 07, classifier-free guidance: another scale without the network, and away from a label."""
+"""Exercises of lesson 07, classifier-free guidance: another scale, and away from a label."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ def _share(a: float, b: float, w: float) -> float:
 
 
 def labelled_network() -> Network:
-    """(x_t, t, y) -> eps; t and the label stand inside the sine, so a mixture of two labels is another thing."""
+    """(x_t, t, y) -> eps; the label stands inside the sine, so a mixture of two is another thing."""
     table = image(7, shape=(CLASSES + 1, *SHAPE[1:]))
 
     def eps(x, t, y):
@@ -43,84 +43,70 @@ def _guided(mix: Callable[[Tensor, Tensor, float], Tensor], cut: Callable = lamb
     return formula
 
 
-def _from_null(mix: Callable[[Tensor, Tensor, Tensor, float], Tensor]) -> Callable:
-    """A formula of eps unconditional, eps(y_not), eps(y) and w."""
-    return lambda model, x_t, t, y, y_not, w: mix(*(model(x_t, t, one) for one in (None, y_not, y)), w)
-
-
-EXERCISES = (
-    Exercise(
-        heading="07.1 Another scale (5 min)",
-        signature="at_scale(eps_a [B, C, H, W], a, eps_b [B, C, H, W], b, w) -> [B, C, H, W]",
-        question="Guidance is a straight line in w, and you know two of its points. How far along the way from a "
-        "to b does w lie?",
-        formula="eps(w) = eps_uncond + w (eps_cond - eps_uncond), so eps_b - eps_a = (b - a) (eps_cond - "
-        "eps_uncond), and eps(w) - eps_a = (w - a) (eps_cond - eps_uncond).",
-        blank="return eps_a + ____ / ____ * (eps_b - eps_a)",
-        praise="Guidance is a straight line in w: two points of it give every scale, with no further question.",
-        # Between, beyond b, before a; then a larger than b. No wrong fraction is 0 / 0.
-        cases=((1.5, 4.0, 3.0), (0.5, 2.0, 7.0), (3.0, 7.0, 1.0), (5.0, 2.0, 3.5), (4.0, 1.5, 0.0)),
-        given=lambda a, b, w: (image(1, shape=SHAPE), a, image(2, shape=SHAPE), b, w),
-        right=_moved(_share),
-        wrong=variants(
-            "The share of the way is (w - a) / (b - a): going from a all the way to b must give eps_b.",
-            _moved(lambda a, b, w: w - a),
-            "w stands where w - a belongs: at w = a nothing may be added to eps_a.",
-            _moved(lambda a, b, w: w / (b - a)),
-            "The ends are exchanged: at w = a the result must be eps_a, at w = b eps_b.",
-            _moved(lambda a, b, w: 1 - _share(a, b, w)),
-            "eps_a is taken for unconditional and eps_b for conditional: their scales are a and b, not 0 and 1.",
-            _moved(lambda a, b, w: w),
-            "The result stays between eps_a and eps_b: the line goes on beyond both, so clamp nothing.",
-            _moved(lambda a, b, w: min(max(_share(a, b, w), 0.0), 1.0)),
-            "w is not used: this is one of the two predictions, or their mean.",
-            *(_moved(lambda a, b, w, share=share: share) for share in (0.0, 0.5, 1.0)),
-            "The step goes the wrong way: towards eps_b as w grows from a to b, and away as it falls below a.",
-            _moved(lambda a, b, w: -_share(a, b, w)),
-            _moved(lambda a, b, w: abs(_share(a, b, w))),
-            "eps_b itself is added: the step goes along the difference eps_b - eps_a.",
-            lambda eps_a, a, eps_b, b, w: eps_a + _share(a, b, w) * eps_b,
-            "Only the step is returned: it must be added to eps_a.",
-            lambda eps_a, a, eps_b, b, w: _share(a, b, w) * (eps_b - eps_a),
-        ),
-    ),
-    Exercise(
-        heading="07.2 Towards and away (15 min)",
-        signature="away_from(model, x_t [B, C, H, W], t [B], y [B], y_not [B], w) -> [B, C, H, W]",
-        question="Classifier-free guidance goes from the unconditional prediction towards the conditional one. "
-        "Which of the two does y_not replace, and what must a batch of 2B hold to ask for both at once?",
-        formula="eps = eps(y_not) + w (eps(y) - eps(y_not)): a batch of 2B holds x_t twice, t twice, and first "
-        "one set of labels, then the other.",
-        blank="eps_not, eps_y = model(torch.cat([____]), torch.cat([____]), torch.cat([____])).chunk(2) … "
-        "return ____ + w * (____)",
-        praise="Any label can take the place of the null label: guidance goes away from it and towards y.",
-        # No sample's t or label is another's; w amplified, then pulled back.
-        cases=(
-            (3, (40, 310, 820), (4, 1, 5), (0, 6, 2), 3.0),
-            (4, (990, 500, 120), (0, 3, 2), (5, 1, 6), -0.6),
-        ),
-        given=_given,
-        right=_guided(lambda n, c, w: n + w * (c - n)),
-        asks="calls",
-        shapes={"[2*B, C, H, W]": "2B predictions come back: cut the answer in two, return one, guided."},
-        wrong=variants(
-            "It starts at eps(y): that is the paper's w, ours minus 1. Start at eps(y_not).",
-            _guided(lambda n, c, w: c + w * (c - n)),
-            "The two labels are exchanged: at w = 0 the result must be eps(y_not), at w = 1 eps(y).",
-            _guided(lambda n, c, w: c + w * (n - c)),
-            "The step goes the wrong way: from y_not to y is eps(y) - eps(y_not).",
-            _guided(lambda n, c, w: n - w * (c - n)),
-            "eps(y) itself is added, or multiplied by w: add w times the difference eps(y) - eps(y_not).",
-            _guided(lambda n, c, w: n + w * c),
-            _guided(lambda n, c, w: w * c),
-            "Only the difference is returned: it must be added to eps(y_not).",
-            _guided(lambda n, c, w: w * (c - n)),
-            "w is not used: this is one of the two predictions, or their mean.",
-            *(_guided(lambda n, c, w, share=share: n + share * (c - n)) for share in (0.0, 0.5, 1.0)),
-            "The batch is cut in the wrong places: cut the result in the order in which you joined it.",
-            _guided(lambda n, c, w: n + w * (c - n), lambda e: (e[::2], e[1::2])),
-            "The unconditional prediction is used: y_not takes the place of the null label.",
-            _from_null(lambda u, n, c, w: u + w * (c - u)),
-        ),
+AT_SCALE = Exercise(
+    heading="07.1 Another scale (5 min)",
+    signature="at_scale(eps_a [B, C, H, W], a, eps_b [B, C, H, W], b, w) -> [B, C, H, W]",
+    question="Guidance is a straight line in w, and you know two of its points. How far along the way from "
+    "a to b does w lie?",
+    formula="eps(w) = eps_uncond + w (eps_cond - eps_uncond), so eps_b - eps_a = (b - a) (eps_cond - "
+    "eps_uncond), and eps(w) - eps_a = (w - a) (eps_cond - eps_uncond).",
+    blank="return eps_a + ____ / ____ * (eps_b - eps_a)",
+    praise="Guidance is a straight line in w: two points of it give every scale, with no further question.",
+    # Between, beyond b, before a; then a larger than b. No wrong fraction is 0 / 0.
+    cases=((1.5, 4.0, 3.0), (0.5, 2.0, 7.0), (3.0, 7.0, 1.0), (5.0, 2.0, 3.5), (4.0, 1.5, 0.0)),
+    given=lambda a, b, w: (image(1, shape=SHAPE), a, image(2, shape=SHAPE), b, w),
+    right=_moved(_share),
+    wrong=variants(
+        "The share of the way is (w - a) / (b - a): going from a all the way to b must give eps_b.",
+        _moved(lambda a, b, w: w - a),
+        "The ends are exchanged: at w = a the result must be eps_a, at w = b eps_b.",
+        _moved(lambda a, b, w: 1 - _share(a, b, w)),
+        "The result stays between eps_a and eps_b: the line goes on beyond both, so clamp nothing.",
+        _moved(lambda a, b, w: min(max(_share(a, b, w), 0.0), 1.0)),
+        "w is not used: this is one of the two predictions, or their mean.",
+        *(_moved(lambda a, b, w, share=share: share) for share in (0.0, 0.5, 1.0)),
+        "eps_b itself is added: the step goes along the difference eps_b - eps_a.",
+        lambda eps_a, a, eps_b, b, w: eps_a + _share(a, b, w) * eps_b,
+        "Only the step is returned: it must be added to eps_a.",
+        lambda eps_a, a, eps_b, b, w: _share(a, b, w) * (eps_b - eps_a),
     ),
 )
+AWAY_FROM = Exercise(
+    heading="07.2 Towards and away (15 min)",
+    signature="away_from(model, x_t [B, C, H, W], t [B], y [B], y_not [B], w) -> [B, C, H, W]",
+    question="Classifier-free guidance goes from the unconditional prediction towards the conditional one. "
+    "Which of the two does y_not replace, and what must a batch of 2B hold to ask for both at once?",
+    formula="eps = eps(y_not) + w (eps(y) - eps(y_not)): a batch of 2B holds x_t twice, t twice, and first "
+    "one set of labels, then the other.",
+    blank="eps_not, eps_y = model(torch.cat([____]), torch.cat([____]), torch.cat([____])).chunk(2) … "
+    "return ____ + w * (____)",
+    praise="Any label can take the place of the null label: guidance goes away from it and towards y.",
+    # No sample's t or label is another's; w amplified, then pulled back.
+    cases=(
+        (3, (40, 310, 820), (4, 1, 5), (0, 6, 2), 3.0),
+        (4, (990, 500, 120), (0, 3, 2), (5, 1, 6), -0.6),
+    ),
+    given=_given,
+    right=_guided(lambda n, c, w: n + w * (c - n)),
+    asks="calls",
+    shapes={"[2*B, C, H, W]": "2B predictions come back: cut the answer in two, return one, guided."},
+    wrong=variants(
+        "It starts at eps(y): that is the paper's w, ours minus 1. Start at eps(y_not).",
+        _guided(lambda n, c, w: c + w * (c - n)),
+        "The two labels are exchanged: at w = 0 the result must be eps(y_not), at w = 1 eps(y).",
+        _guided(lambda n, c, w: c + w * (n - c)),
+        "The step goes the wrong way: from y_not to y is eps(y) - eps(y_not).",
+        _guided(lambda n, c, w: n - w * (c - n)),
+        "eps(y) itself is added, or multiplied by w: add w times the difference eps(y) - eps(y_not).",
+        _guided(lambda n, c, w: n + w * c),
+        "Only the difference is returned: it must be added to eps(y_not).",
+        _guided(lambda n, c, w: w * (c - n)),
+        "w is not used: this is one of the two predictions, or their mean.",
+        *(_guided(lambda n, c, w, share=share: n + share * (c - n)) for share in (0.0, 0.5, 1.0)),
+        "The batch is cut in the wrong places: cut the result in the order in which you joined it.",
+        _guided(lambda n, c, w: n + w * (c - n), lambda e: (e[::2], e[1::2])),
+        "The unconditional prediction is used: y_not takes the place of the null label.",
+        lambda model, x, t, y, y_not, w: model(x, t) + w * (model(x, t, y) - model(x, t)),
+    ),
+)
+EXERCISES = (AT_SCALE, AWAY_FROM)

@@ -41,8 +41,6 @@ def _noises_and_labels(result: Any, given: tuple) -> Tensor:
     if not isinstance(result, tuple | list) or len(result) != 2:
         raise NotUsable("Your function must return two tensors, x and y.")
     x, y = result
-    if isinstance(y, Tensor) and y.ndim > 1 and getattr(x, "ndim", 0) < 4:
-        raise NotUsable("The labels come first: return x, y.")
     images = expect_tensor(x, (len(x_T) * K, *IMAGE), GRID, given)
     labels = expect_tensor(y, (len(x_T) * K,), GRID, given)
     found = [[n for n in range(len(x_T)) if close(one, x_T[n])] for one in images]
@@ -56,12 +54,11 @@ def _noises_and_labels(result: Any, given: tuple) -> Tensor:
 def _first_image(given: tuple, value: Tensor, right: Tensor) -> str:
     j = int((value != right).any(dim=0).nonzero()[0])
     got, must = ("noise {:g} asked for class {:g}".format(*one[:, j].tolist()) for one in (value, right))
-    where = f"with N = {len(given[0])} and K = {given[1]}"
-    return f"The order is off: {where}, image {j} of the batch is {got}; it should be {must}."
+    return f"The order is off: with K = {given[1]}, image {j} of the batch is {got}; it should be {must}."
 
 
 def _moved(factors: Callable[[float, float], tuple[float, ...]], fix: Callable = torch.clone) -> Callable:
-    """DDIM inversion (Song et al. 2021, sec. 5.4), with the factors of eps and x_0 at a, of x_0 and eps at b."""
+    """DDIM inversion (Song et al. 2021, sec. 5.4): the factors of eps and x_0 at a, of x_0 and eps at b."""
 
     def formula(eps_fn, x, t_to, a, b):
         noise, signal, signal_to, noise_to = factors(a, b)
@@ -80,8 +77,8 @@ GRID = Exercise(
     signature="grid_inputs(x_T [N, C, H, W], num_classes) -> x [N*K, C, H, W] and y [N*K]",
     question="Write down the batch for two noises and three classes: which noise and which class belongs to "
     "each of the six images, row after row? And what do both lines of the function give?",
-    formula="For N = 2 and K = 3 the noises are 0 0 0 1 1 1 and the labels 0 1 2 0 1 2: image i of the batch "
-    "is noise i // K, asked for class i % K.",
+    formula="For N = 2 and K = 3 the noises are 0 0 0 1 1 1 and the labels 0 1 2 0 1 2: image i of the "
+    "batch is noise i // K, asked for class i % K.",
     blank="x = x_T.____(num_classes, dim=____)",
     praise="Along a row the noise stays and the label changes: whatever differs there, the label did.",
     cases=((3, 4), (5, 3)),  # fewer noises than classes, then more
@@ -91,8 +88,8 @@ GRID = Exercise(
     tells=_first_image,
     planted=grid_inputs,
     shapes={
-        "[N, num_classes, C, H, W] [num_classes, N, C, H, W]": "There is an axis too many: a network takes one "
-        "batch, so flatten rows and columns to N*K.",
+        "[N, num_classes, C, H, W] [num_classes, N, C, H, W]": "There is an axis too many: a network takes "
+        "one batch, so flatten rows and columns to N*K.",
         "[N, C, H, W]": "x still holds N images: every noise is needed once for each class, N*K images.",
         "[N, num_classes*C, H, W] [N*num_classes*C*H*W]": "The copies do not lie along the batch: say dim=0.",
         "[num_classes] [N]": "There are too few labels: every image has its own, N*K of them.",
@@ -100,58 +97,46 @@ GRID = Exercise(
     wrong=variants(
         "The images still come as 0 1 2 0 1 2: the copies of one noise belong side by side, 0 0 1 1 2 2.",
         _grid(lambda N, K: _fast(K, N), _fast),
-        "The labels come as 0 0 0 1 1 1: within one row of the grid they run through all classes, 0 1 2 0 1 2.",
+        "The labels come as 0 0 0 1 1 1: within one row of the grid they run through all classes, 0 1 2.",
         _grid(_slow, lambda N, K: _slow(K, N)),
         "The grid is turned on its side: each row is one class here, but row n is noise n.",
         _grid(lambda N, K: _fast(K, N), lambda N, K: _slow(K, N)),
-        "The label is the number of the noise: it is the number of the column, 0 … K-1.",
-        _grid(_slow, _slow),
         "The labels run from 1 to K: classes are counted from 0, and K itself is the null label.",
         _grid(_slow, lambda N, K: _fast(N, K) + 1),
         "Every image is asked for the same class: column k is asked for class k.",
         _grid(_slow, lambda N, K: _slow(N, K) * 0),
     ),
 )
-EXERCISES = (
-    GRID,
-    Exercise(
-        heading="08.2 A step of DDIM, backwards (15 min)",
-        signature="inverse_step(eps_fn, x [B, C, H, W], t_to, abar, abar_to) -> [B, C, H, W]",
-        question="A sampler's step estimates the image and puts it at a lower noise level, with the same eps. "
-        "What changes if the next level is the higher one? And which timestep does the network hear?",
-        formula="eps = eps_fn(x, t_to), x̂_0 = (x - sqrt(1 - abar) eps) / sqrt(abar), and the result is "
-        "sqrt(abar_to) x̂_0 + sqrt(1 - abar_to) eps.",
-        blank="eps = eps_fn(x, torch.full((____,), ____)) … return math.sqrt(____) * x_0 + ____ * eps",
-        praise="A step of DDIM that goes up: when the steps are small, the sampler comes back the same way.",
-        cases=((200, 0.9, 0.7), (480, 0.6, 0.35), (850, 0.3, 0.1), (120, 1.0, 0.85)),  # last, from an image
-        given=lambda t, a, b: (eps_network(), image(88, 1.3), t, a, b),
-        right=_moved(_right),
-        asks="calls",
-        limits={3: "Right below 1, but not at abar = 1, the image itself: do not divide by sqrt(1 - abar)."},
-        wrong=variants(
-            "The estimate is clipped: what that takes away, no decoding gives back. Clip nothing here.",
-            _moved(_right, lambda x_0: x_0.clamp(-1, 1)),
-            "abar and abar_to are mixed up: the estimate is read off at abar, and goes back at abar_to.",
-            _moved(lambda a, b: (sqrt(1 - a), sqrt(a), sqrt(a), sqrt(1 - b))),
-            _moved(lambda a, b: (sqrt(1 - a), sqrt(a), sqrt(b), sqrt(1 - a))),
-            _moved(lambda a, b: (sqrt(1 - b), sqrt(b), sqrt(b), sqrt(1 - b))),
-            "A square root is missing: all four factors are roots, of abar, 1 - abar, abar_to, 1 - abar_to.",
-            _moved(lambda a, b: (1 - a, sqrt(a), sqrt(b), sqrt(1 - b))),
-            _moved(lambda a, b: (sqrt(1 - a), a, sqrt(b), sqrt(1 - b))),
-            _moved(lambda a, b: (sqrt(1 - a), sqrt(a), b, sqrt(1 - b))),
-            _moved(lambda a, b: (sqrt(1 - a), sqrt(a), sqrt(b), 1 - b)),
-            "A sign is turned round: the noise is taken out of x, and added to the result.",
-            _moved(lambda a, b: (-sqrt(1 - a), sqrt(a), sqrt(b), sqrt(1 - b))),
-            _moved(lambda a, b: (sqrt(1 - a), sqrt(a), sqrt(b), -sqrt(1 - b))),
-            "The estimate is not divided by sqrt(abar): x holds the image shrunk by that.",
-            _moved(lambda a, b: (sqrt(1 - a), 1.0, sqrt(b), sqrt(1 - b))),
-            "No noise is put back: the estimate must be put at the level abar_to, with its eps.",
-            _moved(lambda a, b: (sqrt(1 - a), sqrt(a), sqrt(b), 0.0)),
-            _moved(lambda a, b: (sqrt(1 - a), sqrt(a), 1.0, 0.0)),
-            "x is taken for the image itself: read the estimate off it first.",
-            _moved(lambda a, b: (0.0, 1.0, sqrt(b), sqrt(1 - b))),
-            "This is a jump of the forward process, for fresh noise: but eps is the noise that x holds already.",
-            _moved(lambda a, b: (0.0, 1.0, sqrt(b / a), sqrt(1 - b / a))),
-        ),
+INVERSE_STEP = Exercise(
+    heading="08.2 A step of DDIM, backwards (15 min)",
+    signature="inverse_step(eps_fn, x [B, C, H, W], t_to, abar, abar_to) -> [B, C, H, W]",
+    question="A sampler's step estimates the image and puts it at a lower noise level, with the same eps. "
+    "What changes if the next level is the higher one? And which timestep does the network hear?",
+    formula="eps = eps_fn(x, t_to), x̂_0 = (x - sqrt(1 - abar) eps) / sqrt(abar), and the result is "
+    "sqrt(abar_to) x̂_0 + sqrt(1 - abar_to) eps.",
+    blank="eps = eps_fn(x, torch.full((____,), ____)) … return math.sqrt(____) * x_0 + ____ * eps",
+    praise="A step of DDIM that goes up: when the steps are small, the sampler comes back the same way.",
+    cases=((200, 0.9, 0.7), (480, 0.6, 0.35), (850, 0.3, 0.1), (120, 1.0, 0.85)),  # last, from an image
+    given=lambda t, a, b: (eps_network(), image(88, 1.3), t, a, b),
+    right=_moved(_right),
+    asks="calls",
+    limits={3: "Right below 1, but not at abar = 1, the image itself: do not divide by sqrt(1 - abar)."},
+    wrong=variants(
+        "The estimate is clipped: what that takes away, no decoding gives back. Clip nothing here.",
+        _moved(_right, lambda x_0: x_0.clamp(-1, 1)),
+        "abar and abar_to are mixed up: the estimate is read off at abar, and goes back at abar_to.",
+        _moved(lambda a, b: (sqrt(1 - a), sqrt(a), sqrt(a), sqrt(1 - b))),
+        "A square root is missing: all four factors are roots, of abar, 1 - abar, abar_to, 1 - abar_to.",
+        _moved(lambda a, b: (1 - a, sqrt(a), sqrt(b), sqrt(1 - b))),
+        "A sign is turned round: the noise is taken out of x, and added to the result.",
+        _moved(lambda a, b: (-sqrt(1 - a), sqrt(a), sqrt(b), sqrt(1 - b))),
+        _moved(lambda a, b: (sqrt(1 - a), sqrt(a), sqrt(b), -sqrt(1 - b))),
+        "No noise is put back: the estimate must be put at the level abar_to, with its eps.",
+        _moved(lambda a, b: (sqrt(1 - a), sqrt(a), sqrt(b), 0.0)),
+        "x is taken for the image itself: read the estimate off it first.",
+        _moved(lambda a, b: (0.0, 1.0, sqrt(b), sqrt(1 - b))),
+        "This is a jump of the forward process, for fresh noise: but eps is the noise that x holds already.",
+        _moved(lambda a, b: (0.0, 1.0, sqrt(b / a), sqrt(1 - b / a))),
     ),
 )
+EXERCISES = (GRID, INVERSE_STEP)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from classroom.checks.exercise import Exercise, variants
-from classroom.checks.networks import SHAPE, Network, Question
+from classroom.checks.networks import SHAPE, Network, Question, image
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.schedules import NoiseSchedule
 
@@ -15,8 +15,7 @@ HIDDEN = 0.45  # of a grey level: rounding takes it away and changes nothing els
 
 
 class Intervention(Network):
-    """A picture of every grey level and both labels; on the way there it hides x in the last decimals, on the way
-    back it uses what it finds there, so that whoever forgets to round gets another answer."""
+    """A picture that hides x in its last decimals, and uses what it finds in those of what it is given."""
 
     def __init__(self, source: tuple[int, ...]) -> None:
         super().__init__(lambda x, t, y: x, name="intervention")
@@ -32,11 +31,6 @@ class Intervention(Network):
         picture = in_8_bits(0.5 * wave + 0.4 * found) + there * HIDDEN * shown / 127.5
         self.questions.append(Question(x.detach().clone(), torch.zeros_like(source), None, picture))
         return picture
-
-
-def _given_pictures(seed: int, source: tuple, target: tuple) -> tuple:
-    x_0 = in_8_bits(2 * torch.rand(SHAPE, generator=torch.Generator().manual_seed(seed)) - 1)
-    return Intervention(source), x_0, torch.tensor(source), torch.tensor(target)
 
 
 def _mean(d: Tensor) -> Tensor:
@@ -68,7 +62,7 @@ def _given_walk(*walk: int) -> tuple:
 
 
 def _walk(fix=torch.clone, noise=torch.clone, level=max, rederived=False):
-    """DDIM inversion (Song et al. 2021, sec. 5.4): what is done to estimate and eps; the old level is the larger."""
+    """DDIM inversion (Song et al. 2021, sec. 5.4): the old level of abar is the larger."""
 
     def formula(eps_fn, schedule, x, timesteps, now=1.0):
         for t in timesteps.flip(0).tolist():
@@ -82,83 +76,73 @@ def _walk(fix=torch.clone, noise=torch.clone, level=max, rederived=False):
     return formula
 
 
-EXERCISES = (
-    Exercise(
-        heading="09.1 There and back again (5 min)",
-        signature="there_and_back(intervene, x_0 [B, C, H, W], source [B], target [B]) -> [B]",
-        question="Which class is the counterfactual of, and which one should come back? And what would a picture "
-        "file keep of it on the way?",
-        formula="there = intervene(x_0, source, target) in 8 bits, back = intervene(there, target, source), and "
-        "error = mean |back - x_0| / 2 for each image: pixels in [-1, 1] differ by twice as much.",
-        blank="back = intervene(____(there), ____, ____) … return (back - x_0).abs().____ / 2",
-        praise="What is lost on the way to the target and back was never held by the counterfactual's pixels.",
-        cases=((90, (4, 1), (0, 6)), (91, (7, 2), (3, 5))),  # no image's label is another's
-        given=_given_pictures,
-        right=_returned(),
-        asks="rows",
-        shapes={
-            "[B, C, H, W] [B, C]": "Every pixel or channel has its difference: take the mean over them, [B].",
-            "[C, H, W]": "The mean is taken over the images: one number an image is asked, [B].",
-        },
-        wrong=variants(
-            "The pictures travel with all their decimals, where an original can hide: round with in_8_bits.",
-            _returned(picture=torch.clone),
-            "The rounding misses the 256 levels of a picture, (0 … 255) / 127.5 - 1: take in_8_bits.",
-            *(_returned(picture=lambda there, n=n: (there * n).round() / n) for n in (127.5, 128, 255)),
-            _returned(picture=lambda there: ((there + 1) * 127.5).floor() / 127.5 - 1),
-            "The pictures go back in [0, 1]: interventions take [-1, 1].",
-            _returned(picture=lambda there: ((there + 1) * 127.5).round() / 255),
-            "The labels are mixed up: from source to target, and then the way back, from target to source.",
-            lambda ask, x, source, target: _mean(ask(in_8_bits(ask(x, source, target)), source, target) - x),
-            lambda ask, x, source, target: _mean(ask(in_8_bits(ask(x, target, source)), source, target) - x),
-            "The wrong two pictures are compared: what comes back is compared with the original.",
-            lambda ask, x, source, target: _mean(ask(x, source, target) - x),
-            lambda ask, x, source, target: _mean(in_8_bits(ask(x, source, target)) - x),
-            "The unit is wrong: pixels in [-1, 1] differ by twice what they do in [0, 1], grey levels by 255.",
-            *(_returned(lambda d, k=k: k * _mean(d)) for k in (2, 255)),
-            "The differences cancel out: take their absolute values before the mean.",
-            _returned(lambda d: d.mean(dim=(1, 2, 3)) / 2),
-            "The differences are squared: the mean absolute error is asked.",
-            *(_returned(lambda d, power=power: (d**2).mean(dim=(1, 2, 3)) ** power) for power in (0.5, 1)),
-            "The differences are added up, or only the largest counts: take the mean over a whole image.",
-            _returned(lambda d: d.abs().sum(dim=(1, 2, 3))),
-            _returned(lambda d: d.abs().amax(dim=(1, 2, 3))),
-        ),
-    ),
-    Exercise(
-        heading="09.2 Repair an inversion that drifts (15 min)",
-        signature="invert(eps_fn, schedule, x_0 [B, C, H, W], timesteps) -> [B, C, H, W]",
-        question="Take one step up and then the sampler's step down with the same eps. Is every line of the step "
-        "up undone by a line of the step down? Which one cannot be undone?",
-        formula="estimate = (x - sqrt(1 - abar) eps) / sqrt(abar), and x at the next level = sqrt(abar_next) "
-        "estimate + sqrt(1 - abar_next) eps. An estimate far outside [-1, 1] is no image, but it is "
-        "what leads back to x.",
-        blank="estimate = (x - math.sqrt(1 - abar_now) * ____) / ____  # and nothing more",
-        praise="Nothing is taken away any more, so the sampler finds its way back, but for the steps' error.",
-        cases=(
-            (59, 44, 30, 17, 6),
-            (40, 21, 3),
-        ),  # to the top, and to a depth below it; uneven, not down to 0
-        given=_given_walk,
-        right=_walk(),
-        asks="calls",
-        overflow="At the image itself abar is 1, so whatever is divided by sqrt(1 - abar) there is no number.",
-        planted=invert,
-        wrong=variants(
-            "The estimate is clipped to [0, 1]: all that is darker than grey is lost.",
-            _walk(lambda x: x.clamp(0, 1)),
-            "The estimate is clipped to [-1, 1]. Pictures lie there, but this is only one half of a sum.",
-            _walk(lambda x: x.clamp(-1, 1)),
-            "The estimate is still clipped: eps derived from it again does not bring back what was lost.",
-            _walk(lambda x: x.clamp(-1, 1), rederived=True),
-            "The clip is still there with wider bounds: that moves the wall, and the drift behind it.",
-            *(_walk(lambda x, wall=wall: x.clamp(-wall, wall)) for wall in (1.1, 1.2, 1.5, 2, 3, 5)),
-            "The estimate is squeezed, by tanh or by its largest value: that changes it as a clip does.",
-            _walk(torch.tanh),
-            "Now eps is clipped: noise reaches far beyond [-1, 1], as the estimate does.",
-            _walk(noise=lambda eps: eps.clamp(-1, 1)),
-            "abar_now stays 1: after each step x lies at the level of the timestep reached.",
-            _walk(level=lambda now, to: 1.0),
-        ),
+THERE_AND_BACK = Exercise(
+    heading="09.1 There and back again (5 min)",
+    signature="there_and_back(intervene, x_0 [B, C, H, W], source [B], target [B]) -> [B]",
+    question="Which class is the counterfactual of, and which one should come back? And what would a "
+    "picture file keep of it on the way?",
+    formula="there = intervene(x_0, source, target) in 8 bits, back = intervene(there, target, source), and "
+    "error = mean |back - x_0| / 2 for each image: pixels in [-1, 1] differ by twice as much.",
+    blank="back = intervene(____(there), ____, ____) … return (back - x_0).abs().____ / 2",
+    praise="What is lost on the way to the target and back was never held by the counterfactual's pixels.",
+    cases=((90, (4, 1), (0, 6)), (91, (7, 2), (3, 5))),  # no image's label is another's
+    given=lambda seed, y, y_to: (Intervention(y), in_8_bits(image(seed, 0.4)), *map(torch.tensor, (y, y_to))),
+    right=_returned(),
+    asks="rows",
+    shapes={
+        "[B, C, H, W] [B, C]": "Every pixel or channel has its difference: take the mean over them, [B].",
+        "[C, H, W]": "The mean is taken over the images: one number an image is asked, [B].",
+    },
+    wrong=variants(
+        "The pictures travel with all their decimals, where an original can hide: round with in_8_bits.",
+        _returned(picture=torch.clone),
+        "The rounding misses the 256 levels of a picture, (0 … 255) / 127.5 - 1: take in_8_bits.",
+        *(_returned(picture=lambda there, n=n: (there * n).round() / n) for n in (127.5, 128, 255)),
+        "The labels are mixed up: from source to target, and then the way back, from target to source.",
+        lambda ask, x, source, target: _mean(ask(in_8_bits(ask(x, source, target)), source, target) - x),
+        lambda ask, x, source, target: _mean(ask(in_8_bits(ask(x, target, source)), source, target) - x),
+        "The wrong two pictures are compared: what comes back is compared with the original.",
+        lambda ask, x, source, target: _mean(ask(x, source, target) - x),
+        "The differences cancel out: take their absolute values before the mean.",
+        _returned(lambda d: d.mean(dim=(1, 2, 3)) / 2),
+        "The differences are squared: the mean absolute error is asked.",
+        *(_returned(lambda d, power=power: (d**2).mean(dim=(1, 2, 3)) ** power) for power in (0.5, 1)),
     ),
 )
+INVERT = Exercise(
+    heading="09.2 Repair an inversion that drifts (15 min)",
+    signature="invert(eps_fn, schedule, x_0 [B, C, H, W], timesteps) -> [B, C, H, W]",
+    question="Take one step up and then the sampler's step down with the same eps. Is every line of the "
+    "step up undone by a line of the step down? Which one cannot be undone?",
+    formula="estimate = (x - sqrt(1 - abar) eps) / sqrt(abar), and x at the next level = sqrt(abar_next) "
+    "estimate + sqrt(1 - abar_next) eps. An estimate far outside [-1, 1] is no image, but it is what leads "
+    "back to x.",
+    blank="estimate = (x - math.sqrt(1 - abar_now) * ____) / ____  # and nothing more",
+    praise="Nothing is taken away any more, so the sampler finds its way back, but for the steps' error.",
+    cases=(
+        (59, 44, 30, 17, 6),
+        (40, 21, 3),
+    ),  # to the top, and to a depth below it; uneven, not down to 0
+    given=_given_walk,
+    right=_walk(),
+    asks="calls",
+    overflow="At the image itself abar is 1, so whatever is divided by sqrt(1 - abar) there is no number.",
+    planted=invert,
+    wrong=variants(
+        "The estimate is clipped to [0, 1]: all that is darker than grey is lost.",
+        _walk(lambda x: x.clamp(0, 1)),
+        "The estimate is clipped to [-1, 1]. Pictures lie there, but this is only one half of a sum.",
+        _walk(lambda x: x.clamp(-1, 1)),
+        "The estimate is still clipped: eps derived from it again does not bring back what was lost.",
+        _walk(lambda x: x.clamp(-1, 1), rederived=True),
+        "The clip is still there with wider bounds: that moves the wall, and the drift behind it.",
+        *(_walk(lambda x, wall=wall: x.clamp(-wall, wall)) for wall in (1.1, 1.2, 1.5, 2, 3, 5)),
+        "The estimate is squeezed, by tanh or by its largest value: that changes it as a clip does.",
+        _walk(torch.tanh),
+        "Now eps is clipped: noise reaches far beyond [-1, 1], as the estimate does.",
+        _walk(noise=lambda eps: eps.clamp(-1, 1)),
+        "abar_now stays 1: after each step x lies at the level of the timestep reached.",
+        _walk(level=lambda now, to: 1.0),
+    ),
+)
+EXERCISES = (THERE_AND_BACK, INVERT)

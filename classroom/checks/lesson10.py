@@ -7,7 +7,7 @@ from statistics import linear_regression
 import torch
 
 from classroom.checks.exercise import Exercise, variants
-from classroom.checks.networks import SHAPE, eps_network, image
+from classroom.checks.networks import eps_network, image
 
 
 def _logs(values: Sequence[float]) -> list[float]:
@@ -18,11 +18,6 @@ def _order(steps: Sequence[float], errors: Sequence[float]) -> float:
     return -linear_regression(_logs(steps), _logs(errors)).slope
 
 
-def _given_step(t: int, t_next: int, abar: float, abar_next: float) -> tuple:
-    times = (torch.full(SHAPE[:1], one) for one in (t, t_next))
-    return eps_network(), image(10), *times, abar, abar_next
-
-
 def _sigma(abar: float) -> float:
     return sqrt((1 - abar) / abar)
 
@@ -30,8 +25,7 @@ def _sigma(abar: float) -> float:
 def _heun(first=0.5, second=0.5, sigma=_sigma, start=0.5, there=0.5, back=0.5, way=1.0, euler_way=1.0):
     """One step of Heun (Karras et al. 2022, alg. 1).
 
-    first and second are the shares of the two slopes; start, there and back the powers of abar by which x_t, the
-    Euler point and the result are scaled.
+    first and second are the shares of the slopes; start, there and back the powers of abar.
     """
 
     def formula(eps_fn, x_t, t, t_next, abar, abar_next):
@@ -43,75 +37,67 @@ def _heun(first=0.5, second=0.5, sigma=_sigma, start=0.5, there=0.5, back=0.5, w
     return formula
 
 
-EXERCISES = (
-    Exercise(
-        heading="10.1 What order? (5 min)",
-        signature="order_of(steps, errors) -> one number",
-        question="On paper with logarithms on both axes, what does error = C · N**-p look like, and where is p?",
-        formula="log error = log C - p log N: a straight line, and C drops out of a difference of two points.",
-        blank="return math.log(errors[0] / ____) / math.log(____ / ____)",
-        praise="The slope of log error against log N: 1 is Euler and DDIM, 2 is Heun.",
-        # N grows unevenly and never doubles; C differs, and no log C comes near a p.
-        cases=(((5, 8, 24, 60), 1.0, 40.0), ((4, 10, 15, 48, 77), 2.0, 0.6), ((3, 11, 28, 45), 1.5, 9.0)),
-        given=lambda steps, p, C: (list(steps), [C * N**-p for N in steps]),
-        right=_order,
-        wrong=variants(
-            "The sign is turned round: the slope falls, the order is a positive number.",
-            lambda N, e: -_order(N, e),
-            "Logarithms are missing: N**-p becomes a slope only after taking the log of both.",
-            lambda N, e: (e[0] / e[-1]) / (N[-1] / N[0]),
-            lambda N, e: e[0] / e[-1],
-            lambda N, e: -linear_regression(N, e).slope,
-            "A logarithm is missing: the log of the errors is set against the log of N.",
-            lambda N, e: -linear_regression(N, _logs(e)).slope,
-            lambda N, e: -linear_regression(_logs(N), e).slope,
-            "It is not used how much N grew: divide by the log of the ratio of the steps.",
-            lambda N, e: log(e[0] / e[-1]),
-            lambda N, e: log2(e[0] / e[1]),
-            "One point alone does not show the order: C hides in it, so compare two.",
-            lambda N, e: -log(e[-1]) / log(N[-1]),
-            "The log of a ratio is a difference of logs, not the ratio of two logs.",
-            lambda N, e: log(e[0]) / log(e[-1]) / (log(N[-1]) / log(N[0])),
-            "The two logarithms have different bases: any base will do, if it is the same.",
-            *(lambda N, e, k=k: _order(N, e) * k for k in (log(2), log(10), 1 / log(2), 1 / log(10))),
-        ),
-    ),
-    Exercise(
-        heading="10.2 Heun's step (15 min)",
-        signature="heun_step(eps_fn, x_t [B, C, H, W], t [B], t_next [B], abar, abar_next) -> [B, C, H, W]",
-        question="Euler trusts the slope at the start for the whole step. Which slope could you ask for once you "
-        "have arrived, and which of the two would you trust?",
-        formula="d1 = eps(x_t, t), xbar_euler = xbar + (sigma_next - sigma) d1, d2 = eps(sqrt(abar_next) "
-        "xbar_euler, t_next), and x_next = sqrt(abar_next) (xbar + (sigma_next - sigma) (d1 + d2) / 2).",
-        blank="d2 = eps_fn(____ * euler, ____) … return math.sqrt(abar_next) * (xbar + step * ____)",
-        praise="Two questions a step, and halving the step makes the error four times smaller.",
-        cases=((800, 550, 0.2, 0.45), (400, 150, 0.5, 0.85)),
-        given=_given_step,
-        right=_heun(),
-        asks="calls",
-        wrong=variants(
-            "This is Euler's step, that is DDIM: ask again at its end and take the mean of both slopes.",
-            _heun(1.0, 0.0),
-            "The second slope is asked at another point than Euler's: it lies at sqrt(abar_next) · xbar_euler.",
-            _heun(euler_way=0.0),
-            _heun(there=0.0),
-            "The result is xbar, or has another root: x_next is sqrt(abar_next) times xbar_next.",
-            _heun(back=0.0),
-            _heun(back=1.0),
-            "x_t is used as it is: the ODE holds for xbar = x_t / sqrt(abar), and the result is turned back.",
-            _heun(start=0.0),
-            _heun(start=0.0, there=0.0, back=0.0),
-            "The slopes are added up: take half their sum, their mean.",
-            _heun(1.0, 1.0),
-            "Only the second slope is used: take the mean of both.",
-            _heun(0.0, 1.0),
-            "This is the midpoint method: Heun goes all the way with Euler, then takes the mean.",
-            _heun(0.0, 1.0, euler_way=0.5),
-            "sigma is another: beside xbar the noise is sqrt((1 - abar) / abar).",
-            _heun(sigma=lambda a: sqrt(1 - a)),
-            "The step goes the wrong way: it is sigma_next - sigma, which is negative.",
-            _heun(way=-1.0),
-            _heun(euler_way=-1.0),
-        ),
+ORDER_OF = Exercise(
+    heading="10.1 What order? (5 min)",
+    signature="order_of(steps, errors) -> one number",
+    question="On paper with logarithms on both axes, what does error = C · N**-p look like, and where is p?",
+    formula="log error = log C - p log N: a straight line, and C drops out of a difference of two points.",
+    blank="return math.log(errors[0] / ____) / math.log(____ / ____)",
+    praise="The slope of log error against log N: 1 is Euler and DDIM, 2 is Heun.",
+    # N grows unevenly and never doubles; C differs, and no log C comes near a p.
+    cases=(((5, 8, 24, 60), 1.0, 40.0), ((4, 10, 15, 48, 77), 2.0, 0.6), ((3, 11, 28, 45), 1.5, 9.0)),
+    given=lambda steps, p, C: (list(steps), [C * N**-p for N in steps]),
+    right=_order,
+    wrong=variants(
+        "The sign is turned round: the slope falls, the order is a positive number.",
+        lambda N, e: -_order(N, e),
+        "Logarithms are missing: N**-p becomes a slope only after taking the log of both.",
+        lambda N, e: (e[0] / e[-1]) / (N[-1] / N[0]),
+        lambda N, e: -linear_regression(N, e).slope,
+        "A logarithm is missing: the log of the errors is set against the log of N.",
+        lambda N, e: -linear_regression(N, _logs(e)).slope,
+        lambda N, e: -linear_regression(_logs(N), e).slope,
+        "It is not used how much N grew: divide by the log of the ratio of the steps.",
+        lambda N, e: log(e[0] / e[-1]),
+        lambda N, e: log2(e[0] / e[1]),
+        "One point alone does not show the order: C hides in it, so compare two.",
+        lambda N, e: -log(e[-1]) / log(N[-1]),
+        "The log of a ratio is a difference of logs, not the ratio of two logs.",
+        lambda N, e: log(e[0]) / log(e[-1]) / (log(N[-1]) / log(N[0])),
+        "The two logarithms have different bases: any base will do, if it is the same.",
+        *(lambda N, e, k=k: _order(N, e) * k for k in (log(2), log(10), 1 / log(2), 1 / log(10))),
     ),
 )
+HEUN_STEP = Exercise(
+    heading="10.2 Heun's step (15 min)",
+    signature="heun_step(eps_fn, x_t [B, C, H, W], t [B], t_next [B], abar, abar_next) -> [B, C, H, W]",
+    question="Euler trusts the slope at the start for the whole step. Which slope could you ask for once "
+    "you have arrived, and which of the two would you trust?",
+    formula="d1 = eps(x_t, t), xbar_euler = xbar + (sigma_next - sigma) d1, d2 = eps(sqrt(abar_next) "
+    "xbar_euler, t_next), and x_next = sqrt(abar_next) (xbar + (sigma_next - sigma) (d1 + d2) / 2).",
+    blank="d2 = eps_fn(____ * euler, ____) … return math.sqrt(abar_next) * (xbar + step * ____)",
+    praise="Two questions a step, and halving the step makes the error four times smaller.",
+    cases=((800, 550, 0.2, 0.45), (400, 150, 0.5, 0.85)),
+    given=lambda t, u, a, b: (eps_network(), image(10), torch.full((2,), t), torch.full((2,), u), a, b),
+    right=_heun(),
+    asks="calls",
+    wrong=variants(
+        "This is Euler's step, that is DDIM: ask again at its end and take the mean of both slopes.",
+        _heun(1.0, 0.0),
+        "The second slope is asked at another point than Euler's: it lies at sqrt(abar_next) · xbar_euler.",
+        _heun(euler_way=0.0),
+        "The result is xbar, or has another root: x_next is sqrt(abar_next) times xbar_next.",
+        _heun(back=0.0),
+        "x_t is used as it is: the ODE holds for xbar = x_t / sqrt(abar), and the result is turned back.",
+        _heun(start=0.0),
+        "The slopes are added up: take half their sum, their mean.",
+        _heun(1.0, 1.0),
+        "This is the midpoint method: Heun goes all the way with Euler, then takes the mean.",
+        _heun(0.0, 1.0, euler_way=0.5),
+        "sigma is another: beside xbar the noise is sqrt((1 - abar) / abar).",
+        _heun(sigma=lambda a: sqrt(1 - a)),
+        "The step goes the wrong way: it is sigma_next - sigma, which is negative.",
+        _heun(way=-1.0),
+    ),
+)
+EXERCISES = (ORDER_OF, HEUN_STEP)

@@ -23,16 +23,13 @@ def _back(snr: Tensor) -> Tensor:
     return snr / (1 + snr)
 
 
-# ---- 11.2 ----
-
 SHAPE, CALLS = (61, 3, 4, 5), 24  # so many images that every statistic is decided, and a generator a call
 PICTURES = 2 * torch.rand(SHAPE, generator=torch.Generator().manual_seed(11)) - 1
 TURNS = ((), (3,), (2,), (2, 3), (1,), (1, 2), (1, 3), (1, 2, 3))  # the axes of each turn
 ONE_COIN = "One coin decides for the whole batch: each image needs its own."
 WRONG_AXIS = "Another axis is turned, or two: left and right run along the last axis of [B, C, H, W]."
-ORDER = "Images change places in the batch, and their labels do not: mirror each where it stands."
 PARTS = "Pixels, rows or channels have coins of their own: one coin decides for a whole image."
-NOT_ITSELF = "Some image is neither itself nor its mirror image: pixels keep their values, rows and channels."
+NOT_ITSELF = "Some image is neither itself nor its mirror image: its pixels or its place in the batch change."
 ALWAYS = "Every image is mirrored, or none: each of them is with probability 1/2."
 FIXED = "Another call mirrors the same places: draw the coins from the generator itself, at every call."
 GENERATOR = "The same generator gives different results: hand it to every random draw, so it can be repeated."
@@ -96,23 +93,14 @@ def _name_of_turns(values: Tensor) -> str:
         return ""
     if bool(torch.stack(turned).any(dim=0).all()):
         return WRONG_AXIS
-    if bool((_equal(values, PICTURES) | _equal(values, PICTURES.flip(-1))).all()):
-        return PARTS
-    anywhere = [
-        _equal(values[0, :, None], PICTURES.flip(axes)).flatten(2).all(dim=2).any(dim=1) for axes in TURNS
-    ]
-    return ORDER if bool(torch.stack(anywhere).any(dim=0).all()) else NOT_ITSELF
+    return PARTS if bool((_equal(values, PICTURES) | _equal(values, PICTURES.flip(-1))).all()) else NOT_ITSELF
 
 
-# ---- 11.3 ----
-
-# Each row: guidance scale, accuracy, fid. In the first table rows tie in one measure or in both, two are the same
-# throughout, and that of scale 3 lies in a dent of the front. In the last, one row beats all others.
+# Each row: guidance scale, accuracy, fid. In the first table rows tie in one measure or in both, two are the
+# same, and that of scale 3 lies in a dent of the front. In the last, one row beats all others.
+EQUALS = ((5.0, 0.90, 5.0), (5.0, 0.90, 5.0), (2.0, 0.70, 2.0), (1.5, 0.60, 2.0), (2.5, 0.70, 2.0))
 TABLES = (
-    (
-        *((4.0, 0.90, 6.0), (1.0, 0.50, 1.0), (2.0, 0.70, 2.0), (1.5, 0.60, 2.0), (2.5, 0.70, 2.0)),
-        *((6.0, 0.95, 9.5), (3.0, 0.72, 4.0), (5.0, 0.90, 5.0), (5.0, 0.90, 5.0), (3.5, 0.71, 8.0)),
-    ),
+    (*EQUALS, (4.0, 0.90, 6.0), (1.0, 0.50, 1.0), (6.0, 0.95, 9.5), (3.0, 0.72, 4.0), (3.5, 0.71, 8.0)),
     ((3.0, 0.80, 3.0), (1.0, 0.60, 4.0), (2.0, 0.90, 2.0), (4.0, 0.85, 2.5), (5.0, 0.40, 0.5)),
     ((2.0, 0.50, 3.0), (1.0, 0.80, 1.5), (3.0, 0.70, 2.0)),
 )
@@ -121,9 +109,8 @@ NOT_ROWS = "Something else than rows is returned: return a list of the rows as t
 
 def table_rows(*table: tuple) -> tuple[list[dict]]:
     """Made afresh; with a key in front and one behind."""
-    return (
-        [dict(zip(("guidance_scale", "accuracy", "fid", "steps"), (*row, 25), strict=True)) for row in table],
-    )
+    names = ("guidance_scale", "accuracy", "fid", "steps")
+    return ([dict(zip(names, (*row, 25), strict=True)) for row in table],)
 
 
 def _as_good(other: dict, row: dict, accuracy: int = 1, fid: int = 1) -> bool:
@@ -134,13 +121,9 @@ def _beats(other: dict, row: dict, *signs: int) -> bool:
     return _as_good(other, row, *signs) and not _as_good(row, other, *signs)
 
 
-def _front(beats: Callable = _beats, rivals: Callable = lambda rows, i: rows) -> Callable:
-    """The rows that none of their rivals beats."""
-    return lambda rows: [row for i, row in enumerate(rows) if not any(beats(o, row) for o in rivals(rows, i))]
-
-
-def _best(rows: list[dict], key: str, sign: int) -> list[dict]:
-    return [row for row in rows if row[key] == max(rows, key=lambda row: sign * row[key])[key]]
+def _front(beats: Callable = _beats) -> Callable:
+    """The rows that no other row beats."""
+    return lambda rows: [row for row in rows if not any(beats(other, row) for other in rows)]
 
 
 def _counts(result: Any, given: tuple) -> Tensor:
@@ -155,108 +138,90 @@ def _counts(result: Any, given: tuple) -> Tensor:
 
 def _first_row(given: tuple, value: Tensor, right: Tensor) -> str:
     i = int((value != right).nonzero()[0])
-    times = [f"{int(counts[i])} times" for counts in (value, right)]
-    return (
-        f"The row {given[0][i]} is returned {times[0]}: it should be {times[1]}, as none or another beats it."
-    )
+    return f"The row {given[0][i]} is returned {value[i]:g} times: {right[i]:g} is right, see what beats it."
 
 
 MIRROR = Exercise(
     heading="11.2 Repair a mirror (15 min)",
     signature="flip_some(x_0 [B, C, H, W], generator) -> [B, C, H, W]",
-    question="How many coins does a batch of 64 images need, and how many are thrown? Which axis of "
-    "[B, C, H, W] do you walk along from left to right?",
+    question="How many coins does a batch of 64 images need, and how many are thrown? Which axis of [B, C, "
+    "H, W] do you walk along from left to right?",
     formula="coin_b ~ Bernoulli(1/2) for each image b, and result_b = mirrored x_b where coin_b = 1, else "
     "x_b. A mask [B] chooses between images once it has shape [B, 1, 1, 1].",
-    blank="coins = torch.rand(____, generator=generator) < 0.5 … return torch.where(coins[____], x_0.flip(____), x_0)",
+    blank="coins = torch.rand(____, generator=generator) < 0.5 … return torch.where(coins[____], "
+    "x_0.flip(____), x_0)",
     shapes={"[B] [B, 1, 1, 1]": "The coins are returned: return the images, [B, C, H, W]."},
     examine=examine_flip,
     planted=flip_some,
 )
-EXERCISES = (
-    Exercise(
-        heading="11.1 A schedule for larger pictures (5 min)",
-        signature="shifted_schedule(abar [T], factor) -> [T]",
-        question="The mean over a block of factor × factor pixels leaves coarse content as it is. What does it do "
-        "to the standard deviation of independent noise, and so to the ratio of the variances?",
-        formula="SNR = abar / (1 - abar), the new one is SNR / factor², and solved for abar: "
-        "abar' = SNR' / (1 + SNR').",
-        blank="snr = abar / (____) / factor**____ … return snr / (____)",
-        praise="After a mean over blocks the larger picture is as noisy as the small one was, at every t.",
-        # From hardly any noise to hardly any signal; no SNR divided by factor² is 1.
-        cases=(
-            ((0.999, 0.93, 0.7, 0.36, 0.08, 1e-8), 3),
-            ((0.97, 0.82, 0.55, 0.3, 0.11), 2.0),
-            ((0.9, 0.6, 0.45, 0.2), 1.5),
-        ),
-        given=lambda curve, factor: (torch.tensor(curve, dtype=torch.float64), factor),
-        right=lambda a, f: _back(_snr(a) / f**2),  # Hoogeboom et al. 2023, sec. 3.1
-        wrong=variants(
-            "The SNR must be divided by factor²: it is a ratio of variances, its logarithm falls by 2 log factor.",
-            lambda a, f: _back(_snr(a) / f),
-            "The SNR goes up: a larger picture needs more noise, so it must fall.",
-            lambda a, f: _back(_snr(a) * f**2),
-            "abar or 1 - abar itself is scaled: the two shares must still add up to 1. Scale their ratio.",
-            *(lambda a, f, k=k: a / f**k for k in (1, 2)),
-            *(lambda a, f, k=k: 1 - (1 - a) * f**k for k in (1, 2)),
-            "The SNR or its logarithm is returned: turn it back into abar, which lies between 0 and 1.",
-            lambda a, f: _snr(a) / f**2,
-            lambda a, f: (_snr(a) / f**2).log(),
-            "A square root is in it: abar is a share of the variance, and the SNR is abar / (1 - abar).",
-            lambda a, f: _back(_snr(a).sqrt() / f),
-            lambda a, f: _back(_snr(a.sqrt()) / f**2),
-            "The SNR is upside down: it is abar / (1 - abar), large where there is little noise.",
-            lambda a, f: _back(1 / _snr(a) / f**2),
-            "The way back from the SNR to abar is not right: solve SNR = abar / (1 - abar) for abar.",
-            lambda a, f: _snr(_snr(a) / f**2),
-            "abar is raised to a power: that is no fixed factor of the SNR.",
-            *(lambda a, f, k=k: a ** (f**k) for k in (-1, 1, 2)),
-        ),
+SHIFTED_SCHEDULE = Exercise(
+    heading="11.1 A schedule for larger pictures (5 min)",
+    signature="shifted_schedule(abar [T], factor) -> [T]",
+    question="The mean over a block of factor × factor pixels leaves coarse content as it is. What does it "
+    "do to the standard deviation of independent noise, and so to the ratio of the variances?",
+    formula="SNR = abar / (1 - abar), the new one is SNR / factor², and solved for abar: abar' = SNR' / (1 "
+    "+ SNR').",
+    blank="snr = abar / (____) / factor**____ … return snr / (____)",
+    praise="After a mean over blocks the larger picture is as noisy as the small one was, at every t.",
+    # From hardly any noise to hardly any signal; no SNR divided by factor² is 1.
+    cases=(
+        ((0.999, 0.93, 0.7, 0.36, 0.08, 1e-8), 3),
+        ((0.97, 0.82, 0.55, 0.3), 2.0),
+        ((0.9, 0.6, 0.2), 1.5),
     ),
-    MIRROR,
-    Exercise(
-        heading="11.3 The rows that none beats (15 min)",
-        signature="not_beaten(rows) -> a list of rows",
-        question="Two rows: when would nobody choose the second, whichever measure matters more? And what if both "
-        "are equal?",
-        formula="other beats row: other's accuracy >= row's and other's fid <= row's, and one of the two is not "
-        "an equality.",
-        blank="return [row for row in rows if not any(____ for other in rows)]",
-        praise="For each row that is left out, another one is at least as good in both: only these are a choice.",
-        cases=TABLES,
-        given=table_rows,
-        right=_front(),
-        reads=_counts,
-        tells=_first_row,
-        wrong=variants(
-            "Only the best in a measure are returned: between them lie rows that none beats.",
-            lambda rows: _best(rows, "accuracy", 1)[:1],
-            lambda rows: _best(rows, "fid", -1)[:1],
-            lambda rows: [row for row in rows if row in _best(rows, "accuracy", 1) + _best(rows, "fid", -1)],
-            "Every row is returned: leave out those that another row beats.",
-            list,
-            "Better in both is asked: a row that is as good in one and better in the other beats, too.",
-            _front(lambda o, r: o["accuracy"] > r["accuracy"] and o["fid"] < r["fid"]),
-            "Better in one measure is taken for enough: a row that is worse in the other does not beat.",
-            _front(lambda o, r: o["accuracy"] > r["accuracy"] or o["fid"] < r["fid"]),
-            "Nothing is left: each row is compared with itself, and is as good as itself in both.",
-            lambda rows: [],
-            "A row is lost that has an equal one: none of two equal rows beats the other, both stay.",
-            lambda rows: [row for i, row in enumerate(rows) if row in _front()(rows) and row not in rows[:i]],
-            _front(lambda o, r: o is not r and _as_good(o, r)),
-            "A measure is turned round: a high accuracy is good, and a low FID, a distance to real images.",
-            *(
-                _front(lambda o, r, signs=signs: _beats(o, r, *signs))
-                for signs in ((1, -1), (-1, 1), (-1, -1))
-            ),
-            "The beaten rows are returned: the others are asked.",
-            lambda rows: [row for row in rows if row not in _front()(rows)],
-            "Each row is compared with a part of the others: any row of the table can beat it.",
-            _front(rivals=lambda rows, i: rows[:i]),
-            _front(rivals=lambda rows, i: rows[i + 1 :]),
-            "The rows are right and their order is not: keep the given one.",
-            lambda rows: sorted(_front()(rows), key=lambda row: row["fid"]),
-            lambda rows: _front()(rows)[::-1],
-        ),
+    given=lambda curve, factor: (torch.tensor(curve, dtype=torch.float64), factor),
+    right=lambda a, f: _back(_snr(a) / f**2),  # Hoogeboom et al. 2023, sec. 3.1
+    wrong=variants(
+        "The SNR must be divided by factor², a ratio of variances: its logarithm falls by 2 log factor.",
+        lambda a, f: _back(_snr(a) / f),
+        "The SNR goes up: a larger picture needs more noise, so it must fall.",
+        lambda a, f: _back(_snr(a) * f**2),
+        "abar or 1 - abar itself is scaled: the two shares must still add up to 1. Scale their ratio.",
+        *(lambda a, f, k=k: a / f**k for k in (1, 2)),
+        *(lambda a, f, k=k: 1 - (1 - a) * f**k for k in (1, 2)),
+        "The SNR or its logarithm is returned: turn it back into abar, which lies between 0 and 1.",
+        lambda a, f: _snr(a) / f**2,
+        lambda a, f: (_snr(a) / f**2).log(),
+        "A square root is in it: abar is a share of the variance, and the SNR is abar / (1 - abar).",
+        lambda a, f: _back(_snr(a).sqrt() / f),
+        "The SNR is upside down: it is abar / (1 - abar), large where there is little noise.",
+        lambda a, f: _back(1 / _snr(a) / f**2),
     ),
 )
+NOT_BEATEN = Exercise(
+    heading="11.3 The rows that none beats (15 min)",
+    signature="not_beaten(rows) -> a list of rows",
+    question="Two rows: when would nobody choose the second, whichever measure matters more? And what if "
+    "both are equal?",
+    formula="other beats row: other's accuracy >= row's and other's fid <= row's, and one of the two is not "
+    "an equality.",
+    blank="return [row for row in rows if not any(____ for other in rows)]",
+    praise="For each row that is left out, another one is at least as good in both: only these are a choice.",
+    cases=TABLES,
+    given=table_rows,
+    right=_front(),
+    reads=_counts,
+    tells=_first_row,
+    wrong=variants(
+        "Only the best in a measure are returned: between them lie rows that none beats.",
+        lambda rows: [max(rows, key=lambda row: row["accuracy"])],
+        lambda rows: [min(rows, key=lambda row: row["fid"])],
+        "Every row is returned: leave out those that another row beats.",
+        list,
+        "Better in both is asked: a row that is as good in one and better in the other beats, too.",
+        _front(lambda o, r: o["accuracy"] > r["accuracy"] and o["fid"] < r["fid"]),
+        "Better in one measure is taken for enough: a row that is worse in the other does not beat.",
+        _front(lambda o, r: o["accuracy"] > r["accuracy"] or o["fid"] < r["fid"]),
+        "Nothing is left: each row is compared with itself, and is as good as itself in both.",
+        lambda rows: [],
+        "A row is lost that has an equal one: none of two equal rows beats the other, both stay.",
+        lambda rows: [row for i, row in enumerate(rows) if row in _front()(rows) and row not in rows[:i]],
+        _front(lambda o, r: o is not r and _as_good(o, r)),
+        "A measure is turned round: a high accuracy is good, and a low FID, a distance to real images.",
+        _front(lambda o, r: _beats(o, r, 1, -1)),
+        _front(lambda o, r: _beats(o, r, -1, 1)),
+        "The rows are right and their order is not: keep the given one.",
+        lambda rows: sorted(_front()(rows), key=lambda row: row["fid"]),
+    ),
+)
+EXERCISES = (SHIFTED_SCHEDULE, MIRROR, NOT_BEATEN)

@@ -1,7 +1,5 @@
 """What an exercise hands in for a network: a smooth function that notes what it is asked."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,7 +26,7 @@ class Question(NamedTuple):
 
 
 class Network(nn.Module):
-    """answer(x, t, y) in the place of a network: smooth, and of t too. It refuses what a real one could not take.
+    """answer(x, t, y) in the place of a network: smooth, and of t too. It refuses what a real one would.
 
     shape is that of one image, [C, H, W]; labels, if any, run from 0 to `classes`, which is the null label.
     """
@@ -57,8 +55,8 @@ class Network(nn.Module):
             wanted = f"[B, {', '.join(map(str, self.shape))}]"
             raise Wrong(f"The {self.name} takes (x, t), with x of shape {wanted}, got {_kind(x)}.")
         if not isinstance(t, Tensor) or t.shape != x.shape[:1] or t.dtype != torch.int64:
-            took = f"takes t of shape [B], int64, one timestep an image, as torch.full((B,), t) makes it: here B = {len(x)}"
-            raise Wrong(f"The {self.name} {took}, and t is {_kind(t)}.")
+            wanted = f"[B], int64, as torch.full((B,), t) makes it: here B is {len(x)}"
+            raise Wrong(f"The {self.name} takes t of shape {wanted}, and t is {_kind(t)}.")
 
     def checked_labels(self, y: Tensor, rows: int) -> Tensor:
         if not isinstance(y, Tensor) or tuple(y.shape) != (rows,):

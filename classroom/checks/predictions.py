@@ -1,7 +1,5 @@
 """Predictions: the learner guesses first, and only then sees what happens."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -28,7 +26,7 @@ class Question:
 
 
 def _asked(*parts: str) -> dict[str, Question]:
-    """By four: the number, the question, the choices with bars between them, a star before the answer, and why."""
+    """By four: number, question, choices with bars between them and a star before the answer, and why."""
     asked = {}
     for number, question, choices, why in zip(*(parts[i::4] for i in range(4)), strict=True):
         some = choices.split(" | ")
@@ -40,10 +38,10 @@ def _asked(*parts: str) -> dict[str, Question]:
 PREDICTIONS = _asked(
     "00.p1",
     "You turn the guidance scale up, from 1 to 8. What happens to the digits?",
-    "They become clearer, the more the better | *They become clearer at first, then all alike and harsh "
-    "| They become more varied | Nothing: the scale changes the speed only",
-    "From a scale of about 1.5 on nearly all are read right. Their variety falls from the start, and "
-    "the distance to real images grows from 1 on.",
+    "They become clearer, the more the better | *They become clearer at first, then all alike and harsh | "
+    "They become more varied | Nothing: the scale changes the speed only",
+    "From a scale of about 1.5 on nearly all are read right. Their variety falls from the start, and the "
+    "distance to real images grows from 1 on.",
     "01.p1",
     "After half of the 1000 steps of the linear schedule: how much of the picture's contrast is left?",
     "more than half | about half | *about a quarter | less than a twentieth",
@@ -55,8 +53,8 @@ PREDICTIONS = _asked(
     "A tenth of the factors, so the product stops at abar = 0.36: 60% of the contrast is left.",
     "02.p1",
     "A picture carries the noise of t = 300, and the network is told t = 50. What will it do?",
-    "the same as if told the truth: the picture shows how noisy it is | *leave much of the noise in | "
-    "take the digit away with the noise",
+    "the same as if told the truth: the picture shows how noisy it is | *leave much of the noise in | take "
+    "the digit away with the noise",
     "Told t = 50 it looks for a trace of noise in a clear picture, and the estimate keeps its specks.",
     "02.p2",
     "You cut the skips of the trained network. What does its estimate of the clean picture look like?",
@@ -96,25 +94,25 @@ PREDICTIONS = _asked(
     "at once, above t = 900 | *between t = 600 and 300 | late, below t = 200",
     "Large shapes come first, and they settle which digit it is, while the eye sees nothing but noise.",
     "06.p1",
-    "The clean classifier reads 99% of clean digits. It guides all 100 cells, at its best scale. How "
-    "many does the evaluator read as the digit that was asked for?",
+    "The clean classifier reads 99% of clean digits. It guides all 100 cells, at its best scale. How many "
+    "does the evaluator read as the digit that was asked for?",
     "more than 90 | 70 to 90 | *fewer than 70",
     "A guide that takes noise for strokes pushes towards strokes that are none.",
     "06.p2",
     "You turn s up, from 0.5 to 12, with the noise-aware guide. What happens to the feature FID, the "
     "distance to real images?",
     "it falls all the way | *it falls, then rises | it rises all the way",
-    "At first the wish is hardly heard and many drawings are no clear digit; too strong a wish makes "
-    "all drawings of a digit alike.",
+    "At first the wish is hardly heard and many drawings are no clear digit; too strong a wish makes all "
+    "drawings of a digit alike.",
     "07.p1",
     "Told the digit and told nothing: at which timesteps do the network's two answers differ most?",
     "near pure noise, above t = 800 | *in the middle, between 600 and 400 | near the end, below 200",
-    "In pure noise a label changes little in the noise that is seen; near the end the image itself "
-    "shows which digit it is.",
+    "In pure noise a label changes little in the noise that is seen; near the end the image itself shows "
+    "which digit it is.",
     "07.p2",
     "You guide between t = 600 and 200 only, at the same w. Compared with guiding all the way …",
-    "far fewer are read right | *nearly as many are read right, and the images are nearer to real ones "
-    "| nothing changes",
+    "far fewer are read right | *nearly as many are read right, and the images are nearer to real ones | "
+    "nothing changes",
     "Outside the interval the label adds little, and a push that adds little to the wish still costs "
     "variety.",
     "08.p1",
@@ -122,10 +120,10 @@ PREDICTIONS = _asked(
     "nothing | *roughly the thickness of the stroke | all pixels but a few",
     "The label decides which digit it is. Much of what it leaves open is taken from the noise.",
     "08.p2",
-    "A real 7 becomes a 3: once from the noise found by abduction, once from a random noise. How far "
-    "from the 7 are the two, pixel by pixel?",
-    "both as far: a 3 is a 3 | *the abducted one is about half as far | the abducted one is at a tenth "
-    "of the distance",
+    "A real 7 becomes a 3: once from the noise found by abduction, once from a random noise. How far from "
+    "the 7 are the two, pixel by pixel?",
+    "both as far: a 3 is a 3 | *the abducted one is about half as far | the abducted one is at a tenth of "
+    "the distance",
     "Other strokes need other pixels: the distance cannot vanish. Place, slant and thickness often stay.",
     "09.p1",
     "Someone makes counterfactuals that the evaluator always reads as the target: 100% effective. These "
@@ -141,26 +139,26 @@ PREDICTIONS = _asked(
     "halves, too | *falls to a quarter | falls to a tenth",
     "Its error goes with the square of the step's length: it is of second order.",
     "10.p2",
-    "DDIM with 50 steps follows the exact curve more closely than with 10. Whose images are nearer to "
-    "real ones (feature FID)?",
+    "DDIM with 50 steps follows the exact curve more closely than with 10. Whose images are nearer to real "
+    "ones (feature FID)?",
     "those of 50 steps, clearly | both alike | *those of 10 steps",
-    "The exact curve is only as good as the network, which is small. Large steps seem to skip some of "
-    "its mistakes at little noise. A solver's error and the FID are two measures.",
+    "The exact curve is only as good as the network, which is small. Large steps seem to skip some of its "
+    "mistakes at little noise. A solver's error and the FID are two measures.",
     "11.p1",
     "Three equal small networks are trained equally long: under the linear, the cosine and the sigmoid "
     "schedule. You look at their training losses. Then …",
     "the one with the lowest loss draws best | *the losses cannot be compared: each schedule asks other "
     "questions | all three losses are equal",
-    "The noise in a nearly pure noise is easy to tell, that in a nearly clean image is hard. How many "
-    "of each are asked is the schedule's choice, so a low loss may come from easy questions: compare "
-    "the drawings.",
+    "The noise in a nearly pure noise is easy to tell, that in a nearly clean image is hard. How many of "
+    "each are asked is the schedule's choice, so a low loss may come from easy questions: compare the "
+    "drawings.",
     "11.p2",
-    "You turn w up on CIFAR-10, from 1 to 7, with our small network. What happens to accuracy and "
-    "feature FID?",
+    "You turn w up on CIFAR-10, from 1 to 7, with our small network. What happens to accuracy and feature "
+    "FID?",
     "accuracy rises, and the FID improves all the way | accuracy rises, and the FID gets worse from the "
     "start, as for digits | *accuracy rises; the FID first improves, then gets worse",
-    "Guidance first mends what a small network leaves vague. Beyond that it draws only what is typical "
-    "of a class, and real images are more varied.",
+    "Guidance first mends what a small network leaves vague. Beyond that it draws only what is typical of a "
+    "class, and real images are more varied.",
     "12.p1",
     "You draw the same noises unguided and guided to Smiling. Of the other 39 attributes, which reading "
     "moves most?",
@@ -227,10 +225,7 @@ def predict(
 ) -> Prediction:
     """Ask for a guess; it is kept as soon as one is chosen.
 
-    Args:
-        number: "NN.pk". With nothing else the question comes from PREDICTIONS.
-        question: may be left out: predict(number, choices).
-        answer, why: told by `reveal`; without an answer reveal tells the guess only.
+    With a number alone, "NN.pk", the question comes from PREDICTIONS; predict(number, choices) will do, too.
 
     Raises:
         ValueError: for an unknown number without choices, or an answer that is not one of the choices.
@@ -243,11 +238,7 @@ def predict(
 
 
 def reveal(number: str) -> Page:
-    """The learner's guess beside the answer, and why.
-
-    Raises:
-        ValueError: if nothing was asked under this number.
-    """
+    """The learner's guess beside the answer, and why; a ValueError if nothing was asked under this number."""
     asked, guessed = _known(number), guess(number)
     lines = [f"You guessed: {guessed}." if guessed is not None else "You made no guess."]
     if asked.answer is None:
