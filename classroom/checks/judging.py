@@ -101,7 +101,7 @@ def _examined(exercise: Exercise, function: Callable) -> tuple[str, str, str | N
         return (
             "error",
             f"Your function did not end within {running.LIMIT_S:.0f} s and was stopped.",
-            error.line,
+            error.args[0],
         )
     except KeyboardInterrupt:
         raise

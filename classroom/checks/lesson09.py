@@ -102,7 +102,7 @@ THERE_AND_BACK = Exercise(
         lambda ask, x, source, target: _mean(ask(in_8_bits(ask(x, source, target)), source, target) - x),
         lambda ask, x, source, target: _mean(ask(in_8_bits(ask(x, target, source)), source, target) - x),
         "The wrong two pictures are compared: what comes back is compared with the original.",
-        lambda ask, x, source, target: _mean(ask(x, source, target) - x),
+        lambda ask, x, source, target: _mean(in_8_bits(ask(x, source, target)) - x),
         "The differences cancel out: take their absolute values before the mean.",
         _returned(lambda d: d.mean(dim=(1, 2, 3)) / 2),
         "The differences are squared: the mean absolute error is asked.",
