@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +24,7 @@ from lessons_lib.schedules import NoiseSchedule
 COMPLEX = "The result is complex: somewhere the square root of a negative number is taken."
 NAN = "The result holds NaN: look for the square root of a negative number, or for 0 divided by 0."
 INFINITE = "The result holds an infinite number: look for a division by 0."
+MINGLED = "The samples of the batch mingle: each has its own result, so nothing may run along the batch."
 RANDOM = "Two calls give two results: use what is handed over, and draw no random numbers of your own."
 CHANGED = "{} is changed: the caller still needs it, so make a new one instead of changing it in place."
 GRAPH = "The result still carries the graph of its computation: return numbers, as by .detach()."
@@ -38,7 +39,6 @@ NO_GRADIENT = {"modified by an inplace": OVERWRITTEN, "numpy": CUT, "does not re
 BOOL = (
     "torch does not subtract or negate True and False: ~mask is the opposite, torch.where chooses by a mask."
 )
-TRIED = (ZeroDivisionError, ValueError, RuntimeError, IndexError, OverflowError, Wrong)
 
 
 class Outcome(NamedTuple):
@@ -63,15 +63,14 @@ def examine(exercise: Exercise, function: Callable) -> str:
         return Examination(exercise, function).verdict()
 
 
-def outcome_of(exercise: Exercise, formula: Callable, case: tuple) -> Outcome:
-    """What one of the exercise's own formulas gives for a case: NaN where it has no value."""
-    given = exercise.given(*case)
-    with contextlib.suppress(*TRIED), torch.set_grad_enabled(not exercise.asks):
+def outcome_of(exercise: Exercise, formula: Callable, given: Sequence) -> Outcome:
+    """What one of the exercise's own formulas gives: NaN where it has no value."""
+    with contextlib.suppress(Exception), torch.set_grad_enabled(not exercise.asks):
         result = formula(*given)
         value = torch.as_tensor(exercise.reads(result, given) if exercise.reads else result)
         if not value.is_complex():
-            return Outcome(given, value.detach().double())
-    return Outcome(given, torch.tensor(math.nan, dtype=torch.float64))
+            return Outcome(tuple(given), value.detach().double())
+    return Outcome(tuple(given), torch.tensor(math.nan, dtype=torch.float64))
 
 
 class Examination:
@@ -79,8 +78,8 @@ class Examination:
 
     def __init__(self, exercise: Exercise, function: Callable) -> None:
         self.exercise, self.function, self.code = exercise, function, running.code_of(function)
-        self.right = [outcome_of(exercise, exercise.right, case) for case in exercise.cases]
-        self.seen = [self.call(i) for i in range(len(exercise.cases))]
+        self.right = [self.wanted(self.given(i)) for i in range(len(exercise.cases))]
+        self.seen = [self.call(self.given(i), right, i) for i, right in enumerate(self.right)]
         self.both = list(zip(self.seen, self.right, strict=True))
         self.ordinary = [i for i in range(len(self.seen)) if i not in exercise.limits]
 
@@ -101,18 +100,22 @@ class Examination:
             failed = Wrong(self.exercise.overflow, failed.line)
         raise failed or self.first_difference(off)
 
-    def call(self, i: int, exchange: tuple[int, ...] = ()) -> Outcome:
-        """The learner's function on a case; where it has no value there, other cases may have one."""
-        given = list(self.exercise.given(*self.exercise.cases[i]))
-        for j, value in zip(exchange, [given[k] for k in reversed(exchange)], strict=True):
-            given[j] = value
-        nothing = torch.full_like(self.right[i].value, math.nan)
+    def given(self, i: int) -> list:
+        """The arguments of a case, made afresh."""
+        return list(self.exercise.given(*self.exercise.cases[i]))
+
+    def wanted(self, given: Sequence) -> Outcome:
+        return outcome_of(self.exercise, self.exercise.right, given)
+
+    def call(self, given: Sequence, right: Outcome, i: int = 0) -> Outcome:
+        """The learner's function; where it has no value, other cases may have one."""
+        nothing = torch.full_like(right.value, math.nan)
         try:
             with torch.set_grad_enabled(not self.exercise.asks):
                 result = self.function(*given)
         except Exception as error:
             return Outcome(tuple(given), nothing, self.failure(error, i))
-        value = usable(self.exercise, result, tuple(given), self.right[i].value)
+        value = usable(self.exercise, result, tuple(given), right.value)
         if value.is_complex():
             return Outcome(tuple(given), nothing, NotUsable(COMPLEX))
         why = NAN if bool(value.isnan().any()) else INFINITE
@@ -133,8 +136,9 @@ class Examination:
     def sentences(self) -> Iterator[str | None]:
         """What may be said on wrong numbers, the best first."""
         values, right = ([some[i].value for i in self.ordinary] for some in (self.seen, self.right))
-        first = self.seen[0]
-        yield RANDOM if first.failure is None and not close(self.call(0).value, first.value) else None
+        last, first = self.ordinary[-1], self.seen[0]
+        again = self.call(self.given(last), self.right[last], last)
+        yield None if again.failure or close(again.value, self.seen[last].value) else RANDOM
         networks = [network for one in self.seen for network in one.networks]
         if networks and not any(network.questions for network in networks):
             yield f"The {networks[0].name} is never asked: its answer is needed, so call it."
@@ -145,22 +149,30 @@ class Examination:
         yield next(filter(None, (other_question(*nets, drawn) for nets in self.networks())), None)
         yield self.exchanged()
         if self.exercise.reads is None:
-            yield generic.of_mixtures(*([self.mixture(i, k) for i in self.ordinary] for k in (0, 1)))
+            images = [self.images(i) for i in self.ordinary]
+            mixtures = [list(map(generic.mixture, images, some)) for some in (values, right)]
+            yield generic.of_mixtures(*mixtures)
             yield generic.of_numbers(values, right)
+            yield generic.of_steps(values, right, images)
+        yield self.unused()
+        if self.exercise.reads is None:
             yield next(filter(None, (generic.turned(values, results, name) for name, results in found)), None)
+            yield self.mingled()
+            yield generic.of_mixtures(*mixtures, vague=True)
 
     def variants(self) -> Iterator[tuple[str, list[Tensor]]]:
         """Each sentence with what one of its formulas gives in the ordinary cases."""
-        cases = [self.exercise.cases[i] for i in self.ordinary]
-        for variant in self.exercise.wrong:
-            for formula in variant.formulas:
-                yield variant.sentence, [outcome_of(self.exercise, formula, case).value for case in cases]
+        for sentence, formulas in self.exercise.wrong:
+            for formula in formulas:
+                yield (
+                    sentence,
+                    [outcome_of(self.exercise, formula, self.given(i)).value for i in self.ordinary],
+                )
 
     def changed(self) -> str | None:
         """Whether an argument is not as it was handed over."""
         for i, one in enumerate(self.seen):
-            before = self.exercise.given(*self.exercise.cases[i])
-            for name, *both in zip(self.exercise.names, one.arguments, before, strict=True):
+            for name, *both in zip(self.exercise.names, one.arguments, self.given(i), strict=True):
                 if not _is_kept(*both):
                     return CHANGED.format(name)
         return None
@@ -168,14 +180,50 @@ class Examination:
     def exchanged(self) -> str | None:
         """Whether the numbers are right once two arguments of one kind change places."""
         kinds = [_kind(argument) for argument in self.right[0].arguments]
-        pairs = itertools.combinations(range(len(kinds)), 2)
-        for pair in (
-            pair for pair in pairs if kinds[pair[0]] is not None and kinds[pair[0]] == kinds[pair[1]]
-        ):
+        for i, j in itertools.combinations(range(len(kinds)), 2):
             with contextlib.suppress(Exception):
-                if all(close(self.call(k, pair).value, one.value) for k, one in enumerate(self.right)):
-                    both = " and ".join(self.exercise.names[place] for place in pair)
+                fits = kinds[i] is not None and kinds[i] == kinds[j]
+                for k, right in enumerate(self.right if fits else ()):
+                    given = self.given(k)
+                    given[i], given[j] = given[j], given[i]
+                    fits = fits and close(self.call(given, right, k).value, right.value)
+                if fits:
+                    both = f"{self.exercise.names[i]} and {self.exercise.names[j]}"
                     return f"{both} are exchanged: each in the other's place, they give the right numbers."
+        return None
+
+    def unused(self) -> str | None:
+        """The arguments that may take any other value, and the learner's result stays the same."""
+        names = []
+        for k, name in enumerate(self.exercise.names if self.seen[0].failure is None else ()):
+            others, kept = [self.given(i)[k] for i in range(len(self.seen))], []
+            others += [others[0].flip(0)] if isinstance(others[0], Tensor) else []
+            for other in others:
+                given, again = (
+                    [other if j == k else one for j, one in enumerate(self.given(0))] for _ in "12"
+                )
+                with contextlib.suppress(Exception):
+                    right = self.wanted(given)
+                    if not right.value.isnan().any() and not close(right.value, self.right[0].value):
+                        kept.append(close(self.call(again, right).value, self.seen[0].value))
+            names += [name] if kept and all(kept) else []
+        return f"{' and '.join(names)}: not used, though the result depends on it." if names else None
+
+    def mingled(self) -> str | None:
+        """Whether a sample's result depends on the other samples of the batch."""
+        size = len(self.right[0].value) if self.exercise.returns.startswith("[B") else 0
+        given, again = (
+            [
+                one[:1] if isinstance(one, Tensor) and one.ndim and len(one) == size else one
+                for one in self.given(0)
+            ]
+            for _ in "12"
+        )
+        with contextlib.suppress(Exception):
+            right = self.wanted(given)
+            alone = close(right.value, self.right[0].value[:1]) and self.call(again, right).value
+            if alone is not False and size > 1 and not close(alone, self.seen[0].value[:1]):
+                return MINGLED
         return None
 
     def networks(self) -> Iterator[tuple[Network, Network]]:
@@ -183,25 +231,20 @@ class Examination:
         for one, right in self.both:
             yield from zip(one.networks, right.networks, strict=True)
 
-    def mixture(self, i: int, k: int) -> generic.Mixture | None:
-        """A value (0: the learner's, 1: the right one) as a sum of the images and answers that came in."""
+    def images(self, i: int) -> dict[str, Tensor]:
+        """What came in and has the shape of the result; with what the network said, if it was asked right."""
         seen, right = self.both[i]
-        images = dict(zip(self.exercise.names, self.exercise.given(*self.exercise.cases[i]), strict=True))
+        images = dict(zip(self.exercise.names, self.given(i), strict=True))
         for network, model in zip(seen.networks, right.networks, strict=True):
             answers = [[one.answer for one in net.questions] for net in (network, model)]
             if generic.same(*answers):
                 images |= dict(zip(("the network's answer", "its second answer"), answers[0], strict=False))
-        shape = right.value.shape
-        images = {name: one for name, one in images.items() if isinstance(one, Tensor) and one.shape == shape}
-        return generic.mixture(images, self.both[i][k].value)
+        return {
+            n: x.double() for n, x in images.items() if isinstance(x, Tensor) and x.shape == right.value.shape
+        }
 
     def first_difference(self, i: int) -> Wrong:
         value, right = self.seen[i].value, self.right[i].value
-        mixed = self.mixture(i, 0), self.mixture(i, 1)
-        if self.exercise.reads is None and all(mixed):
-            factors = " and ".join(f"the factor of {name} is {share:.3f}" for name, share in mixed[0].items())
-            shares = " and ".join(f"{share:.3f}" for share in mixed[1].values())
-            return Wrong(f"The numbers are off: {self.where(i)} {factors}, which should be {shares}.")
         farthest = int((value - right).abs().nan_to_num(nan=math.inf).argmax())
         place = [int(k) for k in torch.unravel_index(torch.tensor(farthest), value.shape)]
         got, must = (float(one.flatten()[farthest]) for one in (value, right))
@@ -214,7 +257,7 @@ class Examination:
 
     def where(self, i: int, row: int | None = None) -> str:
         """The arguments of a case that are small enough to be told: "with abar = 0.3 and s = 2.5"."""
-        given = zip(self.exercise.names, self.exercise.given(*self.exercise.cases[i]), strict=True)
+        given = zip(self.exercise.names, self.given(i), strict=True)
         told = [f"{name} = {text}" for name, argument in given if (text := _told(argument, row))]
         return "with " + " and ".join([", ".join(told[:-1]), *told[-1:]][not told[1:] :]) if told else "here"
 
@@ -230,14 +273,14 @@ class Examination:
                 told = [f"{len(some)} times, about {sum(some)} images" for some in counts]
                 raise Wrong(f"Right, but the {network.name} is asked {told[0]}: {told[1]}, is enough. {JOIN}")
         if self.exercise.gradient_of:
-            for case in self.exercise.cases:
-                self.probe_gradient(case)
+            for i in range(len(self.seen)):
+                self.probe_gradient(i)
 
-    def probe_gradient(self, case: tuple) -> None:
+    def probe_gradient(self, i: int) -> None:
         """Ask as guidance does, with an argument that comes out of a network."""
 
         def gradient(function: Callable) -> Tensor | None:
-            given = list(self.exercise.given(*case))
+            given = self.given(i)
             place = self.exercise.names.index(self.exercise.gradient_of)
             source = given[place].requires_grad_()
             given[place] = source * 1.0
@@ -293,6 +336,9 @@ def other_question(network: Network, model: Network, drawn: bool) -> str | None:
             return f"The {network.name} is asked {what} {told[0]}: the right ones are {told[1]}."
     if drawn:
         return None
+    order = [[one.t.tolist() for one in net.questions] for net in (network, model)]
+    if sorted(order[0]) == sorted(order[1]) and order[0] != order[1]:
+        return f"The {network.name} is asked at the right timesteps, but in another order."
     if not close(asked[0][0], must[0][0]):
         return f"The {network.name} is first asked about another image than it must be."
     known = [[row[1:] for row in must if close(row[0], x)] for x, *_ in asked]

@@ -43,13 +43,11 @@ SLIPS: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
     ("This is the square of the right result: a root is missing, or a square too many.", torch.square),
     ("This is the root of the right result: a square root is too many.", torch.sqrt),
     ("This is e to the right result: a logarithm is missing.", torch.exp),
-    ("This is the logarithm of the right result: a logarithm is too many.", torch.log),
     ("The result is upside down: it is 1 divided by the right one.", torch.reciprocal),
     ("This is 1 minus the right result: the other share is asked.", lambda r: 1 - r),
     ("Only signs are left: keep how large each number is.", torch.sign),
     ("The result is 0 everywhere: what is added up cancels out.", lambda r: r * 0),
     ("The order is turned round: the first entry is last.", lambda r: r.flip(0) if r.ndim else r),
-    ("The entries are one place too far, and the last comes first.", lambda r: r.roll(1, 0) if r.ndim else r),
     *(
         ("The result is divided by its own size: keep it, for it says how much there is to gain.", slip)
         for slip in (
@@ -83,11 +81,24 @@ def of_numbers(values: list[Tensor], right: list[Tensor]) -> str | None:
     return None
 
 
+def of_steps(values: list[Tensor], right: list[Tensor], images: list[dict[str, Tensor]]) -> str | None:
+    """Whether the result is right but for an image from which a step goes off."""
+    for name in images[0]:
+        base = [one[name] for one in images]
+        for sentence, factor, sign in (
+            ("The step goes the wrong way from {}: its sign is turned round.", 2, -1),
+            ("{} is missing: to the step it must be added.", -1, 1),
+            ("What is returned is {} less the right result.", 1, -1),
+        ):
+            if same(values, [factor * x + sign * one for x, one in zip(base, right, strict=True)]):
+                return sentence.format(name)
+    return None
+
+
 def turned(values: list[Tensor], results: list[Tensor], sentence: str) -> str | None:
     """A classic mistake with a factor, sign or logarithm on top."""
-    if factor := _factor(values, results):
-        more = "the sign is turned round" if factor == -1 else f"all is multiplied by {factor:.4g}"
-        return f"{sentence} And {more}."
+    if _factor(values, results) == -1:
+        return f"{sentence} And the sign is turned round."
     for more, slip in (("a logarithm is missing", torch.exp), ("a logarithm is too many", torch.log)):
         if same(values, [slip(one) for one in results]):
             return f"{sentence} And {more}."
@@ -133,8 +144,8 @@ RELATIONS: dict[str, Callable[[float], float]] = {
 }
 
 
-def of_mixtures(values: list[Mixture | None], right: list[Mixture | None]) -> str | None:
-    """What is wrong with the factors, if the same is wrong in every case."""
+def of_mixtures(values: list[Mixture | None], right: list[Mixture | None], vague: bool = False) -> str | None:
+    """What is wrong with the factors in every case; `vague`: at least which of them."""
     if not values or None in (*values, *right):
         return None
     both = list(zip(values, right, strict=True))
@@ -150,10 +161,11 @@ def of_mixtures(values: list[Mixture | None], right: list[Mixture | None]) -> st
     ratio = pairs[0][0] / pairs[0][1] if pairs[0][1] else 0.0
     if len(pairs) > 1 and ratio and all(_near(v, ratio * r) for v, r in pairs):
         return f"The factor of {told[0]} is {ratio:.4g} times what it should be: {told[1]}, not {told[2]}."
-    if len(names) == 2 and all(
-        _near(v[names[0]], r[names[1]]) and _near(v[names[1]], r[names[0]]) for v, r in both
-    ):
+    if len(names) == 2 and all(_near(v[names[i]], r[names[1 - i]]) for v, r in both for i in (0, 1)):
         return f"The factors of {told[0]} are exchanged: they are {told[1]}, and should be {told[2]}."
+    good = " and ".join(name for name in right[0] if name not in names)
+    if good and vague:
+        return f"The factor of {good} is right, that of {told[0]} is not: {told[1]} once, not {told[2]}."
     return None
 
 

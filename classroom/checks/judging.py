@@ -73,11 +73,8 @@ def _not_started(exercise: Exercise, function: Any) -> tuple[str, str, None] | N
     if running.is_stub(function):
         return "not_started", UNFINISHED, None
     if exercise.planted is not None and running.same_body(function, exercise.planted):
-        return (
-            "not_started",
-            "This is the function as it was given: find what is wrong in it and repair it.",
-            None,
-        )
+        message = "This is the function as it was given: find what is wrong in it and repair it."
+        return "not_started", message, None
     return None
 
 
@@ -98,11 +95,8 @@ def _examined(exercise: Exercise, function: Callable) -> tuple[str, str, str | N
     except Unfinished:
         return "not_started", UNFINISHED, None
     except running.TookTooLong as error:
-        return (
-            "error",
-            f"Your function did not end within {running.LIMIT_S:.0f} s and was stopped.",
-            error.args[0],
-        )
+        message = f"Your function did not end within {running.LIMIT_S:.0f} s and was stopped."
+        return "error", message, error.args[0]
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a learner's function may raise anything, SystemExit too

@@ -18,12 +18,8 @@ TO_SHOWN = Exercise(
     wrong=variants(
         "Halving alone gives -0.5 … 0.5: shift the range too, so that -1 becomes 0.",
         lambda x: x / 2,
-        "Adding 1 alone gives 0 … 2: halve the range too, so that 1 stays 1.",
-        lambda x: x + 1,
         "Everything below 0 is cut off: dark pixels must become small numbers, not all the same one.",
         lambda x: x.clamp(0, 1),
-        "The result runs from 0 to 255: numbers from 0 to 1 are asked.",
-        lambda x: (x + 1) * 127.5,
         "The image comes back as it was: -1 must become 0.",
         lambda x: x,
     ),

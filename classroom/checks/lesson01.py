@@ -50,8 +50,6 @@ BETAS_OF = Exercise(
         lambda a: torch.cat([a[:1], 1 - a[1:] / a[:-1]]),
         "The ratio is turned round: divide abar_t by the abar before it, so that it stays below 1.",
         lambda a: 1 - _before(a) / a,
-        "These are the alphas: each is 1 - beta, so one more step is needed.",
-        lambda a: a / _before(a),
         "These are differences of neighbouring abar: the steps multiply, so take their ratio.",
         lambda a: _before(a) - a,
         "There is a square root too many: abar is the product of the 1 - beta themselves.",
@@ -82,12 +80,6 @@ NOISE_MORE = Exercise(
         _mixed(lambda a, p: (sqrt(p / a), sqrt(1 - p))),
         "eps is taken for the noise that is in x: it is fresh, and x's own noise is not known.",
         _mixed(lambda a, p: (sqrt(p / a), sqrt(1 - p) - sqrt(p / a) * sqrt(1 - a))),
-        "x is not made smaller: the signal must shrink while the noise grows.",
-        _mixed(lambda a, p: (1.0, sqrt(1 - p / a))),
-        "A square root is missing: an image is multiplied by the root of its share of the variance.",
-        _mixed(lambda a, p: (sqrt(p / a), 1 - p / a)),
-        "The ratio of the noise levels is used: what a step leaves is told by the signal, abar.",
-        _mixed(lambda a, p: (sqrt(p / a), sqrt(1 - (1 - a) / (1 - p)))),
     ),
 )
 EXERCISES = (BETAS_OF, NOISE_MORE)

@@ -94,13 +94,10 @@ MULTI_HEAD = Exercise(
     right=_attend(),
     shapes={
         "[B, heads, N, N] [B, N, N]": "The attention weights are returned: let them mix the rows of v.",
-        "[B, heads, N, C/heads] [B, N, heads, C/heads] [B*heads, N, C/heads] [B, heads*N, C/heads]": "The "
-        "heads are still apart: put their channels side by side, to [B, N, C].",
+        "[B, heads, N, C/heads] [B, N, heads, C/heads]": "The heads are still apart: put them side by side.",
         "[B, N, C/heads]": "Only C/heads channels come back: put the results of all heads side by side.",
     },
     wrong=variants(
-        "heads is not used: each head must attend with its own C/heads channels only.",
-        lambda q, k, v, heads: _attend()(q, k, v, 1),
         "The scores must be divided by sqrt(C/heads), the root of the channels that one head has.",
         _attend(scale=lambda C, heads: 1),
         _attend(scale=lambda C, heads: math.sqrt(C)),
@@ -112,8 +109,6 @@ MULTI_HEAD = Exercise(
         _attend(split=lambda x, heads: x.reshape(len(x), heads, x.shape[1], -1)),
         "The heads are merged in a wrong order: undo the exchange of axes, then join the channels.",
         _attend(merge=lambda x: x.reshape(len(x), x.shape[2], -1)),
-        "The weights are transposed before they mix v: one row holds the weights of one query.",
-        _attend(lambda scores: scores.softmax(-1).mT),
     ),
 )
 EXERCISES = (RECEPTIVE_FIELD, MULTI_HEAD)

@@ -64,14 +64,10 @@ ATTRIBUTE_LOG_PROB = Exercise(
     wrong=variants(
         "The probability is returned: take its logarithm.",
         lambda z, v: _signed(z, v).sigmoid(),
-        "value is not used: log p(attribute = 0) differs from log p(attribute = 1).",
-        lambda z, v: F.logsigmoid(z),
         "value is turned round: sigmoid(logit) is the probability of 1.",
         lambda z, v: F.logsigmoid(-_signed(z, v)),
         "1 - or the minus stands outside the logarithm: turn the probability round before the log.",
         lambda z, v: (2 * v - 1) * F.logsigmoid(z),
-        "A softmax runs over the batch: each logit is a question of its own, so take the sigmoid.",
-        lambda z, v: z.log_softmax(0),
         "The logit is returned: the sigmoid makes it a probability, which then needs its logarithm.",
         lambda z, v: z,
         _signed,
@@ -105,12 +101,8 @@ CLASS_GRADIENT = Exercise(
         _gradient(_pick),
         "All classes are added up: only the log-probability of y counts.",
         _gradient(lambda logits, y: logits.log_softmax(1).sum()),
-        "The softmax runs over the batch: the probabilities of one sample's classes must add up to 1.",
-        _gradient(lambda logits, y: _pick(logits.log_softmax(0), y)),
         "The softmax is taken twice: log_softmax and cross_entropy must be given the logits.",
         _gradient(lambda logits, y: _pick(logits.softmax(1).log_softmax(1), y)),
-        "The sigmoid takes each class for a yes or no of its own: one of K classes needs log_softmax.",
-        _gradient(lambda logits, y: _pick(F.logsigmoid(logits), y)),
     ),
 )
 EXERCISES = (ATTRIBUTE_LOG_PROB, CLASS_GRADIENT)

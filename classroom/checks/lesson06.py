@@ -17,17 +17,14 @@ def _pulled(factor: Callable[[float, float], float]) -> Callable:
     return lambda x_0, gradient, abar, s: x_0 + factor(abar, s) * gradient
 
 
-ORDINARY = (  # for each sample its logits and what is wanted; no two rows want equally many
-    ((0.9, -0.4, 0.3, 1.6, -0.8), (0, 0, 0, 1, 1)),
-    ((-0.2, 1.1, 0.7, -0.5, 0.4), (0, 1, 0, 0, 0)),
+# For each sample its logits and what is wanted; no two rows want equally many.
+ORDINARY = (
+    *(((0.9, -0.4, 0.3, 1.6, -0.8), (0, 0, 0, 1, 1)), ((-0.2, 1.1, 0.7, -0.5, 0.4), (0, 1, 0, 0, 0))),
     ((0.2, 1.3, -0.6, 0.8, 0.5), (1, 0, 1, 1, 1)),
 )
 LARGE = (  # no two in a row are equal: there the gradient of a max or a clamp is a matter of taste
-    ((-1500.0, 200.0, 0.0, -30.0), (1, 0, 0, 0)),
-    ((-2000.0, 1000.0, 0.0, -30.0), (1, 0, 0, 0)),
-    ((200.0, 199.0, -1000.0, 198.0), (1, 0, 1, 0)),
-    ((1000.0, -1000.0, 1001.0, 30.0), (0, 0, 1, 1)),
-    ((-200.0, -201.0, -30.0, 0.0), (1, 1, 0, 0)),
+    *(((-1500.0, 200.0, 0.0, -30.0), (1, 0, 0, 0)), ((-2000.0, 1000.0, 0.0, -30.0), (1, 0, 0, 0))),
+    *(((200.0, 199.0, -1000.0, 198.0), (1, 0, 1, 0)), ((1000.0, -1000.0, 1001.0, 30.0), (0, 0, 1, 1))),
 )
 EVERY = (((0.5, -1.0, 2.0), (1, 1, 1)), ((0.0, 0.3, -0.7), (1, 1, 1)))  # log 1
 
@@ -61,8 +58,6 @@ PULLED_ESTIMATE = Exercise(
         _pulled(lambda a, s: s * (1 - a)),
         "The factor 1 - abar is missing: where there is little noise guidance pulls little.",
         _pulled(lambda a, s: s / sqrt(a)),
-        "s must multiply the pull, once: with a larger scale it grows, and at s = 0 nothing is pulled.",
-        _pulled(lambda a, s: (1 - a) / sqrt(a)),
         "The gradient is divided by its own size: keep it, for a sure classifier pulls less.",
         lambda x_0, g, a, s: x_0 + s * (1 - a) / sqrt(a) * F.normalize(g.flatten(1)).view_as(g),
     ),

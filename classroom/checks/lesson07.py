@@ -63,12 +63,8 @@ AT_SCALE = Exercise(
         _moved(lambda a, b, w: 1 - _share(a, b, w)),
         "The result stays between eps_a and eps_b: the line goes on beyond both, so clamp nothing.",
         _moved(lambda a, b, w: min(max(_share(a, b, w), 0.0), 1.0)),
-        "w is not used: this is one of the two predictions, or their mean.",
-        *(_moved(lambda a, b, w, share=share: share) for share in (0.0, 0.5, 1.0)),
         "eps_b itself is added: the step goes along the difference eps_b - eps_a.",
         lambda eps_a, a, eps_b, b, w: eps_a + _share(a, b, w) * eps_b,
-        "Only the step is returned: it must be added to eps_a.",
-        lambda eps_a, a, eps_b, b, w: _share(a, b, w) * (eps_b - eps_a),
     ),
 )
 AWAY_FROM = Exercise(
@@ -101,8 +97,6 @@ AWAY_FROM = Exercise(
         _guided(lambda n, c, w: n + w * c),
         "Only the difference is returned: it must be added to eps(y_not).",
         _guided(lambda n, c, w: w * (c - n)),
-        "w is not used: this is one of the two predictions, or their mean.",
-        *(_guided(lambda n, c, w, share=share: n + share * (c - n)) for share in (0.0, 0.5, 1.0)),
         "The batch is cut in the wrong places: cut the result in the order in which you joined it.",
         _guided(lambda n, c, w: n + w * (c - n), lambda e: (e[::2], e[1::2])),
         "The unconditional prediction is used: y_not takes the place of the null label.",

@@ -40,6 +40,8 @@ def _noises_and_labels(result: Any, given: tuple) -> Tensor:
     x_T, K = given
     if not isinstance(result, tuple | list) or len(result) != 2:
         raise NotUsable("Your function must return two tensors, x and y.")
+    if getattr(result[0], "ndim", 0) == 1 and getattr(result[1], "ndim", 0) == 4:
+        raise NotUsable("The labels come first: return x, y.")
     x, y = result
     images = expect_tensor(x, (len(x_T) * K, *IMAGE), GRID, given)
     labels = expect_tensor(y, (len(x_T) * K,), GRID, given)
@@ -92,6 +94,7 @@ GRID = Exercise(
         "one batch, so flatten rows and columns to N*K.",
         "[N, C, H, W]": "x still holds N images: every noise is needed once for each class, N*K images.",
         "[N, num_classes*C, H, W] [N*num_classes*C*H*W]": "The copies do not lie along the batch: say dim=0.",
+        "[N*num_classes, num_classes]": "The labels are one-hot rows: a network takes one number an image.",
         "[num_classes] [N]": "There are too few labels: every image has its own, N*K of them.",
     },
     wrong=variants(

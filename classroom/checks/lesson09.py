@@ -137,8 +137,6 @@ INVERT = Exercise(
         _walk(lambda x: x.clamp(-1, 1), rederived=True),
         "The clip is still there with wider bounds: that moves the wall, and the drift behind it.",
         *(_walk(lambda x, wall=wall: x.clamp(-wall, wall)) for wall in (1.1, 1.2, 1.5, 2, 3, 5)),
-        "The estimate is squeezed, by tanh or by its largest value: that changes it as a clip does.",
-        _walk(torch.tanh),
         "Now eps is clipped: noise reaches far beyond [-1, 1], as the estimate does.",
         _walk(noise=lambda eps: eps.clamp(-1, 1)),
         "abar_now stays 1: after each step x lies at the level of the timestep reached.",
