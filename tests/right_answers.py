@@ -31,10 +31,6 @@ def betas_in_a_loop(abar):
     return torch.tensor(betas)
 
 
-def betas_by_logarithms(abar):
-    return -torch.expm1(torch.diff(abar.log(), prepend=torch.zeros(1, dtype=abar.dtype)))
-
-
 def more_by_ratio(x, abar, abar_next, eps):
     ratio = abar_next / abar
     return math.sqrt(ratio) * x + math.sqrt(1 - ratio) * eps
@@ -74,12 +70,6 @@ def heads_written_out(q, k, v, heads):
     return (weights @ v).transpose(1, 2).reshape(B, N, C)
 
 
-def heads_with_einsum(q, k, v, heads):
-    q, k, v = (x.unflatten(-1, (heads, -1)) for x in (q, k, v))
-    scores = torch.einsum("bihd,bjhd->bhij", q, k) * q.shape[-1] ** -0.5
-    return torch.einsum("bhij,bjhd->bihd", scores.softmax(dim=3), v).flatten(2)
-
-
 def heads_with_chunk(q, k, v, heads):
     pieces = zip(*(x.chunk(heads, dim=-1) for x in (q, k, v)), strict=True)
     # Scores of keys and queries, transposed: the keys are then the first of the two axes.
@@ -112,14 +102,6 @@ def losses_in_a_loop(eps_fn, schedule, x_0, timesteps, generator):
         batch_t = torch.full((len(x_0),), int(t))
         losses.append(((eps_fn(q_sample(schedule, x_0, batch_t, eps), batch_t) - eps) ** 2).mean())
     return torch.stack(losses)
-
-
-def losses_of_one_noise(eps_fn, schedule, x_0, timesteps, generator):
-    eps = torch.randn(x_0.shape, generator=generator)
-    batches = [torch.full((x_0.shape[0],), t) for t in timesteps]
-    with torch.no_grad():
-        guesses = [eps_fn(q_sample(schedule, x_0, t, eps), t) for t in batches]
-    return torch.tensor([float(torch.nn.functional.mse_loss(guess, eps)) for guess in guesses])
 
 
 def losses_in_one_batch(eps_fn, schedule, x_0, timesteps, generator):
@@ -162,11 +144,6 @@ def yes_or_no_by_cross_entropy(logit, value):
     return -F.binary_cross_entropy_with_logits(logit, value.to(logit), reduction="none")
 
 
-def yes_or_no_by_two_classes(logit, value):
-    both = torch.stack([torch.zeros_like(logit), logit], dim=1)
-    return both.double().log_softmax(dim=1)[torch.arange(len(value)), value]
-
-
 def gradient_as_in_the_lesson(classifier, x_t, t, y):
     with torch.enable_grad():
         x = x_t.detach().requires_grad_()
@@ -181,16 +158,6 @@ def gradient_by_backward(classifier, x_t, t, y):
         loss = F.cross_entropy(classifier(x, t), y, reduction="sum")
     loss.backward()
     return -x.grad
-
-
-def gradient_a_sample_at_a_time(classifier, x_t, t, y):
-    found = torch.zeros_like(x_t)
-    for i in range(len(y)):
-        with torch.enable_grad():
-            x = x_t[i : i + 1].clone().double().requires_grad_(True)
-            log_p = F.log_softmax(classifier(x, t[i : i + 1]), dim=-1)[0, y[i]]
-            (found[i : i + 1],) = torch.autograd.grad(log_p, x)
-    return found
 
 
 def gradient_with_vmap(classifier, x_t, t, y):
@@ -226,11 +193,6 @@ def any_by_mask(logits, wanted):
 def any_by_difference(logits, wanted):
     chosen = torch.where(wanted, logits, -torch.inf)
     return torch.logsumexp(chosen, 1) - torch.logsumexp(logits, 1)
-
-
-def any_in_a_loop(logits, wanted):
-    log_p = F.log_softmax(logits, dim=-1)
-    return torch.stack([log_p[i][wanted[i]].logsumexp(0) for i in range(len(log_p))])
 
 
 def scale_by_the_share(eps_a, a, eps_b, b, w):
@@ -288,17 +250,6 @@ def error_of_8_bits(intervene, x_0, source, target):
     return (x - in_8_bits(x_0)).abs().flatten(1).double().mean(dim=1) / 2
 
 
-def error_in_a_loop(intervene, x_0, source, target):
-    errors = []
-    for i in range(len(x_0)):
-        s, t = source[i : i + 1], target[i : i + 1]
-        there = intervene(x_0[i : i + 1].clone(), s, t)
-        levels = ((there + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        back = intervene(levels.float() / 127.5 - 1, t, s)
-        errors.append(((back + 1) / 2 - (x_0[i] + 1) / 2).abs().mean())
-    return torch.stack(errors)
-
-
 def inverted_as_in_the_lesson(eps_fn, schedule, x_0, timesteps):
     abar = schedule.alphas_cumprod
     x, abar_now = x_0, 1.0
@@ -313,17 +264,6 @@ def inverted_as_in_the_lesson(eps_fn, schedule, x_0, timesteps):
 def inverted_with_the_library(eps_fn, schedule, x_0, timesteps):
     *_, last = ddim_invert(eps_fn, schedule, x_0, timesteps)
     return last.x_t
-
-
-def inverted_in_xbar(eps_fn, schedule, x_0, timesteps):
-    """Euler's steps in x / sqrt(abar)."""
-    xbar, shrink, sigma = x_0.clone(), 1.0, 0.0
-    for t in timesteps.tolist()[::-1]:
-        eps = eps_fn(shrink * xbar, torch.full((x_0.shape[0],), t, dtype=torch.int64))
-        abar = schedule.alphas_cumprod[t].item()
-        xbar += ((1 / abar - 1) ** 0.5 - sigma) * eps
-        shrink, sigma = abar**0.5, (1 / abar - 1) ** 0.5
-    return shrink * xbar
 
 
 def order_by_fit(steps, errors):
@@ -374,25 +314,12 @@ def flip_in_a_loop(x_0, generator):
     return torch.stack(images)
 
 
-def flip_by_bernoulli(x_0, generator):
-    m = torch.empty(x_0.shape[0], 1, 1, 1).bernoulli_(0.5, generator=generator)
-    return m * x_0.flip(dims=(3,)) + (1 - m) * x_0
-
-
 def front_as_in_the_lesson(rows):
     def beats(other, row):
         as_good = other["accuracy"] >= row["accuracy"] and other["fid"] <= row["fid"]
         return as_good and (other["accuracy"] > row["accuracy"] or other["fid"] < row["fid"])
 
     return [row for row in rows if not any(beats(other, row) for other in rows)]
-
-
-def front_with_tensors(rows):
-    """As copies."""
-    a, f = (torch.tensor([row[key] for row in rows]) for key in ("accuracy", "fid"))
-    as_good = (a[:, None] >= a) & (f[:, None] <= f)
-    beaten = (as_good & ~as_good.T).any(dim=0)
-    return [dict(row) for row, out in zip(rows, beaten.tolist(), strict=True) if not out]
 
 
 def front_by_sweep(rows):
@@ -433,43 +360,36 @@ def held_by_clamp(pull, other):
     return (p - k * o).view_as(pull)
 
 
-def held_by_direction(pull, other):
-    unit = F.normalize(other.flatten(1), dim=1)
-    along = torch.linalg.vecdot(pull.flatten(1), unit)[:, None]
-    return pull - (along * unit).reshape(pull.shape)
-
-
 RIGHT = {
     "00.1": (shown_by_scale, shown_and_clipped),
-    "01.1": (betas_by_ratio, betas_in_a_loop, betas_by_logarithms),
+    "01.1": (betas_by_ratio, betas_in_a_loop),
     "01.2": (more_by_ratio, more_by_missing_variance),
     "02.1": (field_forwards, field_by_gradient),
-    "02.2": (heads_written_out, heads_with_einsum, heads_with_chunk),
+    "02.2": (heads_written_out, heads_with_chunk),
     "03.1": (loss_as_in_the_lesson, loss_by_hand),
-    "03.2": (losses_in_a_loop, losses_of_one_noise, losses_in_one_batch),
+    "03.2": (losses_in_a_loop, losses_in_one_batch),
     "04.1": (x0_of_score, x0_by_way_of_eps),
     "04.2": (step_as_in_the_paper, step_with_tensors),
-    "05.1": (yes_or_no_by_sign, yes_or_no_by_cross_entropy, yes_or_no_by_two_classes),
+    "05.1": (yes_or_no_by_sign, yes_or_no_by_cross_entropy),
     "05.2": (
         gradient_as_in_the_lesson,
         gradient_by_backward,
-        gradient_a_sample_at_a_time,
         gradient_with_vmap,
         gradient_with_ones,
     ),
     "06.1": (pull_in_one_line, pull_by_way_of_eps),
-    "06.2": (any_by_mask, any_by_difference, any_in_a_loop),
+    "06.2": (any_by_mask, any_by_difference),
     "07.1": (scale_by_the_share, scale_from_b),
     "07.2": (away_in_one_batch, away_interleaved),
     "08.1": (grid_by_repeat_interleave, grid_in_a_loop),
     "08.2": (inverse_as_in_the_lesson, inverse_in_xbar),
-    "09.1": (error_as_in_the_lesson, error_of_8_bits, error_in_a_loop),
-    "09.2": (inverted_as_in_the_lesson, inverted_with_the_library, inverted_in_xbar),
+    "09.1": (error_as_in_the_lesson, error_of_8_bits),
+    "09.2": (inverted_as_in_the_lesson, inverted_with_the_library),
     "10.1": (order_by_fit, order_by_first_and_last),
     "10.2": (heun_as_in_the_lesson, heun_as_two_ddim_steps),
     "11.1": (shifted_as_in_the_lesson, shifted_in_log_snr),
-    "11.2": (flip_as_in_the_lesson, flip_in_a_loop, flip_by_bernoulli),
-    "11.3": (front_as_in_the_lesson, front_with_tensors, front_by_sweep),
+    "11.2": (flip_as_in_the_lesson, flip_in_a_loop),
+    "11.3": (front_as_in_the_lesson, front_by_sweep),
     "12.1": (all_as_in_the_lesson, all_by_cross_entropy),
-    "12.2": (held_as_in_the_lesson, held_by_clamp, held_by_direction),
+    "12.2": (held_as_in_the_lesson, held_by_clamp),
 }

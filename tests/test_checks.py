@@ -321,10 +321,10 @@ SENTENCES = [
     ),
     ("04.1", lambda x_t, score, abar: abar, "wrong", "must return a tensor, got a float"),
     ("04.1", lambda x_t, score, abar: [x_t], "wrong", "got a list: only [B, C, H, W] is asked"),
-    ("04.1", lambda x_t, score, abar: x_t.sin(), "wrong", "with abar = 0.3 the one at ["),
+    ("04.1", lambda x_t, score, abar: (x_t + abar * score).sin(), "wrong", "with abar = 0.3 the one at ["),
     ("04.1", lambda x_t: x_t, "error", "must take (x_t, score, abar)"),
     ("04.1", torch.zeros(3), "error", "without calling it"),
-    ("04.1", lambda x_t, score, abar: x_t / (abar - 0.3), "wrong", "divided by 0 with abar = 0.3"),
+    ("04.1", lambda x_t, score, abar: x_t * (1 / (abar - 0.3)), "wrong", "divided by 0 with abar = 0.3"),
     (
         "04.1",
         lambda x_t, score, abar: x_t * math.sqrt(-abar),

@@ -36,6 +36,7 @@ def same(values: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
 # What a slip at the end makes of the right result.
 SLIPS: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
     ("The sign is turned round: all numbers are right but for it.", lambda r: -r),
+    ("The result is 0 everywhere: what is added up cancels out.", lambda r: r * 0),
     ("The result is clipped to [-1, 1]: leave it as it is.", lambda r: r.clamp(-1, 1)),
     ("The result is clipped to [0, 1]: leave it as it is.", lambda r: r.clamp(0, 1)),
     ("The signs are lost: these are the absolute values of the right numbers.", torch.abs),
@@ -46,7 +47,6 @@ SLIPS: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
     ("The result is upside down: it is 1 divided by the right one.", torch.reciprocal),
     ("This is 1 minus the right result: the other share is asked.", lambda r: 1 - r),
     ("Only signs are left: keep how large each number is.", torch.sign),
-    ("The result is 0 everywhere: what is added up cancels out.", lambda r: r * 0),
     ("The order is turned round: the first entry is last.", lambda r: r.flip(0) if r.ndim else r),
     *(
         ("The result is divided by its own size: keep it, for it says how much there is to gain.", slip)

@@ -106,7 +106,8 @@ def _instructions(code: CodeType) -> list[tuple[str, Any]]:
     found = []
     for instruction in dis.get_instructions(code):
         local = "FAST" in instruction.opname or "DEREF" in instruction.opname
-        value = instruction.arg if local else instruction.argval
+        jumps = instruction.opcode in dis.hasjrel  # to a place that depends on how a call is compiled
+        value = instruction.arg if local else None if jumps else instruction.argval
         # A call on a name that the same file imports is compiled in another way than in a notebook's cell.
         name = "LOAD_ATTR" if instruction.opname == "LOAD_METHOD" else instruction.opname
         if name not in ("RESUME", "NOP", "EXTENDED_ARG", "PUSH_NULL"):
