@@ -27,7 +27,7 @@ def add(number, *pairs):
 add(
     "00.1",
     ("Every number is 127", lambda x: (x + 1) / 255),
-    (None, lambda x: (x - x.min()) / 2 + 0.5),
+    ("off by the same amount", lambda x: (x - x.min()) / 2 + 0.5),
     (None, lambda x: torch.sigmoid(x)),
 )
 add(
