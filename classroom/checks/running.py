@@ -1,7 +1,5 @@
 """Calling a learner's function: stopped when it never ends, its error caught, its line found."""
 
-from __future__ import annotations
-
 import contextvars
 import ctypes
 import dis
@@ -11,8 +9,9 @@ import linecache
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
 LIMIT_S = 10.0
@@ -24,11 +23,7 @@ class Stopped(BaseException):
 
 
 class TookTooLong(Exception):
-    """The time limit has passed; `line` is where the learner's function was."""
-
-    def __init__(self, line: str | None) -> None:
-        super().__init__()
-        self.line = line
+    """The time limit has passed; the argument is the line where the learner's function was, or None."""
 
 
 def call_with_limit(work: Callable[[], Any], code: CodeType | None, seconds: float = LIMIT_S) -> Any:
@@ -36,10 +31,7 @@ def call_with_limit(work: Callable[[], Any], code: CodeType | None, seconds: flo
 
     A thread, because it can be stopped on every system (Windows has no alarm signal) and leaves the main
     thread free for the notebook's stop button. A loop in Python is stopped at its next step; one long call
-    into C only when it returns, and until then it is left behind.
-
-    Args:
-        code: of the learner's function, to say where it was.
+    into C only when it returns, and until then it is left behind. `code` is that of the learner's function.
 
     Raises:
         TookTooLong: after `seconds`.
@@ -56,9 +48,12 @@ def call_with_limit(work: Callable[[], Any], code: CodeType | None, seconds: flo
     thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True)
     thread.start()
     try:
-        _join(thread, seconds)
+        end = time.monotonic() + seconds
+        while thread.is_alive() and time.monotonic() < end:
+            thread.join(0.1)  # short, or Windows would not hear the stop button
         if thread.is_alive():
-            line = _line_now(thread, code)
+            frames = traceback.walk_stack(sys._current_frames().get(thread.ident))
+            line = _deepest(reversed(list(frames)), code)
             _stop(thread)
             raise TookTooLong(line)
     except KeyboardInterrupt:
@@ -67,12 +62,6 @@ def call_with_limit(work: Callable[[], Any], code: CodeType | None, seconds: flo
     if "error" in box:
         raise box["error"]
     return box["result"]
-
-
-def _join(thread: threading.Thread, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while thread.is_alive() and time.monotonic() < end:
-        thread.join(0.1)  # short, or Windows would not hear the stop button
 
 
 def _stop(thread: threading.Thread) -> None:
@@ -88,8 +77,17 @@ def code_of(function: Callable) -> CodeType | None:
     while isinstance(function, functools.partial):
         function = function.func
     function = inspect.unwrap(function)
-    found = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
-    return found
+    return getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+
+
+def warm_up(code: CodeType | None) -> None:
+    """Import what two of torch's ways to a gradient import at their first use, before a check's clock runs.
+
+    It takes seconds, on a busy machine more than a check may take, and stopped midway it stays broken.
+    """
+    words = repr((code.co_names, code.co_consts)) if code else ""
+    if any(f"'{word}'" in words for word in ("grad_outputs", "func", "vmap")):
+        import torch._dynamo  # noqa: F401
 
 
 def is_stub(function: Callable) -> bool:
@@ -108,7 +106,8 @@ def _instructions(code: CodeType) -> list[tuple[str, Any]]:
     found = []
     for instruction in dis.get_instructions(code):
         local = "FAST" in instruction.opname or "DEREF" in instruction.opname
-        value = instruction.arg if local else instruction.argval
+        jumps = instruction.opcode in dis.hasjrel  # to a place that depends on how a call is compiled
+        value = instruction.arg if local else None if jumps else instruction.argval
         # A call on a name that the same file imports is compiled in another way than in a notebook's cell.
         name = "LOAD_ATTR" if instruction.opname == "LOAD_METHOD" else instruction.opname
         if name not in ("RESUME", "NOP", "EXTENDED_ARG", "PUSH_NULL"):
@@ -118,11 +117,7 @@ def _instructions(code: CodeType) -> list[tuple[str, Any]]:
 
 def line_of(error: BaseException, code: CodeType | None) -> str | None:
     """The deepest line in the learner's cell that the error passed through."""
-    frames, traceback = [], error.__traceback__
-    while traceback is not None:
-        frames.append((traceback.tb_frame.f_code.co_filename, traceback.tb_lineno))
-        traceback = traceback.tb_next
-    return _deepest(frames, code)
+    return _deepest(traceback.walk_tb(error.__traceback__), code)
 
 
 def line_of_return(code: CodeType | None) -> str | None:
@@ -136,20 +131,16 @@ def line_of_return(code: CodeType | None) -> str | None:
         line = getattr(instruction, "line_number", None) or line
         if instruction.opname.startswith("RETURN_") and instruction.opname != "RETURN_GENERATOR":
             lines.add(line)
-    return _deepest([(code.co_filename, lines.pop())], code) if len(lines) == 1 else None
+    return _told(lines.pop(), code) if len(lines) == 1 else None
 
 
-def _line_now(thread: threading.Thread, code: CodeType | None) -> str | None:
-    frames, frame = [], sys._current_frames().get(thread.ident)
-    while frame is not None:
-        frames.insert(0, (frame.f_code.co_filename, frame.f_lineno))
-        frame = frame.f_back
-    return _deepest(frames, code)
+def _deepest(frames: Iterable[tuple[FrameType, int]], code: CodeType | None) -> str | None:
+    lines = [
+        line for frame, line in frames if code is not None and frame.f_code.co_filename == code.co_filename
+    ]
+    return _told(lines[-1], code) if lines else None
 
 
-def _deepest(frames: Iterable[tuple[str, int]], code: CodeType | None) -> str | None:
-    own = [number for file, number in frames if code is not None and file == code.co_filename]
-    if not own:
-        return None
-    text = linecache.getline(code.co_filename, own[-1]).strip()
-    return f"line {own[-1]}: {text}" if text else f"line {own[-1]}"
+def _told(line: int, code: CodeType) -> str:
+    text = linecache.getline(code.co_filename, line).strip()
+    return f"line {line}: {text}" if text else f"line {line}"

@@ -5,8 +5,6 @@ one. It is read again before every change, so two open notebooks do not overwrit
 an empty file, and where it cannot be written the session goes on from memory.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path
@@ -33,11 +31,7 @@ def section(name: str) -> dict[str, Any]:
 
 
 def put(name: str, key: str, value: Any) -> None:
-    """Store a value that JSON can hold under section `name`.
-
-    Raises:
-        TypeError: if JSON cannot hold the value.
-    """
+    """Store a value under section `name`; a TypeError if JSON cannot hold it."""
     state = _read()
     state[name] = {**section(name), key: value}
     text = json.dumps(state, indent=1, ensure_ascii=False)

@@ -1,0 +1,395 @@
+"""Right answers to the exercises, each written in two or three ways."""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from lessons_lib.counterfactuals import in_8_bits
+from lessons_lib.samplers import ddim_invert
+from lessons_lib.schedules import q_sample
+
+
+def shown_by_scale(x):
+    return x * 0.5 + 0.5
+
+
+def shown_and_clipped(x):
+    return torch.clip((1 + x) / 2, 0, 1)
+
+
+def betas_by_ratio(abar):
+    return 1 - abar / torch.cat([torch.ones(1, dtype=abar.dtype), abar[:-1]])
+
+
+def betas_in_a_loop(abar):
+    betas, before = [], 1.0
+    for now in abar.tolist():
+        betas.append((before - now) / before)
+        before = now
+    return torch.tensor(betas)
+
+
+def more_by_ratio(x, abar, abar_next, eps):
+    ratio = abar_next / abar
+    return math.sqrt(ratio) * x + math.sqrt(1 - ratio) * eps
+
+
+def more_by_missing_variance(x, abar, abar_next, eps):
+    shrink = abar_next**0.5 / abar**0.5
+    missing = (1 - abar_next) - shrink**2 * (1 - abar)
+    return shrink * x + missing**0.5 * eps
+
+
+def field_forwards(layers):
+    seen, jump = 1, 1
+    for kernel, stride in layers:
+        seen += (kernel - 1) * jump
+        jump *= stride
+    return seen
+
+
+def field_by_gradient(layers):
+    """No formula: the input pixels in a row that an output pixel's gradient reaches."""
+    size = 200
+    x = torch.ones(1, 1, size, size, dtype=torch.float64, requires_grad=True)
+    h = x
+    for kernel, stride in layers:
+        conv = torch.nn.Conv2d(1, 1, kernel, stride, bias=False, dtype=torch.float64)
+        torch.nn.init.constant_(conv.weight, 1 / kernel**2)
+        h = conv(h)
+    h[0, 0, 0, 0].backward()
+    return int((x.grad[0, 0].abs().sum(dim=0) > 0).sum())
+
+
+def heads_written_out(q, k, v, heads):
+    B, N, C = q.shape
+    q, k, v = (x.view(B, N, heads, C // heads).transpose(1, 2) for x in (q, k, v))
+    weights = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(C // heads), dim=-1)
+    return (weights @ v).transpose(1, 2).reshape(B, N, C)
+
+
+def heads_with_chunk(q, k, v, heads):
+    pieces = zip(*(x.chunk(heads, dim=-1) for x in (q, k, v)), strict=True)
+    # Scores of keys and queries, transposed: the keys are then the first of the two axes.
+    each = [((k @ q.mT) / math.sqrt(q.shape[-1])).softmax(dim=1).mT @ v for q, k, v in pieces]
+    return torch.cat(each, dim=-1)
+
+
+def draw(schedule, x_0, generator):
+    t = torch.randint(schedule.num_timesteps, (len(x_0),), generator=generator)
+    return t, torch.randn(x_0.shape, generator=generator)
+
+
+def loss_as_in_the_lesson(model, schedule, x_0, generator):
+    t, eps = draw(schedule, x_0, generator)
+    return ((model(q_sample(schedule, x_0, t, eps), t) - eps) ** 2).mean()
+
+
+def loss_by_hand(model, schedule, x_0, generator):
+    eps = torch.empty_like(x_0).normal_(generator=generator)
+    t = (torch.rand(x_0.shape[0], generator=generator) * schedule.num_timesteps).long()
+    abar = schedule.alphas_cumprod.float()[t][:, None, None, None]
+    x_t = abar**0.5 * x_0 + (1 - abar) ** 0.5 * eps
+    return torch.nn.functional.mse_loss(model(x_t, t), eps)
+
+
+def losses_in_a_loop(eps_fn, schedule, x_0, timesteps, generator):
+    losses = []
+    for t in timesteps:
+        eps = torch.randn(x_0.shape, generator=generator)
+        batch_t = torch.full((len(x_0),), int(t))
+        losses.append(((eps_fn(q_sample(schedule, x_0, batch_t, eps), batch_t) - eps) ** 2).mean())
+    return torch.stack(losses)
+
+
+def losses_in_one_batch(eps_fn, schedule, x_0, timesteps, generator):
+    t = torch.tensor(timesteps).repeat_interleave(len(x_0))
+    many = x_0.repeat(len(timesteps), 1, 1, 1)
+    eps = torch.randn(many.shape, generator=generator)
+    errors = (eps_fn(q_sample(schedule, many, t, eps), t) - eps) ** 2
+    return errors.view(len(timesteps), -1).mean(dim=1)
+
+
+def x0_of_score(x_t, score, abar):
+    return (x_t + (1 - abar) * score) / math.sqrt(abar)
+
+
+def x0_by_way_of_eps(x_t, score, abar):
+    eps = -score * (1 - abar) ** 0.5
+    return x_t / abar**0.5 - eps * (1 / abar - 1) ** 0.5
+
+
+def step_as_in_the_paper(x_t, eps, abar, abar_prev, eta, noise):
+    root = math.sqrt
+    sigma = eta * root((1 - abar_prev) / (1 - abar)) * root(1 - abar / abar_prev)
+    x_0 = (x_t - root(1 - abar) * eps) / root(abar)
+    return root(abar_prev) * x_0 + root(1 - abar_prev - sigma**2) * eps + sigma * noise
+
+
+def step_with_tensors(x_t, eps, abar, abar_prev, eta, noise):
+    a, p = torch.tensor(abar, dtype=torch.float64), torch.tensor(abar_prev, dtype=torch.float64)
+    variance = eta**2 * (1 - p) / (1 - a) * (1 - a / p)
+    x_0 = (x_t - (1 - a).sqrt() * eps) / a.sqrt()
+    rest = (1 - p - variance).clamp(min=0).sqrt()
+    return torch.lerp(x_0 * 0, x_0, p.sqrt().float()) + rest * eps + variance.sqrt() * noise
+
+
+def yes_or_no_by_sign(logit, value):
+    return F.logsigmoid(torch.where(value == 1, logit, -logit))
+
+
+def yes_or_no_by_cross_entropy(logit, value):
+    return -F.binary_cross_entropy_with_logits(logit, value.to(logit), reduction="none")
+
+
+def gradient_as_in_the_lesson(classifier, x_t, t, y):
+    with torch.enable_grad():
+        x = x_t.detach().requires_grad_()
+        log_p = classifier(x, t).log_softmax(dim=1)
+        return torch.autograd.grad(log_p[torch.arange(len(y)), y].sum(), x)[0]
+
+
+def gradient_by_backward(classifier, x_t, t, y):
+    x = x_t.clone()
+    with torch.enable_grad():
+        x.requires_grad = True
+        loss = F.cross_entropy(classifier(x, t), y, reduction="sum")
+    loss.backward()
+    return -x.grad
+
+
+def gradient_with_vmap(classifier, x_t, t, y):
+    def log_p(x, t, y):
+        return classifier(x[None], t[None])[0].log_softmax(dim=0).gather(0, y[None])[0]
+
+    return torch.func.vmap(torch.func.grad(log_p))(x_t, t, y)
+
+
+@torch.enable_grad()
+def gradient_with_ones(classifier, x_t, t, y):
+    x = x_t.clone().requires_grad_()
+    log_p = -F.cross_entropy(classifier(x, t), y, reduction="none")
+    return torch.autograd.grad(log_p, x, grad_outputs=torch.ones_like(log_p))[0]
+
+
+def pull_in_one_line(x_0, gradient, abar, s):
+    return x_0 + s * (1 - abar) / math.sqrt(abar) * gradient
+
+
+def pull_by_way_of_eps(x_0, gradient, abar, s):
+    """For any x_t: here one of zeros."""
+    signal, noise = abar**0.5, (1 - abar) ** 0.5
+    eps = (0 - signal * x_0) / noise
+    guided = eps - s * noise * gradient
+    return (0 - noise * guided) / signal
+
+
+def any_by_mask(logits, wanted):
+    return logits.log_softmax(dim=1).masked_fill(~wanted, -math.inf).logsumexp(dim=1)
+
+
+def any_by_difference(logits, wanted):
+    chosen = torch.where(wanted, logits, -torch.inf)
+    return torch.logsumexp(chosen, 1) - torch.logsumexp(logits, 1)
+
+
+def scale_by_the_share(eps_a, a, eps_b, b, w):
+    return eps_a + (w - a) / (b - a) * (eps_b - eps_a)
+
+
+def scale_from_b(eps_a, a, eps_b, b, w):
+    return eps_b + (eps_a - eps_b) / (a - b) * (w - b)
+
+
+def away_in_one_batch(model, x_t, t, y, y_not, w):
+    eps_not, eps_y = model(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([y_not, y])).chunk(2)
+    return eps_not + w * (eps_y - eps_not)
+
+
+def away_interleaved(model, x_t, t, y, y_not, w):
+    labels = torch.stack([y_not, y], dim=1).flatten()
+    eps = model(x_t.repeat_interleave(2, dim=0), t.repeat_interleave(2), labels)
+    return torch.lerp(eps[::2], eps[1::2], w)
+
+
+def grid_by_repeat_interleave(x_T, num_classes):
+    return x_T.repeat_interleave(num_classes, dim=0), torch.arange(num_classes).repeat(len(x_T))
+
+
+def grid_in_a_loop(x_T, num_classes):
+    pairs = [(noise, k) for noise in x_T for k in range(num_classes)]
+    return torch.stack([noise for noise, _ in pairs]), torch.tensor([k for _, k in pairs])
+
+
+def inverse_as_in_the_lesson(eps_fn, x, t_to, abar, abar_to):
+    eps = eps_fn(x, torch.full((len(x),), t_to))
+    x_0 = (x - math.sqrt(1 - abar) * eps) / math.sqrt(abar)
+    return math.sqrt(abar_to) * x_0 + math.sqrt(1 - abar_to) * eps
+
+
+def inverse_in_xbar(eps_fn, x, t_to, abar, abar_to):
+    """Euler's step in x / sqrt(abar)."""
+    eps = eps_fn(x, torch.full(x.shape[:1], t_to, dtype=torch.int64))
+    way = (1 / abar_to - 1) ** 0.5 - (1 / abar - 1) ** 0.5
+    return abar_to**0.5 * (x / abar**0.5 + way * eps)
+
+
+def error_as_in_the_lesson(intervene, x_0, source, target):
+    there = in_8_bits(intervene(x_0, source, target))
+    back = intervene(there, target, source)
+    return (back - x_0).abs().mean(dim=(1, 2, 3)) / 2
+
+
+def error_of_8_bits(intervene, x_0, source, target):
+    """Every picture in 8 bits, as the metrics have it."""
+    x = in_8_bits(x_0)
+    for labels in ((source, target), (target, source)):
+        x = in_8_bits(intervene(x, *labels))
+    return (x - in_8_bits(x_0)).abs().flatten(1).double().mean(dim=1) / 2
+
+
+def inverted_as_in_the_lesson(eps_fn, schedule, x_0, timesteps):
+    abar = schedule.alphas_cumprod
+    x, abar_now = x_0, 1.0
+    for t in timesteps.flip(0).tolist():
+        eps = eps_fn(x, torch.full((len(x),), t))
+        estimate = (x - math.sqrt(1 - abar_now) * eps) / math.sqrt(abar_now)
+        abar_now = float(abar[t])
+        x = math.sqrt(abar_now) * estimate + math.sqrt(1 - abar_now) * eps
+    return x
+
+
+def inverted_with_the_library(eps_fn, schedule, x_0, timesteps):
+    *_, last = ddim_invert(eps_fn, schedule, x_0, timesteps)
+    return last.x_t
+
+
+def order_by_fit(steps, errors):
+    return -np.polyfit(np.log(steps), np.log(errors), 1)[0]
+
+
+def order_by_first_and_last(steps, errors):
+    return math.log(errors[0] / errors[-1]) / math.log(steps[-1] / steps[0])
+
+
+def heun_as_in_the_lesson(eps_fn, x_t, t, t_next, abar, abar_next):
+    sigma, sigma_next = math.sqrt((1 - abar) / abar), math.sqrt((1 - abar_next) / abar_next)
+    xbar = x_t / math.sqrt(abar)
+    d1 = eps_fn(x_t, t)
+    euler = xbar + (sigma_next - sigma) * d1
+    d2 = eps_fn(math.sqrt(abar_next) * euler, t_next)
+    return math.sqrt(abar_next) * (xbar + (sigma_next - sigma) * (d1 + d2) / 2)
+
+
+def heun_as_two_ddim_steps(eps_fn, x_t, t, t_next, abar, abar_next):
+    """DDIM with the mean of both eps is Heun's step."""
+
+    def ddim(eps):
+        x_0 = (x_t - (1 - abar) ** 0.5 * eps) / abar**0.5
+        return abar_next**0.5 * x_0 + (1 - abar_next) ** 0.5 * eps
+
+    eps = eps_fn(x_t, t)
+    eps_next = eps_fn(ddim(eps), t_next)
+    return ddim((eps + eps_next) / 2)
+
+
+def shifted_as_in_the_lesson(abar, factor):
+    snr = abar / (1 - abar) / factor**2
+    return snr / (1 + snr)
+
+
+def shifted_in_log_snr(abar, factor):
+    return torch.sigmoid(torch.logit(abar) - 2 * math.log(factor))
+
+
+def flip_as_in_the_lesson(x_0, generator):
+    coins = torch.rand(len(x_0), generator=generator) < 0.5
+    return torch.where(coins[:, None, None, None], x_0.flip(3), x_0)
+
+
+def flip_in_a_loop(x_0, generator):
+    images = [x.flip(-1) if torch.rand(1, generator=generator) > 0.5 else x for x in x_0]
+    return torch.stack(images)
+
+
+def front_as_in_the_lesson(rows):
+    def beats(other, row):
+        as_good = other["accuracy"] >= row["accuracy"] and other["fid"] <= row["fid"]
+        return as_good and (other["accuracy"] > row["accuracy"] or other["fid"] < row["fid"])
+
+    return [row for row in rows if not any(beats(other, row) for other in rows)]
+
+
+def front_by_sweep(rows):
+    """From the best accuracy down: a row stays if it is nearer than all that are more accurate."""
+    best, last, stays = math.inf, math.inf, set()
+    for accuracy in sorted({row["accuracy"] for row in rows}, reverse=True):
+        nearest = min(row["fid"] for row in rows if row["accuracy"] == accuracy)
+        best, last = min(best, nearest), best
+        if nearest < last:
+            stays.add((accuracy, nearest))
+    return [row for row in rows if (row["accuracy"], row["fid"]) in stays]
+
+
+def all_as_in_the_lesson(logits, wanted):
+    total = torch.zeros(len(logits))
+    for place, value in wanted.items():
+        z = logits[:, place]
+        total = total + F.logsigmoid(z if value else -z)
+    return total
+
+
+def all_by_cross_entropy(logits, wanted):
+    places = list(wanted)
+    answers = torch.tensor([wanted[i] for i in places]).float().expand(len(logits), -1)
+    loss = F.binary_cross_entropy_with_logits(logits[:, places], answers, reduction="none")
+    return -loss.sum(dim=1)
+
+
+def held_as_in_the_lesson(pull, other):
+    along = (pull * other).sum(dim=(1, 2, 3), keepdim=True)
+    square = (other * other).sum(dim=(1, 2, 3), keepdim=True)
+    return pull - torch.where(square > 0, along / square, 0) * other
+
+
+def held_by_clamp(pull, other):
+    p, o = pull.flatten(1), other.flatten(1)
+    k = (p * o).sum(1, keepdim=True) / (o**2).sum(1, keepdim=True).clamp(min=1e-12)
+    return (p - k * o).view_as(pull)
+
+
+RIGHT = {
+    "00.1": (shown_by_scale, shown_and_clipped),
+    "01.1": (betas_by_ratio, betas_in_a_loop),
+    "01.2": (more_by_ratio, more_by_missing_variance),
+    "02.1": (field_forwards, field_by_gradient),
+    "02.2": (heads_written_out, heads_with_chunk),
+    "03.1": (loss_as_in_the_lesson, loss_by_hand),
+    "03.2": (losses_in_a_loop, losses_in_one_batch),
+    "04.1": (x0_of_score, x0_by_way_of_eps),
+    "04.2": (step_as_in_the_paper, step_with_tensors),
+    "05.1": (yes_or_no_by_sign, yes_or_no_by_cross_entropy),
+    "05.2": (
+        gradient_as_in_the_lesson,
+        gradient_by_backward,
+        gradient_with_vmap,
+        gradient_with_ones,
+    ),
+    "06.1": (pull_in_one_line, pull_by_way_of_eps),
+    "06.2": (any_by_mask, any_by_difference),
+    "07.1": (scale_by_the_share, scale_from_b),
+    "07.2": (away_in_one_batch, away_interleaved),
+    "08.1": (grid_by_repeat_interleave, grid_in_a_loop),
+    "08.2": (inverse_as_in_the_lesson, inverse_in_xbar),
+    "09.1": (error_as_in_the_lesson, error_of_8_bits),
+    "09.2": (inverted_as_in_the_lesson, inverted_with_the_library),
+    "10.1": (order_by_fit, order_by_first_and_last),
+    "10.2": (heun_as_in_the_lesson, heun_as_two_ddim_steps),
+    "11.1": (shifted_as_in_the_lesson, shifted_in_log_snr),
+    "11.2": (flip_as_in_the_lesson, flip_in_a_loop),
+    "11.3": (front_as_in_the_lesson, front_by_sweep),
+    "12.1": (all_as_in_the_lesson, all_by_cross_entropy),
+    "12.2": (held_as_in_the_lesson, held_by_clamp),
+}

@@ -1,0 +1,705 @@
+"""For each diagnosis a wrong answer as a learner would write it, with words of its sentence."""
+
+import math
+from math import sqrt
+
+import torch
+import torch.nn.functional as F
+from right_answers import draw, field_forwards, flip_as_in_the_lesson, front_as_in_the_lesson, held_by_clamp
+
+from lessons_lib.counterfactuals import in_8_bits
+from lessons_lib.schedules import q_sample
+
+
+def before(abar):
+    return torch.cat([torch.ones(1, dtype=abar.dtype), abar[:-1]])
+
+
+def step(x_t, eps, abar, abar_prev, noise, sigma, removed=None, added=None):
+    x_0 = (x_t - sqrt(1 - abar) * eps) / sqrt(abar)
+    removed, added = sigma**2 if removed is None else removed, sigma if added is None else added
+    return sqrt(abar_prev) * x_0 + (1 - abar_prev - removed) ** 0.5 * eps + added * noise
+
+
+def sigma_of(abar, abar_prev, eta):
+    return eta * ((1 - abar_prev) / (1 - abar) * (1 - abar / abar_prev)) ** 0.5
+
+
+def step_of_x_t(x_t, eps, abar, abar_prev, eta, noise):
+    sigma = sigma_of(abar, abar_prev, eta)
+    return sqrt(abar_prev) * x_t + sqrt(1 - abar_prev - sigma**2) * eps + sigma * noise
+
+
+def step_without_a_root(x_t, eps, abar, abar_prev, eta, noise):
+    sigma = sigma_of(abar, abar_prev, eta)
+    x_0 = (x_t - (1 - abar) * eps) / sqrt(abar)
+    return sqrt(abar_prev) * x_0 + sqrt(1 - abar_prev - sigma**2) * eps + sigma * noise
+
+
+def step_clipped(x_t, eps, abar, abar_prev, eta, noise):
+    sigma = sigma_of(abar, abar_prev, eta)
+    x_0 = torch.clip((x_t - sqrt(1 - abar) * eps) / sqrt(abar), -1, 1)
+    return sqrt(abar_prev) * x_0 + sqrt(1 - abar_prev - sigma**2) * eps + sigma * noise
+
+
+def step_noisy_at_the_end(x_t, eps, abar, abar_prev, eta, noise):
+    return (
+        step(x_t, eps, abar, abar_prev, noise, sigma_of(abar, abar_prev, eta))
+        + (abar_prev == 1) * eta * noise
+    )
+
+
+def attention(q, k, v, heads, dim=-1, width=None):
+    """Right but for what is handed in."""
+    B, N, C = q.shape
+    q, k, v = (x.view(B, N, heads, C // heads).transpose(1, 2) for x in (q, k, v))
+    scores = q @ k.transpose(-1, -2) / (width or sqrt(C // heads))
+    weights = scores if dim is None else scores.softmax(dim)
+    return weights, (weights @ v).transpose(1, 2).reshape(B, N, C), weights @ v
+
+
+def heads_cut(q, k, v, heads):
+    B, N, C = q.shape
+    q, k, v = (x.reshape(B, heads, N, C // heads) for x in (q, k, v))
+    return (((q @ k.mT) / sqrt(C // heads)).softmax(-1) @ v).transpose(1, 2).reshape(B, N, C)
+
+
+def loss_with(draw_t=None, draw_eps=None, mix=q_sample, compare=None, told=lambda t: t):
+    """The training loss with one line replaced."""
+
+    def noising_loss(model, schedule, x_0, generator):
+        t, eps = draw(schedule, x_0, generator)
+        t = draw_t(schedule.num_timesteps, len(x_0), generator) if draw_t else t
+        eps = draw_eps(x_0, generator) if draw_eps else eps
+        x_t = mix(schedule, x_0, t, eps)
+        guess = model(x_t, told(t))
+        return compare(guess, eps, x_0) if compare else ((guess - eps) ** 2).mean()
+
+    return noising_loss
+
+
+def mixed_without_roots(schedule, x_0, t, eps):
+    abar = schedule.alphas_cumprod[t].view(-1, 1, 1, 1)
+    return abar * x_0 + (1 - abar) * eps
+
+
+def losses_with(compare=lambda guess, eps, x_0: F.mse_loss(guess, eps), shown=None, noise=torch.randn):
+    def loss_by_timestep(eps_fn, schedule, x_0, timesteps, generator):
+        losses = []
+        for t in timesteps:
+            eps, batch_t = noise(x_0.shape, generator=generator), torch.full((len(x_0),), t)
+            x_t = x_0 if shown == "clean" else q_sample(schedule, x_0, batch_t, eps)
+            losses.append(compare(eps_fn(x_t, batch_t), eps, x_0))
+        return torch.stack(losses).mean() if shown == "mean" else torch.stack(losses)
+
+    return loss_by_timestep
+
+
+def gradient_with(log_p_of, under=torch.enable_grad, total=torch.sum):
+    """The gradient in four lines; log_p_of(logits, y) has one number a sample."""
+
+    def class_gradient(classifier, x_t, t, y):
+        with under():
+            x = x_t.detach().clone().requires_grad_()
+            chosen = log_p_of(classifier(x, t), y)
+            return torch.autograd.grad(total(chosen), x)[0]
+
+    return class_gradient
+
+
+def pick(rows, y):
+    return rows[torch.arange(len(y)), y]
+
+
+def gradient_of_a_copy(classifier, x_t, t, y):
+    with torch.enable_grad():
+        x, other = (x_t.clone().requires_grad_() for _ in range(2))
+        return torch.autograd.grad(pick(classifier(x, t).log_softmax(1), y).sum(), other)[0]
+
+
+def log_p_only(classifier, x_t, t, y):
+    return pick(classifier(x_t, t).log_softmax(1), y)
+
+
+def pair(model, x_t, t, y, y_not):
+    """eps(y_not) and eps(y), asked in one batch."""
+    return model(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([y_not, y])).chunk(2)
+
+
+def away(mix):
+    return lambda model, x_t, t, y, y_not, w: mix(*pair(model, x_t, t, y, y_not), w)
+
+
+def away_cut_wrong(model, x_t, t, y, y_not, w):
+    eps = model(x_t.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([y_not, y]))
+    return eps[0::2] + w * (eps[1::2] - eps[0::2])
+
+
+def away_from_null(model, x_t, t, y, y_not, w):
+    null = torch.full_like(y, model.null_label)
+    n, c = pair(model, x_t, t, y, null)
+    return n + w * (c - n)
+
+
+def moved(eps_fn, x, t_to, fix=lambda x_0: x_0, **levels):
+    """x_0 read off at abar, put back at abar_to; each of a, na, b, nb is a factor."""
+    eps = eps_fn(x, torch.full((len(x),), t_to))
+    return levels["b"] * fix((x - levels["na"] * eps) / levels["a"]) + levels["nb"] * eps
+
+
+def inverse(change, fix=lambda x_0: x_0):
+    def inverse_step(eps_fn, x, t_to, abar, abar_to):
+        right = {"a": sqrt(abar), "na": sqrt(1 - abar), "b": sqrt(abar_to), "nb": sqrt(1 - abar_to)}
+        return moved(eps_fn, x, t_to, fix, **right | change(abar, abar_to))
+
+    return inverse_step
+
+
+def inverse_from_x(eps_fn, x, t_to, abar, abar_to):
+    return sqrt(abar_to) * x + sqrt(1 - abar_to) * eps_fn(x, torch.full((len(x),), t_to))
+
+
+def inverse_as_a_jump(eps_fn, x, t_to, abar, abar_to):
+    kept = abar_to / abar
+    return sqrt(kept) * x + sqrt(1 - kept) * eps_fn(x, torch.full((len(x),), t_to))
+
+
+def inverse_rederived(eps_fn, x, t_to, abar, abar_to):
+    eps = eps_fn(x, torch.full((len(x),), t_to))
+    x_0 = (x - sqrt(1 - abar) * eps) / sqrt(abar)
+    eps = (x - sqrt(abar) * x_0) / sqrt(1 - abar)
+    return sqrt(abar_to) * x_0 + sqrt(1 - abar_to) * eps
+
+
+def error(between=in_8_bits, labels=(0, 1, 1, 0), measure=None):
+    def there_and_back(intervene, x_0, source, target):
+        given = source, target
+        there = intervene(x_0, given[labels[0]], given[labels[1]])
+        back = intervene(between(there), given[labels[2]], given[labels[3]])
+        return measure(back - x_0) if measure else (back - x_0).abs().mean(dim=(1, 2, 3)) / 2
+
+    return there_and_back
+
+
+def error_of_the_counterfactual(intervene, x_0, source, target):
+    there = in_8_bits(intervene(x_0, source, target))
+    return (there - x_0).abs().flatten(1).mean(dim=1) / 2
+
+
+def walk(change=None, forget=False, derive=None, quiet=None):
+    """The loop of 09.2 with its estimate or eps changed."""
+
+    def invert(eps_fn, schedule, x_0, timesteps):
+        x, now = x_0, 1.0
+        for t in reversed(timesteps.tolist()):
+            eps = eps_fn(x, torch.full((len(x),), t))
+            eps = quiet(eps) if quiet else eps
+            estimate = (x - (1 - now) ** 0.5 * eps) / now**0.5
+            estimate = change(estimate) if change else estimate
+            eps = derive(x, estimate, now, eps) if derive else eps
+            to = float(schedule.alphas_cumprod[t])
+            x, now = to**0.5 * estimate + (1 - to) ** 0.5 * eps, 1.0 if forget else to
+        return x
+
+    return invert
+
+
+def heun(
+    sigma=lambda a: sqrt(1 / a - 1),
+    second=True,
+    first=0.5,
+    half=1.0,
+    there=sqrt,
+    back=sqrt,
+    sign=1,
+    start=sqrt,
+):
+    def heun_step(eps_fn, x_t, t, t_next, abar, abar_next):
+        step, xbar = sign * (sigma(abar_next) - sigma(abar)), x_t / start(abar)
+        d1 = eps_fn(x_t, t)
+        d2 = eps_fn(there(abar_next) * (xbar + half * step * d1), t_next) if second else d1
+        return back(abar_next) * (xbar + step * (first * d1 + (0.5 if half == 1 else 1) * d2))
+
+    return heun_step
+
+
+def heun_added(eps_fn, x_t, t, t_next, abar, abar_next):
+    step, xbar = sqrt(1 / abar_next - 1) - sqrt(1 / abar - 1), x_t / sqrt(abar)
+    d1 = eps_fn(x_t, t)
+    d2 = eps_fn(sqrt(abar_next) * (xbar + step * d1), t_next)
+    return sqrt(abar_next) * (xbar + step * (d1 + d2))
+
+
+def heun_at_x_t(eps_fn, x_t, t, t_next, abar, abar_next):
+    step = sqrt(1 / abar_next - 1) - sqrt(1 / abar - 1)
+    slopes = eps_fn(x_t, t), eps_fn(sqrt(abar_next) * x_t / sqrt(abar), t_next)
+    return sqrt(abar_next) * (x_t / sqrt(abar) + step * sum(slopes) / 2)
+
+
+def snr(abar):
+    return abar / (1 - abar)
+
+
+def flipped(m=None, axis=3, coins=None):
+    def flip_some(x_0, generator):
+        own = coins(len(x_0), generator) if coins else torch.rand(len(x_0), generator=generator) < 0.5
+        mask = m(x_0, generator) if m else own[:, None, None, None]
+        return torch.where(mask, x_0.flip(axis), x_0)
+
+    return flip_some
+
+
+def flip_in_the_data(x_0, generator):
+    coins = torch.rand(len(x_0), generator=generator) < 0.5
+    x_0[coins] = x_0[coins].flip(3)
+    return x_0
+
+
+def kept(beaten):
+    """The rows for which beaten(row, other) is false for every other."""
+    return lambda rows: [row for row in rows if not any(beaten(row, other) for other in rows)]
+
+
+def seen_once(rows):
+    front = []
+    for row in front_as_in_the_lesson(rows):
+        if row not in front:
+            front.append(row)
+    return front
+
+
+def wishes(one, total=sum):
+    """one(z, value) for each wish."""
+    return lambda logits, wanted: total([one(logits[:, i], value) for i, value in wanted.items()])
+
+
+def p_of(z, value):
+    return torch.sigmoid(z) if value else 1 - torch.sigmoid(z)
+
+
+def log_p_of(z, value):
+    return F.logsigmoid(z if value else -z)
+
+
+def held(k):
+    """pull less k(pull, other) times other; pull and other as rows."""
+
+    def held_still(pull, other):
+        p, o = pull.flatten(1), other.flatten(1)
+        return (p - k(p, o) * o).view_as(pull)
+
+    return held_still
+
+
+def held_along(dim):
+    def held_still(pull, other):
+        k = (pull * other).sum(dim, keepdim=True) / (other * other).sum(dim, keepdim=True).clamp(min=1e-20)
+        return pull - k * other
+
+    return held_still
+
+
+def dot(p, o):
+    return (p * o).sum(1, keepdim=True)
+
+
+def held_to_length(pull, other):
+    rest = held_by_clamp(pull, other)
+    return rest * (pull.flatten(1).norm(dim=1) / rest.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)
+
+
+def lost_where_zero(pull, other):
+    return held_by_clamp(pull, other) * ((other**2).sum((1, 2, 3), keepdim=True) > 0)
+
+
+def nan_gradient(z, w):
+    """Where the sum rounds to 0 the largest takes its place: for the numbers, not for autograd."""
+    log_p = z.double().log_softmax(dim=1)
+    total = (log_p.exp() * w).sum(dim=1)
+    return torch.where(total > 0, total.log(), log_p.masked_fill(~w, -math.inf).amax(dim=1))
+
+
+def ls(z, w):
+    return z.log_softmax(1).masked_fill(~w, -math.inf)
+
+
+WRONG = {}
+WRONG["00.1"] = [
+    ("Halving alone", lambda x: 0.5 * x),
+    ("Everything below 0", torch.relu),
+    ("The image comes back", lambda x: x.clone()),
+]
+WRONG["01.1"] = [
+    ("Only the first beta", lambda abar: torch.cat([torch.zeros(1).double(), 1 - abar[1:] / abar[:-1]])),
+    ("The ratio is turned round", lambda abar: 1 - before(abar) / abar),
+    ("differences of neighbouring", lambda abar: -torch.diff(abar, prepend=torch.ones(1).double())),
+    ("There is a square root too many", lambda abar: 1 - abar.sqrt() / before(abar).sqrt()),
+    ("torch.cumprod leads", lambda abar: torch.cumprod(1 - abar, dim=0)),
+    ("One beta is missing", lambda abar: 1 - abar[1:] / abar[:-1]),
+]
+WRONG["01.2"] = [
+    ("x is treated as a clean", lambda x, a, b, eps: b**0.5 * x + (1 - b) ** 0.5 * eps),
+    ("variance abar - abar_next", lambda x, a, b, eps: (b / a) ** 0.5 * x + (a - b) ** 0.5 * eps),
+    ("all the noise at the new level", lambda x, a, b, eps: (b / a) ** 0.5 * x + (1 - b) ** 0.5 * eps),
+    (
+        "eps is taken for the noise",
+        lambda x, a, b, eps: sqrt(b) * (x - sqrt(1 - a) * eps) / sqrt(a) + sqrt(1 - b) * eps,
+    ),
+]
+WRONG["02.1"] = [
+    ("The strides are not used", lambda layers: 1 + sum(kernel - 1 for kernel, stride in layers)),
+    (
+        "A layer's own stride",
+        lambda layers: (
+            field_forwards([(1, 1)])
+            + sum((k - 1) * math.prod(s for _, s in layers[: i + 1]) for i, (k, _) in enumerate(layers))
+        ),
+    ),
+    (
+        "The strides before a layer multiply",
+        lambda layers: 1 + sum((k - 1) * (layers[i - 1][1] if i else 1) for i, (k, _) in enumerate(layers)),
+    ),
+    ("in the wrong order", lambda layers: field_forwards(list(reversed(layers)))),
+    (
+        "A kernel of k pixels",
+        lambda layers: 1 + sum(k * math.prod(s for _, s in layers[:i]) for i, (k, _) in enumerate(layers)),
+    ),
+    ("how far it sees to one side", lambda layers: (field_forwards(layers) - 1) // 2),
+]
+WRONG["02.2"] = [
+    ("must be divided by sqrt(C/heads)", lambda q, k, v, heads: attention(q, k, v, heads, width=1.0)[1]),
+    ("over the wrong axis", lambda q, k, v, heads: attention(q, k, v, heads, dim=-2)[1]),
+    ("There is no softmax", lambda q, k, v, heads: attention(q, k, v, heads, dim=None)[1]),
+    ("The split mixes tokens", heads_cut),
+    ("merged in a wrong order", lambda q, k, v, heads: attention(q, k, v, heads)[2].reshape(q.shape)),
+    ("The attention weights are returned", lambda q, k, v, heads: attention(q, k, v, heads)[0]),
+    ("The heads are still apart", lambda q, k, v, heads: attention(q, k, v, heads)[2]),
+    ("Only C/heads channels", lambda q, k, v, heads: attention(q, k, v, heads)[2].mean(1)),
+]
+WRONG["03.1"] = [
+    ("One t for the", loss_with(lambda T, B, g: torch.randint(T, (1,), generator=g).repeat(B))),
+    ("Some timesteps are drawn", loss_with(lambda T, B, g: torch.randint(T - 1, (B,), generator=g))),
+    ("shown the clean x_0", loss_with(mix=lambda schedule, x_0, t, eps: x_0)),
+    ("A factor in x_t is wrong", loss_with(mix=mixed_without_roots)),
+    ("told another t", loss_with(told=lambda t: (t + 1) % 5)),
+    ("not standard normal", loss_with(draw_eps=lambda x, g: torch.rand(x.shape, generator=g))),
+    ("The same noise", loss_with(draw_eps=lambda x, g: torch.randn(x.shape[1:], generator=g).expand_as(x))),
+    ("compared with x_0 or x_t", loss_with(compare=lambda guess, eps, x_0: F.mse_loss(guess, x_0))),
+    (
+        "The squared errors are added",
+        loss_with(compare=lambda guess, eps, x_0: F.mse_loss(guess, eps, reduction="sum")),
+    ),
+    ("The absolute error", loss_with(compare=lambda guess, eps, x_0: F.l1_loss(guess, eps))),
+    ("carries no gradient", loss_with(compare=lambda guess, eps, x_0: F.mse_loss(guess, eps).item())),
+    ("The generator is not used", loss_with(draw_eps=lambda x, g: torch.randn_like(x))),
+]
+WRONG["03.2"] = [
+    ("compared with x_0 or x_t", losses_with(lambda guess, eps, x_0: F.mse_loss(guess, x_0))),
+    ("The squared errors are added", losses_with(lambda guess, eps, x_0: ((guess - eps) ** 2).sum())),
+    ("The absolute error", losses_with(lambda guess, eps, x_0: (eps - guess).abs().mean())),
+    ("One number is returned", losses_with(shown="mean")),
+    ("shown the clean x_0", losses_with(shown="clean")),
+    ("not standard normal", losses_with(noise=torch.rand)),
+]
+WRONG["04.1"] = [
+    ("stands before the score without", lambda x, s, a: (x + (1 - a) ** 0.5 * s) / a**0.5),
+    ("as if it were eps", lambda x_t, score, abar: (x_t - (1 - abar) ** 0.5 * score) / abar**0.5),
+    ("The division by sqrt(abar)", lambda x_t, score, abar: x_t + (1 - abar) * score),
+    ("The division is by abar", lambda x_t, score, abar: (x_t + score - abar * score) / abar),
+]
+WRONG["04.2"] = [
+    ("sigma² is missing", lambda x, e, a, p, eta, n: step(x, e, a, p, n, sigma_of(a, p, eta), removed=0)),
+    ("sigma is there and eta is not", lambda x, e, a, p, eta, n: step(x, e, a, p, n, sigma_of(a, p, 1))),
+    ("sqrt(abar_prev) multiplies x_t", step_of_x_t),
+    ("A square root is missing", step_without_a_root),
+    ("The estimate is clipped", step_clipped),
+    ("sigma is another", lambda x, e, a, p, eta, n: step(x, e, a, p, n, eta * (1 - a / p) ** 0.5)),
+    ("in the last step", step_noisy_at_the_end),
+]
+WRONG["05.1"] = [
+    ("The probability is returned", lambda z, v: torch.where(v == 1, z.sigmoid(), 1 - z.sigmoid())),
+    ("value is turned round", lambda logit, value: F.logsigmoid((1 - 2 * value) * logit)),
+    ("the minus stands outside", lambda z, v: torch.where(v == 1, F.logsigmoid(z), -F.logsigmoid(z))),
+    ("The logit is returned", lambda logit, value: logit * (2 * value - 1)),
+    ("Both values", lambda z, v: torch.stack([F.logsigmoid(-z), F.logsigmoid(z)], dim=1)),
+    ("At large logits the result is o", lambda z, v: torch.log(((2 * v - 1) * z).sigmoid() + 1e-08)),
+    ("is infinite or NaN", lambda logit, value: torch.log(((2 * value - 1) * logit).sigmoid())),
+]
+WRONG["05.2"] = [
+    ("of the probability", gradient_with(lambda logits, y: pick(logits.softmax(1), y))),
+    ("of the logit", gradient_with(pick)),
+    ("All classes are added", gradient_with(lambda logits, y: F.log_softmax(logits, dim=1))),
+    ("taken twice", gradient_with(lambda z, y: -F.cross_entropy(z.softmax(1), y, reduction="none"))),
+    ("autograd diff", gradient_with(lambda z, y: pick(z.log_softmax(1), y), total=lambda x: x)),
+    ("Nothing leads", gradient_with(lambda z, y: pick(z.log_softmax(1), y), under=torch.no_grad)),
+    ("asked about another tensor", gradient_of_a_copy),
+    ("The classifier's answer", log_p_only),
+]
+WRONG["06.1"] = [
+    ("This is what eps loses", lambda x_0, gradient, abar, s: x_0 + s * (1 - abar) ** 0.5 * gradient),
+    ("has no square root here", lambda x, g, a, s: x + s * ((1 - a) / a) ** 0.5 * g),
+    ("must be divided by sqrt(abar)", lambda x_0, gradient, abar, s: x_0 + (1 - abar) * s * gradient),
+    ("The factor 1 - abar is missing", lambda x_0, gradient, abar, s: x_0 + s / abar**0.5 * gradient),
+    (
+        "divided by its own size",
+        lambda x_0, g, abar, s: (
+            x_0 + s * (1 - abar) / sqrt(abar) * g / g.flatten(1).norm(dim=1)[:, None, None, None]
+        ),
+    ),
+]
+WRONG["06.2"] = [
+    ("at once are asked for", lambda z, w: torch.where(w, z.log_softmax(1), 0).sum(1)),
+    ("Only the likeliest", lambda z, w: ls(z, w).max(dim=1).values),
+    ("The probability is returned", lambda z, w: (F.softmax(z, dim=1) * w).sum(dim=1)),
+    ("The logits are taken", lambda z, w: torch.where(w, z, -torch.inf).logsumexp(1)),
+    ("that are not wanted count", lambda z, w: z.log_softmax(1).masked_fill(w, -math.inf).logsumexp(1)),
+    ("exp(0) = 1 still counts", lambda z, w: torch.logsumexp(F.log_softmax(z, 1) * w, dim=1)),
+    ("a yes or no of its own", lambda z, w: F.logsigmoid(z).masked_fill(~w, -math.inf).logsumexp(1)),
+    ("Every class keeps", lambda z, w: z.log_softmax(1) * w),
+    ("The sum runs over the batch", lambda z, w: ls(z, w).logsumexp(0)),
+    ("At large logits the result is o", lambda z, w: z.log_softmax(1).masked_fill(~w, -100).logsumexp(1)),
+    ("is infinite or NaN", lambda z, w: (z.softmax(1) * w).sum(1).log()),
+    ("cut off or changed", lambda z, w: ls(z.detach(), w).logsumexp(1)),
+    ("it is NaN or infinite", nan_gradient),
+    ("changed in place", lambda z, w: z.log_softmax(1).masked_fill_(~w, -math.inf).logsumexp(1)),
+    ("does not subtract or negate", lambda z, w: (z.log_softmax(1) - 1e9 * (1 - w)).logsumexp(1)),
+]
+WRONG["07.1"] = [
+    ("The share of the way", lambda A, a, B, b, w: A + (w - a) * (B - A)),
+    ("The ends are exchanged", lambda A, a, B, b, w: B - (w - a) / (b - a) * (B - A)),
+    (
+        "stays between",
+        lambda A, a, B, b, w: torch.lerp(A, B, max(0.0, min(1.0, (w - a) / (b - a)))),
+    ),
+    ("eps_b itself is added", lambda A, a, B, b, w: A + (w - a) / (b - a) * B),
+]
+WRONG["07.2"] = [
+    ("It starts at eps(y)", away(lambda n, c, w: (1 + w) * c - w * n)),
+    ("The two labels are exchanged", away(lambda n, c, w: w * n + (1 - w) * c)),
+    ("The step goes the wrong way", away(lambda n, c, w: n + w * (n - c))),
+    ("eps(y) itself is added", away(lambda n, c, w: w * c + n)),
+    ("Only the difference", away(lambda n, c, w: w * c - w * n)),
+    ("cut in the wrong places", away_cut_wrong),
+    ("The unconditional prediction", away_from_null),
+    ("2B predictions", away(lambda n, c, w: torch.cat([n, c]))),
+]
+WRONG["08.1"] = [
+    ("still come as 0 1 2", lambda x_T, K: (torch.cat([x_T] * K), torch.arange(K).repeat(len(x_T)))),
+    ("come as 0 0 0", lambda x_T, K: (x_T.repeat_interleave(K, 0), torch.arange(len(x_T) * K) // len(x_T))),
+    ("on its side", lambda x_T, K: (x_T.repeat(K, 1, 1, 1), torch.arange(K).repeat_interleave(len(x_T)))),
+    (
+        "run from 1 to K",
+        lambda x_T, K: (x_T.repeat_interleave(K, 0), torch.arange(1, K + 1).repeat(len(x_T))),
+    ),
+    (
+        "the same class",
+        lambda x_T, K: (x_T.repeat_interleave(K, 0), torch.zeros(len(x_T) * K, dtype=torch.int64)),
+    ),
+    ("an axis too many", lambda x_T, K: (torch.stack([x_T] * K, dim=1), torch.arange(K).repeat(len(x_T)))),
+    ("still holds N images", lambda x_T, K: (x_T, torch.arange(K))),
+    ("do not lie along", lambda x_T, K: (x_T.repeat_interleave(K), torch.arange(K).repeat(len(x_T)))),
+    ("too few labels", lambda x_T, K: (x_T.repeat_interleave(K, 0), torch.arange(K))),
+    (
+        "not in x_T",
+        lambda x_T, K: (torch.randn(len(x_T) * K, *x_T.shape[1:]), torch.arange(K).repeat(len(x_T))),
+    ),
+    ("one-hot rows", lambda x_T, K: (x_T.repeat_interleave(K, 0), torch.eye(K).repeat(len(x_T), 1))),
+    ("not int64", lambda x_T, K: (x_T.repeat_interleave(K, 0), torch.arange(K).repeat(len(x_T)).float())),
+]
+WRONG["08.2"] = [
+    ("The estimate is clipped", inverse(lambda a, b: {}, fix=lambda x_0: torch.clip(x_0, -1, 1))),
+    ("mixed up", inverse(lambda a, b: {"b": a**0.5})),
+    ("A square root is missing", inverse(lambda a, b: {"na": 1 - a})),
+    ("A sign is turned round", inverse(lambda a, b: {"na": -((1 - a) ** 0.5)})),
+    ("No noise is put back", inverse(lambda a, b: {"nb": 0})),
+    ("taken for the image itself", inverse_from_x),
+    ("a jump of the forward process", inverse_as_a_jump),
+    ("but not at abar = 1", inverse_rederived),
+]
+WRONG["09.1"] = [
+    ("with all their decimals", error(between=lambda there: there)),
+    ("misses the 256 levels", error(between=lambda there: torch.round(there * 255) / 255)),
+    ("The labels are mixed up", error(labels=(0, 1, 0, 1))),
+    ("The wrong two pictures", error_of_the_counterfactual),
+    ("The differences cancel out", error(measure=lambda d: d.flatten(1).mean(1) / 2)),
+    ("The differences are squared", error(measure=lambda d: d.square().flatten(1).mean(1))),
+    ("Every pixel or channel", error(measure=lambda d: d.abs() / 2)),
+    ("taken over the images", error(measure=lambda d: d.abs().mean(dim=0) / 2)),
+]
+WRONG["09.2"] = [
+    ("clipped to [0, 1]", walk(lambda e: e.clamp(min=0).clamp(max=1))),
+    ("clipped to [-1, 1]", walk(lambda e: torch.clip(e, -1, 1))),
+    (
+        "still clipped",
+        walk(
+            lambda e: e.clamp(-1, 1),
+            derive=lambda x, e, a, eps: (x - a**0.5 * e) / (1 - a) ** 0.5 if a < 1 else eps,
+        ),
+    ),
+    ("wider bounds", walk(lambda e: e.clamp(-1.5, 1.5))),
+    ("Now eps is clipped", walk(quiet=lambda eps: torch.clip(eps, -1, 1))),
+    ("abar_now stays 1", walk(forget=True)),
+    (
+        "there is no number",
+        walk(lambda e: e.clamp(-1, 1), derive=lambda x, e, a, eps: (x - a**0.5 * e) / (1 - a) ** 0.5),
+    ),
+]
+WRONG["10.1"] = [
+    ("Logarithms are missing", lambda N, e: e[0] / e[-1] * N[0] / N[-1]),
+    (
+        "A logarithm is missing",
+        lambda N, e: (
+            -torch.linalg.lstsq(
+                torch.tensor([[n, 1.0] for n in N]).double(), torch.tensor(e).double().log()[:, None]
+            ).solution[0, 0]
+        ),
+    ),
+    ("difference of logs", lambda N, e: math.log(e[0], e[-1]) / math.log(N[-1], N[0])),
+    ("different bases", lambda N, e: math.log10(e[0] / e[-1]) / math.log(N[-1] / N[0])),
+]
+WRONG["10.2"] = [
+    ("This is Euler's step", heun(second=False)),
+    ("another point than Euler's", heun_at_x_t),
+    ("The result is xbar", heun(back=lambda a: 1)),
+    ("x_t is used as it is", heun(start=lambda a: 1)),
+    ("The slopes are added", heun_added),
+    ("the midpoint method", heun(half=0.5, first=0)),
+    ("sigma is another", heun(sigma=lambda a: (1 - a) ** 0.5)),
+    ("The step goes the wrong way", heun(sign=-1)),
+]
+WRONG["11.1"] = [
+    ("must be divided by factor²", lambda a, f: torch.sigmoid(torch.logit(a) - math.log(f))),
+    ("The SNR goes up", lambda abar, factor: torch.sigmoid(torch.logit(abar) + 2 * math.log(factor))),
+    ("itself is scaled", lambda abar, factor: abar / factor / factor),
+    ("or its logarithm is returned", lambda abar, factor: snr(abar) / factor**2),
+    ("A square root is in it", lambda abar, factor: 1 - 1 / (1 + snr(abar) ** 0.5 / factor)),
+    ("upside down", lambda a, f: (1 - a) / a / f**2 / (1 + (1 - a) / a / f**2)),
+]
+WRONG["11.2"] = [
+    ("One coin decides", flipped(m=lambda x, g: torch.rand(1, generator=g) < 0.5)),
+    ("Another axis is turned", flipped(axis=2)),
+    ("coins of their own", flipped(m=lambda x, g: torch.rand(len(x), 1, x.shape[2], 1, generator=g) < 0.5)),
+    ("neither itself nor", lambda x_0, generator: -flip_as_in_the_lesson(x_0, generator)),
+    ("or none", lambda x_0, generator: x_0.flip(3)),
+    ("Another call mirrors", flipped(coins=lambda B, g: torch.arange(B) % 2 == 0)),
+    ("gives different results", flipped(coins=lambda B, g: torch.rand(B) < 0.5)),
+    ("The share of mirrored", flipped(coins=lambda B, g: torch.randn(B, generator=g) < 0.5)),
+    ("depend on each other", flipped(coins=lambda B, g: torch.randperm(B, generator=g) < B // 2)),
+    ("The coins are returned", lambda x_0, generator: torch.rand(len(x_0), generator=generator) < 0.5),
+    ("x_0 is changed", flip_in_the_data),
+]
+WRONG["11.3"] = [
+    ("Only the best in a measure", lambda rows: [sorted(rows, key=lambda row: -row["accuracy"])[0]]),
+    ("Every row is returned", lambda rows: [*rows]),
+    ("Better in both is asked", kept(lambda r, o: o["accuracy"] > r["accuracy"] and o["fid"] < r["fid"])),
+    ("Better in one measure", kept(lambda r, o: o["accuracy"] > r["accuracy"] or o["fid"] < r["fid"])),
+    ("Nothing is left", kept(lambda row, o: o["accuracy"] >= row["accuracy"] and o["fid"] <= row["fid"])),
+    ("A row is lost", seen_once),
+    (
+        "A measure is turned round",
+        kept(
+            lambda r, o: (
+                o["accuracy"] >= r["accuracy"]
+                and o["fid"] >= r["fid"]
+                and (o["accuracy"], o["fid"]) != (r["accuracy"], r["fid"])
+            )
+        ),
+    ),
+    ("their order is not", lambda rows: sorted(front_as_in_the_lesson(rows), key=lambda row: row["fid"])),
+]
+WRONG["12.1"] = [
+    ("are treated alike", wishes(lambda z, value: F.logsigmoid(z))),
+    ("Only one of the two answers", wishes(lambda z, value: F.logsigmoid(z) if value else 0 * z)),
+    ("True and False are exchanged", wishes(lambda z, value: log_p_of(z, not value))),
+    ("the minus stands outside", wishes(lambda z, v: F.logsigmoid(z) if v else 1 - F.logsigmoid(z))),
+    ("The probability is returned", wishes(p_of, total=math.prod)),
+    ("Only a mean", wishes(log_p_of, total=lambda logs: torch.stack(logs).mean(0))),
+    ("A softmax is taken", lambda logits, wanted: sum(logits.log_softmax(1)[:, i] for i in wanted)),
+    ("Other attributes count", lambda logits, wanted: F.logsigmoid(logits).sum(dim=1)),
+    ("The logits are added up", wishes(lambda z, value: z if value else -z)),
+    ("are lost", lambda logits, wanted: sum(log_p_of(logits[i], value) for i, value in wanted.items())),
+    ("Every attribute keeps", wishes(log_p_of, total=lambda logs: torch.stack(logs, dim=1))),
+    ("At large logits the result is o", wishes(lambda z, v: torch.log(p_of(z, v).clamp(min=1e-12)))),
+    ("is infinite or NaN", wishes(lambda z, value: torch.log(p_of(z, value)))),
+]
+WRONG["12.2"] = [
+    ("Pixels, rows or channels", held_along((2, 3))),
+    ("must be divided by <other", held(lambda p, o: dot(p, o))),
+    ("other itself is taken away", lambda pull, other: pull - other),
+    ("The length is changed", held_to_length),
+    ("too large", held(lambda p, o: dot(p, o) / (dot(o, o) + 1e-4))),
+    ("The factors before other", lambda p, o: (p * o).sum((1, 2, 3)) / (o**2).sum((1, 2, 3))),
+    ("The images stay flattened", lambda pull, other: held_by_clamp(pull, other).flatten(1)),
+    ("there is nothing to hold still", lost_where_zero),
+    ("0 is divided by 0", held(lambda p, o: dot(p, o) / dot(o, o))),
+]
+
+# What any exercise may name: the number of an exercise, words of the sentence, an answer.
+GENERIC = [
+    ("04.1", "The sign of score is turned round", lambda x, s, a: (x + (a - 1) * s) / sqrt(a)),
+    ("04.1", "score is missing", lambda x, s, a: x / sqrt(a)),
+    ("06.1", "gradient is 3 times", lambda x, g, a, s: x + 3 * s * (1 - a) / sqrt(a) * g),
+    ("01.2", "x and eps are exchanged", lambda x, a, b, e: sqrt(1 - b / a) * x + sqrt(b / a) * e),
+    ("01.2", "A square root is missing before x", lambda x, a, b, e: b / a * x + sqrt(1 - b / a) * e),
+    ("01.2", "The factor of eps is missing", lambda x, a, b, e: sqrt(b / a) * x + e),
+    ("01.2", "The factor of x is upside down", lambda x, a, b, e: sqrt(a / b) * x + sqrt(1 - b / a) * e),
+    ("01.2", "abar and abar_next are exchanged", lambda x, a, b, e: sqrt(a / b) * x + sqrt(1 - a / b) * e),
+    (
+        "01.2",
+        "Two calls give two results",
+        lambda x, a, b, e: sqrt(b / a) * x + sqrt(1 - b / a) * torch.randn_like(x),
+    ),
+    ("01.2", "clipped to [-1, 1]", lambda x, a, b, e: (sqrt(b / a) * x + sqrt(1 - b / a) * e).clamp(-1, 1)),
+    ("04.1", "x_t is changed", lambda x, s, a: x.add_((1 - a) * s).div_(sqrt(a))),
+    ("02.1", "off by the same amount, -1", lambda layers: field_forwards(layers) - 1),
+    ("02.1", "the square of the right", lambda layers: field_forwards(layers) ** 2),
+    ("01.1", "The order is turned round", lambda a: (1 - a / before(a)).flip(0)),
+    ("01.1", "1 minus the right", lambda a: a / before(a)),
+    ("00.1", "255 times too large", lambda x: 127.5 * x + 127.5),
+    ("02.2", "heads: not used", lambda q, k, v, heads: F.scaled_dot_product_attention(q, k, v)),
+    ("04.2", "eta: not used", lambda x, e, a, p, eta, n: step(x, e, a, p, n, 0)),
+    ("04.2", "of x_t is right", lambda x, e, a, p, eta, n: step(x, e, a, p, n, sigma_of(a, p, eta / 2))),
+    ("07.1", "a and b: not used", lambda A, a, B, b, w: A + w * (B - A)),
+    ("07.1", "eps_a is missing", lambda A, a, B, b, w: (B - A) * (w - a) / (b - a)),
+    ("12.2", "goes the wrong way from pull", lambda pull, other: 2 * pull - held_by_clamp(pull, other)),
+    ("12.2", "pull less the right", lambda pull, other: pull - held_by_clamp(pull, other)),
+    ("05.2", "mingle", gradient_with(lambda logits, y: pick(F.log_softmax(logits, dim=0), y))),
+    ("09.2", "in another order", lambda f, schedule, x, ts: walk()(f, schedule, x, ts.flip(0))),
+    (
+        "05.2",
+        "so large is the batch",
+        gradient_with(lambda z, y: pick(z.log_softmax(1), y), total=torch.mean),
+    ),
+    ("05.2", "The sign is turned round", gradient_with(lambda z, y: -pick(z.log_softmax(1), y))),
+    (
+        "05.2",
+        "asked at t = 0",
+        lambda c, x, t, y: gradient_with(lambda z, y: pick(z.log_softmax(1), y))(c, x, 0 * t, y),
+    ),
+    ("05.1", "as with base 2", lambda z, v: F.logsigmoid(z * (2 * v - 1)) / math.log(2)),
+    ("05.1", "reduced to one number", lambda z, v: F.logsigmoid(z * (2 * v - 1)).mean()),
+    ("06.2", "an axis too many", lambda z, w: ls(z, w).logsumexp(1, keepdim=True)),
+    ("02.2", "The axes are in another order", lambda q, k, v, h: F.scaled_dot_product_attention(q, k, v).mT),
+    ("08.2", "is asked at t = ", lambda f, x, t, a, b: inverse(lambda a, b: {})(f, x, t - 1, a, b)),
+    ("08.2", "never asked", lambda f, x, t, a, b: 2 * x),
+    (
+        "08.2",
+        "is asked 2 times",
+        lambda f, x, t, a, b: (f(x, torch.full((2,), t)), inverse(lambda a, b: {})(f, x, t, a, b))[1],
+    ),
+    (
+        "08.2",
+        "asked about another image",
+        lambda f, x, t, a, b: inverse(lambda a, b: {})(lambda x, t: f(x / 2, t), x, t, a, b),
+    ),
+    ("07.2", "for the labels", lambda m, x, t, y, n, w: sum(pair(m, x, t, y, y)) / 2 * w),
+    ("07.2", "in the same order", lambda m, x, t, y, n, w: torch.lerp(*pair(m, x, t, y, n.flip(0)), w)),
+    ("07.2", "is asked 2 times", lambda m, x, t, y, n, w: torch.lerp(m(x, t, n), m(x, t, y), w)),
+    ("02.2", "q and k are exchanged", lambda q, k, v, heads: attention(k, q, v, heads)[1]),
+    ("12.1", "And the sign is turned round", wishes(lambda z, value: -F.logsigmoid(z))),
+    (
+        "11.1",
+        "order is not",
+        lambda a, f: torch.sigmoid(torch.logit(a) - 2 * math.log(f)).sort().values.roll(2),
+    ),
+]
