@@ -1,9 +1,11 @@
 """The checks: each accepts right answers, names the classic wrong ones, and survives everything else."""
 
+import inspect
 import itertools
 import json
 import math
 import os
+import sys
 import threading
 import time
 
@@ -290,13 +292,8 @@ def test_right_pull_changes_nothing_in_the_other():
 @each_exercise
 def test_planted_bug_is_not_started_until_touched(exercise):
     if exercise.planted is not None:
-        space = vars(__import__(exercise.planted.__module__, fromlist=["_"])) | {"__name__": "a notebook"}
-        source = (
-            __import__("inspect")
-            .getsource(exercise.planted)
-            .replace("x_t", "noisy")
-            .replace("estimate", "guess")
-        )
+        space = vars(sys.modules[exercise.planted.__module__]) | {"__name__": "a notebook"}
+        source = inspect.getsource(exercise.planted).replace("x_t", "noisy").replace("estimate", "guess")
         exec(compile(source, "a cell", "exec"), space)
         result = check(exercise.number, space[exercise.planted.__name__])
         assert result.status == "not_started" and "as it was given" in result.message
@@ -313,24 +310,14 @@ SENTENCES = [
     ("04.1", nan, "wrong", "holds NaN"),
     ("04.1", lambda x_t, score, abar: x_t / 0, "wrong", "infinite"),
     ("04.1", lambda x_t, score, abar: x_t * 1j, "wrong", "complex"),
-    (
-        "04.1",
-        lambda x_t, score, abar: x_t[0],
-        "wrong",
-        "shape [2, 3, 4, 5], that is [B, C, H, W], got [3, 4, 5]",
-    ),
+    ("04.1", lambda x, s, a: x[0], "wrong", "shape [2, 3, 4, 5], that is [B, C, H, W], got [3, 4, 5]"),
     ("04.1", lambda x_t, score, abar: abar, "wrong", "must return a tensor, got a float"),
     ("04.1", lambda x_t, score, abar: [x_t], "wrong", "got a list: only [B, C, H, W] is asked"),
     ("04.1", lambda x_t, score, abar: (x_t + abar * score).sin(), "wrong", "with abar = 0.3 the one at ["),
     ("04.1", lambda x_t: x_t, "error", "must take (x_t, score, abar)"),
     ("04.1", torch.zeros(3), "error", "without calling it"),
     ("04.1", lambda x_t, score, abar: x_t * (1 / (abar - 0.3)), "wrong", "divided by 0 with abar = 0.3"),
-    (
-        "04.1",
-        lambda x_t, score, abar: x_t * math.sqrt(-abar),
-        "wrong",
-        "root of a negative number is taken with",
-    ),
+    ("04.1", lambda x, s, a: x * math.sqrt(-a), "wrong", "root of a negative number is taken with"),
     ("02.1", lambda layers: "seven", "wrong", "one whole number, not a value of type str"),
     ("02.1", lambda layers: True, "wrong", "not a value of type bool"),
     ("02.1", lambda layers: torch.tensor([7]), "wrong", "got 1 of them"),

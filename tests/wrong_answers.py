@@ -385,10 +385,7 @@ WRONG["03.1"] = [
     ("not standard normal", loss_with(draw_eps=lambda x, g: torch.rand(x.shape, generator=g))),
     ("The same noise", loss_with(draw_eps=lambda x, g: torch.randn(x.shape[1:], generator=g).expand_as(x))),
     ("compared with x_0 or x_t", loss_with(compare=lambda guess, eps, x_0: F.mse_loss(guess, x_0))),
-    (
-        "The squared errors are added",
-        loss_with(compare=lambda guess, eps, x_0: F.mse_loss(guess, eps, reduction="sum")),
-    ),
+    ("The squared errors are added", loss_with(compare=lambda g, e, x: F.mse_loss(g, e, reduction="sum"))),
     ("The absolute error", loss_with(compare=lambda guess, eps, x_0: F.l1_loss(guess, eps))),
     ("carries no gradient", loss_with(compare=lambda guess, eps, x_0: F.mse_loss(guess, eps).item())),
     ("The generator is not used", loss_with(draw_eps=lambda x, g: torch.randn_like(x))),
@@ -467,10 +464,7 @@ WRONG["06.2"] = [
 WRONG["07.1"] = [
     ("The share of the way", lambda A, a, B, b, w: A + (w - a) * (B - A)),
     ("The ends are exchanged", lambda A, a, B, b, w: B - (w - a) / (b - a) * (B - A)),
-    (
-        "stays between",
-        lambda A, a, B, b, w: torch.lerp(A, B, max(0.0, min(1.0, (w - a) / (b - a)))),
-    ),
+    ("stays between", lambda A, a, B, b, w: torch.lerp(A, B, max(0.0, min(1.0, (w - a) / (b - a))))),
     ("eps_b itself is added", lambda A, a, B, b, w: A + (w - a) / (b - a) * B),
 ]
 WRONG["07.2"] = [

@@ -34,10 +34,7 @@ add(
     "01.1",
     (None, lambda abar: abar.cumprod(0)),
     ("One beta is missing", lambda abar: torch.cat([torch.tensor([0.0]), 1 - abar[1:] / abar[:-1]])[1:]),
-    (
-        "The ratio is turned round",
-        lambda abar: (torch.cat([torch.ones(1).double(), abar[:-1]]) - abar) / abar,
-    ),
+    ("The ratio is turned round", lambda a: (torch.cat([torch.ones(1).double(), a[:-1]]) - a) / a),
 )
 add(
     "01.2",
@@ -101,10 +98,7 @@ def losses_with_roots(eps_fn, schedule, x_0, timesteps, generator):
 
 add(
     "04.1",
-    (
-        "The sign of score is turned round",
-        lambda x_t, score, abar: (x_t - (1 - abar) * score) / math.sqrt(abar),
-    ),
+    ("The sign of score is turned round", lambda x, s, a: (x - (1 - a) * s) / math.sqrt(a)),
     ("The factor of x_t is right", lambda x_t, score, abar: x_t / math.sqrt(abar) + (1 - abar) * score),
     ("The factor of x_t is right", lambda x_t, score, abar: (x_t + score) / math.sqrt(abar)),
 )
@@ -131,10 +125,7 @@ add(
         lambda logit, value: F.binary_cross_entropy_with_logits(logit, value.float(), reduction="none"),
     ),
     (None, lambda logit, value: F.logsigmoid(value * logit)),
-    (
-        "Every number is 2",
-        lambda logit, value: torch.log10(torch.sigmoid(torch.where(value == 1, logit, -logit)).double()),
-    ),
+    ("Every number is 2", lambda z, v: torch.log10(torch.sigmoid(torch.where(v == 1, z, -z)).double())),
 )
 
 
@@ -156,10 +147,7 @@ def gradient_made_of_length_one(classifier, x_t, t, y):
 
 add(
     "06.1",
-    (
-        "The sign of gradient is turned round",
-        lambda x_0, gradient, abar, s: x_0 - s * (1 - abar) / math.sqrt(abar) * gradient,
-    ),
+    ("The sign of gradient is turned round", lambda x, g, a, s: x - s * (1 - a) / math.sqrt(a) * g),
     ("x_0 is missing", lambda x_0, gradient, abar, s: s * (1 - abar) / math.sqrt(abar) * gradient),
     ("abar", lambda x_0, gradient, abar, s: x_0 + s * gradient),
 )
@@ -257,10 +245,7 @@ add(
 )
 add(
     "10.1",
-    (
-        "The result is upside down",
-        lambda steps, errors: math.log(steps[-1] / steps[0]) / math.log(errors[0] / errors[-1]),
-    ),
+    ("The result is upside down", lambda N, e: math.log(N[-1] / N[0]) / math.log(e[0] / e[-1])),
     (
         "The result is rounded to whole numbers",
         lambda steps, errors: round(math.log(errors[0] / errors[-1]) / math.log(steps[-1] / steps[0])),
@@ -305,10 +290,7 @@ def flip_first_half(x_0, generator):
 
 add(
     "11.3",
-    (
-        "Something else than rows is returned",
-        lambda rows: max(rows, key=lambda row: row["accuracy"] - row["fid"]),
-    ),
+    ("Something else than rows is returned", lambda rows: max(rows, key=lambda r: r["accuracy"] - r["fid"])),
     (None, lambda rows: [r for r in rows if r["accuracy"] > 0.6 and r["fid"] < 5]),
     (
         "Something else than rows is returned",
