@@ -197,15 +197,6 @@ def smile(folder, images, place=0, name="reader"):
     return network.probabilities(images, torch.zeros(len(images), dtype=torch.int64))[:, place]
 
 
-def test_an_attribute_is_named_or_numbered(asked):
-    expected = generate_images(asked())
-    for attribute in ("smiling", " SMILING ", 0, np.int64(0)):
-        assert torch.equal(generate_images(asked(attribute=attribute)), expected)
-    hat = generate_images(asked(attribute="wearing hat"))
-    assert torch.equal(hat, generate_images(asked(attribute=2)))
-    assert not torch.allclose(hat, expected, atol=1e-3)
-
-
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_guidance_moves_the_classifiers_own_probability_the_way_that_was_asked(asked, folder, place):
     seeds = {"sample_indices": tuple(range(6)), "attribute": place}
@@ -217,15 +208,6 @@ def test_guidance_moves_the_classifiers_own_probability_the_way_that_was_asked(a
     torch.testing.assert_close(plain, generate_images(none))
     up, middle, down = (smile(folder, images, place) for images in (yes, plain, no))
     assert (up > middle).all() and (middle > down).all(), (up, middle, down)
-
-
-@pytest.mark.usefixtures("in_float64")
-@pytest.mark.parametrize("options", [{}, {"sampler": "ddpm"}, {"interval": (20, 70)}])
-def test_mixed_targets_in_one_batch_are_single_requests(asked, options):
-    labels = (1, 0, 0, 1)
-    together = generate_images(asked(labels, **options))
-    alone = [generate_images(asked((labels[k],), sample_indices=(k,), **options)) for k in range(4)]
-    assert_close_by_scale(together, torch.cat(alone))
 
 
 @pytest.mark.usefixtures("in_float64")

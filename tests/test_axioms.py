@@ -125,12 +125,9 @@ def test_effectiveness_and_its_matrix():
 # ---- composition ----
 
 
-def test_composition_is_zero_for_the_perfect_and_the_idle():
+def test_composition_is_zero_for_the_perfect_and_the_idle_and_a_drift_grows():
     for intervene in (identity, swap):
         assert evaluation.composition(intervene, X, Y) == {1: 0.0, 10: 0.0}
-
-
-def test_composition_of_a_drift_grows_with_the_times():
     found = evaluation.composition(brighter, X, Y, (1, 2, 5, 10))
     assert [found[n] for n in (1, 2, 5, 10)] == pytest.approx([n * 2 / 255 for n in (1, 2, 5, 10)], rel=1e-4)
     found = evaluation.composition(noisy, X, Y)

@@ -170,20 +170,6 @@ def test_the_cut_is_the_middle_of_the_face(machine, size, image_size):
     assert (found[:, rim:-rim, rim:-rim] >= 250).all() and found.mean() > 245
 
 
-def test_a_fraction_is_always_the_same_part_of_each_split(faces):
-    whole, half, again = splits(), splits(fraction=0.5), splits(fraction=0.5)
-    for split in data.SPLITS:
-        assert numbers(half[split]) == numbers(again[split])
-        assert len(half[split]) == len(whole[split]) / 2
-        assert set(numbers(half[split])) < set(numbers(whole[split]))
-        expected = {k: answer for k, answer in zip(numbers(whole[split]), whole[split].labels, strict=True)}
-        for k, answer in zip(numbers(half[split]), half[split].labels, strict=True):
-            assert torch.equal(answer, expected[k])
-    assert set(numbers(load(fraction=0.25))) < set(numbers(half["train"])), "a smaller share is a part of it"
-    assert all(len(images) == 1 for images in splits(fraction=0.001).values()), "never nothing"
-    assert "6 for training, 2 for validation and 2" in half["train"].note
-
-
 # -- what is wrong is said in a sentence -------------------------------------------------------------
 
 WRONG_LISTS = {

@@ -19,10 +19,9 @@ from tqdm.auto import tqdm
 
 from lessons_lib import data, evaluation, recipes, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifierConfig
-from lessons_lib.cli import app, train
+from lessons_lib.cli import app
 from lessons_lib.cli import sample as sample_command
 from lessons_lib.cli.common import parse_labels
-from lessons_lib.cli.options import settings
 from lessons_lib.evaluation import task
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
@@ -254,15 +253,6 @@ def test_evaluate_measures_colour_images_against_its_own_45_000(run, colour, her
     )
     report = json.loads(good(run(f"evaluate evaluator cifar10 {judge}")))
     assert report["images"] == "600 test images of CIFAR-10"  # validation images are no test images
-
-
-def test_a_schedule_that_is_not_named_is_the_recipes():
-    def schedule_of(name, **typed):
-        changes = settings(train.Options(dataset=name, timesteps=500, **typed), recipes.DiffusionOptions)
-        return dataclasses.replace(recipes.RECIPES[name, "denoiser"].options, **changes).schedule
-
-    assert [schedule_of(name) for name in ("mnist", "cifar10")] == ["linear", "cosine"]
-    assert schedule_of("cifar10", schedule="sigmoid") == "sigmoid"
 
 
 # ---- evaluate ----

@@ -6,7 +6,6 @@ import imageio.v3 as iio
 import pytest
 import torch
 from command_tools import good, refused, rows_of, without_time
-from numeric import assert_close_by_scale
 
 from classroom import figures
 from lessons_lib import data, weights
@@ -78,29 +77,6 @@ def test_the_measures_are_those_of_the_request(evaluate, tiny):
     drawn = in_8_bits(counterfactual_images(request, x_0))
     l1 = float((drawn - in_8_bits(x_0)).abs().mean() / 2)
     assert report["proximity"]["l1"]["value"] == pytest.approx(l1, abs=1e-4)
-
-
-@pytest.mark.numeric
-@pytest.mark.usefixtures("in_float64")
-@pytest.mark.parametrize("method", ["ddpm", "sdedit", "same-noise"])  # ddim draws none
-def test_the_noise_does_not_depend_on_the_batch_size(tiny, judge, method):
-    place = str(tiny / "denoiser.safetensors")
-    asked = CounterfactualRequest((0,), (0,), place, method, guidance_scale=2.0, steps=3)
-    request = Counterfactuals(judge=judge).plan(asked).request
-    x_0, source = data.load("mnist", "test").batch(torch.arange(5))
-    for target in (source, (source + 1) % 10):
-        drawn = [
-            task.Intervene(request, size, lambda _: None)(x_0.double(), source, target) for size in (2, 5)
-        ]
-        assert_close_by_scale(*drawn)
-    assert (drawn[0][0] - drawn[0][1]).abs().max() > 1e-3
-
-
-def test_a_classifier_guides_a_denoiser_without_labels(evaluate):
-    words = "--guidance classifier --classifier {tiny}/guide.safetensors --json"
-    report = report_of(evaluate(words, "--num-samples 2 --steps 2", "unlabelled"))
-    assert report["null_guidance_scale"] == 0 and report["classifier"].endswith("guide.safetensors")
-    assert report["classifier_sha256"] and report["depth"] == 39 and report["null_images"] == 2
 
 
 def test_the_report_says_what_json_says(evaluate):
@@ -233,17 +209,3 @@ def test_lines_go_along_the_scale_at_full_depth_and_along_the_depth_at_the_middl
     assert list(figures.validity_lines([fake_row(), steered])) == ["ddim, cfg, w 3", "ddim, classifier, s 3"]
     more = [fake_row(), fake_row(seed=1.0)]
     assert list(figures.validity_lines(more)) == ["ddim, seed 0, w 3", "ddim, seed 1, w 3"]
-
-
-def test_the_picture_labels_its_points_and_marks_the_best_corner(tmp_path):
-    rows = [fake_row(scale=s, depth=d) for d in (400.0, 999.0) for s in (1.0, 3.0)]
-    task.write_rows(tmp_path / "table.csv", rows, tuple(rows[0]))
-    read = figures.read_table(tmp_path / "table.csv")  # numbers, as a lesson has them
-    fig, ax = figures.validity_proximity_figure(figures.validity_lines(read), read)
-    assert fig.get_figwidth() == 8 and "L1" in ax.get_xlabel() and ax.get_ylabel() == "read as the target (%)"
-    # All these rows lie at one point: of the labels above it and of those below the first has its place.
-    assert {text.get_text() for text in ax.texts} == {"", "w 1", "t 400", "better"}
-    apart = [fake_row(scale=s, depth=999.0) | {"l1": l1} for s, l1 in ((1.0, 0.05), (3.0, 0.1))]
-    _, ax = figures.validity_proximity_figure(figures.validity_lines(apart))
-    assert {"w 1", "w 3"} <= {text.get_text() for text in ax.texts}
-    assert list(figures.validity_lines(read)) == ["ddim, w 1 to 3", "ddim, w 3, depth 400 to 999"]

@@ -180,14 +180,6 @@ def test_a_missing_name_makes_the_rest_run(write, check, course):
     assert status == 0 and "  04.1  right" in out, "the course's cell that defines the name ran after all"
 
 
-def test_the_best_of_several_tries_counts(write):
-    trials = [grading.Cell(n, "checks.x0_from_score(f)") for n in (1, 2, 3)]
-    shown = nbformat.v4.new_output("stream", name="stdout", text="[right] Exercise 04.1: Well.\n")
-    stub = nbformat.v4.new_output("execute_result", {"text/plain": "[not started] Exercise 04.1: Write."})
-    ran = {1: grading.Ran([shown]), 2: grading.Ran(), 3: grading.Ran([stub])}
-    assert grading.judge("04.1", trials, ran) == grading.Outcome("right", "Well.")
-
-
 @pytest.mark.slow
 def test_a_lesson_with_its_solutions_is_right(check, tmp_path):
     lesson, solutions = (tools.read(tools.NOTEBOOKS / f"{f}04_sampling.ipynb") for f in ("", "solutions/"))

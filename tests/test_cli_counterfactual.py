@@ -33,7 +33,7 @@ def test_png_shows_the_source_its_counterfactuals_and_what_changed(intervene, he
     assert everything(here) == ["row.png"]
 
 
-def test_npz_holds_images_targets_and_the_source(intervene):
+def test_npz_holds_images_targets_and_the_source_and_gif_the_way(intervene):
     good(intervene("--index 3 --target-class all --out all.npz"))
     with np.load("all.npz") as file:
         images, labels, source = file["images"], file["labels"], file["source"]
@@ -42,9 +42,6 @@ def test_npz_holds_images_targets_and_the_source(intervene):
     assert labels.tolist() == list(range(10)) and labels.dtype == np.int64
     expected = data.to_unit(data.load("digits", "test")[3][0]).numpy()
     assert source.dtype == np.float32 and np.abs(source - expected).max() < 1e-6
-
-
-def test_gif_shows_the_way(intervene):
     for words, frames in (("", 3), ("--depth 30", 2), ("--method same-noise", 3)):
         good(intervene(f"--index 0 --target-class 1,2 --out way.gif {words}"))
         assert iio.imread("way.gif", index=None).shape[:3] == (frames, 56, 2 * (3 * 28 + 2 * 2))
@@ -67,13 +64,6 @@ def test_a_folder_gets_everything_and_json_is_one_object(intervene, here):
     for row, target, distance in zip(report["counterfactuals"], (8, 3), l1, strict=True):
         assert row["target"] == target and 0 <= row["read_as"] <= 9 and abs(row["l1"] - distance) < 1e-4
     assert report["l1"] == report["counterfactuals"][1]["l1"], "the source's own label counts for nothing"
-
-
-def test_a_classifier_guides(intervene):
-    words = "--guidance classifier --classifier {tiny}/guide.safetensors --guidance-scale 1.5"
-    report = json.loads(good(intervene(f"--index 1 --target-class 4 {words} --json")))
-    assert report["guidance"] == "classifier" and report["classifier"].endswith("guide.safetensors")
-    assert report["guidance_scale"] == 1.5
 
 
 def test_a_users_own_picture(intervene):

@@ -270,16 +270,6 @@ def test_a_folder_gets_everything_and_json_is_one_object(run, here):
     assert iio.imread("results/counterfactual.png").shape == (2 * (2 * SIZE + 2), 2 * (2 * SIZE + 2), 3)
 
 
-def test_the_card_proposes_a_scale_and_a_depth(run):
-    found = changed(run, "--index 0")
-    assert (found["guidance_scale"], found["depth"]) == (6.0, 30)
-    found = changed(run, "--index 0 --depth 35 --guidance-scale 1")
-    assert (found["guidance_scale"], found["depth"]) == (1.0, 35)
-    assert changed(run, "--index 0 --method same-noise")["depth"] is None
-    found = changed(run, "--index 0 --method ddpm --seed 3")
-    assert found == changed(run, "--index 0 --method ddpm --seed 3") | {"seconds": found["seconds"]}
-
-
 BAD_COUNTERFACTUALS = {
     "--index 1": "Name an --attribute, such as Smiling.",
     "--attribute Smiling": "Name one face: a picture with --image FILE, or a test face with --index N.",
@@ -474,26 +464,3 @@ def test_a_row_for_each_depth_and_scale_and_a_picture(run, counted, capsys):
     assert app.main([*shlex.split(rows[3]["command"])[3:], "--num-samples", "1", "--json"]) == 0
     again = read_json(capsys.readouterr().out)["counterfactuals"]["guided"]
     assert str(again["l1"]["value"]) == rows[3]["l1"] and str(again["flipped"]["value"]) == rows[3]["flipped"]
-
-
-def test_a_stopped_sweep_goes_on(run, counted, monkeypatch, here):
-    original = pipeline.counterfactual_images
-
-    def stops(*given):
-        if len(counted) == 2:
-            raise KeyboardInterrupt
-        return original(*given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "counterfactual_images", stops)
-        status, out, _ = run("sweep", SWEEP)
-    assert status == 130 and "2 rows are in sweep.csv, and the same command goes on." in out
-    before = rows_of("sweep.csv")
-    out = good(run("sweep", SWEEP))
-    assert "2 of 4 combinations are in sweep.csv already." in out and len(counted) == 4
-    assert (
-        rows_of("sweep.csv")[:2] == before
-        and len(rows_of("sweep.csv")) == 4
-        and (here / "sweep.png").exists()
-    )
-    assert "4 of 4 combinations" in good(run("sweep", SWEEP + " --attribute smiling")) and len(counted) == 4

@@ -2,14 +2,12 @@
 
 import dataclasses
 import itertools
-import math
 
 import pytest
 import torch
 from numeric import SEED, assert_close_by_scale, seeded
 
 from lessons_lib import counterfactuals as cf
-from lessons_lib import data
 from lessons_lib.classifier import NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.guidance import with_cfg
 from lessons_lib.pipeline import CounterfactualRequest, counterfactual_images, counterfactuals
@@ -133,36 +131,6 @@ def test_depth_leaves_out_what_lies_above_and_keeps_more_of_the_image():
     ways = [cf.to_depth(ts, depth) for depth in (999, 500, 250, 100)]
     far = [float((moved("ddim", way, TARGET) - points()).abs().mean()) for way in ways]
     assert far == sorted(far, reverse=True) and far[-1] < 0.8 * far[0]
-
-
-@pytest.mark.parametrize(
-    "t_0, words",
-    [
-        (-1, "The depth must be between 0 and 999, got -1."),
-        (1000, "The depth must be between 0 and 999, got 1000."),
-        (38, "No timestep is left at depth 38: the lowest of these 25 steps is 39."),
-    ],
-)
-def test_a_depth_out_of_range_is_refused(t_0, words):
-    with pytest.raises(ValueError) as caught:
-        cf.to_depth(spaced_timesteps(1000, 25), t_0)
-    assert str(caught.value) == words
-
-
-def test_8_bit_pixels_stay_and_others_are_rounded_clipped_and_copied():
-    pixels = data.to_signed(torch.arange(256, dtype=torch.uint8))
-    assert torch.equal(cf.in_8_bits(pixels), pixels)
-    x = torch.linspace(-1.5, 1.5, 1001).requires_grad_()
-    rounded = cf.in_8_bits(x)
-    assert rounded.unique().numel() == 256 and not rounded.requires_grad
-    assert (rounded - x.clamp(-1, 1)).abs().max() <= 1 / 255 + 1e-6
-    again = cf.in_8_bits(rounded)
-    assert torch.equal(again, rounded) and again.data_ptr() != rounded.data_ptr()
-    doubles = cf.in_8_bits(x.double())
-    assert doubles.dtype == torch.float64 and torch.equal(doubles, rounded.double())
-    for bad in (math.nan, math.inf):
-        with pytest.raises(ValueError, match="not finite"):
-            cf.in_8_bits(torch.tensor([0.0, bad]))
 
 
 def test_a_row_of_the_grid_shares_its_noise():

@@ -1,13 +1,11 @@
 """evaluation/attributes.py against judges whose answers are known, its JSON, and the figures."""
 
-import io
 import math
 
 import pytest
 import torch
 from torch import nn
 
-from classroom import figures
 from lessons_lib import evaluation
 from lessons_lib.evaluation.quality import Measurement
 from lessons_lib.evaluation.task import Faces
@@ -129,48 +127,3 @@ def test_a_report_says_the_shares_the_distances_and_the_drift():
 
 
 # -- figures ---------------------------------------------------------------------------------------------
-
-
-def drifts(**means):
-    return {name: {"mean": mean, "interval_95": [mean - 0.02, mean + 0.03]} for name, mean in means.items()}
-
-
-def drawn(fig):
-    fig.savefig(io.BytesIO())
-    return fig
-
-
-def row(**changes):
-    usual = {"attribute": "Smiling", "guidance_scale": 1.0, "depth": 500, "flipped": 0.5, "l1": 0.1}
-    return usual | {"mean_drift": 0.03} | changes
-
-
-def labels(ax):
-    return [line.get_label() for line in ax.get_lines()]
-
-
-def test_the_sweep_figure_has_a_line_a_depth_with_its_scales_in_order():
-    rows = [
-        row(guidance_scale=s, depth=d, flipped=f)
-        for d in (700, 500)
-        for s, f in ((10.0, 1.0), (2.0, 0.25), (0.0, 0.0))
-    ]
-    fig, axes = figures.face_sweep_figure(rows)
-    drawn(fig)
-    assert labels(axes[0]) == labels(axes[1]) == ["depth 500", "depth 700"]
-    for ax, x in zip(axes, (0.1, 3.0), strict=True):
-        for line in ax.get_lines():
-            assert list(line.get_ydata()) == [0.0, 25.0, 100.0] and list(line.get_xdata()) == [x] * 3
-        assert [text.get_text() for text in ax.texts] == ["s=0", "s=2", "s=10"] * 2
-    assert axes[0].get_ylabel() == "read as asked (%)"
-
-
-def test_association_figure_names_the_far_dots_and_keeps_all():
-    gaps, drifts = (
-        {"Male": -14.0, "Young": 1.0, "Big_Nose": 9.0},
-        {"Male": -40.0, "Young": 2.0, "Big_Nose": 3.0},
-    )
-    _, ax = figures.association_figure(gaps, drifts)
-    dots = next(line for line in ax.lines if len(line.get_xdata()) == 3)
-    assert list(dots.get_xdata()) == list(gaps.values()) and list(dots.get_ydata()) == list(drifts.values())
-    assert [text.get_text() for text in ax.texts] == ["Male"]

@@ -15,15 +15,12 @@ def write(path, text, fail=None):
             raise fail
 
 
-def test_the_file_is_written_with_its_folder_and_nothing_else_stays(tmp_path):
+def test_a_file_is_written_whole_beside_its_place_with_its_folder(tmp_path):
     path = tmp_path / "new" / "folder" / "a.json"
     write(path, "one")
     write(path, "two")
     assert path.read_text() == "two"
     assert os.listdir(path.parent) == ["a.json"]
-
-
-def test_the_temporary_file_keeps_the_name_and_lies_beside(tmp_path):
     with atomic_write(tmp_path / "a.png") as temporary:
         temporary.touch()
         assert temporary.name == "a.png" and temporary.parent.parent == tmp_path
@@ -40,14 +37,11 @@ def test_a_failure_leaves_the_old_file_and_no_other(tmp_path, failure):
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
 
 
-def test_a_full_disk_is_one_sentence_with_the_path(tmp_path):
+def test_what_cannot_be_written_is_one_sentence_with_the_path(tmp_path):
     path = tmp_path / "a.txt"
     with pytest.raises(WriteError, match=r"^\S*a\.txt cannot be written: No space left on device\.$"):
         write(path, "new", OSError(errno.ENOSPC, "No space left on device"))
     assert not path.exists()
-
-
-def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match="cannot be written"):
         write(tmp_path / "file" / "a.txt", "x")

@@ -126,7 +126,7 @@ def saved(tmp_path, image, name="x.png", **how):
     return tmp_path / name
 
 
-def test_transparency_is_white(tmp_path):
+def test_transparency_is_white_and_other_modes_are_read(tmp_path):
     for mode, colour in (("RGBA", (0, 0, 0, 0)), ("LA", (0, 0))):
         assert (decode(saved(tmp_path, Image.new(mode, (16, 16), colour)), 16, 3) == 255).all()
     half = decode(saved(tmp_path, Image.new("RGBA", (16, 16), (0, 0, 0, 128))), 16, 1)
@@ -135,9 +135,6 @@ def test_transparency_is_white(tmp_path):
     palette.putpalette([9, 9, 9, 255, 0, 0])
     assert decode(saved(tmp_path, palette), 16, 3)[:, 0, 0].tolist() == [255, 0, 0]
     assert (decode(saved(tmp_path, palette, transparency=1), 16, 3) == 255).all()
-
-
-def test_other_modes(tmp_path):
     deep = Image.fromarray(np.full((16, 16), 32896, np.uint16))  # 128/255 of 65535
     assert (decode(saved(tmp_path, deep), 16, 1) == 128).all()
     assert image_set._inferred([tmp_path / "x.png"], None, None) == (16, 1)
@@ -152,9 +149,6 @@ def test_other_modes(tmp_path):
     for name in ("x.webp", "x.bmp", "x.jpg"):
         pixels = decode(saved(tmp_path, Image.new("RGB", (40, 30), (200, 100, 50)), name), 16, 3)
         assert np.abs(pixels[:, 8, 8].astype(int) - (200, 100, 50)).max() <= 4
-
-
-def test_a_turned_photograph_is_upright(tmp_path):
     pixels = np.zeros((16, 16, 3), np.uint8)
     pixels[:8] = 255  # bright above
     exif = Image.Exif()
@@ -338,16 +332,6 @@ def test_train_then_sample(run, pets, tmp_path):
     status, out, err = run("sample", "folder:my pets", "--labels", "cow", "--out", "y.npz")
     assert status == 2 and out == ""
     assert err == "Unknown label 'cow': choose cat, dog; or a number from 0 to 1, or all.\n"
-
-
-def test_a_guide_is_trained_and_its_command_works(run, pets, monkeypatch):
-    for model in ("denoiser", "classifier"):
-        status, out, err = run("train", "folder:pets", "--model", model, *SHORT, "--sample-every", 0)
-        assert status == 0, err
-    (command,) = [line.strip() for line in out.splitlines() if " sample folder:pets " in line]
-    assert "--guidance classifier --classifier " in command
-    status, out, err = run(*command.split()[3:], "--steps", 1)
-    assert status == 0 and "2 images in pets.png" in out, err
 
 
 def test_without_classes_the_denoiser_is_unconditional(run, tmp_path):

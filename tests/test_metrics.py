@@ -112,16 +112,13 @@ def reference():
     return images, labels, evaluation.Reference.of(features, labels, 4, extractor="abc", source="mnist")
 
 
-def test_reference_splits_five_to_one(reference):
+def test_reference_splits_five_to_one_and_survives_a_file(reference, tmp_path):
     images, labels, found = reference
     assert (found.statistics.count, found.floor_count) == (50, 10)
     assert found.floor == pytest.approx(evaluation.feature_fid(Pixels(), images[:50], images[50:]))
     assert found.class_counts.tolist() == [20, 20, 20, 0]
     spread = evaluation.class_spread(evaluation.features(Pixels(), images[:50]), labels[:50], 4)
     assert torch.equal(found.spread[:3], spread[:3])
-
-
-def test_reference_survives_a_file(reference, tmp_path):
     path, found = tmp_path / "reference.npz", reference[2]
     found.save(path)
     again = evaluation.Reference.load(path)

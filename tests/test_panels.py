@@ -28,7 +28,6 @@ from classroom import panels
 from classroom.panels import Panel, draw_digit
 from classroom.panels.cells import cells_picture
 from classroom.panels.features import layers_of, look
-from classroom.panels.lanes import Runner, rounds
 from classroom.panels.measured import Setting
 from classroom.panels.pad import DrawingPad
 from classroom.panels.panel import PATIENCE
@@ -546,42 +545,6 @@ def test_first_picture_needs_no_slow_import(folder):
     assert process.stdout.strip() == "set()", process.stdout + process.stderr
 
 
-def test_the_digit_generator_draws_what_was_asked_last_and_replays_it(make, folder):
-    panel = make("digit", digit=4, seed=9)
-    place = folder / "denoiser.safetensors"
-    assert panel.request() == GenerationRequest(
-        (4,), place, guidance_scale=2.0, sampler="ddim", steps=5, seed=9
-    )
-    assert max(panel.steps.options) <= 50 and panel.scrubber.max == 5 and 0 < panel.scrubber.value < 5
-    pictures_seen = set()
-    for k, t in enumerate([*panel.drawing.timesteps, None]):
-        panel.scrubber.value = k
-        said = f"t = {t}, step {k + 1} of 5" if t is not None else "after the last step"
-        assert said in panel.moment.value
-        pictures_seen.add(panel.state.value)
-    assert len(pictures_seen) == 6
-    panel.steps.value = 10
-    assert done(panel).scrubber.value == panel.scrubber.max == 10, "it stays at the end"
-    for n in range(40):
-        panel.digit.value = n % 10
-        time.sleep(0.005)
-    request = GenerationRequest((9,), place, guidance_scale=2.0, sampler="ddim", steps=10, seed=9)
-    assert torch.equal(done(panel).drawing.images, generate_images(request))
-    panel.guidance_scale.value = 0
-    assert "at scale 0 the network is not told" in text_of(done(panel))
-
-
-@pytest.mark.parametrize("name", ["digit", "methods", "counterfactuals", "flowers"])
-def test_a_replay_answers_within_50_ms(make, name):
-    panel, times = make(name), []
-    scrubber = panel.replay.scrubber if name == "counterfactuals" else panel.scrubber
-    for k in (0, 1, 2, 3) * 5:
-        started = time.thread_time()  # this thread's own work, however busy the machine is
-        scrubber.value = k
-        times.append(time.thread_time() - started)
-    assert sorted(times)[len(times) // 2] < 0.05
-
-
 def test_methods_are_compared_from_one_noise_and_own_fields_win(make, folder):
     panel = make("methods", guidance_scale=3.0, seed=4)
     first, *others = panel.drawings.values()
@@ -607,32 +570,6 @@ def test_methods_are_compared_from_one_noise_and_own_fields_win(make, folder):
 
 
 # -- the race --------------------------------------------------------------------------------------
-
-
-def stand_in(name, total, cost=1, log=None):
-    """A runner without a network: each step costs so many evaluations."""
-
-    def turns():
-        for k in range(1, total + 1):
-            if log is not None:
-                log.append(name)
-            yield k * cost, Step(total - k, torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2))
-
-    return Runner(name, turns(), total, torch.ones(1, 1, 2, 2))
-
-
-def test_one_evaluation_each_in_turn_and_places_follow_them_in_any_order_of_the_lanes():
-    log = []
-    runners = [stand_in("a", 4, log=log), stand_in("b", 2, log=log), stand_in("twice", 2, cost=2, log=log)]
-    assert list(rounds(runners))[-1] is True
-    assert log == ["a", "b", "twice", "a", "b", "a", "twice", "a"]
-    assert [runner.place for runner in runners] == [2, 1, 2], "equally many evaluations share a place"
-    makers = {"a": (3, 1), "b": (3, 3), "c": (8, 1), "d": (8, 1), "idle": (5, 0)}
-    for order in ("abcd", "dcba", "cadb"):
-        runners = [stand_in("idle", 5, 0), *(stand_in(name, *makers[name]) for name in order)]
-        list(rounds(runners))
-        places = {runner.name: runner.place for runner in runners}
-        assert places == {"idle": 1, "a": 2, "b": 5, "c": 3, "d": 3}
 
 
 def test_the_race_counts_what_a_learners_sampler_asks_and_goes_on_without_it(make, folder):
@@ -742,19 +679,6 @@ def test_features_show_what_the_layer_holds_and_leave_no_hook_behind(folder):
 
 
 # -- classes and faces -----------------------------------------------------------------------------
-
-
-def test_flowers_are_those_of_the_one_path_and_weights_without_labels_have_no_class(make, folder):
-    panel = make("flowers", guidance_scale=3.0, seed=5)
-    place = folder / "flowers.safetensors"
-    request = GenerationRequest((1, 1), place, guidance_scale=3.0, seed=5)
-    assert torch.equal(panel.drawing.images, generate_images(request))
-    read = [FLOWERS[reading.label] for reading in panel.drawing.readings]
-    assert f"{read.count(FLOWERS[1])} of 2 are read as tulip &lt;red&gt;" in panel.status.value
-    wrong = sum(reading.label != 1 for reading in panel.drawing.readings)
-    assert panel.pictures.value.count("color: #c0492f") == wrong, "a reading of another class is marked"
-    panel = make("flowers", weights=folder / "faces.safetensors", label=None)
-    assert panel.label not in panel.children and panel.settings() == {"steps": 5, "seed": 0}
 
 
 def test_faces_are_those_of_the_one_path_before_and_after(make, folder):

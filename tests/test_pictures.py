@@ -91,26 +91,6 @@ def test_the_evaluator_reads_what_was_drawn(name):
 # ---- files ----
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "CMYK", "I;16", "F"])
-def test_modes(tmp_path, mode):
-    image = Image.fromarray(255 - canvas(digits()[0][0]))
-    if mode == "I;16":
-        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
-    path = tmp_path / ("d.tiff" if mode in ("CMYK", "F", "I;16") else "d.png")
-    image.convert(mode).save(path)
-    expected = pictures.as_digit(canvas(digits()[0][0]))
-    # One bit holds no soft edges.
-    assert (pictures.load_digit(path) - expected).abs().mean() < (0.1 if mode == "1" else 0.05)
-
-
-def test_a_photograph_is_turned_as_its_camera_says(tmp_path):
-    picture = Image.fromarray(255 - canvas(digits()[0][0]))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
-    picture.rotate(90, expand=True).save(tmp_path / "d.png", exif=exif)
-    assert torch.equal(pictures.load_digit(tmp_path / "d.png"), pictures.as_digit(np.asarray(picture)))
-
-
 # ---- what cannot be read ----
 
 

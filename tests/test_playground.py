@@ -195,18 +195,6 @@ def test_pick_a_digit_scrub_and_save(page, server):
     screenshot(page, "playground-saved")
 
 
-def test_a_real_digit_as_another(page):
-    part = panel(page, WHAT_IF)
-    estimate = part.locator("img[alt^='The estimate, 7 to 3']")
-    playwright.expect(estimate).to_be_visible(timeout=PATIENCE)
-    for _ in range(5):
-        handle(part, "Replay target").press("ArrowRight")
-    eight = part.locator("img[alt^='The estimate, 7 to 8']")
-    playwright.expect(eight).to_be_visible(timeout=PATIENCE)
-    eight.scroll_into_view_if_needed()
-    screenshot(page, "playground-seven-as-eight")
-
-
 def draw(page, canvas, points) -> None:
     """A stroke with the mouse, through points in parts of the canvas's side."""
     box = canvas.bounding_box()

@@ -189,43 +189,6 @@ def test_a_resume_with_other_images_is_refused_by_name(tmp_path, monkeypatch, ch
 # -- CIFAR-10 -------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def colour(monkeypatch):
-    """Twelve colour images of 8×8 pixels, and small networks with the real recipes' settings."""
-    pixels = torch.randint(256, (12, 3, 8, 8), generator=torch.Generator().manual_seed(0))
-    images = data.ImageSet(
-        pixels.to(torch.uint8), torch.arange(12) % 10, data.CLASS_NAMES["cifar10"], "cifar10"
-    )
-    monkeypatch.setattr(data, "load", lambda name, split: images)
-    shapes = {
-        "denoiser": UNetConfig(image_size=8, in_channels=3, channel_mults=(1,)),
-        "evaluator": EvaluatorConfig(8, 3, widths=(8, 16), body="resnet9"),
-    }
-    for model, network in shapes.items():
-        real = RECIPES["cifar10", model]
-        monkeypatch.setitem(RECIPES, ("cifar10", model), dataclasses.replace(real, network=network))
-    return images
-
-
-def run_colour(folder, model, **changes):
-    resume = changes.pop("resume", False)
-    return begin("cifar10", model, config(folder, **changes), DiffusionOptions(timesteps=20), resume=resume)
-
-
-@pytest.mark.parametrize("model", ["denoiser", "evaluator"])
-def test_a_colour_training_that_was_cut_ends_with_the_same_weights_bit_for_bit(tmp_path, colour, model):
-    list(run_colour(tmp_path / "whole", model))
-    for event in run_colour(tmp_path / "cut", model):
-        if isinstance(event, StepDone) and event.step == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-    assert isinstance(event, WeightsSaved)
-    list(run_colour(tmp_path / "cut", model, resume=True))
-    name = f"{RECIPES['cifar10', model].name}.safetensors"
-    assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    losses = [json.loads((tmp_path / folder / "losses.json").read_text()) for folder in ("whole", "cut")]
-    assert losses[0] == losses[1]
-
-
 def test_images_are_varied_in_training_only():
     shown = {}
 

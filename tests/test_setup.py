@@ -174,7 +174,7 @@ def test_python_range_is_the_same_everywhere():
     assert {name.split("-")[0] for name in matrix["os"]} == {"ubuntu", "macos", "windows"}
 
 
-def test_environment_yml_installs_the_same_versions():
+def test_environment_yml_and_makefile_agree_with_the_rest():
     conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     assert conda["name"] == PROJECT["name"]
     assert "conda-forge" in conda["channels"]
@@ -185,9 +185,6 @@ def test_environment_yml_installs_the_same_versions():
     assert {pin.name for pin in named} >= {"torch", "torchvision"}
     for pin in named:
         assert str(pin) == str(pins()[pin.name]), "environment.yml and requirements.txt differ"
-
-
-def test_makefile_only_calls_lab():
     lines = (ROOT / "Makefile").read_text(encoding="utf-8").splitlines()
     recipes = [line.strip() for line in lines if line.startswith("\t")]
     assert recipes and all(line.startswith("@$(PYTHON) lab.py ") for line in recipes)
@@ -259,10 +256,14 @@ def test_what_cannot_work_is_refused_in_a_sentence(monkeypatch, version, system,
     assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
 
 
-def test_unknown_command_is_one_sentence(capsys):
+def test_lessons_venv_is_no_folder_of_something_else_and_unknown_commands_are_one_sentence(capsys, tmp_path):
     assert lab.main(["lecture"]) == 1
     names = "lab, test, check, playground, update, notebooks, bundle"
     assert capsys.readouterr().err == f"lab.py: Unknown command 'lecture': choose one of {names}.\n"
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(lab.Refusal, match="not empty"):
+        lab.make_environment(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
 def test_playground_starts_voila_with_the_courses_page(monkeypatch):
@@ -384,25 +385,6 @@ def test_failed_step_is_one_sentence(printed, cause):
     program = f"import sys; print({printed!r}, file=sys.stderr); sys.exit(1)"
     with pytest.raises(lab.Refusal, match=rf"^Installing did not finish \(.*{cause}.*next call resumes\.$"):
         lab.step("Installing", sys.executable, "-c", program)
-
-
-def test_lessons_venv_is_never_a_folder_of_something_else(tmp_path):
-    (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(lab.Refusal, match="not empty"):
-        lab.make_environment(tmp_path)
-    assert (tmp_path / "thesis.txt").read_text() == "mine"
-
-
-def test_report_is_added_up(tmp_path):
-    report, counts = tmp_path / "report.xml", {"passed": 1}
-    report.write_text(
-        "<testsuites><testsuite><testcase classname='a' time='1.5'/>"
-        "<testcase classname='a' time='0.5'><failure/></testcase>"
-        "<testcase classname='b' time='1'><skipped/></testcase></testsuite></testsuites>"
-    )
-    assert lab.read_report(report, counts) == {"a": 2.0, "b": 1.0}
-    assert counts == {"passed": 2, "failed": 1, "skipped": 1}
-    assert lab.read_report(tmp_path / "absent.xml", counts) == {}
 
 
 # ---- update ----

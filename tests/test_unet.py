@@ -87,7 +87,7 @@ def test_channels_that_no_group_divides_are_refused(channels):
 # -- labels ---------------------------------------------------------------------------------------------
 
 
-def test_no_label_is_the_null_label_and_labels_differ(tiny):
+def test_no_label_is_the_null_label_labels_differ_and_may_be_mixed(tiny):
     x_t, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 700])
     unlabelled = tiny(x_t, t)
     assert tiny.null_label == 3

@@ -12,15 +12,12 @@ from lessons_lib.images import gif_bytes, to_grid
 from lessons_lib.unet import SelfAttention, UNet, UNetConfig
 
 
-def test_grid_places_images_row_by_row():
+def test_grid_places_images_row_by_row_and_frames_the_marked():
     images = torch.stack([torch.full((1, 4, 5), value) for value in (-1.0, 0.0, 1.0)])
     grid = to_grid(images, columns=2, scale=3, gap=2)
     assert grid.shape == ((4 + 2 + 4) * 3, (5 + 2 + 5) * 3, 3)
     assert grid.dtype == np.uint8
     assert grid[0, 0, 0] == 0 and grid[0, -1, 0] == 128 and grid[-1, 0, 0] == 255
-
-
-def test_marked_images_get_a_frame_and_nothing_else_changes():
     images = torch.rand(3, 1, 6, 5) * 2 - 1
     plain, framed = (to_grid(images, 3, marked=m) for m in (None, torch.tensor([False, True, False])))
     expected = np.zeros(plain.shape[:2], dtype=bool)
@@ -30,10 +27,11 @@ def test_marked_images_get_a_frame_and_nothing_else_changes():
     assert framed[0, 7].tolist() == [214, 96, 77]
 
 
-def test_gif_of_noise_has_16_shades():
+def test_gif_of_noise_has_16_shades_and_one_frame_is_written():
     noise = np.random.default_rng(0).integers(0, 256, (6, 40, 40, 1), dtype=np.uint8).repeat(3, axis=3)
     shown = iio.imread(gif_bytes(list(noise)), index=None)
     assert len(np.unique(shown)) == 16 and np.abs(shown - noise.astype(float)).max() <= 9
+    assert gif_bytes([np.zeros((4, 5, 3), np.uint8)])[:3] == b"GIF"
 
 
 @pytest.mark.parametrize("kind", ["figure", "pixels", "gif"])
@@ -84,21 +82,3 @@ def test_stages_have_the_shapes_of_the_real_network(config):
         has_attention = level is None or isinstance(level.attention, SelfAttention)
         assert stage.attention == has_attention
         assert stage.blocks == (2 if level is None else len(level.blocks))
-
-
-@pytest.mark.parametrize("config", CONFIGS)
-def test_drawing_names_every_shape(config):
-    fig = figures.draw_unet(config, "A title")
-    words = [text.get_text() for text in fig.axes[0].texts]
-    for stage in figures.unet_stages(config):
-        shape = f"{stage.channels} × {stage.size} × {stage.size}"
-        assert any(shape in word for word in words), shape
-    levels = len(config.channel_mults)
-    assert sum("skip" in word for word in words) == levels
-    assert sum(word == "halve" for word in words) == sum(word == "double" for word in words) == levels - 1
-    assert ("t and label y" in " ".join(words)) == bool(config.num_classes)
-    assert "A title" in words
-
-
-def test_a_gif_of_one_frame_is_written():
-    assert gif_bytes([np.zeros((4, 5, 3), np.uint8)])[:3] == b"GIF"

@@ -36,7 +36,7 @@ def edit_card(path, **changes):
     write_card(path, card | changes)
 
 
-def test_a_round_trip_rounds_to_half_precision_once(network, saved, tmp_path):
+def test_a_round_trip_rounds_to_half_precision_once_and_the_card_says_what_it_is(network, saved, tmp_path):
     loaded, schedule, card = load_pretrained(saved)
     assert loaded.config == CONFIG and not loaded.training
     assert not any(p.requires_grad for p in loaded.parameters())
@@ -47,9 +47,6 @@ def test_a_round_trip_rounds_to_half_precision_once(network, saved, tmp_path):
     again = tmp_path / "again.safetensors"
     save_pretrained(again, loaded, schedule, card)
     assert again.read_bytes() == saved.read_bytes()
-
-
-def test_the_card_says_what_the_weights_are(network, saved):
     card = read_card(saved)
     assert card["name"] == "tiny" and card["training"] == {"seed": 3}
     assert card["parameters"] == sum(p.numel() for p in network.parameters())
@@ -67,15 +64,12 @@ def test_a_schedule_that_its_name_cannot_rebuild_is_refused(network, tmp_path, s
     assert os.listdir(tmp_path) == []
 
 
-def test_weights_are_loaded_by_name_from_the_courses_folder(saved, monkeypatch):
+def test_weights_are_found_by_name_and_missing_ones_are_one_sentence(saved, monkeypatch, tmp_path):
     monkeypatch.setattr(weights, "WEIGHTS_DIR", saved.parent)
     assert weights.available() == ["tiny"]
     assert read_card("tiny") == read_card(saved) == read_card(str(saved))
     with pytest.raises(WeightsError, match="There are no weights 'big': choose one of tiny, or a path"):
         load_pretrained("big")
-
-
-def test_missing_weights_are_one_sentence(tmp_path):
     for path in (tmp_path / "none.safetensors", tmp_path / "folder.safetensors"):
         (tmp_path / "folder.safetensors").mkdir(exist_ok=True)
         with pytest.raises(WeightsError, match="There are no weights"):
