@@ -196,12 +196,17 @@ def test_an_estimates_gradient_goes_through_the_network():
 # -- misuse ---------------------------------------------------------------------------------------------
 
 
-def test_scales_and_intervals_that_cannot_be_are_refused_at_once():
+def test_scales_intervals_and_attributes_that_cannot_be_are_refused_at_once():
     for scale in (-1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="must be finite and at least 0"):
             guided(scale)
     with pytest.raises(ValueError, match="0 <= t_low <= t_high"):
         guided(1.0, interval=(9, 3))
+    with pytest.raises(ValueError, match="choose from 0 to 2"):
+        attribute_log_prob(tiny_classifier(), 3, True)(pixels(), torch.tensor([3, 30, 300, 900]))
+    for wrong in (-1, 2, torch.tensor([1, -1])):
+        with pytest.raises(ValueError, match="must be True or False"):
+            attribute_log_prob(tiny_classifier(), 0, wrong)
 
 
 def makers(classifier, y):
@@ -228,14 +233,6 @@ def test_a_classifier_in_training_mode_and_labels_that_do_not_suit_are_refused(k
         if k < 2:
             with pytest.raises(ValueError, match="must be from 0 to 2"):
                 makers(tiny_classifier(), torch.tensor([0, 1, wrong, 2]))[k]()(pixels(), t)
-
-
-def test_attributes_and_values_that_do_not_exist_are_refused():
-    with pytest.raises(ValueError, match="choose from 0 to 2"):
-        attribute_log_prob(tiny_classifier(), 3, True)(pixels(), torch.tensor([3, 30, 300, 900]))
-    for wrong in (-1, 2, torch.tensor([1, -1])):
-        with pytest.raises(ValueError, match="must be True or False"):
-            attribute_log_prob(tiny_classifier(), 0, wrong)
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,9 @@ def test_several_notebooks_and_every_user_error(write, check, tmp_path):
     assert all(set(one) == {"error"} for one in told["notebooks"].values())
 
 
-def test_endless_and_deadly_cells_do_not_stop_the_rest(write, check, monkeypatch):
+def test_endless_and_deadly_cells_do_not_stop_the_rest_and_one_that_ends_python_is_left_out(
+    write, check, monkeypatch
+):
     monkeypatch.setattr(grading, "CELL_LIMIT_S", 3)
     endless = plain("while True:\n    pass")
     path = write("eve", plain(SET_UP), endless, exercise(RIGHT, "04.1"), exercise("while True: ...", "04.2"))
@@ -129,9 +131,6 @@ def test_endless_and_deadly_cells_do_not_stop_the_rest(write, check, monkeypatch
     stopped = "did not end within 3 s and was stopped."
     assert told["notebooks"][str(path)]["remarks"] == [f"Cell 3 {stopped}"]
     assert told["notebooks"][str(path)]["exercises"]["04.2"]["message"] == f"The cell {stopped}"
-
-
-def test_a_cell_that_ends_python_is_left_out(write, check):
     path = write("max", plain(SET_UP), plain("import os\nos._exit(1)"), exercise(RIGHT, "04.1"))
     status, _, out, _ = check(path)
     assert status == 0 and "  04.1  right" in out and "  Cell 3 ended Python" in out
@@ -173,7 +172,7 @@ def test_only_what_an_exercise_needs_runs_at_first(write, course):
     assert [n for n in jobs if n < 7] == [2, 3, 4, 5, 6] and 11 not in jobs
 
 
-def test_a_missing_name_makes_the_rest_run(write, check, course):
+def test_a_missing_name_makes_the_rest_run_and_a_deleted_cell_is_missing(write, check, course):
     uses = RIGHT.replace("return ", "return rate * ")
     path = write("rate", *map(plain, COURSE), exercise(uses, "04.1"))
     status, _, out, _ = check(path)

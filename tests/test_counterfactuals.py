@@ -68,7 +68,7 @@ def test_a_counterfactual_is_the_same_point_of_the_other_cloud():
     assert found[-1] < 0.02
 
 
-def test_inversion_undoes_the_samplers_step_but_for_the_network():
+def test_inversion_undoes_the_samplers_step_and_asks_where_it_moves_to():
     """With an eps that does not depend on x there is nothing left to err: the same list, reversed."""
 
     def fixed(x_t, t):
@@ -79,9 +79,6 @@ def test_inversion_undoes_the_samplers_step_but_for_the_network():
     assert [step.t for step in steps] == [20, 333, 700]
     back = last(sample_ddim(fixed, SCHEDULE, steps[-1].x_t, ts, clip_x0=False))
     torch.testing.assert_close(back, points(), rtol=0, atol=1e-12)
-
-
-def test_inversion_asks_at_the_timestep_that_it_moves_to_and_leaves_the_grad_mode_alone():
     asked = []
 
     def eps_fn(x_t, t):
@@ -207,20 +204,26 @@ def test_batches_do_not_change_the_result(tiny, method):
         assert_close_by_scale(counterfactual_images(asked, images(3), size), whole)
 
 
-def test_interventions_start_from_8_bits(tiny):
+def test_interventions_start_from_8_bits_and_defaults_are_the_cards(tiny):
     asked = request(tiny)
     hidden = images() + 1e-4 * torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     same = cf.in_8_bits(hidden) == cf.in_8_bits(images())
     hidden = torch.where(same, hidden, images())  # a message below the pixels
     a, b = (counterfactual_images(asked, x) for x in (hidden, images()))
     assert torch.equal(a, b)
-
-
-def test_defaults_are_the_cards(tiny):
     filled = request(tiny).plan().request
     assert (filled.guidance_scale, filled.depth, filled.steps) == (3.0, 99, 4)
     assert filled.plan().request == filled
     assert request(tiny, method="same-noise").plan().request.depth is None
+    with pytest.raises(ValueError, match=r"must have shape \[2, 1, 8, 8\], got \[1, 1, 8, 8\]"):
+        next(counterfactuals(request(tiny), images(1)))
+    with pytest.raises(ValueError, match="1 images for 2 sources"):
+        counterfactual_images(request(tiny), images(1))
+    with pytest.raises(ValueError, match="batch size must be at least 1"):
+        counterfactual_images(request(tiny), images(), 0)
+    with pytest.raises(WeightsError, match="are no denoiser"):
+        request(tiny, weights=tiny / "classifier.safetensors").plan()
+    assert dataclasses.replace(request(tiny), seed=3).targets_each == 1
 
 
 @pytest.mark.parametrize(
@@ -266,15 +269,3 @@ def test_what_these_weights_cannot_do_is_refused_beforehand(tiny, wrong, words):
         with pytest.raises(ValueError) as caught:
             refuse()
         assert words in str(caught.value)
-
-
-def test_images_and_weights_that_do_not_suit(tiny):
-    with pytest.raises(ValueError, match=r"must have shape \[2, 1, 8, 8\], got \[1, 1, 8, 8\]"):
-        next(counterfactuals(request(tiny), images(1)))
-    with pytest.raises(ValueError, match="1 images for 2 sources"):
-        counterfactual_images(request(tiny), images(1))
-    with pytest.raises(ValueError, match="batch size must be at least 1"):
-        counterfactual_images(request(tiny), images(), 0)
-    with pytest.raises(WeightsError, match="are no denoiser"):
-        request(tiny, weights=tiny / "classifier.safetensors").plan()
-    assert dataclasses.replace(request(tiny), seed=3).targets_each == 1

@@ -75,17 +75,7 @@ def test_class_folders_become_labels(pets, capsys):
     assert str(pets) not in sets["train"].note and "folder pets, 27 images" in sets["train"].note
 
 
-def test_pictures_without_folders_have_no_classes(tmp_path):
-    fill(tmp_path / "all", 12)
-    (tmp_path / "all" / "notes").mkdir()
-    for name in ("read me.txt", ".hidden.png", "model.pt"):
-        (tmp_path / "all" / name).write_text("no picture")
-    sets = splits(tmp_path / "all")
-    assert sum(map(len, sets.values())) == 12
-    assert sets["train"].class_names == () and not sets["train"].labels.any()
-
-
-def test_train_and_test_folders_are_the_splits(tmp_path):
+def test_train_and_test_folders_are_the_splits_and_none_no_classes(tmp_path):
     for part, count in (("train", 20), ("test", 3)):
         for name in ("a", "b"):
             fill(tmp_path / "x" / part / name, count)
@@ -101,6 +91,13 @@ def test_train_and_test_folders_are_the_splits(tmp_path):
     (tmp_path / "x" / "masks").mkdir()
     with pytest.raises(data.DataError, match=r"splits \(train\) and other things \(masks\)"):
         load(tmp_path / "x")
+    fill(tmp_path / "all", 12)
+    (tmp_path / "all" / "notes").mkdir()
+    for name in ("read me.txt", ".hidden.png", "model.pt"):
+        (tmp_path / "all" / name).write_text("no picture")
+    sets = splits(tmp_path / "all")
+    assert sum(map(len, sets.values())) == 12
+    assert sets["train"].class_names == () and not sets["train"].labels.any()
 
 
 def test_size_and_channels_are_inferred_or_given(tmp_path):

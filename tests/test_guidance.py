@@ -66,12 +66,18 @@ def test_cfg_asks_once_with_one_half_where_one_is_enough(w, interval, batch):
         assert model.calls == [(torch.float32, [5, 6, 5, 6], [NULL, NULL, 1, 2])]
 
 
-def test_w_0_equals_unconditional_and_w_1_equals_conditional_exactly():
+def test_w_0_is_unconditional_w_1_conditional_exactly_and_an_interval_keeps_float64():
     model = Recorder()
     assert torch.equal(with_cfg(model, Y, 0.0)(X, T), unconditional(model)(X, T))
     assert torch.equal(with_cfg(model, Y, 1.0)(X, T), conditional(model, Y)(X, T))
     everywhere = (0, 999)  # through the general path the identities hold up to rounding
     torch.testing.assert_close(with_cfg(model, Y, 0.0, everywhere)(X, T), unconditional(model)(X, T))
+    model = Recorder(torch.float64)
+    everywhere, plain = with_cfg(model, Y, 1.1, (0, 999)), with_cfg(model, Y, 1.1)
+    torch.testing.assert_close(everywhere(X, T), plain(X, T), rtol=0, atol=1e-13)
+    for interval in ((5, 4), (-1, 3)):
+        with pytest.raises(ValueError, match="0 <= t_low <= t_high"):
+            with_cfg(Recorder(), Y, 2.0, interval)
 
 
 @pytest.mark.parametrize(
@@ -81,15 +87,6 @@ def test_the_interval_is_inclusive_masked_per_sample_and_conditional_outside(int
     eps = ask(with_cfg(Recorder(torch.float64), Y, 3.0, interval))
     w = torch.tensor([3.0 if i else 1.0 for i in inside], dtype=torch.float64).view(-1, 1, 1, 1)
     torch.testing.assert_close(eps, (UNCOND + w * (COND - UNCOND)).expand_as(X))
-
-
-def test_the_interval_keeps_a_float64_scale_and_an_empty_one_is_refused_at_once():
-    model = Recorder(torch.float64)
-    everywhere, plain = with_cfg(model, Y, 1.1, (0, 999)), with_cfg(model, Y, 1.1)
-    torch.testing.assert_close(everywhere(X, T), plain(X, T), rtol=0, atol=1e-13)
-    for interval in ((5, 4), (-1, 3)):
-        with pytest.raises(ValueError, match="0 <= t_low <= t_high"):
-            with_cfg(Recorder(), Y, 2.0, interval)
 
 
 @pytest.mark.parametrize("wrap", [unconditional, lambda m: conditional(m, Y), lambda m: with_cfg(m, Y, 2.0)])

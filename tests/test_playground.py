@@ -206,7 +206,7 @@ def draw(page, canvas, points) -> None:
     page.mouse.up()
 
 
-def test_draw_a_stroke_and_get_a_row_of_ten(page):
+def test_draw_a_stroke_and_get_a_row_of_ten_and_nothing_drawn_is_a_sentence(page):
     part = panel(page, OWN)
     part.get_by_role("button", name="Clear").click()
     expect_text(part.get_by_role("status"), EMPTY)
@@ -227,9 +227,6 @@ def test_draw_a_stroke_and_get_a_row_of_ten(page):
     expect_text(part.get_by_role("status"), "Read as 7")
     busy = max(1, os.getloadavg()[0])  # processes that want a core
     assert progress <= PROGRESS_LIMIT_S * busy and row <= ROW_LIMIT_S * busy
-
-
-def test_nothing_drawn_is_a_sentence(page):
     part = panel(page, OWN)
     part.get_by_role("button", name="Clear").click()
     expect_text(part.get_by_role("status"), EMPTY)

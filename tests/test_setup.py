@@ -516,7 +516,9 @@ WHEELS = {"wheels/torch-1+cpu.whl", "wheels/made-for.txt"}
 PUBLIC = {"library.py", "package/data/x.py", "pyproject.toml", "requirements.txt"}
 
 
-def test_bundle_holds_the_course_and_its_packages(teacher, steps, monkeypatch):
+def test_bundle_holds_the_course_and_its_packages_and_of_a_clone_what_is_committed(
+    teacher, steps, monkeypatch
+):
     provide(monkeypatch, "versions", "nvidia-smi")
     assert lab.main(["bundle"]) == 0
     assert "wheel --wheel-dir" in steps[1] and f"torch=={TORCH}+cpu" in steps[1]

@@ -18,15 +18,11 @@ def points(count=7):
     return torch.randn(count, 2, dtype=torch.float64, generator=seeded())
 
 
-def test_score_is_the_gradient_of_the_log_density():
+def test_scores_are_gradients_and_obey_bayes_rule():
     x, t = points().requires_grad_(), torch.full((7,), 250)
     log_p = CLOUDS.log_likelihoods(SCHEDULE, x, t).logsumexp(dim=1)
     (gradient,) = torch.autograd.grad(log_p.sum(), x)
     torch.testing.assert_close(CLOUDS.score(SCHEDULE, x.detach(), t), gradient)
-
-
-def test_scores_obey_bayes_rule():
-    """grad log p(x | y) = grad log p(x) + grad log p(y | x): what classifier guidance rests on."""
     x, t, y = points().requires_grad_(), torch.full((7,), 400), torch.tensor([0, 1, 2, 0, 1, 2, 0])
     log_p_y = CLOUDS.class_probabilities(SCHEDULE, x, t).log().gather(1, y[:, None])
     (gradient,) = torch.autograd.grad(log_p_y.sum(), x)

@@ -416,12 +416,19 @@ def test_a_second_ctrl_c_and_walking_away_leave_handler_and_model_as_they_were()
     assert "forward" not in model.__dict__ and "_original_forward" not in model.__dict__
 
 
-def test_it_runs_outside_the_main_thread():
+def test_it_runs_outside_the_main_thread_and_again_in_the_same_cell():
     seen = []
     thread = threading.Thread(target=lambda: seen.extend(run()))
     thread.start()
     thread.join()
     assert seen[-1].reason == "finished"
+    model = build()
+    abandoned = train(model, LOSS, Images(), config(precision="bf16"))
+    next(abandoned)  # still suspended when the next one begins, as after an error in the cell
+    assert run(model, precision="float32")[-1].reason == "finished"
+    abandoned.close()
+    assert "forward" not in model.__dict__
+    assert run(model, precision="bf16")[-1].reason == "finished"
 
 
 @pytest.mark.parametrize(
@@ -466,16 +473,6 @@ def test_trainings_with_different_precisions_follow_each_other():
         torch.testing.assert_close(model(x, t), UNet.forward(model, x, t), rtol=0, atol=0)
     assert same(*results["float32"])
     assert not same(results["float32"][0], results["bf16"][0])
-
-
-def test_a_cell_that_is_run_again_goes_on_with_the_same_model():
-    model = build()
-    abandoned = train(model, LOSS, Images(), config(precision="bf16"))
-    next(abandoned)  # still suspended when the next one begins, as after an error in the cell
-    assert run(model, precision="float32")[-1].reason == "finished"
-    abandoned.close()
-    assert "forward" not in model.__dict__
-    assert run(model, precision="bf16")[-1].reason == "finished"
 
 
 # -- checkpoints ----------------------------------------------------------------------------------------
