@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +41,7 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 HOMES = "|".join(("root", "work", "home", "Users", "tmp", "private/var", "content"))
 MACHINE_PATH = re.compile(rf"(?<![\w.~/:])/(?:{HOMES})/\w" + r"|[A-Z]:\\{1,2}Users\\|site-packages")
 ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]{6,}")
+ENDS = ("iopub.execute_input", "shell.execute_reply")  # of a cell, in what the kernel notes
 Found = Iterator[tuple[int | None, str]]
 
 
@@ -71,12 +73,10 @@ def templates() -> list[Path]:
 
 def all_notebooks() -> list[Path]:
     """Lessons, playground, solutions, templates."""
-    return [
-        *lessons(),
-        *sorted(NOTEBOOKS.glob("playground.ipynb")),
-        *sorted(NOTEBOOKS.glob("solutions/*.ipynb")),
-        *templates(),
+    others = [
+        path for name in ("playground", "solutions/*") for path in sorted(NOTEBOOKS.glob(f"{name}.ipynb"))
     ]
+    return [*lessons(), *others, *templates()]
 
 
 def name_of(path: Path) -> str:
@@ -290,15 +290,10 @@ def _size(nb: NotebookNode) -> Found:
     sizes = {i: lines_of(cell) for i, cell in code_cells(nb)}
     for index, size in sizes.items():
         if size > MOST_LINES:
-            yield (
-                index,
-                f"the cell has {size} lines, at most {MOST_LINES}: move what is not the point to the library",
-            )
-    if sizes and statistics.median(sizes.values()) > MEDIAN_LINES:
-        yield (
-            None,
-            f"the median code cell has {statistics.median(sizes.values()):g} lines, at most {MEDIAN_LINES}",
-        )
+            yield index, f"{size} lines, at most {MOST_LINES}: move what is not the point to the library"
+    median = statistics.median(sizes.values()) if sizes else 0
+    if median > MEDIAN_LINES:
+        yield None, f"the median code cell has {median:g} lines, at most {MEDIAN_LINES}"
 
 
 ANATOMY: dict[str, Callable[[NotebookNode], Found]] = {
@@ -364,10 +359,7 @@ def _format(nb: NotebookNode) -> Found:
 def _executed(nb: NotebookNode) -> Found:
     for expected, (index, cell) in enumerate(code_cells(nb), start=1):
         if cell.execution_count != expected:
-            yield (
-                index,
-                f"execution count {cell.execution_count} where {expected} follows: run make notebooks",
-            )
+            yield index, f"execution count {cell.execution_count} where {expected} follows: make notebooks"
             return
     for index, cell in code_cells(nb):
         if not cell.outputs and set(tags(cell)) & {"widget", "picture", "reveal", "exercise", "solution"}:
@@ -401,9 +393,8 @@ def _alt(nb: NotebookNode) -> Found:
             for kind in set(data) & set(PICTURES):
                 if not output.metadata.get(kind, {}).get("alt", "").strip():
                     yield index, f"an {kind} has no alt text: show it with figures.show_figure(…, alt=…)"
-        if any("alt=" not in tag for tag in re.findall(r"<img\b[^>]*>", html)) or re.search(
-            r"!\[\s*\]\(", html
-        ):
+        silent = any("alt=" not in tag for tag in re.findall(r"<img\b[^>]*>", html))
+        if silent or re.search(r"!\[\s*\]\(", html):
             yield index, "a picture in the text has no alt text"
         if cell.cell_type == "code" and cell.source.strip():
             for call in calls(cell, "show_figure"):
@@ -480,9 +471,8 @@ def hygiene(name: str, nb: NotebookNode, folder: Path = NOTEBOOKS) -> list[Viola
     found += [Violation(name, _count(i), "links", what) for i, what in _links(nb, folder)]
     size = len(nbformat.writes(nb).encode())
     if size > MOST_BYTES:
-        found.append(
-            Violation(name, None, "size", f"{size:,} bytes, at most {MOST_BYTES:,}: smaller pictures or GIFs")
-        )
+        what = f"{size:,} bytes, at most {MOST_BYTES:,}: smaller pictures or GIFs"
+        found.append(Violation(name, None, "size", what))
     return found
 
 
@@ -514,9 +504,8 @@ def chain(found: dict[str, NotebookNode]) -> list[Violation]:
         nb = found[name]
         for index, words, other in _neighbours(name, nb, before, after):
             if not any(other in re.findall(r"\]\(([^)\s]+)\)", said) for said in words):
-                violations.append(
-                    Violation(name, _count(index), "chain", f"there is no link to {other} here")
-                )
+                what = f"there is no link to {other} here"
+                violations.append(Violation(name, _count(index), "chain", what))
         for index, number in _said_missing(nb):
             if any(one.startswith(f"{number}_") for one in names):
                 what = f"lesson {number} is said to be not written, and it exists"
@@ -552,9 +541,8 @@ def _said_missing(nb: NotebookNode) -> Iterator[tuple[int, str]]:
         for line in lines:
             numbers: list[str] = []
             for clause in [line] if line.startswith("|") else re.split(r"(?<=[.!?;])\s+", line):
-                numbers = (
-                    _lesson_numbers(clause) or numbers
-                )  # "It is not written yet" speaks of the one before
+                # "It is not written yet" speaks of the one before.
+                numbers = _lesson_numbers(clause) or numbers
                 if "not written" in clause.lower():
                     yield from ((index, number) for number in numbers)
 
@@ -623,15 +611,11 @@ def execute(nb: NotebookNode, folder: Path, progress: Path, timeout: float = 4 *
 
 def seconds_of_cells(nb: NotebookNode) -> dict[int, float]:
     """Index -> seconds of the cells that have just run."""
-    from datetime import datetime
-
     found = {}
     for index, cell in code_cells(nb):
         times = cell.metadata.get("execution", {})
-        if {"iopub.execute_input", "shell.execute_reply"} <= set(times):
-            begun, ended = (
-                datetime.fromisoformat(times[k]) for k in ("iopub.execute_input", "shell.execute_reply")
-            )
+        if set(ENDS) <= set(times):
+            begun, ended = (datetime.fromisoformat(times[k]) for k in ENDS)
             found[index] = (ended - begun).total_seconds()
     return found
 

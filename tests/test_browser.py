@@ -182,49 +182,6 @@ def test_slide_until_it_cannot_be_read(lab, page):
     assert errors(page) == []
 
 
-def test_feature_maps_by_keyboard(lab, page):
-    run_lesson(lab, page, UNET)
-    said = page.get_by_role("status").filter(has_text="Layer up 1")
-    playwright.expect(said).to_be_visible(timeout=PATIENCE)
-    slider(page, "Network told").press("ArrowLeft")
-    playwright.expect(said).to_contain_text("Told t = 799 in place of 300", timeout=PATIENCE)
-    page.get_by_role("button", name="Tell the truth").press("Enter")
-    playwright.expect(said).to_contain_text("moves by 0%", timeout=PATIENCE)
-    screenshot(page, "lab-features")
-    assert errors(page) == []
-
-
-STEERING = (
-    "from classroom import panels\n"
-    'ways = {"noise-aware": {"guidance": "classifier"}, "classifier-free": {"guidance": "cfg"}}\n'
-    'panels.MethodComparison(ways, digit=6, samples=3, spacing="logsnr", interval=True)',
-    "panels.GradientOverlay(digit=3)",
-    "panels.SamplerRace(digit=8, guidance_scale=1.0)",
-)
-
-
-def test_steering_panels_by_keyboard(lab, page):
-    address, folder = lab
-    write_notebook(folder / "steering.ipynb", STEERING)
-    run_all(page, address, "steering.ipynb")
-    playwright.expect(page.locator("[role=status]")).to_have_count(3, timeout=PATIENCE)
-    playwright.expect(page.get_by_text(re.compile("of 3 read as 6")).first).to_be_visible(timeout=PATIENCE)
-    press(page, "Guidance scale", "ArrowRight")
-    slider(page, "Replay").press("ArrowLeft")
-    playwright.expect(page.get_by_text(re.compile(r"step \d+ of 10: the estimate")).first).to_be_visible()
-    screenshot(page, "lab-comparison")
-    page.get_by_label("classifier-free").first.press("Space")
-    playwright.expect(page.locator("b", has_text="classifier-free")).not_to_be_visible(timeout=PATIENCE)
-    step = page.locator(".widget-inline-hbox").filter(has_text=re.compile(r"^Step\d"))
-    step.locator(".noUi-handle").press("End")
-    playwright.expect(page.get_by_text("t = 0: the clean classifier")).to_be_visible(timeout=PATIENCE)
-    screenshot(page, "lab-pull")
-    page.get_by_role("button", name="Race").scroll_into_view_if_needed()
-    playwright.expect(page.get_by_text("1st:").first).to_be_visible(timeout=PATIENCE)
-    screenshot(page, "lab-race")
-    assert errors(page) == []
-
-
 COLOUR = (
     "import torch\n"
     "from classroom import panels\n"

@@ -155,23 +155,6 @@ def course(monkeypatch):
     monkeypatch.setattr(grading, "course_sources", lambda lesson: tuple(map(str.strip, COURSE)))
 
 
-def test_only_what_an_exercise_needs_runs_at_first(write, course):
-    own = [plain(source) for source in COURSE]
-    shown = [plain("import os\nboom", tag) for tag in ("widget", "reveal", "picture", "measure")]
-    guess = plain('display(checks.predict("04.p1"), checks.predict("04.p2"))')
-    mine, after = plain("x = 1"), plain("too late")
-    cells = [*own, *shown, guess, mine, exercise(STUB, "04.2"), after]
-    _, found = grading.read(write("plan", *cells))
-    jobs = grading.plan(found[:-1], {13}, grading.course_sources("04"), everything=False)
-    assert {n: job.source for n, job in jobs.items()} == {
-        2: COURSE[0], 3: SET_UP, 6: COURSE[4], 7: "import os", 8: "import os", 9: "import os",
-        10: "import os", 12: "x = 1", 13: STUB,
-    }  # fmt: skip
-    assert jobs[12].limit_s == grading.CELL_LIMIT_S < jobs[3].limit_s, "a slow machine is nobody's fault"
-    jobs = grading.plan(found[:-1], {13}, grading.course_sources("04"), everything=True)
-    assert [n for n in jobs if n < 7] == [2, 3, 4, 5, 6] and 11 not in jobs
-
-
 def test_a_missing_name_makes_the_rest_run_and_a_deleted_cell_is_missing(write, check, course):
     uses = RIGHT.replace("return ", "return rate * ")
     path = write("rate", *map(plain, COURSE), exercise(uses, "04.1"))

@@ -263,14 +263,11 @@ def test_decoded_pictures_are_kept_and_made_anew_when_they_do_not_fit(cifar10_fo
         (lambda f: (f / "train/cat/0001.png").unlink(), "cat has 4 pictures where 5 are expected"),
         (lambda f: (f / "test/dog/x.png").write_bytes(b""), "dog has 3 pictures where 2 are expected"),
         (lambda f: (f / "train/frog").rename(f / "train/toad"), "frog has 0 pictures where 5 are expected"),
-        (
-            lambda f: (f / "train/ship/0002.png").write_bytes(b"<!DOCTYPE"),
-            "0002.png cannot be read: no picture",
-        ),
+        (lambda f: (f / "train/ship/0002.png").write_bytes(b"<!"), "0002.png cannot be read: no picture"),
         (lambda f: os.truncate(f / "train/ship/0003.png", 60), "0003.png cannot be read: cut short"),
         (
-            lambda f: Image.new("RGB", (40, 32)).save(f / "train/ship/0000.png"),
-            "0000.png cannot be read: it has 40×32 pixels where 32×32",
+            lambda f: Image.new("L", (40, 32)).save(f / "train/ship/0000.png"),
+            "it has 40×32 pixels where 32×32",
         ),
     ],
 )
@@ -307,6 +304,7 @@ def test_without_cifar10_and_network_a_sentence_says_how_to_get_it(empty_machine
         data.load("cifar10", "train")
 
 
+@pytest.mark.slow
 @pytest.mark.cifar10
 def test_the_real_cifar10():
     train, val, test = (data.load("cifar10", split) for split in data.SPLITS)

@@ -4,7 +4,6 @@ import pytest
 import torch
 from numeric import SEED, assert_close_by_scale
 
-import lessons_lib.guidance
 from lessons_lib import pipeline
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.pipeline import GenerationRequest, generate, generate_images, load_model
@@ -203,34 +202,6 @@ def test_the_scale_of_a_classifier_comes_from_its_own_card(denoiser, guide, read
     network, schedule, card = load_model(denoiser)
     save_pretrained(mine, network, schedule, {"defaults": card["defaults"] | {"classifier": str(reader)}})
     assert GenerationRequest((0,), mine, "classifier-x0").plan().request.classifier == str(reader)
-
-
-@pytest.mark.parametrize("guidance", ["classifier", "classifier-x0"])
-def test_bf16_runs_the_classifier_in_bfloat16_and_the_gradient_in_float32(
-    denoiser, guide, guidance, monkeypatch
-):
-    seen, gradient = [], lessons_lib.guidance._gradient
-
-    def spy(log_prob_fn, x_t, t):
-        def watched(x, t):
-            found = log_prob_fn(x, t)
-            seen.append(found.dtype)
-            return found
-
-        found = gradient(watched, x_t, t)
-        seen.append(found.dtype)
-        return found
-
-    monkeypatch.setattr(lessons_lib.guidance, "_gradient", spy)
-    logits = []
-    hook = load_model(guide)[0].register_forward_hook(lambda *call: logits.append(call[2].dtype))
-    options = {"guidance": guidance, "classifier": guide, "sampler": "ddim", "steps": 50}
-    request = GenerationRequest((0, 1), denoiser, precision="bf16", **options)
-    fast, exact = next(generate(request)).x_t, next(generate(GenerationRequest((0, 1), denoiser, **options)))
-    hook.remove()
-    assert logits == [torch.bfloat16, torch.float32]
-    assert seen == [torch.float32] * 4 and fast.dtype == torch.float32
-    torch.testing.assert_close(fast, exact.x_t, rtol=0, atol=0.02)
 
 
 def steered(denoiser, classifier, guidance="classifier", **options):

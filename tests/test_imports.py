@@ -101,6 +101,15 @@ def test_the_library_is_small():
     assert lines(parts["lessons_lib"])[0] <= 7900  # on the way to 7,200
 
 
+def test_the_tests_are_small():
+    """pytest -s -k small prints their lines; those of the exercises' checks have a bar of their own."""
+    paths = [path for kind in ("py", "json", "toml") for path in (ROOT / "tests").rglob(f"*.{kind}")]
+    paths = [path for path in paths if not path.name.startswith(("test_checks", "planted", "answers"))]
+    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
+    print(f"tests {lines:,} lines")
+    assert lines <= 11_200
+
+
 def without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):

@@ -27,7 +27,6 @@ from PIL import Image, ImageDraw
 from classroom import panels
 from classroom.panels import Panel, draw_digit
 from classroom.panels.cells import cells_picture
-from classroom.panels.features import layers_of, look
 from classroom.panels.measured import Setting
 from classroom.panels.pad import DrawingPad
 from classroom.panels.panel import PATIENCE
@@ -657,25 +656,6 @@ def test_the_noise_explorer_shows_q_sample_and_keeps_a_timestep(make):
     short = {"mine": NoiseSchedule(torch.linspace(1e-4, 0.02, 100))}
     panel = make("noise", t=700, schedule="mine", schedules=short)
     assert text_of(panel).startswith("t = 99: ᾱ = 0.3636")
-
-
-def test_features_show_what_the_layer_holds_and_leave_no_hook_behind(folder):
-    network, x_0 = load_model(folder / "denoiser.safetensors")[0], digits_of(1)
-    layers = list(layers_of(network))
-    shown = look(network, LINEAR, x_0, t=30, told=5, layer=layers[1])
-    t, eps = torch.tensor([30]), SampleNoise([(5, 0)])(x_0)
-    x_t = q_sample(LINEAR, x_0, t, eps)
-    torch.testing.assert_close(shown.x_t, x_t)
-    with torch.no_grad():
-        for k, told in enumerate((t, torch.tensor([5]))):
-            answer = network(x_t, told)
-            assert shown.errors[k] == pytest.approx(float((answer - eps).square().mean()), rel=1e-4)
-    for layer in layers:
-        same, other = (look(network, LINEAR, x_0, 30, told, layer).change for told in (30, 5))
-        assert same < 1e-5 and (other < 1e-5) == (layer == "stem"), "t comes in at the blocks"
-    assert not any(module._forward_hooks for module in network.modules())
-    with pytest.raises(ValueError, match="Unknown layer 'cellar': choose one of stem, down 1"):
-        look(network, LINEAR, x_0, 1, 2, "cellar")
 
 
 # -- classes and faces -----------------------------------------------------------------------------
