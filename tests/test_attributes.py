@@ -41,7 +41,13 @@ def awake(network):
 
 
 def unet(**changes):
-    shape = {"image_size": 8, "in_channels": 3, "channel_mults": (1, 2), "num_classes": 0}
+    shape = {
+        "image_size": 8,
+        "in_channels": 3,
+        "base_channels": 32,
+        "channel_mults": (1, 2),
+        "num_classes": 0,
+    }
     torch.manual_seed(SEED)
     return UNet(UNetConfig(**(shape | {"embedding_channels": 16} | changes)))
 

@@ -270,6 +270,13 @@ def test_a_folder_gets_everything_and_json_is_one_object(run, here):
     assert iio.imread("results/counterfactual.png").shape == (2 * (2 * SIZE + 2), 2 * (2 * SIZE + 2), 3)
 
 
+def test_a_report_for_people(run):
+    out = good(run("counterfactual", "--steps 3 --attribute smiling --target yes --index 1 --out row.png"))
+    assert out.startswith("Smiling to yes: read ") and "s=6, depth 30, 3 steps; " in out
+    assert "also changed: " in out and "in row.png" in out
+    assert iio.imread("row.png").shape[2] == 3
+
+
 BAD_COUNTERFACTUALS = {
     "--index 1": "Name an --attribute, such as Smiling.",
     "--attribute Smiling": "Name one face: a picture with --image FILE, or a test face with --index N.",
@@ -362,6 +369,18 @@ def copied(tiny, here, run, capsys):
         return app.main(shlex.split(command)), *capsys.readouterr()
 
     return run_there
+
+
+def test_the_card_gets_the_evaluation_and_keeps_the_rest(copied):
+    card = weights.read_card("./denoiser.safetensors")
+    weights.write_card(
+        "./denoiser.safetensors",
+        card | {"metrics": {"loss": 0.5, "evaluations": [{"attribute": "Smiling"}, {"attribute": "Bald"}]}},
+    )
+    found = read_json(good(copied(f"{MEASURE} --card --json")))
+    after = weights.read_card("./denoiser.safetensors")
+    assert after["metrics"] == {"loss": 0.5, "evaluations": [{"attribute": "Bald"}, found]}
+    assert {**after, "metrics": 0} == {**card, "metrics": 0}
 
 
 def test_the_evaluator_is_measured_and_its_reference_kept(copied, here):

@@ -157,7 +157,9 @@ def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     torch.manual_seed(SEED)
     for name, num_classes in (("denoiser", 3), ("unlabelled", 0)):
-        network = UNet(UNetConfig(image_size=8, channel_mults=(1, 2), num_classes=num_classes))
+        network = UNet(
+            UNetConfig(image_size=8, base_channels=32, channel_mults=(1, 2), num_classes=num_classes)
+        )
         for parameter in network.parameters():
             if parameter.abs().sum() == 0:  # a fresh network predicts zero, whatever it is asked
                 torch.nn.init.normal_(parameter, std=0.05)

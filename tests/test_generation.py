@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("one_thread")]
 @pytest.fixture(scope="module")
 def denoiser(tmp_path_factory):
     torch.manual_seed(SEED)
-    network = UNet(UNetConfig(image_size=8, channel_mults=(1, 2), num_classes=3))
+    network = UNet(UNetConfig(image_size=8, base_channels=32, channel_mults=(1, 2), num_classes=3))
     for parameter in network.parameters():
         if parameter.abs().sum() == 0:  # a fresh network predicts zero, whatever it is asked
             torch.nn.init.normal_(parameter, std=0.05)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from lessons_lib import data, recipes
-from lessons_lib.classifier import EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.classifier import EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig, Whitening
 from lessons_lib.recipes import RECIPES, DiffusionOptions, Recipe, WeightsSaved
 from lessons_lib.recipes.losses import (
     TOLD,
@@ -27,7 +27,7 @@ from lessons_lib.training import StepDone, Stopped, TrainConfig, TrainingError, 
 from lessons_lib.unet import UNetConfig
 from lessons_lib.weights import WeightsError, load_pretrained
 
-CONFIG = UNetConfig(image_size=8, channel_mults=(1,))
+CONFIG = UNetConfig(image_size=8, base_channels=32, channel_mults=(1,))
 DENOISER = dataclasses.replace(RECIPES["mnist", "denoiser"], network=CONFIG)
 EVALUATOR = Recipe("mnist-evaluator", EvaluatorConfig(8, widths=(32,)), TrainConfig())
 CLASSIFIERS = {
@@ -186,7 +186,23 @@ def test_a_resume_with_other_images_is_refused_by_name(tmp_path, monkeypatch, ch
         run(tmp_path, resume=True)
 
 
-# -- CIFAR-10 -------------------------------------------------------------------------------------------
+# -- whitening, variations, losses ----------------------------------------------------------------------
+
+
+def test_whitening_is_fitted_to_the_images_and_not_over_a_start(tmp_path, monkeypatch):
+    fits, network = [], EvaluatorConfig(8, widths=(8, 16), body="whitened")
+    monkeypatch.setattr(Whitening, "fit", lambda layer, images: fits.append(len(images)))
+    monkeypatch.setitem(RECIPES, ("mnist", "evaluator"), dataclasses.replace(EVALUATOR, network=network))
+    run(tmp_path / "first", "evaluator", epochs=1)
+    run(tmp_path / "second", "evaluator", epochs=1, start=tmp_path / "first" / "mnist-evaluator.safetensors")
+    assert fits == [12]
+
+
+def test_the_network_suits_the_size():
+    networks = {size: recipes.unet_config(size, 3, 2) for size in (16, 28, 32, 64, 256)}
+    assert networks[28].channel_mults == (1, 2, 4) and networks[28].attention_levels == ()
+    assert networks[64].channel_mults == (1, 2, 2, 4, 4) and networks[64].attention_levels == (3,)
+    assert recipes.unet_config(28, 1, 10) == UNetConfig(), "digits get the digits' network"
 
 
 def test_images_are_varied_in_training_only():
