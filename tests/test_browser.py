@@ -180,35 +180,3 @@ def test_slide_until_it_cannot_be_read(lab, page):
     playwright.expect(status(page, 0)).to_contain_text("Kept: with the linear schedule", timeout=PATIENCE)
     screenshot(page, "lab-noise")
     assert errors(page) == []
-
-
-COLOUR = (
-    "import torch\n"
-    "from classroom import panels\n"
-    "panels.ScheduleExplorer(torch.linspace(-1, 1, 3072).view(1, 3, 32, 32))",
-    "panels.ObjectGenerator(label=8, guidance_scale=3.0, steps=5, count=2)",
-)
-
-
-def test_colour_panels_by_keyboard(lab, page):
-    address, folder = lab
-    write_notebook(folder / "colour.ipynb", COLOUR)
-    run_all(page, address, "colour.ipynb")
-    playwright.expect(page.locator("[role=status]")).to_have_count(2, timeout=PATIENCE)
-    playwright.expect(status(page, 1)).to_contain_text("of 2 are read as ship", timeout=PATIENCE)
-    averaged = press(page, "Average over", "ArrowRight")
-    assert "t = 400" in averaged
-    assert "t = 401" in press(page, "Timestep t", "ArrowRight")
-    screenshot(page, "lab-schedules")
-    assert "read as truck" in press(page, "Class", "ArrowRight", 1)
-    picture = page.locator("img[alt*='truck']").first
-    before = picture.get_attribute("src")
-    slider(page, "Guidance scale").press("ArrowLeft")
-    playwright.expect(picture).not_to_have_attribute("src", before, timeout=PATIENCE)
-    slider(page, "Replay").press("ArrowLeft")
-    picture.scroll_into_view_if_needed()
-    screenshot(page, "lab-objects")
-    page.get_by_role("button", name="Save GIF").press("Enter")
-    playwright.expect(page.locator("img[src^='data:image/gif']")).to_have_count(1, timeout=PATIENCE)
-    assert (folder / "truck-w2.5-seed0.gif").stat().st_size > 1000
-    assert errors(page) == []

@@ -7,7 +7,6 @@ import pytest
 import torch
 from command_tools import good, refused, rows_of, without_time
 
-from classroom import figures
 from lessons_lib import data, weights
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.evaluation import task
@@ -186,26 +185,3 @@ def test_a_stopped_sweep_goes_on_and_a_whole_one_measures_nothing(evaluate, meas
 
 
 # -- the picture -----------------------------------------------------------------------------------
-
-
-def fake_row(method="ddim", scale=3.0, depth=999.0, **changes):
-    return {
-        "method": method, "guidance": "cfg", "guidance_scale": scale, "depth": depth, "steps": 25.0,
-        "num_images": 200.0, "seed": 0.0, "effectiveness": 0.9, "effectiveness_low": 0.85,
-        "effectiveness_high": 0.95, "l1": 0.1, "weights_sha256": "a b",
-    } | changes  # fmt: skip
-
-
-def test_lines_go_along_the_scale_at_full_depth_and_along_the_depth_at_the_middle_scale():
-    grid = [fake_row(scale=s, depth=d) for d in (999.0, 400.0) for s in (4.0, 1.0, 2.0)]
-    noise = [fake_row("same-noise", s, "") for s in (2.0, 1.0)]
-    lines = figures.validity_lines(grid + noise)
-    assert {k: [(row["guidance_scale"], row["depth"]) for row in rows] for k, rows in lines.items()} == {
-        "ddim, w 1 to 4": [(1.0, 999.0), (2.0, 999.0), (4.0, 999.0)],
-        "ddim, w 2, depth 400 to 999": [(2.0, 400.0), (2.0, 999.0)],
-        "same-noise, w 1 to 2": [(1.0, ""), (2.0, "")],
-    }
-    steered = fake_row(guidance="classifier", weights_sha256="a g b")
-    assert list(figures.validity_lines([fake_row(), steered])) == ["ddim, cfg, w 3", "ddim, classifier, s 3"]
-    more = [fake_row(), fake_row(seed=1.0)]
-    assert list(figures.validity_lines(more)) == ["ddim, seed 0, w 3", "ddim, seed 1, w 3"]

@@ -220,24 +220,6 @@ def test_bad_sample_is_one_sentence_and_writes_nothing(run, here, words):
     assert everything(here) == ["text.png"]
 
 
-OF_FACES = {
-    "sample mnist --out x.png --attribute Smiling": "--attribute belongs to celeba.",
-    "sample mnist --out x.png --target 1": "--target belongs to celeba.",
-    "sample mnist --out x.png --num-samples 3": "--num-samples belongs to celeba.",
-    "counterfactual mnist --index 1 --out x.png --attribute Smiling": "--attribute belongs to celeba.",
-    "counterfactual mnist --index 1 --out x.png --target 0": "--target belongs to celeba.",
-    "evaluate mnist --attribute Smiling": "No such option: --attribute",
-    "evaluate cifar10 --num-counterfactuals 3": "No such option: --num-counterfactuals",
-    "evaluate counterfactuals --attribute Smiling": "No such option: --attribute",
-}
-
-
-@pytest.mark.parametrize("words", OF_FACES)
-def test_options_of_faces_are_refused_elsewhere(capsys, here, words):
-    refused((app.main(words.split()), *capsys.readouterr()), OF_FACES[words])
-    assert everything(here) == []
-
-
 # -- counterfactual ------------------------------------------------------------------------------------
 
 

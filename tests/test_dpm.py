@@ -8,14 +8,11 @@ from diffusers import DPMSolverMultistepScheduler
 from numeric import assert_close_by_scale, seeded
 
 from lessons_lib.samplers import (
-    DEFAULT_SPACING,
-    SAMPLERS,
-    SPACINGS,
     sample_ddim,
     sample_dpmpp_2m,
     timesteps_for,
 )
-from lessons_lib.schedules import NoiseSchedule, spaced_timesteps, spaced_timesteps_logsnr
+from lessons_lib.schedules import NoiseSchedule, spaced_timesteps_logsnr
 
 pytestmark = pytest.mark.numeric
 
@@ -107,13 +104,3 @@ def test_one_step_is_ddims_and_so_is_the_first_of_many(clip):
         )
         torch.testing.assert_close(ours.x_t, ddim.x_t, rtol=0, atol=1e-12)
         assert torch.equal(ours.x_0, ddim.x_0)
-
-
-def test_samplers_have_names_and_a_spacing_each():
-    assert SAMPLERS == ("ddpm", "ddim", "dpmpp_2m") == tuple(DEFAULT_SPACING)
-    assert SPACINGS == ("trailing", "leading", "linspace", "logsnr")
-    assert set(DEFAULT_SPACING.values()) <= set(SPACINGS)
-    assert torch.equal(timesteps_for(LINEAR, 7, "logsnr"), spaced_timesteps_logsnr(LINEAR, 7))
-    assert torch.equal(timesteps_for(LINEAR, 7, "leading"), spaced_timesteps(1000, 7, "leading"))
-    with pytest.raises(ValueError, match="choose one of trailing, leading, linspace, logsnr"):
-        timesteps_for(LINEAR, 7, "karras")

@@ -7,8 +7,6 @@ import torch
 from torch import nn
 
 from lessons_lib import evaluation
-from lessons_lib.evaluation.quality import Measurement
-from lessons_lib.evaluation.task import Faces
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -102,28 +100,6 @@ def test_what_does_not_fit_is_one_sentence(changes, message):
 
 
 # -- telling ---------------------------------------------------------------------------------------------
-
-
-def share(right, total):
-    return evaluation.Share(right, total).as_json()
-
-
-def test_a_report_says_the_shares_the_distances_and_the_drift():
-    far = {"value": 1.25, "floor": 0.04}
-    drawn = {
-        asked: {"read_as_yes": share(k, 4), "fid": far} for k, asked in enumerate(("unguided", "yes", "no"))
-    }
-    side = {"drift": {"Male": {"mean": -0.25}, "Young": {"mean": 0.1}}}
-    one = {"flipped": share(3, 4), "l1": Measurement(value=0.0512)}
-    result = {"attribute": "Smiling", "drawn": drawn, "counterfactuals": {"guided": one | {"to_no": side},
-              "inversion_alone": one}}  # fmt: skip
-    lines = Faces.report(Faces, result).splitlines()
-    assert lines[0].startswith("unguided        read as Smiling 0.0% (95% interval 0.0 to ")
-    assert lines[1].startswith("guided to yes   read as Smiling 25.0% ")
-    assert lines[2].endswith(", feature FID 1.250 (floor 0.040)")
-    assert lines[3].startswith("counterfactuals flipped 75.0% ") and lines[3].endswith("L1 0.051")
-    assert lines[4].startswith("inversion alone flipped 75.0% ")
-    assert lines[5:] == ["  drift to no: Male -0.25, Young +0.10"]
 
 
 # -- figures ---------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from PIL import Image
 from lessons_lib import data, recipes, weights
 from lessons_lib.cli import app
 from lessons_lib.data import image_set
-from lessons_lib.data.image_set import UnreadableError, decode
+from lessons_lib.data.image_set import decode
 from lessons_lib.unet import UNetConfig
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -238,24 +237,6 @@ def test_pictures_are_decoded_once(pets, decoded, tmp_path):
     assert len(list((tmp_path / "data" / "folders").iterdir())) == 1, "the old ones are replaced"
     load(pets, image_size=16)
     assert len(decoded) == 27 + 28 + 28, "another size is another file"
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows keeps no time of a change of rights")
-def test_a_picture_that_may_be_read_at_last_is_read(pets, monkeypatch):
-    closed = pets / "cat" / "0003.png"
-
-    def refuse(path, *how):
-        if path == closed:
-            raise UnreadableError("Permission denied")
-        return decode(path, *how)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(image_set, "decode", refuse)
-        assert sum(map(len, splits(pets).values())) == 26
-    forget()
-    time.sleep(0.05)  # the clock of a file system is coarse
-    closed.chmod(0o600)
-    assert sum(map(len, splits(pets).values())) == 27, "its content and its time are as before"
 
 
 @pytest.mark.parametrize("harm", ["short", "text", "other", "no json", "bad json"])

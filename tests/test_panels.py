@@ -25,8 +25,7 @@ from command_tools import awake, save
 from PIL import Image, ImageDraw
 
 from classroom import panels
-from classroom.panels import Panel, draw_digit
-from classroom.panels.cells import cells_picture
+from classroom.panels import Panel
 from classroom.panels.measured import Setting
 from classroom.panels.pad import DrawingPad
 from classroom.panels.panel import PATIENCE
@@ -544,30 +543,6 @@ def test_first_picture_needs_no_slow_import(folder):
     assert process.stdout.strip() == "set()", process.stdout + process.stderr
 
 
-def test_methods_are_compared_from_one_noise_and_own_fields_win(make, folder):
-    panel = make("methods", guidance_scale=3.0, seed=4)
-    first, *others = panel.drawings.values()
-    assert all(torch.equal(first.states[0], other.states[0]) for other in others)
-    for name, fields in panel.methods.items():
-        scale = {} if name == "none" else {"guidance_scale": 3.0}
-        request = GenerationRequest((7,) * 3, sampler="ddim", steps=5, seed=4, **scale, **fields)
-        assert torch.equal(panel.drawings[name].images, draw_digit(request, evaluator=None).images)
-    panel.interval.value = (10, 25)
-    assert not torch.equal(done(panel).drawings["steered <a>"].images, first.images)
-    assert panel.drawings["none"] is others[1], "it hears no guidance at any t"
-    panel.ticks["free"].value = False
-    assert list(done(panel).drawings) == ["steered <a>", "none"] and "free" not in text_of(panel)
-    panel.ticks["none"].value = panel.ticks["steered <a>"].value = False
-    assert text_of(panel) == "At least one method stays on." and panel.ticks["steered <a>"].value
-    free = {"weights": folder / "denoiser.safetensors"}
-    panel = make("methods", methods={"pinned": free | {"guidance_scale": 1.0, "steps": 2}, "free": free})
-    before = dict(panel.drawings)
-    panel.guidance_scale.value = 1.5
-    after = done(panel).drawings
-    assert len(after["pinned"].timesteps) == 2 and after["pinned"] is before["pinned"], "not drawn again"
-    assert not torch.equal(after["free"].images, before["free"].images)
-
-
 # -- the race --------------------------------------------------------------------------------------
 
 
@@ -633,31 +608,6 @@ def test_shipped_noise_aware_pull_is_a_stroke_and_the_clean_ones_is_speckle():
 # -- noise, schedules, features --------------------------------------------------------------------
 
 
-def test_the_noise_explorer_shows_q_sample_and_keeps_a_timestep(make):
-    kept = []
-    panel = make("noise", t=420, schedule="cosine", seed=3, on_keep=lambda t, abar: kept.append((t, abar)))
-    seven, schedule = data.running_example(), NoiseSchedule.cosine()
-    expected = q_sample(schedule, seven, torch.tensor([420]), SampleNoise([(3, 0)])(seven))
-    torch.testing.assert_close(panel.shown.x_t, expected)
-    torch.testing.assert_close(panel.shown.image_part + panel.shown.noise_part, expected)
-    abar = float(schedule.alphas_cumprod[420])
-    assert f"t = 420: ᾱ = {abar:.4g}." in text_of(panel) and f"ratio {abar / (1 - abar):.3g}" in text_of(
-        panel
-    )
-    panel.keep.click()
-    assert kept == [(420, abar)] and "Kept: with the cosine schedule" in text_of(panel)
-    assert make("noise").keep not in panel.children
-    shown = {panel.picture.value}
-    for control, value in (("image", "a handwritten 4"), ("number", 1), ("schedule", "sigmoid"), ("seed", 9)):
-        getattr(panel, control).value = value
-        shown.add(done(panel).picture.value)
-    panel.number.value = 999  # there are fewer fours: it starts again, and nothing fails
-    assert "ᾱ" in text_of(done(panel)) and len(shown) == 5
-    short = {"mine": NoiseSchedule(torch.linspace(1e-4, 0.02, 100))}
-    panel = make("noise", t=700, schedule="mine", schedules=short)
-    assert text_of(panel).startswith("t = 99: ᾱ = 0.3636")
-
-
 # -- classes and faces -----------------------------------------------------------------------------
 
 
@@ -693,24 +643,6 @@ def test_faces_are_those_of_the_one_path_before_and_after(make, folder):
 def cfg_request(folder, sources, targets, **options):
     settings = {"guidance_scale": 3.0, "steps": 5} | options
     return CounterfactualRequest(sources, targets, folder / "denoiser.safetensors", **settings)
-
-
-def test_the_explorer_shows_every_target_and_a_click_chooses_one(make, folder):
-    panel = make("counterfactuals")
-    paths = panel.paths
-    request = cfg_request(folder, (7, 6), (*range(10), *range(10)))
-    assert torch.equal(paths.images, counterfactual_images(request, digits_of(2)))
-    pixels = cells_picture(paths, "digits", scale=1)
-    source = pixels.shape[1] - 10 * 10  # below its button each cell has a rim of one pixel
-    shown = pixels[11:19, source + 31 : source + 39, 0][1:-1, 1:-1]
-    image = (paths.images[13, 0] + 1) * 127.5
-    assert pixels.shape[0] == 20 and np.abs(shown - image.numpy()[1:-1, 1:-1]).max() <= 1
-    panel.grid.buttons[1, 8].click()
-    assert panel.chosen() == (1, 8) and (panel.row.value, panel.target.value) == (2, 8)
-    assert panel.replay.words.value.count("6 to 8") and panel.paths is paths, "nothing is drawn anew"
-    torch.testing.assert_close(paths.moment(5, 0, 3)[0][0], paths.images[3], rtol=0, atol=0.005)
-    panel.method.value = "same-noise"
-    assert done(panel).depth.disabled and not panel.seed.disabled and panel.chosen() == (1, 8)
 
 
 def test_the_meter_shows_what_the_library_measures(make, folder):
