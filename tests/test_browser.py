@@ -96,13 +96,12 @@ def opened(lab, page):
 
 
 def test_panels_are_live_move_replay_and_save_by_keyboard(opened):
-    page, _ = opened
+    page, folder = opened
     screenshot(page, "lab-panels")
     assert errors(page) == []
     playwright.expect(page.locator("img[alt^='The drawn image']")).to_have_count(2)
     # JupyterLab shows the live panel, not the still picture that stands beside it in the notebook file.
     assert page.locator(".jp-RenderedImage").count() == 0
-    page, _ = opened
     button = page.get_by_role("button", name="Save GIF").first
     before = button.bounding_box()
     picture = page.locator("img[alt^='The drawn image']").first
@@ -114,13 +113,11 @@ def test_panels_are_live_move_replay_and_save_by_keyboard(opened):
     screenshot(page, "lab-moved")
     assert button.bounding_box() == before, "the panel must not jump when its picture changes"
     assert errors(page) == []
-    page, _ = opened
     state = page.locator("img[alt^='The state']")
     noise = state.get_attribute("src")
     slider(page, "Replay").press("End")
     playwright.expect(state).to_have_attribute("alt", "The state, after the last step")
     assert state.get_attribute("src") != noise
-    page, folder = opened
     page.get_by_role("button", name="Save GIF").nth(1).press("Enter")
     playwright.expect(page.get_by_text("Saved as")).to_be_visible(timeout=PATIENCE)
     assert page.locator("img[src^='data:image/gif']").count() == 1

@@ -107,7 +107,7 @@ def test_the_tests_are_small():
     paths = [path for path in paths if not path.name.startswith(("test_checks", "planted", "answers"))]
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
     print(f"tests {lines:,} lines")
-    assert lines <= 11_200
+    assert lines <= 11_200  # on the way to 9,100
 
 
 def without_docstrings(tree: ast.Module) -> ast.Module:
