@@ -154,19 +154,16 @@ def judged(
     folder = path.parent if isinstance(path, Path) else arguments.folder / card["sha256"][:8]
     folder.mkdir(parents=True, exist_ok=True)
     scales = [float(scale) for scale in (arguments.scales or SCALES[arguments.dataset]).split(",")]
-    scales, steps, seed = (
-        scales if network.config.num_classes else [0.0],
-        arguments.steps,
-        arguments.draw_seed,
-    )
+    scales, steps = scales if network.config.num_classes else [0.0], arguments.steps
     for scale, sampler in itertools.product(scales, arguments.samplers.split(",")):
         told = network.config.num_classes > 0 and scale > 0
         labels = ruler.labels(network, count) if told else (0,) * count
-        kept = folder / f"drawn_{sampler}_{steps}_{scale:g}_{count}_{seed}.npy"
+        kept = folder / f"drawn_{sampler}_{steps}_{scale:g}_{count}_{arguments.draw_seed}.npy"
         if not kept.exists():  # the pictures are kept, not their figures: a better judge may come
             request = GenerationRequest(
                 labels, weights=path, guidance="cfg" if told else "none", guidance_scale=scale,
-                sampler=sampler, steps=steps, seed=seed, precision="bf16", device=ruler.judge.device,
+                sampler=sampler, steps=steps, seed=arguments.draw_seed, precision="bf16",
+                device=ruler.judge.device,
             )  # fmt: skip
             images = coder.draw(network, schedule, request) if coder else draw(network, schedule, request)
             save_png(kept.with_suffix(".png"), to_grid(images[:40], columns=10, scale=2))
@@ -204,8 +201,7 @@ def main() -> None:
     prepare(1)
     known = candidates(arguments.dataset)
     names = [name for name in arguments.candidates.split(",") if name] or list(known)
-    if arguments.weights:
-        names = []
+    names = [] if arguments.weights else names
     if unknown := [name for name in names if name not in known]:
         parser.error(f"there is no candidate {unknown[0]}: choose from {', '.join(known)}")
     try:

@@ -102,12 +102,11 @@ def test_the_library_is_small():
 
 
 def test_the_tests_are_small():
-    """pytest -s -k small prints their lines; those of the exercises' checks have a bar of their own."""
+    """pytest -s -k small prints their lines."""
     paths = [path for kind in ("py", "json", "toml") for path in (ROOT / "tests").rglob(f"*.{kind}")]
-    paths = [path for path in paths if not path.name.startswith(("test_checks", "planted", "answers"))]
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
     print(f"tests {lines:,} lines")
-    assert lines <= 11_200  # on the way to 9,100
+    assert lines <= 13_400  # on the way to 11,000
 
 
 def without_docstrings(tree: ast.Module) -> ast.Module:

@@ -12,14 +12,14 @@ import numpy as np
 
 BLUE, ORANGE, GREEN, GREY = "#2166ac", "#d6604d", "#1b7837", "#666666"
 GROUND, INK, FAINT = "#fcfcfd", "#24292f", "#8a919c"  # a light card reads on a dark page, too
-STYLE = {  # of every figure
-    "figure.facecolor": GROUND, "axes.facecolor": GROUND, "savefig.facecolor": GROUND,
-    "font.size": 10, "axes.titlesize": 10.5, "axes.labelsize": 10, "legend.fontsize": 9,
-    "xtick.labelsize": 9, "ytick.labelsize": 9, "figure.titlesize": 10.5,
+STYLE = {
+    "figure.facecolor": GROUND, "axes.facecolor": GROUND, "savefig.facecolor": GROUND, "font.size": 10,
+    "axes.titlesize": 10.5, "legend.fontsize": 9, "xtick.labelsize": 9, "ytick.labelsize": 9,
     "text.color": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "xtick.labelcolor": INK,
     "ytick.labelcolor": INK, "axes.edgecolor": FAINT, "xtick.color": FAINT, "ytick.color": FAINT,
-    "axes.linewidth": 0.8, "grid.color": "#e4e7eb", "grid.linewidth": 0.8, "axes.axisbelow": True,
-    "lines.linewidth": 1.9, "lines.solid_capstyle": "round", "legend.frameon": False,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8, "axes.axisbelow": True,
+    "grid.color": "#e4e7eb", "lines.linewidth": 1.9, "lines.solid_capstyle": "round", "legend.frameon": False,
+    "axes.prop_cycle": f"cycler('color', {[BLUE, ORANGE, GREEN, '#9467bd', '#b8860b', GREY]})",
 }  # fmt: skip
 LETTER = {"cfg": "w", "classifier": "s"}  # of a guidance scale
 WRITTEN = {  # how a column is written in a line's name
@@ -90,8 +90,6 @@ def figure(width: float = 7.0, height: float = 2.8, columns: int = 1, **options)
     fig = canvas(width, height, "constrained")
     axes = fig.subplots(1, columns, squeeze=False, **options)[0]
     for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.set_prop_cycle(color=[BLUE, ORANGE, GREEN, "#9467bd", "#b8860b", GREY])
         ax.grid(visible=True)
     return fig, axes[0] if columns == 1 else axes
 
