@@ -38,33 +38,31 @@ MEASURES = variants(  # of guess, eps, x_0 and x_t
 )
 
 
+def _ask(function: Callable, x_0: Tensor, seed: int, luck: int = 0) -> tuple[Tensor, ...]:
+    """x_t, t, what the network said, and the loss; `luck` seeds the global random numbers."""
+    scale = nn.Parameter(torch.tensor(0.5))
+    model = Network(lambda x, t, y: scale * x + 0.1 * t.view(-1, 1, 1, 1), SHAPE)
+    model.scale = scale
+    torch.manual_seed(luck)
+    loss = function(model, NoiseSchedule(BETAS.clone()), x_0.clone(), torch.Generator().manual_seed(seed))
+    if isinstance(loss, float | int):
+        raise Wrong(DETACHED)
+    usable(REPAIR, loss, (), torch.tensor(0.0))
+    counts = [len(one.x) for one in model.questions]
+    if counts != [len(x_0)]:
+        raise Wrong(f"The network must be asked once, about all {len(x_0)} images, not about {counts}.")
+    x_t, t, _, answer = model.questions[0]
+    return x_t.double(), t, answer.double(), loss
+
+
 def examine_loss(function: Callable) -> str:
     """Exercise 03.1."""
-
-    def ask(x_0: Tensor, seed: int, luck: int = 0) -> tuple[Tensor, ...]:
-        """x_t, t, what the network said, and the loss; `luck` seeds the global random numbers."""
-        scale = nn.Parameter(torch.tensor(0.5))
-        model = Network(lambda x, t, y: scale * x + 0.1 * t.view(-1, 1, 1, 1), SHAPE)
-        model.scale = scale
-        torch.manual_seed(luck)
-        loss = function(model, NoiseSchedule(BETAS.clone()), x_0.clone(), torch.Generator().manual_seed(seed))
-        if isinstance(loss, float | int):
-            raise Wrong(DETACHED)
-        usable(REPAIR, loss, (), torch.tensor(0.0))
-        counts = [len(one.x) for one in model.questions]
-        if counts != [len(x_0)]:
-            raise Wrong(
-                f"The network must be asked once, about all {len(x_0)} images, and not about {counts}."
-            )
-        x_t, t, _, answer = model.questions[0]
-        return x_t.double(), t, answer.double(), loss
-
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         x_0 = 1.5 + torch.rand(BATCH, *SHAPE, generator=torch.Generator().manual_seed(1))  # nowhere near 0
-        noisy = [ask(x_0, seed) for seed in range(CALLS)]
+        noisy = [_ask(function, x_0, seed) for seed in range(CALLS)]
         # The same draws on x_0 = 0: what is left is the noise part of x_t, the difference is the signal part.
-        blank = [ask(torch.zeros_like(x_0), seed) for seed in range(CALLS)]
-        again = ask(x_0, seed=0, luck=1)
+        blank = [_ask(function, torch.zeros_like(x_0), seed) for seed in range(CALLS)]
+        again = _ask(function, x_0, seed=0, luck=1)
     x_t, t = (torch.stack([one[i] for one in noisy]) for i in (0, 1))  # [CALLS, B, …]
     eps = _noise_of(x_t, t, torch.stack([one[0] for one in blank]), x_0.double())
     losses = [loss.detach().double() for *_, loss in noisy]
@@ -74,9 +72,7 @@ def examine_loss(function: Callable) -> str:
         for sentence, measures in MEASURES:
             if any(same(losses, [measure(*one) for one in told]) for measure in measures):
                 raise Wrong(sentence)
-        off = (
-            f"The loss should be {right[0]:.4f} here, got {losses[0]:.4f}: is it the mean of (guess - eps)²?"
-        )
+        off = f"The loss should be {right[0]:.4f} here, got {losses[0]:.4f}: is it mean (guess - eps)²?"
         raise Wrong(of_numbers(losses, right) or off)
     if not noisy[0][3].requires_grad:
         raise Wrong(DETACHED)
