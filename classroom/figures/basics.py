@@ -29,18 +29,18 @@ def show_figure(picture, alt: str, caption: str = "") -> None:
     """
     from IPython.display import Markdown, display
 
-    style = "max-width: 100%; height: auto"
+    style, kind = "max-width: 100%; height: auto", "png"
     if hasattr(picture, "savefig"):
         content, width = figure_png(picture, 2 * picture.dpi), round(picture.get_figwidth() * picture.dpi)
         style += "; border-radius: 6px"
     else:
         content = png_bytes(picture) if isinstance(picture, np.ndarray) else picture
-        is_gif = content[:3] == b"GIF"
-        width = GIF_ZOOM * _width(content) if is_gif else int.from_bytes(content[16:20], "big")
-        style += "; image-rendering: pixelated" if is_gif else ""
-    kind = "gif" if content[:3] == b"GIF" else "png"
+        width = int.from_bytes(content[16:20], "big")  # where every PNG has it
+        if content[:3] == b"GIF":
+            width, kind = GIF_ZOOM * int.from_bytes(content[6:8], "little"), "gif"
+            style += "; image-rendering: pixelated"
     source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    # JupyterLab shows an image/png without its alternative text, and no page plays an image/gif.
+    # JupyterLab shows an image/png without its alternative text; not every viewer knows image/gif.
     image = f'<img src="{source}" width="{width}" alt="{html.escape(alt)}" style="{style}">'
     display({"text/html": image, "text/plain": f"<picture: {alt}>"}, raw=True)
     if caption:
@@ -58,10 +58,6 @@ def figure_png(fig, dpi: float) -> bytes:
         return buffer.getvalue()
     picture.quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
     return small.getvalue()
-
-
-def _width(gif: bytes) -> int:
-    return int.from_bytes(gif[6:8], "little")  # bytes 6 and 7 of every GIF
 
 
 def image_row(rows: dict[str, Tensor], titles: Sequence[str] = (), size: float = 1.0, title: str = ""):
