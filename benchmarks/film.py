@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from benchmarks import ROOT
-from classroom.panels.digits import read
+from classroom.panels.drawing import read
 from classroom.panels.ten_digits import ten_digits
 from lessons_lib.files import atomic_write
 from lessons_lib.images import to_pixels

@@ -33,7 +33,7 @@ def burst(panel) -> tuple[bool, float]:
         time.sleep(SECONDS / MOVES)
     ended = time.perf_counter()
     panel.wait()
-    return f"t = {panel.t.value}" in panel.picture.value, time.perf_counter() - ended
+    return panel.film.line.startswith(f"t = {panel.t.value}:"), time.perf_counter() - ended
 
 
 def main() -> None:

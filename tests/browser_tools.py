@@ -38,7 +38,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright
 def course_folder(folder: Path) -> Path:
     """A folder to start a server in: the library and the weights of this one, and notebooks to be filled."""
     (folder / "notebooks").mkdir()
-    for name in ("assets", "lessons_lib"):
+    for name in ("assets", "classroom", "lessons_lib"):
         (folder / name).symlink_to(ROOT / name)
     return folder
 
@@ -51,15 +51,16 @@ def write_notebook(path: Path, cells: tuple[str, ...]) -> Path:
     return path
 
 
-def environment(home: Path) -> dict[str, str]:
+def environment(home: Path, theme: str = "JupyterLab Light") -> dict[str, str]:
     """Settings, workspaces and run-time files of Jupyter in a folder of their own, and no network."""
     settings = {
         "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+        "apputils-extension/themes": {"theme": theme},
         "notebook-extension/tracker": {"windowingMode": "none"},  # cells out of sight are there, too
     }
     for name, values in settings.items():
         file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
-        file.parent.mkdir(parents=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values))
     names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "MPLCONFIGDIR")
     folders = {name: str(home / name.lower()) for name in names}
@@ -129,14 +130,32 @@ def screenshot(page, name: str) -> None:
     page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
 
-def status(page, k: int):
-    """The status line of the page's k-th panel."""
-    return page.locator("[role=status], [role=alert]").nth(k)
+def panel(page, words: str):
+    """The panel in which these words stand."""
+    return page.locator(".steering-panel").filter(has_text=words).first
 
 
-def slider(page, description: str):
-    """The handle of the first slider with that description: what the Tab key reaches."""
-    return page.locator(".widget-inline-hbox").filter(has_text=description).locator(".noUi-handle").first
+def slider(part, name: str):
+    """The handle of a panel's slider: what the Tab key reaches."""
+    return part.locator(f".noUi-handle[aria-label='{name}']").first
+
+
+def pixels(canvas) -> str:
+    """What a picture shows, to be compared."""
+    return canvas.evaluate("(canvas) => canvas.toDataURL()")
+
+
+def wait_for_other(canvas, before: str) -> None:
+    """Wait until a picture shows something else; a new drawing brings a new canvas."""
+    deadline = time.monotonic() + PATIENCE / SECOND
+    while pixels(canvas) == before:
+        assert time.monotonic() < deadline, "the picture stays as it is"
+        canvas.page.wait_for_timeout(50)
+
+
+def expect_line(part, text) -> None:
+    """Wait until a panel's line says that."""
+    playwright.expect(part.locator(".strip-line")).to_contain_text(text, timeout=PATIENCE)
 
 
 def errors(page) -> list[str]:
@@ -148,9 +167,29 @@ def errors(page) -> list[str]:
     return [text for text in found if not text.startswith("MNIST is not here")]
 
 
-def press(page, description: str, key: str, k: int = 0) -> str:
-    """Press a key on a slider and wait until the k-th panel says something new; returns that."""
-    before = status(page, k).inner_text()
-    slider(page, description).press(key)
-    playwright.expect(status(page, k)).not_to_have_text(before, timeout=PATIENCE)
-    return status(page, k).inner_text()
+# What no panel may have: a part that scrolls, or words that are cut off.
+UNFIT = """() => [...document.querySelectorAll(".steering-panel, .steering-panel *")].filter((part) => {
+  const style = getComputedStyle(part);
+  if (["SELECT", "INPUT", "CANVAS", "svg"].includes(part.tagName) || part.closest("svg")) return false;
+  const scrolls = ["auto", "scroll"].includes(style.overflowX) && part.scrollWidth > part.clientWidth + 1;
+  const cut = part.matches(".strip-text, .strip-head, .strip-line, .widget-label, button")
+    && (part.scrollWidth > part.clientWidth + 2 || part.scrollHeight > part.clientHeight + 4);
+  const right = (element) => element.getBoundingClientRect().right;
+  const out = right(part) > right(part.closest(".steering-panel")) + 1;
+  return part.clientWidth && (scrolls || cut || out);
+}).map((part) => `${part.className || part.tagName}: ${part.textContent.slice(0, 60)}`)"""
+
+# Steps through a panel's replay: how far anything moved, in pixels.
+JUMP = """(panel) => {
+  const scrubber = panel.querySelector(".strip-player input[type=range]"), places = [];
+  for (let k = 0; k <= +scrubber.max; k++) {
+    scrubber.value = k;
+    scrubber.dispatchEvent(new Event("input"));
+    places.push(["canvas", ".strip-player", ".strip-line"].map((part) => panel.querySelector(part)
+      .getBoundingClientRect()).flatMap((box) => [box.left, box.top, box.width]));
+  }
+  return Math.max(...places[0].map((_, i) => {
+    const column = places.map((place) => place[i]);
+    return Math.max(...column) - Math.min(...column);
+  }));
+}"""

@@ -1,68 +1,79 @@
-"""The panels in a real browser: JupyterLab with a notebook, its sliders moved by keyboard."""
+"""The panels in a real browser: JupyterLab with notebooks, light and dark, wide and narrow, by keyboard."""
 
 import re
 import sys
 import time
-from pathlib import Path
 
 import nbformat
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from browser_tools import (
+    JUMP,
     MARKS,
     PATIENCE,
     ROOT,
     SECOND,
+    UNFIT,
     course_folder,
     environment,
     errors,
+    expect_line,
     new_page,
+    panel,
+    pixels,
     playwright,
-    press,
     screenshot,
     serving,
     slider,
-    status,
+    wait_for_other,
     write_notebook,
 )
 
-START, NOISE, UNET, GRIDS, LESSON_11, LESSON_12 = (
-    ROOT / "notebooks" / f"{name}.ipynb"
-    for name in (
-        "00_start_here",
-        "01_forward_process",
-        "02_unet",
-        "08_counterfactual_grids",
-        "11_colour",
-        "12_faces",
-    )
-)
 pytestmark = MARKS
 
-PANELS = (
-    "from classroom.panels import DigitGenerator\npanel = DigitGenerator()\npanel",
-    "simple = DigitGenerator(simple=True, digit=3)\nsimple",
-    "from classroom.panels import ModelComparison\n"
-    'ModelComparison({"10 seconds": "mnist-denoiser", "shipped": "mnist-denoiser"}, steps=5)',
+# Every panel once, with the words by which its card is found.
+SETUP = """import torch
+from classroom import panels
+from lessons_lib import data, pictures, pipeline
+ten, labels = pictures.one_of_each()
+image = torch.rand(1, 3, 32, 32) * 2 - 1
+faces = torch.rand(2, 3, 64, 64) * 2 - 1
+aware = pipeline.load_model("mnist-noisy-classifier")[0]"""
+CELLS = (
+    "panels.TenDigits()",
+    "panels.DigitGenerator()",
+    "panels.DigitGenerator(simple=True, digit=3)",
+    "panels.Comparison({'free': {'guidance': 'none'}, 'told': {}}, steps=4, interval=True)",
+    "panels.NoiseExplorer(on_keep=print)",
+    "panels.NoiseReader({'noise-aware': aware.probabilities})",
+    "panels.ScheduleExplorer(image)",
+    "panels.FeatureExplorer()",
+    "panels.GradientOverlay(steps=4)",
+    "panels.SamplerRace()",
+    "panels.ObjectGenerator(label=8, steps=4)",
+    "panels.CounterfactualExplorer(steps=5)",
+    "panels.CounterfactualExplorer(ten[:3], labels[:3].tolist(), steps=5)",
+    "panels.DrawnCounterfactuals(steps=5, folded=True)",
+    "panels.InterventionMeter(ten[:8], labels[:8].tolist(), steps=5)",
+    "panels.FacePanel(faces, count=2, steps=4)",
 )
+WIDTHS = (1440, 1024, 390)
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    """The address of a JupyterLab that serves a temporary folder, and the folder."""
+@pytest.fixture(scope="module", params=["Light", "Dark"])
+def lab(request, tmp_path_factory):
+    """JupyterLab in a theme: its address, its folder, a page, and what its console complains about."""
     home, folder = tmp_path_factory.mktemp("home"), course_folder(tmp_path_factory.mktemp("course"))
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
     command += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}"]
     command += ["--IdentityProvider.token=", "--ServerApp.password=", "--LabApp.news_url="]
     command += ["--ServerApp.ip=127.0.0.1"]
-    with serving(command, environment(home), folder, "/api/status") as address:
-        yield address, folder
-
-
-@pytest.fixture(scope="module")
-def page():
-    """A page of half a screen's width."""
-    with new_page(1000, 1300) as page:
-        yield page
+    env = environment(home, f"JupyterLab {request.param}")
+    with serving(command, env, folder, "/api/status") as address, new_page(1440, 900) as page:
+        complaints = []
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+        yield address, folder, page, complaints, request.param.lower()
 
 
 def run_all(page, address: str, name: str) -> None:
@@ -85,95 +96,126 @@ def run_all(page, address: str, name: str) -> None:
         time.sleep(0.3)
 
 
-@pytest.fixture(scope="module")
-def opened(lab, page):
-    """A notebook with the panels, run, and its folder."""
-    address, folder = lab
-    write_notebook(folder / "panels.ipynb", PANELS)
+def test_every_panel_fits_moves_nothing_and_names_everything(lab):
+    address, folder, page, complaints, theme = lab
+    write_notebook(folder / "panels.ipynb", (SETUP, *CELLS))
     run_all(page, address, "panels.ipynb")
-    playwright.expect(page.locator("[role=status]")).to_have_count(len(PANELS), timeout=PATIENCE)
-    return page, folder
+    cards = page.locator(".steering-panel")
+    playwright.expect(cards).to_have_count(len(CELLS), timeout=PATIENCE)
+    page.wait_for_function("!document.querySelector('.strip.busy')")
+    page.locator(".jp-SideBar .lm-TabBar-tab.lm-mod-current").first.click()  # the file browser
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(500)
+        assert page.evaluate(UNFIT) == [], width
+        for k in range(cards.count()):
+            card = cards.nth(k)
+            card.scroll_into_view_if_needed()
+            screenshot(page, f"panel-{theme}-{width}-{k:02d}")
+            if card.locator(".strip-player input[type=range]").is_visible():
+                assert card.evaluate(JUMP) <= 1, (width, CELLS[k])
+    page.set_viewport_size({"width": 1440, "height": 900})
+    found = Axe().run(page, context=".steering-panel").response["violations"]
+    serious = [v for v in found if v["impact"] in ("serious", "critical")]
+    assert serious == [], [(v["id"], v["nodes"][0]["html"]) for v in serious]
+    for handle in page.locator(".steering-panel .noUi-handle").all():
+        assert handle.get_attribute("aria-label"), "a slider without a name"
+    handle = slider(cards.nth(1), "Target digit")
+    handle.focus()
+    assert handle.evaluate("(e) => parseFloat(getComputedStyle(e).outlineWidth)") >= 2, "focus is visible"
+    assert errors(page) == [] and complaints == []
 
 
-def test_panels_are_live_move_replay_and_save_by_keyboard(opened):
-    page, folder = opened
-    screenshot(page, "lab-panels")
-    assert errors(page) == []
-    playwright.expect(page.locator("img[alt^='The drawn image']")).to_have_count(2)
-    # JupyterLab shows the live panel, not the still picture that stands beside it in the notebook file.
-    assert page.locator(".jp-RenderedImage").count() == 0
-    button = page.get_by_role("button", name="Save GIF").first
-    before = button.bounding_box()
-    picture = page.locator("img[alt^='The drawn image']").first
-    seven = picture.get_attribute("src")
-    said = press(page, "Target digit", "ArrowRight")
-    assert said.startswith("The evaluator reads") and picture.get_attribute("src") != seven
-    press(page, "Guidance scale", "ArrowRight")
-    press(page, "Steps", "ArrowLeft")
-    screenshot(page, "lab-moved")
-    assert button.bounding_box() == before, "the panel must not jump when its picture changes"
-    assert errors(page) == []
-    state = page.locator("img[alt^='The state']")
-    noise = state.get_attribute("src")
-    slider(page, "Replay").press("End")
-    playwright.expect(state).to_have_attribute("alt", "The state, after the last step")
-    assert state.get_attribute("src") != noise
-    page.get_by_role("button", name="Save GIF").nth(1).press("Enter")
-    playwright.expect(page.get_by_text("Saved as")).to_be_visible(timeout=PATIENCE)
-    assert page.locator("img[src^='data:image/gif']").count() == 1
-    assert (folder / "digit-3-w2.0-seed0.gif").stat().st_size > 1000
-    screenshot(page, "lab-saved")
+def test_a_digit_follows_the_slider_plays_replays_and_is_saved(lab):
+    address, folder, page, _, theme = lab
+    if theme == "dark":
+        pytest.skip("once is enough")
+    write_notebook(folder / "digit.ipynb", ("from classroom import panels\npanels.DigitGenerator(digit=3)",))
+    run_all(page, address, "digit.ipynb")
+    card = panel(page, "Target digit")
+    expect_line(card, "The evaluator reads 3")
+    picture = card.locator("canvas[aria-label^='The drawn image']")
+    three = pixels(picture)
+    moment = card.locator(".strip-moment")
+    slider(card, "Target digit").press("ArrowRight")
+    playwright.expect(moment).to_contain_text("step", timeout=PATIENCE)  # it plays by itself
+    playwright.expect(moment).to_contain_text("the finished picture", timeout=PATIENCE)
+    expect_line(card, "The evaluator reads 4")
+    assert pixels(picture) != three
+    four, scrubber = pixels(picture), card.get_by_role("slider", name="Replay")
+    scrubber.press("Home")
+    playwright.expect(moment).to_contain_text("step 1 of 10")
+    assert pixels(picture) != four
+    slider(card, "Steps").press("ArrowLeft")  # where the replay stands is kept
+    playwright.expect(moment).to_contain_text("step 1 of 8", timeout=PATIENCE)
+    scrubber.press("End")
+    playwright.expect(moment).to_contain_text("the finished picture")
+    card.get_by_role("button", name="Save GIF").press("Enter")
+    link = card.get_by_role("link", name="Download")
+    playwright.expect(link).to_be_visible(timeout=PATIENCE)
+    assert (folder / "my_work/digit-4-w2.0-seed0.gif").stat().st_size > 1000
+    assert link.get_attribute("download") == "digit-4-w2.0-seed0.gif"
+    page.emulate_media(reduced_motion="reduce")
+    slider(card, "Target digit").press("ArrowRight")
+    expect_line(card, "The evaluator reads 5")
+    page.wait_for_timeout(700)
+    assert card.locator(".strip-moment").text_content() == "the finished picture", (
+        "no motion where none is wanted"
+    )
+    page.emulate_media(reduced_motion=None)
 
 
-def run_lesson(lab, page, path: Path) -> None:
-    """Open a copy of a lesson, for JupyterLab saves what it opens, and run all of it."""
-    address, folder = lab
-    copy = folder / "notebooks" / path.name
-    notebook = nbformat.read(path, as_version=4)
+def copied(lab, name: str):
+    """A copy of a lesson without outputs, for JupyterLab saves what it opens; its name in the folder."""
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     for cell in notebook.cells:  # committed outputs would look as if the cells had run
         if cell.cell_type == "code":
             cell.update(outputs=[], execution_count=None)
-    nbformat.write(notebook, copy)
-    run_all(page, address, f"notebooks/{path.name}")
+    nbformat.write(notebook, lab[1] / "notebooks" / f"{name}.ipynb")
+    return f"notebooks/{name}.ipynb"
+
+
+def test_one_press_in_lesson_00_and_the_row_plays(lab):
+    address, _, page, _, theme = lab
+    if theme == "dark":
+        pytest.skip("once is enough")
+    page.goto(f"{address}/lab/tree/{copied(lab, '00_start_here')}?reset")
+    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+    page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
+    page.locator(".jp-Notebook").click(position={"x": 5, "y": 300})
+    page.keyboard.press("Shift+Enter")
+    card = panel(page, "how strongly each wish is told")
+    picture = card.locator("canvas").nth(3)
+    picture.wait_for(timeout=PATIENCE)
+    wait_for_other(picture, pixels(picture))
+    expect_line(card, "Scale 2: ")
+    screenshot(page, "lesson-00")
 
 
 @pytest.mark.parametrize(
-    ("path", "target", "picture"),
+    ("name", "words", "control", "picture"),
     [
-        (START, "Target digit", "img[alt^='The drawn image']"),
-        (GRIDS, "Replay target", "img[alt^='The estimate,'][alt*=' to ']"),
-        (LESSON_11, "Class", "img[alt^='Picture 1 of class']"),
-        (LESSON_12, "Guidance scale", "img[alt^='Face 1 after']"),
+        ("01_forward_process", "Timestep t", "Timestep t", "canvas[aria-label*='under the noise of t =']"),
+        ("08_counterfactual_grids", "Depth t₀", "Guidance scale", "canvas[aria-label^='0 to 3']"),
+        ("11_colour", "Class", "Guidance scale", "canvas[aria-label^='Picture 1 of class']"),
+        ("12_faces", "Attribute", "Guidance scale", "canvas[aria-label^='Face 1 after']"),
     ],
-    ids=["00", "08", "11", "12"],
 )
-def test_the_target_slider_of_a_lesson_shows_another_digit(lab, page, path, target, picture):
-    if not path.exists():
-        pytest.skip(f"{path.name} is not written yet")
-    run_lesson(lab, page, path)
-    drawn = page.locator(picture).first
-    drawn.scroll_into_view_if_needed()
-    screenshot(page, f"lab-{path.stem}-run")
-    before = drawn.get_attribute("src")
-    slider(page, target).press("ArrowLeft")
-    playwright.expect(drawn).not_to_have_attribute("src", before, timeout=PATIENCE)
-    screenshot(page, f"lab-{path.stem}-moved")
-    assert errors(page) == []
-
-
-def test_slide_until_it_cannot_be_read(lab, page):
-    run_lesson(lab, page, NOISE)
-    playwright.expect(status(page, 0)).to_contain_text("t = 300:", timeout=PATIENCE)
-    picture = page.locator("img[alt*='under the noise of t =']").first
-    clear = picture.get_attribute("src")
-    handle = slider(page, "Timestep t")
-    for _ in range(50):  # the picture follows while the slider moves
-        handle.press("ArrowRight")
-    playwright.expect(status(page, 0)).to_contain_text("t = 350:", timeout=PATIENCE)
-    assert picture.get_attribute("src") != clear and "t = 350" in picture.get_attribute("alt")
-    page.get_by_label("Image").first.select_option("a handwritten 4")
-    playwright.expect(picture).to_have_attribute("alt", re.compile("a handwritten 4"), timeout=PATIENCE)
-    page.get_by_role("button", name="I can no longer read it").first.press("Enter")
-    playwright.expect(status(page, 0)).to_contain_text("Kept: with the linear schedule", timeout=PATIENCE)
-    screenshot(page, "lab-noise")
+def test_a_slider_of_a_lesson_shows_another_picture(lab, name, words, control, picture):
+    address, _, page, _, theme = lab
+    if theme == "dark":
+        pytest.skip("once is enough")
+    run_all(page, address, copied(lab, name))
+    card = panel(page, words)
+    shown = card.locator(picture).first
+    shown.scroll_into_view_if_needed()
+    screenshot(page, f"lab-{name}-run")
+    before = pixels(shown)
+    slider(card, control).press("ArrowLeft")
+    page.wait_for_timeout(300)
+    page.wait_for_function("!document.querySelector('.strip.busy')")
+    assert pixels(card.locator(picture).first) != before
+    if name.startswith("01"):
+        card.get_by_role("button", name="I can no longer read it").press("Enter")
+        expect_line(card, "Kept: with the linear schedule")
     assert errors(page) == []

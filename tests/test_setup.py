@@ -136,8 +136,8 @@ LIBRARY_ALONE = """
 import importlib, pkgutil, sys
 
 BLOCKED = (
-    "IPython anywidget classroom ipycanvas ipywidgets jupyter_client jupyterlab "
-    "matplotlib nbclient nbformat torchinfo voila"
+    "IPython anywidget classroom ipywidgets jupyter_client jupyterlab "
+    "matplotlib nbclient nbformat torchinfo traitlets voila"
 ).split()
 
 class Absent:

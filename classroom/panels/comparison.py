@@ -1,99 +1,128 @@
-"""Models side by side, at the same noise: what more training, or another recipe, has changed."""
+"""Rows of digits from the same noise, one for each way of guidance or each network."""
 
 from __future__ import annotations
 
-import functools
-import html
+import dataclasses
 from collections.abc import Generator, Mapping
 from pathlib import Path
 
 import ipywidgets as w
 
-from classroom.panels.controls import card_defaults, common_controls, steps_control
-from classroom.panels.digits import EVALUATOR, Drawing, drawing_steps
-from classroom.panels.panel import Panel, still_picture
-from classroom.panels.same_noise_rows import SIDE, labels_read, reading_texts, row_html, share_of
+from classroom.panels import controls
+from classroom.panels.drawing import EVALUATOR, Drawing, drawn, part_of
+from classroom.panels.film import Film, Row, moments_of, seconds
+from classroom.panels.panel import Panel
 from lessons_lib.pipeline import GenerationRequest, Model
+from lessons_lib.weights import WeightsError
+
+SAMPLERS = [("DDIM", "ddim"), ("DDPM", "ddpm"), ("DPM-Solver++(2M)", "dpmpp_2m")]
+# Every row is asked for the same digit from the same noise: a row cannot choose these.
+SHARED = {"labels", "seed", "sample_indices"}
+FIELDS = [field.name for field in dataclasses.fields(GenerationRequest) if field.name not in SHARED]
 
 
-class ModelComparison(Panel):
-    """A row of images for each model, all rows from the same noise.
+class Comparison(Panel):
+    """A row of digits for each way of guidance or each network, all rows from the same noise.
 
     Args:
-        models: name -> weights by name or path, or (network, schedule).
-        digit, guidance_scale, seed, steps: where the controls stand at first.
-        samples: images in a row.
-        evaluator: name or path of the weights that read the images.
-
-    Attributes:
-        digit, guidance_scale, seed, steps: the controls.
-        drawings: name -> the Drawing that is shown; empty until the first is done.
+        ways: name -> fields of a GenerationRequest, such as {"guidance": "classifier"}, which win over the
+            controls; or weights by name or path; or (network, schedule).
+        samples: digits in a row.
+        spacing: of the timesteps, for every sampler; None is each sampler's own.
+        interval: whether there is a control for the timesteps at which the scale holds.
     """
 
     def __init__(
-        self,
-        models: Mapping[str, str | Path | Model],
-        digit: int = 7,
-        guidance_scale: float = 2.0,
-        seed: int = 0,
-        *,
-        samples: int = 4,
-        steps: int = 25,
+        self, ways: Mapping[str, Mapping[str, object] | str | Path | Model], digit: int = 7,
+        guidance_scale: float = 4.0, seed: int = 0, *, samples: int = 5, steps: int = 10,
+        spacing: str | None = None, interval: bool = False, folded: bool = False,
         evaluator: str | Path | None = EVALUATOR,
-    ) -> None:
-        if not models:
-            raise ValueError("At least one model is needed to compare.")
-        super().__init__(layout=w.Layout(width="100%", max_width="680px"))
-        self.models, self.samples, self.evaluator = dict(models), samples, evaluator
-        self.drawings: dict[str, Drawing] = {}
-        self._drawn: dict = {}
-        self.digit, self.guidance_scale, self.seed = common_controls(digit, guidance_scale, seed)
-        self.steps = steps_control(steps, min(card_defaults(source)[1] for source in self.models.values()))
-        self._rows = {name: w.HTML(layout={"height": f"{SIDE + 30}px"}) for name in self.models}
-        rows = [self._named_row(name, row) for name, row in self._rows.items()]
-        controls = (self.digit, self.guidance_scale, self.steps, self.seed)
-        self.children = (*controls, *rows, self.progress, self.status)
-        for each in controls:
-            each.observe(self._redraw, "value")
-        self._redraw()
-
-    def _named_row(self, name: str, row: w.HTML) -> w.Widget:
-        return w.VBox([w.HTML(f"<b>{html.escape(name)}</b>"), row], layout={"margin": "4px 0 0 0"})
-
-    def _redraw(self, _change=None) -> None:
-        settings = {
-            "digit": self.digit.value,
-            "guidance_scale": self.guidance_scale.value,
-            "seed": self.seed.value,
-            "steps": self.steps.value,
+    ) -> None:  # fmt: skip
+        self.models = {name: way for name, way in ways.items() if isinstance(way, tuple)}
+        self.ways = {name: _fields(name, way) for name, way in ways.items()}
+        if not ways:
+            raise ValueError("At least one way is needed to compare.")
+        self.samples, self.spacing, self.evaluator = samples, spacing, evaluator
+        self._kept: dict[str, tuple[GenerationRequest, Drawing]] = {}  # used by the worker thread only
+        weights = [way.get("weights", GenerationRequest.weights) for way in self.ways.values()]
+        last = min(controls.card_defaults(source)[1] for source in (*weights, *self.models.values())) - 1
+        shown = {
+            "digit": controls.digit_slider(digit),
+            "guidance_scale": controls.scale_slider(guidance_scale, 16, 0.5),
         }
-        self.ask(functools.partial(self._draw, settings), self._show)
+        if interval:
+            shown["interval"] = controls.control(
+                w.IntRangeSlider, "Guidance at t", (0, last), min=0, max=last
+            )
+        run = {
+            "sampler": controls.dropdown("Sampler", SAMPLERS, "ddim"),
+            "steps": controls.steps_slider(steps, last + 1),
+            "seed": controls.seed_box(seed),
+        }
+        super().__init__(shown | run, [controls.new_seed_button(run["seed"])], list(run) if folded else [])
 
-    def _draw(self, settings: dict) -> Generator[float, None, tuple[dict, dict[str, Drawing]]]:
-        named = dict(settings)
-        labels, drawings = (named.pop("digit"),) * self.samples, {}
-        for name, source in self.models.items():
-            model = source if isinstance(source, tuple) else None
-            place = {} if model else {"weights": source}
-            request = GenerationRequest(labels, **place, sampler="ddim", **named)
-            steps = drawing_steps(request, model, evaluator=self.evaluator)
-            drawings[name] = yield from share_of(steps, len(drawings), len(self.models))
-        return settings, drawings
+    def busy(self, digit: int, **_) -> str:
+        return f"Drawing {self.samples * len(self.ways)} pictures of a {digit} …"
 
-    def _show(self, result: tuple[dict, dict[str, Drawing]]) -> None:
-        self._drawn, self.drawings = result
-        for name, drawing in self.drawings.items():
-            self._rows[name].value = row_html(name, drawing.images, reading_texts(drawing))
-        took = ", ".join(f"{name} in {d.milliseconds:.0f} ms" for name, d in self.drawings.items())
-        read = all(d.readings for d in self.drawings.values())
-        missing = "" if read else "There is no evaluator to read them. "
-        self.say(f"{missing}The same noise in each row. Drawn: {took}.")
+    def request(
+        self, name: str, digit: int, interval: tuple[int, int] | None = None, **settings
+    ) -> GenerationRequest:
+        """What a way is asked for with these settings; its own fields win."""
+        if interval and interval == (self.interval.min, self.interval.max):
+            interval = None
+        own, fields = self.ways[name], settings | {"interval": interval, "spacing": self.spacing}
+        if own.get("guidance") == "none":  # hears neither, so that moving them need not draw it again
+            fields |= {"guidance_scale": None, "interval": None}
+        return GenerationRequest((digit,) * self.samples, **fields | own)
 
-    def still(self) -> tuple[bytes, str] | None:
-        if not self.drawings:
-            return None
-        digit, scale = self._drawn["digit"], self._drawn["guidance_scale"]
+    def draw(self, **settings) -> Generator[float, None, Film]:
+        requests, drawings = {}, {}
+        for name in self.ways:  # all are checked before the first is drawn: nobody waits for two rows to hear
+            try:  # that the third fails
+                requests[name] = self.request(name, **settings)
+                requests[name].plan(self.models.get(name))
+            except (ValueError, WeightsError) as error:
+                raise type(error)(f"{name}: {error}") from error
+        for name, request in requests.items():
+            if self._kept.get(name, (None,))[0] != request:
+                steps = drawn(request, self.models.get(name), evaluator=self.evaluator)
+                self._kept[name] = request, (yield from part_of(steps, len(drawings), len(requests)))
+            drawings[name] = self._kept[name][1]
+        return self.film_of(drawings, settings["digit"], settings["guidance_scale"], settings["seed"])
+
+    def film_of(self, drawings: dict[str, Drawing], digit: int, scale: float, seed: int) -> Film:
+        """Rows of as many moments as the longest has; a shorter one waits at its end."""
+        longest = max(drawings.values(), key=lambda drawing: len(drawing.timesteps))
+        count, rows, told = len(longest.timesteps) + 1, [], []
+        for name, drawing in drawings.items():
+            own = len(drawing.timesteps) + 1
+            places = [min(k * own // count, own - 1) for k in range(count - 1)] + [own - 1]
+            marks = [reading.label != digit for reading in drawing.readings]
+            tally = f"{drawing.right(digit)} of {self.samples} read as {digit}" if marks else ""
+            heading = ": ".join(filter(None, (name, tally)))
+            views = {view: moments[places] for view, moments in drawing.views().items()}
+            rows.append(Row(views, heading, [str(one) for one in drawing.readings], marks=marks, side=96))
+            told.append(f"{name} in {seconds(drawing.milliseconds)}")
+        missing = "" if all(d.readings for d in drawings.values()) else "There is no evaluator to read them. "
+        same = len({tuple(drawing.timesteps) for drawing in drawings.values()}) == 1
+        moments = (
+            moments_of(longest.timesteps)
+            if same
+            else [f"step {k} of {count - 1}" for k in range(1, count)] + ["the finished pictures"]
+        )
         title = f"Target digit {digit}, guidance scale {scale:g}, the same noise in each row"
-        seen = "; ".join(f"{name}: read as {labels_read(drawing)}" for name, drawing in self.drawings.items())
-        rows = {name: drawing.images for name, drawing in self.drawings.items()}
-        return still_picture(rows, title, size=1.1), f"{title}. {seen}."
+        line = f"{missing}The same noise in each row. Drawn: {', '.join(told)}."
+        return Film(rows, line, title, moments, drawings, f"comparison-{digit}-w{scale}-seed{seed}")
+
+
+def _fields(name: str, way: Mapping[str, object] | str | Path | Model) -> dict[str, object]:
+    if isinstance(way, tuple):
+        return {}
+    if not isinstance(way, Mapping):
+        return {"weights": way}
+    for field in way:
+        if field in SHARED:
+            raise ValueError(f"The way {name!r} sets {field}, but all rows share digit and noise.")
+        if field not in FIELDS:
+            raise ValueError(f"The way {name!r} sets {field!r}: choose from {', '.join(FIELDS)}.")
+    return dict(way)

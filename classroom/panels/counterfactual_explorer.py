@@ -1,38 +1,31 @@
-"""Counterfactuals of real images: each as every digit, what came and went, and the way there cell by cell."""
+"""Counterfactuals of real images: each as every digit, what came and went, and the way there."""
 
 from __future__ import annotations
 
-import functools
-import html
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import ipywidgets as w
+import torch
 from torch import Tensor
 
 from classroom.panels import controls
-from classroom.panels.cells import CellGrid, CellReplay, cells_picture, way_frames
-from classroom.panels.controls import LARGEST_SEED, NARROW, ROOM, STYLE, control
-from classroom.panels.digits import EVALUATOR
-from classroom.panels.panel import Panel, caption, fresh_path, image_html
-from classroom.panels.paths import (
-    Paths,
-    cell_line,
-    cells_alt,
-    checked_abduction,
-    checked_images,
-    depth_options,
-    paths_of,
-    reading_html,
-    result_line,
-)
+from classroom.panels.drawing import EVALUATOR, Drawing, recorded
+from classroom.panels.film import Film, Row
+from classroom.panels.learners_code import checked_images
+from classroom.panels.panel import Panel
+from lessons_lib import data, pictures
+from lessons_lib.counterfactuals import in_8_bits
+from lessons_lib.data import to_unit
 from lessons_lib.guidance import EpsFn
-from lessons_lib.images import png_bytes, save_gif
-from lessons_lib.pipeline import CounterfactualRequest, Model
-from lessons_lib.schedules import NoiseSchedule
+from lessons_lib.images import difference_maps, to_bytes
+from lessons_lib.pipeline import AbductFn, CounterfactualPlan, CounterfactualRequest
+from lessons_lib.schedules import NoiseSchedule, spaced_timesteps
 
-TARGETS = range(10)
-SIDES = {1: 52}  # of a cell; of several rows 40
+LARGEST = 10  # images in one grid
+TARGETS = tuple(range(10))
+CHANGED = "what changed"
 METHODS = [
     ("DDIM inversion", "ddim"),
     ("edit-friendly inversion", "ddpm"),
@@ -46,227 +39,160 @@ HINTS = {
     "same-noise": "Fresh noise that knows nothing of the source: no depth.",
     "yours": "The noise that your own abduction finds.",
 }
-LEGEND = (
-    "<b>Orange</b> came, <b>blue</b> went; what has an orange frame is misread. Click a cell to replay it."
-)
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """S sources [S, C, H, W] in [-1, 1], their labels, and all ten counterfactuals of each.
+
+    drawing: of the S * 10 counterfactuals, the first source's first.
+    """
+
+    sources: Tensor
+    labels: tuple[int, ...]
+    drawing: Drawing
+
+    def distances(self) -> Tensor:
+        """[S, 10] the mean absolute difference (L1) from the source, in [0, 1] pixels."""
+        images = to_unit(self.drawing.images).unflatten(0, (len(self.sources), -1))
+        return (images - to_unit(self.sources)[:, None]).abs().flatten(2).mean(dim=2)
+
+    def missed(self) -> Tensor:
+        """[S, 10] bool: read as another label than the one asked for; none without an evaluator."""
+        labels = [reading.label for reading in self.drawing.readings] or [*TARGETS] * len(self.labels)
+        return torch.tensor(labels).view(-1, 10) != torch.tensor(TARGETS)
+
+    def line(self) -> str:
+        """How many of the other digits are read as asked, how far they are from the source, and the time."""
+        other = torch.tensor(self.labels)[:, None] != torch.tensor(TARGETS)
+        far = f"mean L1 {self.distances()[other].mean():.3f} from the source. {self.drawing.took}"
+        if not self.drawing.readings:
+            return f"There is no evaluator on this machine to read them. {far.capitalize()}"
+        right = int((other & ~self.missed()).sum())
+        return f"{right} of {int(other.sum())} other digits read as asked, {far}"
+
+    def rows(self) -> list[Row]:
+        """The source, its ten counterfactuals, what changed; of several sources a row each."""
+        views, far, missed, rows = self.drawing.views(), self.distances(), self.missed(), []
+        for r, source_label in enumerate(self.labels):
+            own, source = slice(10 * r, 10 * r + 10), self.sources[r : r + 1]
+            read = [f"{label} {sure:.0%}" for label, sure in self.drawing.readings[own]]
+            words = [f"read as {one}, " for one in read] or [""] * 10
+            alts = [f"{source_label} to {k}: {words[k]}L1 {far[r, k]:.3f} from the source" for k in TARGETS]
+            heads, marks = list(map(str, TARGETS)), missed[r].tolist()
+            shown = {name: view[:, own] for name, view in views.items()}
+            shown[CHANGED] = to_bytes(difference_maps(self.drawing.images[own], source))[None]
+            if len(self.labels) == 1:
+                changes = {CHANGED: shown.pop(CHANGED)}
+                rows += [
+                    Row.of(
+                        source, heads=["source"], alts=[f"The {source_label} as the network sees it"], side=56
+                    ),
+                    Row(shown, "", read, heads, marks, alts, side=56, least=36, lines=2, zooms=True),
+                    Row(changes, alts=[f"What changed in {k}" for k in TARGETS], side=56, least=36),
+                ]
+                continue
+            first, same = to_bytes(source)[None], to_bytes(difference_maps(source, source))[None]
+            for name, view in shown.items():
+                lead = same if name == CHANGED else first.expand(len(view), -1, -1, -1, -1)
+                shown[name] = torch.cat([lead, view], dim=1)
+            heads, alts = ["source", *heads] if r == 0 else (), [f"{source_label}, the source", *alts]
+            marks = [False, *marks]
+            rows.append(Row(shown, heads=heads, marks=marks, alts=alts, side=56, least=24, zooms=True))
+        return rows
+
+
+def grid_steps(
+    plan: CounterfactualPlan, sources: Tensor, abduct_fn: AbductFn | None, evaluator: str | Path | None
+) -> Generator[float, None, Grid]:
+    """The counterfactuals of the plan's request, targets 0 … 9 for each source; yields the part done."""
+    yield 0.02
+    abducted = plan.abduct(sources, abduct_fn)
+    x, count = abducted.repeated(plan.request.targets_each).x, len(abducted.timesteps)
+    drawing = yield from recorded(x, plan.predict(abducted), count, evaluator)
+    return Grid(sources, plan.request.sources, drawing)
+
+
+def checked_sources(images: Tensor | None, labels: Sequence[int] | None) -> tuple[Tensor, tuple[int, ...]]:
+    """The images as 8-bit pixels in [-1, 1], and their labels; without images the seven of all lessons."""
+    if images is None:
+        # Sharpened: a denoiser of MNIST has no noise for soft edges, and would change all of it.
+        images = pictures.sharpened(data.running_example())
+        labels = (7,) if labels is None else labels
+    if images.ndim != 4 or not 1 <= len(images) <= LARGEST:
+        raise ValueError(f"Give 1 to {LARGEST} images [S, C, H, W], got shape {list(images.shape)}.")
+    if labels is None or len(labels) != len(images):
+        count = "no" if labels is None else len(labels)
+        raise ValueError(f"Each image needs its label: there are {len(images)} images and {count} labels.")
+    return in_8_bits(images.float().cpu()), tuple(int(y) for y in labels)
+
+
+def depth_slider(weights: str | Path, num_steps: int) -> w.SelectionSlider:
+    """Tenths of the way on which there is a step to take, and the top."""
+    num_timesteps = controls.card_defaults(weights)[1]
+    top, lowest = num_timesteps - 1, int(spaced_timesteps(num_timesteps, num_steps)[-1])
+    options = sorted({top, *(t for k in range(1, 10) if (t := round(num_timesteps * k / 10)) >= lowest)})
+    return controls.control(w.SelectionSlider, "Depth t₀", top, options=options)
 
 
 class CounterfactualExplorer(Panel):
-    """Real images, each turned into all ten digits.
+    """Real images, each turned into all ten digits; a click on one enlarges it and its way.
 
     Args:
         images: [S, 1, 28, 28] in [-1, 1], at most 10; None is the seven of all lessons.
         sources: their labels.
-        weights: name or path of a denoiser's weights.
-        method, guidance_scale, depth, seed: where the controls start. A depth of None is the whole way.
         steps: of the whole way.
         abduct_fn: the learner's own, (eps_fn, schedule, x_0, timesteps) -> the state at timesteps[0]; it is
             the method "yours", and the first one shown.
-        model: (network, schedule), in place of `weights`.
-        evaluator: name or path of the weights that read the images.
-
-    Attributes:
-        method, guidance_scale, depth, seed, new_seed, save: the controls.
-        target, row: the controls that choose a cell.
-        view: what the grid shows. For one image, which shows all, view and row are None.
-        grid, replay: the cells, and the chosen one's way.
-        paths: the Paths that are shown; None until the first are done.
-
-    Raises:
-        ValueError: if the images are not 1 to 10, or have no label each.
     """
 
     def __init__(
-        self,
-        images: Tensor | None = None,
-        sources: Sequence[int] | None = None,
-        weights: str | Path = "mnist-denoiser",
-        *,
-        method: str | None = None,
-        guidance_scale: float = 3.0,
-        depth: int | None = None,
-        steps: int = 25,
-        seed: int = 0,
-        abduct_fn: Callable[[EpsFn, NoiseSchedule, Tensor, Tensor], Tensor] | None = None,
-        model: Model | None = None,
-        evaluator: str | Path | None = EVALUATOR,
-    ) -> None:
-        self.images, self.sources = checked_images(images, sources)
-        super().__init__(layout=w.Layout(width="100%", max_width="680px"))
-        self.weights, self.model, self.abduct_fn, self.evaluator = weights, model, abduct_fn, evaluator
-        self.num_steps, self.paths, self._drawn = steps, None, None
-        self._build_controls(
-            method or ("ddim" if abduct_fn is None else "yours"), guidance_scale, depth, seed
-        )
-        self._build_cells()
-        self.children = self._arranged()
-        self._listen()
-        self._redraw()
+        self, images: Tensor | None = None, sources: Sequence[int] | None = None,
+        weights: str | Path = "mnist-denoiser", *, guidance_scale: float = 3.0, steps: int = 25,
+        abduct_fn: AbductFn | None = None, folded: bool = False, evaluator: str | Path | None = EVALUATOR,
+    ) -> None:  # fmt: skip
+        self.images, self.sources = checked_sources(images, sources)
+        self.weights, self.abduct_fn, self.evaluator, self.steps = weights, abduct_fn, evaluator, steps
+        methods = METHODS if abduct_fn is None else [("yours", "yours"), *METHODS]
+        shown = {
+            "method": controls.dropdown("Method", methods, methods[0][1]),
+            "guidance_scale": controls.scale_slider(guidance_scale),
+            "depth": depth_slider(weights, steps),
+            "seed": controls.seed_box(0),
+        }
+        self.new_seed = controls.new_seed_button(shown["seed"])
+        super().__init__(shown, [self.new_seed], ["depth", "seed"] if folded else [])
+        target = 3 if self.sources[0] != 3 else 8
+        self.strip.chosen = [1, target] if len(self.sources) == 1 else [0, 1 + target]
 
-    # -- building ----------------------------------------------------------------------------------
-
-    def _build_controls(self, method: str, guidance_scale: float, depth: int | None, seed: int) -> None:
-        methods = METHODS if self.abduct_fn is None else [("yours", "yours"), *METHODS]
-        layout = {"width": "320px"}
-        self.method = control(w.Dropdown, options=methods, value=method, description="Method", layout=layout)
-        self.hint = caption("&nbsp;")
-        self.hint.layout.margin = "0 0 0 118px"
-        scale = {"value": guidance_scale, "min": 0, "max": max(8, guidance_scale), "step": 0.25}
-        self.guidance_scale = control(w.FloatSlider, **scale, description="Guidance scale")
-        num_timesteps = controls.card_defaults(self.weights if self.model is None else self.model)[1]
-        depth = num_timesteps - 1 if depth is None else depth
-        options = depth_options(num_timesteps, self.num_steps, depth)
-        self.depth = control(w.SelectionSlider, options=options, value=depth, description="Depth t₀")
-        limits = {"min": 0, "max": LARGEST_SEED}
-        self.seed = control(w.BoundedIntText, value=seed, **limits, description="Seed", layout=NARROW)
-        self.new_seed = controls.new_seed_button(self.seed)
-        self.save = w.Button(
-            description="Save GIF", tooltip="Write the way from noise to digits into this folder"
-        )
-        self.saved = caption("")
-        self.saved.layout.margin = "0 0 0 8px"
-        self.gif = w.HTML(layout={"display": "none", "overflow": "hidden"} | ROOM)
-        self._suit_method()
-
-    def _build_cells(self) -> None:
-        count, first = len(self.images), 3 if self.sources[0] != 3 else 8
-        side, size = SIDES.get(count, 40), self.images.shape[-1]
-        self.grid = CellGrid(count, len(TARGETS), side, size, self._clicked)
-        self.replay = CellReplay()
-        last = {"min": 0, "max": TARGETS[-1]}
-        self.target = control(w.IntSlider, value=first, **last, description="Replay target")
-        self.row = self.view = None
-        if count > 1:
-            self.row = control(w.IntSlider, value=1, min=1, max=count, description="Replay row")
-            self.view = w.ToggleButtons(
-                options=("digits", "differences"),
-                description="Show",
-                tooltips=("The counterfactuals", "Orange came, blue went"),
-                style=STYLE | {"button_width": "110px"},
-            )
-            self.view.add_class("widget-inline-hbox")  # its description beside it, as that of the sliders
-        self.grid.choose(0, first)
-
-    def _arranged(self) -> tuple[w.Widget, ...]:
-        seed = w.HBox([self.seed, self.new_seed])
-        save = w.HBox([self.save, self.saved], layout={"align_items": "center"})
-        asked = [self.method, self.hint, self.guidance_scale, self.depth, seed]
-        shown = [*([self.view] if self.view else []), w.Box([self.grid], layout=ROOM)]
-        legend = caption(LEGEND)
-        cell = [*([self.row] if self.row else []), self.target, w.Box([self.replay], layout=ROOM)]
-        return (*asked, *shown, legend, self.progress, self.status, *cell, save, self.gif)
-
-    def _listen(self) -> None:
-        self.method.observe(self._suit_method, "value")
-        for each in (self.method, self.guidance_scale, self.depth, self.seed):
-            each.observe(self._redraw, "value")
-        for each in (self.target, *filter(None, [self.row])):
-            each.observe(self._show_cell, "value")
-        if self.view:
-            self.view.observe(self._show_grid, "value")
-        self.save.on_click(self._save)
-
-    def _suit_method(self, _change=None) -> None:
-        """What the method does not ask for cannot be moved, and a word says why."""
-        method = self.method.value
+    def busy(self, method: str, **_) -> str:
+        # What the method does not ask for cannot be moved.
         self.depth.disabled = method == "same-noise"
         self.seed.disabled = self.new_seed.disabled = method in ("ddim", "yours")
-        self.hint.value = caption(HINTS[method]).value
+        return f"{HINTS[method]} Drawing {10 * len(self.sources)} counterfactuals …"
 
-    # -- drawing -----------------------------------------------------------------------------------
-
-    def settings(self) -> dict:
-        """What the controls ask for now; what the method does not ask for is None."""
-        return {
-            "method": self.method.value,
-            "guidance_scale": self.guidance_scale.value,
-            "depth": None if self.depth.disabled else self.depth.value,
-            "seed": None if self.seed.disabled else self.seed.value,
-        }
-
-    def _redraw(self, _change=None) -> None:
-        self.ask(functools.partial(self._draw, self.settings()), self._show)
-
-    def _draw(self, settings: dict) -> Generator[float, None, tuple[dict, Paths]]:
-        # At once: abduction has no progress of its own, and all of this takes longer than a moment.
-        self.progress.layout.visibility = "visible"
-        yield 0.02
-        mine, named = settings["method"] == "yours", settings | {"seed": settings["seed"] or 0}
+    def draw(self, method: str, guidance_scale: float, depth: int, seed: int) -> Generator[float, None, Film]:
+        own = method == "yours"
         request = CounterfactualRequest(
-            self.sources, tuple(TARGETS) * len(self.sources), self.weights, steps=self.num_steps,
-            **named | ({"method": "ddim"} if mine else {}),
+            self.sources, TARGETS * len(self.sources), self.weights, "ddim" if own else method,
+            steps=self.steps, guidance_scale=guidance_scale, seed=seed,
+            depth=None if method == "same-noise" else depth,
         )  # fmt: skip
-        abduct_fn = checked_abduction(self.abduct_fn) if mine else None
-        paths = yield from paths_of(request.plan(self.model), self.images, abduct_fn, self.evaluator)
-        return settings, paths
-
-    def _show(self, result: tuple[dict, Paths]) -> None:
-        self._drawn, self.paths = result
-        for (row, target), button in self.grid.buttons.items():
-            button.tooltip = f"{self.sources[row]} to {target}" if target is not None else "the source"
-        self._show_grid()
-        self._show_cell()
-        self.say(result_line(self.paths))
-
-    def _show_grid(self, _change=None) -> None:
-        if (paths := self.paths) is None:
-            return
-        view = self.view.value if self.view else "both"
-        scale = 4 if len(paths.sources) == 1 else 2
-        footer = ["", *map(reading_html, range(10), paths.readings)] if not self.view else []
-        self.grid.show(cells_picture(paths, view, scale), f"{view}: {cells_alt(paths)}", footer)
-
-    # -- one cell ----------------------------------------------------------------------------------
-
-    def _clicked(self, row: int, target: int | None) -> None:
-        """A click on a source chooses the cell that asks for what it is already."""
-        target = self.sources[row] if target is None else target
-        if target in TARGETS:
-            if self.row:
-                self.row.value = row + 1
-            self.target.value = target
-
-    def chosen(self) -> tuple[int, int]:
-        """(row, target) of the chosen cell."""
-        return (self.row.value - 1 if self.row else 0), self.target.value
-
-    def _show_cell(self, _change=None) -> None:
-        row, target = self.chosen()
-        self.grid.choose(row, target)
-        if self.paths is not None:
-            self.replay.show(self.paths, row, target, html.escape(cell_line(self.paths, row, target)))
-
-    # -- the GIF -----------------------------------------------------------------------------------
-
-    def _save(self, _button=None) -> None:
-        self.ask(functools.partial(self._write_gif, self.settings(), Path.cwd()), self._show_gif, keep=True)
-
-    def _write_gif(self, settings: dict, folder: Path) -> Generator[float, None, tuple]:
-        shown = (self._drawn, self.paths)
-        result = shown if self._drawn == settings else (yield from self._draw(settings))
+        abduct_fn = self._checked_abduction if own else None
+        grid = yield from grid_steps(request.plan(), self.images, abduct_fn, self.evaluator)
+        line = f"{grid.line()} {HINTS[method]} A dashed frame: not read as asked."
         labels = "-".join(map(str, self.sources))
-        stem = f"counterfactuals-{labels}-{settings['method']}-w{float(settings['guidance_scale'])}"
-        path = fresh_path(folder, stem, ".gif")
-        frames = way_frames(result[1])
-        save_gif(path, frames)
-        return path, path.read_bytes(), frames[0].shape, result
+        return Film(
+            grid.rows(), line, "Digits and their counterfactuals, asked for 0 to 9", grid.drawing.moments(),
+            grid, f"counterfactuals-{labels}-{method}-w{float(guidance_scale)}",
+        )  # fmt: skip
 
-    def _show_gif(self, written: tuple) -> None:
-        path, content, (height, width, _), result = written
-        if result[1] is not self.paths:
-            self._show(result)
-        alt = f"{path.name}: each source, and its counterfactuals from noise to digits"
-        shown = self.grid.width
-        picture = image_html(content, alt, shown, round(height * shown / width))
-        self.gif.value = picture.replace("max-width: none", "max-width: 100%; height: auto")
-        self.gif.layout.display = "block"
-        self.saved.value = caption(f"Saved as <b>{path.name}</b> in {html.escape(str(path.parent))}").value
+    def _checked_abduction(
+        self, eps_fn: EpsFn, schedule: NoiseSchedule, x_0: Tensor, timesteps: Tensor
+    ) -> Tensor:
+        # x_0 first: the state must have its shape.
+        def abduct(x_0: Tensor, timesteps: Tensor) -> Tensor:
+            return self.abduct_fn(eps_fn, schedule, x_0, timesteps)
 
-    # -- the still ---------------------------------------------------------------------------------
-
-    def still(self) -> tuple[bytes, str] | None:
-        if (paths := self.paths) is None:
-            return None
-        view = "both" if len(paths.sources) == 1 else "digits"
-        alt = f"Digits and their counterfactuals, asked for 0 to 9 from left to right. {cells_alt(paths)}"
-        return png_bytes(cells_picture(paths, view, 2)), alt
+        abduct.__wrapped__ = self.abduct_fn  # an error is looked for in the learner's lines
+        return checked_images("abduction", abduct, x_0, timesteps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -11,16 +10,15 @@ import ipywidgets as w
 import torch
 from torch import Tensor, nn
 
-from classroom.panels.controls import NARROW, ROOM, card_defaults, control
-from classroom.panels.panel import Panel, Picture, caption, image_html, still_picture
+from classroom.panels import controls
+from classroom.panels.film import Film, Row, seconds
+from classroom.panels.panel import Panel
 from lessons_lib import data
-from lessons_lib.images import png_bytes, to_grid
-from lessons_lib.pipeline import Model, load_model
+from lessons_lib.pipeline import load_model
 from lessons_lib.samplers import SampleNoise
 from lessons_lib.schedules import NoiseSchedule, predict_x0, q_sample
 
-SHOWN = 8  # feature maps in a picture
-MAP_PIXELS = 60  # of one of them on the screen
+SHOWN = 8  # feature maps in a row
 
 
 class Look(NamedTuple):
@@ -46,11 +44,10 @@ class Look(NamedTuple):
 def layers_of(network: nn.Module) -> dict[str, nn.Module]:
     """Name -> the module whose output is shown, in the order of the computation."""
     levels = len(network.down)
-    found = {"stem": network.stem}
-    found |= {f"down {k + 1}": level.attention for k, level in enumerate(network.down)}
-    found |= {"middle": network.middle2}
-    found |= {f"up {levels - k}": level.attention for k, level in enumerate(network.up)}
-    return found
+    layers = {"stem": network.stem}
+    layers |= {f"down {k + 1}": level.attention for k, level in enumerate(network.down)}
+    layers |= {"middle": network.middle2}
+    return layers | {f"up {levels - k}": level.attention for k, level in enumerate(network.up)}
 
 
 @torch.no_grad()
@@ -86,97 +83,48 @@ def _maps(features: Tensor) -> Tensor:
     """The channels that vary most when told the truth, each scaled by its own range: [2, SHOWN, 1, h, w]."""
     liveliest = features[0].flatten(1).std(dim=1).argsort(descending=True)[:SHOWN]
     chosen = features[:, liveliest][:, :, None]  # [2, SHOWN, 1, h, w]
-    low, high = (f(chosen[0].flatten(1), dim=1) for f in (torch.amin, torch.amax))
-    low, high = low.view(1, -1, 1, 1, 1), high.view(1, -1, 1, 1, 1)
+    low, high = (f(chosen[0].flatten(1), dim=1).view(1, -1, 1, 1, 1) for f in (torch.amin, torch.amax))
     return ((chosen - low) / (high - low).clamp(min=1e-9) * 2 - 1).clamp(-1, 1)
 
 
 class FeatureExplorer(Panel):
-    """A layer's feature maps for a noisy image; the network may be told another t than the image's.
-
-    Args:
-        weights: name or path of a denoiser's weights.
-        t, told, layer: where the controls start.
-        model: (network, schedule), in place of `weights`.
-
-    Attributes:
-        layer, t, told, truth: the controls.
-        shown: the Look that is shown; None until the first is done.
-    """
+    """A layer's feature maps for a noisy image; the network may be told another t than the image's."""
 
     def __init__(
-        self,
-        weights: str | Path = "mnist-denoiser",
-        t: int = 300,
-        told: int = 800,
-        layer: str = "down 1",
-        *,
-        model: Model | None = None,
+        self, weights: str | Path = "mnist-denoiser", t: int = 300, told: int = 800, layer: str = "down 1"
     ) -> None:
-        super().__init__(layout=w.Layout(width="100%", max_width="680px"))
-        self.weights, self.model, self.shown = weights, model, None
-        last = card_defaults(weights if model is None else model)[1] - 1
-        names = list(layers_of(model[0] if model else load_model(weights)[0]))
-        self.layer = control(w.Dropdown, options=names, value=layer, description="Layer", layout=NARROW)
-        self.t = control(w.IntSlider, value=min(t, last), max=last, description="Image at t")
-        self.told = control(w.IntSlider, value=min(told, last), max=last, description="Network told")
-        self.truth = w.Button(description="Tell the truth", tooltip="Tell the network the image's own t")
-        self.truth.on_click(lambda _: setattr(self.told, "value", self.t.value))
-        self.noisy, self.estimates = Picture(120), (Picture(120), Picture(120))
-        rows = (w.HTML(), w.HTML())
-        self.rows = rows
-        self.notes = caption(""), caption("")
-        columns = [
-            w.VBox([self.noisy, caption("the noisy image")]),
-            w.VBox([self.estimates[0], caption("x̂<sub>0</sub>, told the truth")]),
-            w.VBox([self.estimates[1], caption("x̂<sub>0</sub>, told the other t")]),
-        ]
-        pictures = w.HBox(columns, layout={"grid_gap": "16px"} | ROOM)
-        maps = [w.VBox([note, row], layout=ROOM) for note, row in zip(self.notes, rows, strict=True)]
-        told = w.HBox([self.told, self.truth])
-        self.children = (self.layer, self.t, told, pictures, *maps, self.progress, self.status)
-        for each in (self.layer, self.t, self.told):
-            each.observe(self._redraw, "value")
-        self._redraw()
+        self.weights, last = weights, controls.card_defaults(weights)[1] - 1
+        names = list(layers_of(load_model(weights)[0]))
+        shown = {
+            "layer": controls.dropdown("Layer", names, layer),
+            "t": controls.control(w.IntSlider, "Image at t", min(t, last), max=last),
+            "told": controls.control(w.IntSlider, "Network told", min(told, last), max=last),
+        }
+        truth = controls.button(
+            "Tell the truth",
+            "Tell the network the image's own t",
+            lambda: setattr(self.told, "value", self.t.value),
+        )
+        super().__init__(shown, [truth])
 
-    def _redraw(self, _change=None) -> None:
-        settings = {"t": self.t.value, "told": self.told.value, "layer": self.layer.value}
-        self.ask(functools.partial(self._draw, settings), self._show)
+    def busy(self, **_) -> str:
+        return "Asking the network twice …"
 
-    def _draw(self, settings: dict) -> tuple[dict, Look]:
-        network, schedule = self.model or load_model(self.weights)[:2]
+    def draw(self, layer: str, t: int, told: int) -> Film:
+        network, schedule = load_model(self.weights)[:2]
         size = network.config.image_size
         x_0 = data.running_example() if size == 28 else torch.zeros(1, network.config.in_channels, size, size)
-        return settings, look(network.eval(), schedule, x_0, **settings)
-
-    def _show(self, result: tuple[dict, Look]) -> None:
-        self._drawn, self.shown = result
-        t, told, found = self._drawn["t"], self._drawn["told"], self.shown
-        self.noisy.show(found.x_t, f"The seven under the noise of t = {t}")
-        for k, asked in enumerate((t, told)):
-            self.estimates[k].show(found.x_0[k : k + 1], f"The estimate when told t = {asked}")
-            alt = f"{SHOWN} feature maps of the layer {self._drawn['layer']}, told t = {asked}"
-            self.rows[k].value = _row_html(found.maps[k], alt)
-            words = f"told t = {asked}: squared error of the guessed noise {found.errors[k]:.3f}"
-            self.notes[k].value = caption(words).value
+        found = look(network.eval(), schedule, x_0, t, told, layer)
+        heads = ["the noisy image", "x̂₀, told the truth", "x̂₀, told the other t"]
+        rows = [Row.of(torch.cat([found.x_t, found.x_0]), heads=heads, side=140)]
+        for maps, asked, error in zip(found.maps, (t, told), found.errors, strict=True):
+            name = f"Told t = {asked}: squared error of the guessed noise {error:.3f}"
+            alts = [f"Feature map {k + 1} of layer {layer}, told t = {asked}" for k in range(len(maps))]
+            rows.append(Row.of(maps, name, alts=alts, side=66))
         channels, height, width = found.shape
-        self.say(
-            f"Layer {self._drawn['layer']}: {channels} maps of {height} × {width}; shown are the "
-            f"{len(found.maps[0])} that vary most. Told t = {told} in place of {t}, the layer moves by "
-            f"{found.change:.0%} of its size. Computed in {found.milliseconds:.0f} ms."
+        line = (
+            f"Layer {layer}: {channels} maps of {height} × {width}; shown are the {len(found.maps[0])} that "
+            f"vary most. Told t = {told} in place of {t}, the layer moves by {found.change:.0%} of its size. "
+            f"Computed in {seconds(found.milliseconds)}."
         )
-
-    def still(self) -> tuple[bytes, str] | None:
-        if self.shown is None:
-            return None
-        t, told, layer = (self._drawn[key] for key in ("t", "told", "layer"))
-        rows = {f"told {t}": self.shown.maps[0], f"told {told}": self.shown.maps[1]}
-        title = f"Layer {layer}, image at t = {t}, told {t} and told {told}"
-        return still_picture(rows, title), f"{SHOWN} feature maps each. {title}."
-
-
-def _row_html(maps: Tensor, alt: str) -> str:
-    """Feature maps [N, 1, h, w] in one picture; gaps between them, hard pixels."""
-    scale = max(1, round(MAP_PIXELS / maps.shape[-1]))
-    grid = to_grid(maps, columns=len(maps), gap=max(1, round(4 / scale)))
-    return image_html(png_bytes(grid), alt, grid.shape[1] * scale, grid.shape[0] * scale)
+        return Film(rows, line, f"Layer {layer}, image at t = {t}, told {t} and told {told}", result=found)

@@ -1,84 +1,138 @@
-"""The manners of every panel: work off the main thread, newest request wins, errors as sentences, a still.
+"""The base of all panels: a panel states its controls and `draw`; everything else is here.
 
-A panel asks for work with `Panel.ask`. The work is a plain function or, if it takes a while, a generator that
-yields how far it is (0 … 1) and returns its result; between two yields it is dropped if something newer was
-asked for. Its result goes to a `show` function that sets widget values and does nothing else: no print and no
-pyplot, which would end up in whatever cell happens to run.
+`draw` takes the controls' values by name and gives a Film; if it takes a while, it is a generator that yields
+how far it is (0 … 1), or a Film that is shown meanwhile, and returns its Film. It runs off the main thread;
+between two yields it is dropped if something newer was asked for. It sets no widget and prints nothing.
 """
 
 from __future__ import annotations
 
 import base64
-import html
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from inspect import isgenerator
 from pathlib import Path
 
-import ipywidgets
+import anywidget
+import ipywidgets as w
+import numpy as np
 import torch
-from torch import Tensor
+import traitlets as t
 
-from classroom import figures
+from classroom.panels.controls import button
+from classroom.panels.film import GUESSES, Film
 from lessons_lib.data import DataError
 from lessons_lib.files import WriteError
-from lessons_lib.images import png_bytes, to_pixels
+from lessons_lib.images import gif_bytes, png_bytes, save_gif
 from lessons_lib.memory import keep_freed_memory
 from lessons_lib.weights import WeightsError
 
-PATIENCE = 0.5  # seconds of work before the progress bar appears
 LINGER = 10.0  # seconds that an idle worker thread waits for the next request before it ends
 FIRST_PICTURE = 30.0  # seconds that a display waits for the picture to be drawn
-TEXT = "line-height: 20px; overflow-wrap: anywhere"
-BORDER, PADDING = "1px solid var(--jp-border-color2, #bdbdbd)", "12px 16px"  # of the card that a panel is
+HERE = Path(__file__).parent
 
 
-@dataclass(frozen=True, eq=False)
-class _Job:
-    work: Callable
-    show: Callable
-    keep: bool  # never dropped for something newer: a file that was asked for is written
+class Strip(anywidget.AnyWidget):
+    """The pictures of a panel on the page (strip.js), and the line below them."""
+
+    _esm, _css = HERE / "strip.js", HERE / "strip.css"
+    film = t.Dict().tag(sync=True)
+    pixels = t.Bytes().tag(sync=True)
+    moment = t.Int(10**6).tag(sync=True)  # what the scrubber shows; beyond the last one is the last one
+    view = t.Unicode(GUESSES).tag(sync=True)
+    chosen = t.List([0, 0]).tag(sync=True)  # row and cell that is enlarged
+    busy = t.Unicode().tag(sync=True)  # what it is at work on
+    progress = t.Float(0.0).tag(sync=True)
+    said = t.Unicode().tag(sync=True)
+    wrong = t.Bool(False).tag(sync=True)
+    saved = t.Dict().tag(sync=True)
 
 
-class Panel(ipywidgets.VBox):
-    """The base of all panels; a subclass puts `self.progress` and `self.status` among its children.
+class Panel(w.VBox):
+    """The base of all panels.
+
+    Args:
+        controls: name -> widget; each becomes an attribute, and its value an argument of `draw`.
+        buttons: below the controls.
+        more: names of the controls that are folded away until they are asked for.
 
     Attributes:
-        status: one line of text for readers: the result, or the error in a sentence.
-        progress: a bar that appears when a request takes longer than half a second.
+        strip: the pictures and the line below them.
+        film: the Film that is shown; None until the first is done.
     """
 
-    def __init__(self, **kwargs) -> None:
+    def __init__(
+        self, controls: Mapping[str, w.Widget], buttons: Sequence[w.Widget] = (), more: Sequence[str] = ()
+    ) -> None:
         keep_freed_memory()  # drawing is a fifth faster
         self._changed = threading.Condition()
-        self._queue: list[_Job] = []
-        self._current: _Job | None = None
-        self._worker: threading.Thread | None = None
-        # Hidden, not absent, and room for two lines of text: nothing below may jump when they come and go.
-        # JupyterLab takes the bar's own margin off its height: less than 14 pixels leave nothing to see.
-        bar = ipywidgets.Layout(width="100%", height="14px", margin="0", visibility="hidden")
-        self.progress = ipywidgets.FloatProgress(0, min=0, max=1, layout=bar)
-        self.status = ipywidgets.HTML(layout=ipywidgets.Layout(width="100%", min_height="44px"))
-        super().__init__(**kwargs)
-        self.layout.border, self.layout.padding = BORDER, PADDING
+        self._queue: list[tuple[Callable, Callable | None]] = []  # (work, show), None: a file to be written
+        self._current = self._worker = None
+        self.controls, self.film, self.strip = dict(controls), None, Strip()
+        for name, control in self.controls.items():
+            setattr(self, name, control)
+            control.observe(self.redraw, "value")
+        self.strip.on_msg(self._heard)
+        super().__init__([self._arranged(buttons, more)])
+        self.add_class("steering-panel")
+        self.redraw()
+
+    def _arranged(self, buttons: Sequence[w.Widget], more: Sequence[str]) -> w.Widget:
+        left = [control for name, control in self.controls.items() if name not in more]
+        if more:
+            folded = w.VBox([self.controls[name] for name in more], layout={"display": "none"})
+
+            def unfold() -> None:
+                folded.layout.display = None if folded.layout.display else "none"
+                fold.icon = "caret-right" if folded.layout.display else "caret-down"
+
+            fold = button("More", "Sampler, steps, seed and the like", unfold, "caret-right")
+            left += [fold, folded]
+        if buttons:
+            row = w.Box(buttons)
+            row.add_class("steering-buttons")
+            left.append(row)
+        column = w.VBox(left)
+        column.add_class("steering-controls")
+        columns = w.Box([column, self.strip] if left else [self.strip])
+        columns.add_class("steering-columns")
+        return columns
+
+    # -- what a panel states -----------------------------------------------------------------------
+
+    def draw(self, **settings) -> Film | Iterator[float | Film]:
+        """The Film for these settings."""
+        raise NotImplementedError
+
+    def busy(self, **settings) -> str:
+        """What is said while it draws."""
+        return "Drawing …"
 
     # -- asking ------------------------------------------------------------------------------------
 
-    def ask(self, work: Callable, show: Callable, keep: bool = False) -> None:
-        """Have work done off the main thread; what was asked before and is not done yet is dropped.
+    @property
+    def settings(self) -> dict:
+        """The controls' values, by name: the arguments of `draw`."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def redraw(self, _change=None) -> None:
+        """Have the controls' Film drawn and shown; what was asked for before and is not done is dropped."""
+        settings = self.settings
+        self.strip.busy = self.busy(**settings)
+        self.ask(lambda: self.draw(**settings), self.show)
+
+    def ask(self, work: Callable, show: Callable | None = None) -> None:
+        """Have work done off the main thread.
 
         Args:
-            work: a function without arguments that returns a result, or a generator function that yields its
-                progress (0 … 1) and returns a result.
-            show: called with the result, in the worker thread; sets widget values only.
-            keep: this one is not dropped for newer ones (writing a file).
+            work: gives a result, or is a generator function, see the module.
+            show: called with the result in the worker thread. None: this is not dropped for newer work.
         """
         with self._changed:
-            if not keep:
-                self._queue = [job for job in self._queue if job.keep]
-            self._queue.append(_Job(work, show, keep))
+            if show:
+                self._queue = [job for job in self._queue if not job[1]]
+            self._queue.append((work, show))
             if self._worker is None:
                 self._worker = threading.Thread(target=self._serve, name=type(self).__name__, daemon=True)
                 self._worker.start()
@@ -89,14 +143,21 @@ class Panel(ipywidgets.VBox):
         with self._changed:
             return self._changed.wait_for(lambda: not self._queue and self._current is None, timeout)
 
-    def say(self, text: str) -> None:
-        """Show plain text in the status line."""
-        self.status.value = f'<div role="status" style="{TEXT}">{html.escape(text)}</div>'
+    def show(self, film: Film) -> None:
+        """Put a finished Film on the page."""
+        self.film = film
+        self._put(film)
 
-    def complain(self, text: str) -> None:
-        """Show an error in the status line; the controls keep their values and go on working."""
-        style = f"{TEXT}; color: var(--jp-error-color1, #b00020)"
-        self.status.value = f'<div role="alert" style="{style}">{html.escape(text)}</div>'
+    def _put(self, film: Film) -> None:
+        told, pixels = film.encoded()
+        with self.strip.hold_sync():
+            self.strip.film, self.strip.pixels = told, pixels
+            self.say(film.line)
+
+    def say(self, text: str, wrong: bool = False) -> None:
+        """Show plain text in the line below the pictures; an error is an alert."""
+        with self.strip.hold_sync():
+            self.strip.said, self.strip.wrong, self.strip.busy = text, wrong, ""
 
     # -- the worker thread -------------------------------------------------------------------------
 
@@ -107,50 +168,61 @@ class Panel(ipywidgets.VBox):
                     self._worker = None
                     return
                 self._current = job = self._queue.pop(0)
-            self._answer(job)
+            self._answer(*job)
             with self._changed:
                 self._current = None
-                self.progress.layout.visibility = "hidden"
                 self._changed.notify_all()
 
-    def _answer(self, job: _Job) -> None:
-        self.progress.value = 0
-        timer = threading.Timer(PATIENCE, self._show_progress, [job])
-        timer.daemon = True
-        timer.start()
+    def _answer(self, work: Callable, show: Callable | None) -> None:
         try:
-            parts = self._parts(job)
-            for self.progress.value in parts:
-                if self._is_stale(job):
+            parts = self._parts(work, show)
+            for part in parts:
+                if self._is_stale(show):
                     parts.close()
+                elif isinstance(part, Film):
+                    self._put(part)
+                else:
+                    self.strip.progress = part
         except BaseException as error:  # even a learner's exit() must not end the worker thread
-            if not self._is_stale(job):
-                self.complain(sentence(error))
-        finally:
-            timer.cancel()
+            if not self._is_stale(show):
+                self.say(sentence(error), wrong=True)
+        self.strip.progress = 0.0
 
-    def _parts(self, job: _Job) -> Iterator[float]:
-        """How far the work is, time and again; then its result is shown."""
-        result = job.work()
+    def _parts(self, work: Callable, show: Callable | None) -> Iterator[float | Film]:
+        result = work()
         if isgenerator(result):
             result = yield from result
-        if not self._is_stale(job):
-            job.show(result)
+        if show and not self._is_stale(show):
+            show(result)
 
-    def _is_stale(self, job: _Job) -> bool:
+    def _is_stale(self, show: Callable | None) -> bool:
         with self._changed:
-            return not job.keep and any(not newer.keep for newer in self._queue)
+            return bool(show) and any(newer for _, newer in self._queue)
 
-    def _show_progress(self, job: _Job) -> None:
-        with self._changed:  # or the bar could appear just after the work was done, and stay
-            if self._current is job:
-                self.progress.layout.visibility = "visible"
+    # -- files and pages without a kernel ----------------------------------------------------------
 
-    # -- being displayed ---------------------------------------------------------------------------
+    def _heard(self, _strip, content: dict, _buffers) -> None:
+        if content.get("kind") == "save":
+            self.save()
 
-    def still(self) -> tuple[bytes, str] | None:
-        """The panel as it stands, as (PNG bytes, what is to be seen in words); None if there is none."""
-        return None
+    def save(self) -> None:
+        """Write the way from noise to picture as a GIF into my_work/."""
+        film, view = self.film, self.strip.view
+        self.ask(lambda: self._write_gif(film, view, Path.cwd()))
+
+    def _write_gif(self, film: Film | None, view: str, here: Path) -> None:
+        if film is None or not film.stem:
+            raise ValueError("There is nothing to save yet.")
+        course = next((folder for folder in (here, *here.parents) if (folder / "lessons_lib").is_dir()), here)
+        count = max(row.frames for row in film.pictures)
+        path, frames = fresh_path(course / "my_work", film.stem), [film.page(k, view) for k in range(count)]
+        save_gif(path, frames)
+        self.strip.saved = {"name": path.name, "data": base64.b64encode(gif_bytes(frames)).decode()}
+
+    def still(self) -> tuple[np.ndarray, str] | None:
+        """The panel as it stands, as (pixels, two for one; what is to be seen in words); None: nothing."""
+        picture = None if self.film is None else self.film.still(self.strip.moment)
+        return None if picture is None else (picture, self.film.alt())
 
     def _repr_mimebundle_(self, **kwargs):
         bundle = super()._repr_mimebundle_(**kwargs)
@@ -163,57 +235,16 @@ class Panel(ipywidgets.VBox):
         if still is None:
             return bundle
         picture, alt = still
-        bundle |= {"image/png": base64.b64encode(picture).decode(), "text/plain": alt}
-        return bundle, {"image/png": {"alt": alt}}
+        content = base64.b64encode(png_bytes(picture)).decode()
+        return bundle | {"image/png": content, "text/plain": alt}, {
+            "image/png": {"alt": alt, "width": picture.shape[1] // 2}
+        }
 
 
-def image_html(content: bytes, alt: str, width: int, height: int) -> str:
-    """An image as HTML with a text for those who cannot see it, enlarged with hard pixels.
-
-    ipywidgets' own Image has no such text. Its fixed size and synchronous decoding keep it from flickering.
-
-    Args:
-        content: of a PNG or GIF.
-        width, height: on the screen, in pixels.
-    """
-    kind = "gif" if content.startswith(b"GIF") else "png"
-    style = "image-rendering: pixelated; display: block; margin: 0; max-width: none"
-    source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    size = f'width="{width}" height="{height}"'
-    return f'<img {size} alt="{html.escape(alt)}" decoding="sync" style="{style}" src="{source}">'
-
-
-def caption(text: str) -> ipywidgets.HTML:
-    """A small line under a picture; HTML."""
-    return ipywidgets.HTML(f'<span style="font-size: 90%">{text}</span>', layout={"margin": "0"})
-
-
-class Picture(ipywidgets.HTML):
-    """An image of fixed size, so that nothing moves when its content changes; square without a height."""
-
-    def __init__(self, pixels: int, height: int | None = None) -> None:
-        self.pixels, self.height = pixels, height or pixels
-        size = {"width": f"{pixels}px", "height": f"{self.height}px"}
-        super().__init__(layout=size | {"margin": "0", "flex": "0 0 auto"})
-
-    def show(self, image: Tensor, alt: str) -> None:
-        """Show the first image of [B, C, H, W]."""
-        content = png_bytes(to_pixels(image[0]))
-        self.value = image_html(content, alt, self.pixels, self.height)
-
-
-def fresh_path(folder: Path, stem: str, suffix: str) -> Path:
-    """A path that no file has yet: stem, then stem-2, stem-3 …"""
-    names = (f"{stem}{'' if k == 1 else f'-{k}'}{suffix}" for k in range(1, 100_000))
-    return next(folder / name for name in names if not (folder / name).exists())
-
-
-def still_picture(
-    rows: dict[str, Tensor], title: str, columns: Sequence[str] = (), size: float = 0.85
-) -> bytes:
-    """Rows of images under a title, as a PNG for pages that no kernel stands behind."""
-    fig = figures.image_row(rows, columns, size, title)
-    return figures.figure_png(fig, fig.dpi)
+def fresh_path(folder: Path, stem: str) -> Path:
+    """A GIF's path that no file has yet: stem, then stem-2, stem-3 …"""
+    paths = (folder / f"{stem}{'' if k == 1 else f'-{k}'}.gif" for k in range(1, 100_000))
+    return next(path for path in paths if not path.exists())
 
 
 def sentence(error: BaseException) -> str:

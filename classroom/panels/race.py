@@ -1,30 +1,20 @@
-"""The race of samplers: equal noise, one network evaluation each in turn, and who is done first."""
+"""The race of samplers: equal noise, shown evaluation by evaluation, and who is done first."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import html
-import time
 from collections.abc import Generator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-import ipywidgets as w
 import torch
+from torch import Tensor
 
-from classroom.panels.controls import (
-    STEPS,
-    STYLE,
-    WIDE,
-    card_defaults,
-    common_controls,
-    control,
-    new_seed_button,
-)
-from classroom.panels.digits import EVALUATOR, read
-from classroom.panels.lanes import YOURS, Runner, lane_words, rounds, runner_for, summary, times
-from classroom.panels.learners_code import SamplerFn
-from classroom.panels.panel import TEXT, Panel, Picture, still_picture
+from classroom.panels import controls
+from classroom.panels.drawing import EVALUATOR, Drawing, part_of, recorded
+from classroom.panels.film import GUESSES, Film, Row, seconds, stacked
+from classroom.panels.learners_code import SamplerFn, checked_steps
+from classroom.panels.panel import Panel, sentence
 from lessons_lib.pipeline import GenerationRequest
 
 LANES = {
@@ -32,145 +22,110 @@ LANES = {
     "DDIM": {"sampler": "ddim", "steps": 25},
     "DPM-Solver++(2M)": {"sampler": "dpmpp_2m", "steps": 10},
 }
-YOUR_STEPS = 10
-FRAME = 0.05  # seconds between two updates of the page
+YOURS, YOUR_STEPS = "yours", 10  # the lane of the learner's own sampler
 TAKEN = {"labels", "guidance_scale", "seed", "sample_indices"}  # by the controls, equal for all lanes
+FIELDS = sorted({field.name for field in dataclasses.fields(GenerationRequest)} - TAKEN)
+PLACES = {1: "1st", 2: "2nd", 3: "3rd"}
+
+
+@dataclass(eq=False)
+class Run:
+    """A lane's drawing of one digit; counts: the evaluations made after each of its steps.
+
+    adds_noise: on the way, so that x_T alone does not decide its image.
+    """
+
+    drawing: Drawing
+    counts: list[int]
+    adds_noise: bool
+
+    @property
+    def evaluations(self) -> int:
+        return self.counts[-1]
+
+    def image_after(self, evaluations: int) -> Tensor:
+        """[1, C, H, W]: the newest estimate after so many evaluations; x_T before, the digit at the end."""
+        made = sum(count <= evaluations for count in self.counts)
+        if made == len(self.counts):
+            return self.drawing.images
+        return self.drawing.estimates[made - 1].clamp(-1, 1) if made else self.drawing.states[0].clamp(-1, 1)
 
 
 class SamplerRace(Panel):
-    """Samplers that start from the same noise, live: who draws the digit with the fewest evaluations?
+    """Samplers that start from the same noise: who draws the digit with the fewest evaluations?
 
     Args:
         lanes: name -> fields of GenerationRequest, as a rule sampler and steps; None for the library's three.
-        digit, guidance_scale, seed: where the controls start.
         sampler_fn: the learner's own sampler, (eps_fn, schedule, x_T, timesteps) -> Iterator[Step]; it gets
             a lane of its own, "yours", and timesteps evenly spaced in log-SNR.
-        evaluator: name or path of the weights that read the images.
-        weights: name or path of the denoiser's weights, for lanes that name none.
-
-    Attributes:
-        digit, guidance_scale, seed, new_seed, again: the controls.
-        steps: name -> the slider of a lane.
-        pictures, notes: name -> what is shown of a lane.
-        runners: name -> Runner of the last race that was run to its end; empty before.
-
-    Raises:
-        ValueError: if there is no lane, or a lane asks for something that there is not.
     """
 
     def __init__(
-        self,
-        lanes: Mapping[str, Mapping[str, object]] | None = None,
-        digit: int = 7,
-        guidance_scale: float = 2.0,
-        seed: int = 0,
-        *,
-        sampler_fn: SamplerFn | None = None,
-        evaluator: str | Path | None = EVALUATOR,
-        weights: str | Path = "mnist-denoiser",
-    ) -> None:
-        super().__init__(layout=w.Layout(width="100%", max_width="680px"))
+        self, lanes: Mapping[str, Mapping[str, object]] | None = None, digit: int = 7,
+        guidance_scale: float = 2.0, seed: int = 0, *, sampler_fn: SamplerFn | None = None,
+        evaluator: str | Path | None = EVALUATOR, weights: str | Path = "mnist-denoiser",
+    ) -> None:  # fmt: skip
         self.sampler_fn, self.evaluator = sampler_fn, evaluator
         self.lanes = _checked_lanes(LANES if lanes is None else lanes, sampler_fn is not None, weights)
-        self.runners: dict[str, Runner] = {}
-        self._raced, self._warm = {}, False
-        self.digit, self.guidance_scale, self.seed = common_controls(digit, guidance_scale, seed)
-        self.new_seed = new_seed_button(self.seed)
-        self.again = w.Button(
-            description="Race", tooltip="Run it once more", button_style="primary", layout={"width": "100px"}
-        )
-        self.again.on_click(self._race)
-        self.steps = {name: _steps_slider(name, lane) for name, lane in self.lanes.items()}
-        self.pictures = {name: Picture(112) for name in self.lanes}
-        self.notes = {name: w.HTML(layout={"width": "100%", "min_height": "50px"}) for name in self.lanes}
-        ends = w.HBox([self.seed, self.new_seed, self.again])
-        rows = [self._arranged(name) for name in self.lanes]
-        self.children = (self.digit, self.guidance_scale, ends, *rows, self.progress, self.status)
-        for each in (self.digit, self.guidance_scale, self.seed, *self.steps.values()):
-            each.observe(self._race, "value")
-        self._race()
-
-    def _arranged(self, name: str) -> w.Widget:
-        """The picture of a lane beside its slider and its note."""
-        beside = w.VBox(
-            [self.steps[name], self.notes[name]], layout={"flex": "1 1 auto", "overflow": "hidden"}
-        )
-        return w.HBox([self.pictures[name], beside], layout={"margin": "6px 0 0 2px", "grid_gap": "12px"})
-
-    def settings(self) -> dict:
-        """What the controls ask for now; steps: name -> number."""
-        return {
-            "digit": self.digit.value,
-            "guidance_scale": self.guidance_scale.value,
-            "seed": self.seed.value,
-            "steps": {name: slider.value for name, slider in self.steps.items()},
+        shown = {
+            "digit": controls.digit_slider(digit),
+            "guidance_scale": controls.scale_slider(guidance_scale),
+            "seed": controls.seed_box(seed),
         }
+        for name, lane in self.lanes.items():
+            defaults, longest = controls.card_defaults(lane["weights"])
+            steps = lane.get("steps") or defaults["steps"]
+            shown[f"steps of {name}"] = controls.steps_slider(steps, longest, f"Steps of {name}")
+        super().__init__(shown, [controls.new_seed_button(shown["seed"])])
 
-    # -- racing ------------------------------------------------------------------------------------
+    def busy(self, **_) -> str:
+        return "The race is on, all from the same noise …"
 
-    def _race(self, _change=None) -> None:
-        self.ask(functools.partial(self._run_race, self.settings()), self._show)
+    def draw(self, digit: int, guidance_scale: float, seed: int, **steps) -> Generator[float, None, Film]:
+        runs, errors = {}, {}
+        for k, (name, lane) in enumerate(self.lanes.items()):
+            lane = lane | {"guidance_scale": guidance_scale, "seed": seed, "steps": steps[f"steps of {name}"]}
+            try:
+                runs[name] = yield from part_of(self._run(name, digit, lane), k, len(self.lanes))
+            except Exception as error:  # a learner's error must not end the race of the others
+                errors[name] = sentence(error)
+        if not runs:
+            raise ValueError(" ".join(dict.fromkeys(errors.values())))
+        longest, texts, marks = max(run.evaluations for run in runs.values()), [], []
+        for run in runs.values():
+            place = 1 + sum(other.evaluations < run.evaluations for other in runs.values())
+            seen = f", read as {run.drawing.readings[0]}" if run.drawing.readings else ""
+            marks.append(bool(guidance_scale and seen) and run.drawing.readings[0].label != digit)
+            spent = f"{times(run.evaluations, 'evaluation')}, {seconds(run.drawing.milliseconds)}"
+            texts.append(f"{PLACES.get(place, f'{place}th')}: {spent}{seen}")
+        frames = [torch.cat([run.image_after(k) for run in runs.values()]) for k in range(longest + 1)]
+        row = Row({GUESSES: stacked(frames)}, "", texts, list(runs), marks, side=140, lines=4)
+        moments = ["before the race", *(f"after {times(k, 'evaluation')}" for k in range(1, longest + 1))]
+        failed = "".join(f" {name} did not arrive. {error}" for name, error in errors.items())
+        title = f"Target digit {digit}, guidance scale {guidance_scale:g}, all from the same noise"
+        return Film([row], summary(runs) + failed, title, moments, runs, f"race-{digit}-seed{seed}")
 
-    def _requests(self, settings: dict) -> dict[str, GenerationRequest]:
-        """Name -> what the lane is asked for; digit, scale and noise are the same for all."""
-        shared = {"guidance_scale": settings["guidance_scale"], "seed": settings["seed"]}
-        return {
-            name: GenerationRequest(
-                (settings["digit"],), **lane | shared | {"steps": settings["steps"][name]}
-            )
-            for name, lane in self.lanes.items()
-        }
+    def _run(self, name: str, digit: int, lane: Mapping[str, object]) -> Generator[float, None, Run]:
+        own = name == YOURS and self.sampler_fn is not None
+        plan = GenerationRequest((digit,), **lane | ({"spacing": "logsnr"} if own else {})).plan()
+        sampler, counts, calls = plan.request.sampler, [], []
 
-    def _run_race(self, settings: dict) -> Generator[float, None, tuple[dict, list[Runner]]]:
-        requests = self._requests(settings)
-        runners = [
-            runner_for(name, request, self.sampler_fn if name == YOURS else None)
-            for name, request in requests.items()
-        ]
-        if not self._warm:  # what a network does in its very first call is not charged to the first lane
-            runner_for("", next(iter(requests.values()))).advance()
-            self._warm = True
-        yield 0.0
-        self.say("The race is on: one network evaluation each in turn, all from the same noise.")
-        drawn = self._frame(runners, settings)
-        for round_is_over in rounds(runners):
-            if round_is_over and time.monotonic() - drawn >= FRAME:
-                drawn = self._frame(runners, settings)
-            yield sum(one.made for one in runners) / sum(one.total for one in runners)
-        return settings, runners
+        def counted(x_t: Tensor, t: Tensor) -> Tensor:
+            calls.append(None)
+            return plan.eps_fn(x_t, t)
 
-    def _frame(self, runners: list[Runner], settings: dict) -> float:
-        """Show every lane as it stands; returns when that was done."""
-        readings = read(torch.cat([one.image for one in runners]).clamp(-1, 1), self.evaluator)
-        for k, runner in enumerate(runners):
-            words = lane_words(runner, readings[k] if readings else None, settings)
-            name, image = runner.name, runner.image.clamp(-1, 1)
-            self.notes[name].value = _note_html(runner, words)
-            self.pictures[name].show(image, f"{name}: {words}")
-        return time.monotonic()
+        def steps() -> Generator:
+            if not own:
+                counts.extend(range(1, len(plan.timesteps) + 1))
+                yield from plan.steps()
+                return
+            for step in checked_steps(self.sampler_fn, counted, plan.schedule, plan.x_T, plan.timesteps):
+                counts.append(len(calls))
+                yield step
 
-    def _show(self, result: tuple[dict, list[Runner]]) -> None:
-        settings, runners = result
-        self._raced, self.runners = settings, {runner.name: runner for runner in runners}
-        self._frame(runners, settings)
-        if any(runner.place for runner in runners):
-            self.say(summary(runners))
-        else:
-            self.complain(" ".join(dict.fromkeys(runner.error for runner in runners)))
-
-    def still(self) -> tuple[bytes, str] | None:
-        ended = [runner for runner in self.runners.values() if runner.place]
-        if not ended:
-            return None
-        digit, scale = self._raced["digit"], self._raced["guidance_scale"]
-        title = f"Target digit {digit}, guidance scale {scale:g}, all from the same noise"
-        names = [f"{one.name}\n{times(one.evaluations, 'evaluation')}" for one in ended]
-        images = torch.cat([one.image for one in ended])
-        seen = "; ".join(name.replace("\n", " after ") for name in names)
-        return still_picture({"": images}, title, names, size=1.6), f"{title}. {seen}. {summary(ended)}"
-
-
-# -- lanes ---------------------------------------------------------------------------------------
+        drawing = yield from recorded(plan.x_T, steps(), len(plan.timesteps), self.evaluator)
+        noisy = not own and (sampler == "ddpm" or (sampler == "ddim" and plan.request.eta > 0))
+        return Run(drawing, counts, noisy)
 
 
 def _checked_lanes(
@@ -178,36 +133,44 @@ def _checked_lanes(
 ) -> dict[str, dict]:
     """The lanes with weights and steps filled in, and the learner's."""
     lanes = {str(name): {"weights": weights} | dict(lane) for name, lane in lanes.items()}
-    if with_yours:
-        if YOURS in lanes:
-            raise ValueError(f"The name {YOURS!r} is the lane of sampler_fn: choose another one.")
-        lanes[YOURS] = {"weights": weights, "steps": YOUR_STEPS}
+    if with_yours and YOURS in lanes:
+        raise ValueError(f"The name {YOURS!r} is the lane of sampler_fn: choose another one.")
+    lanes |= {YOURS: {"weights": weights, "steps": YOUR_STEPS}} if with_yours else {}
     if not lanes:
         raise ValueError("At least one lane is needed for a race.")
-    allowed = sorted({field.name for field in dataclasses.fields(GenerationRequest)} - TAKEN)
     for name, lane in lanes.items():
         for key in lane:
-            if key not in allowed:
-                raise ValueError(f"The lane {name!r} has {key!r}: choose from {', '.join(allowed)}.")
+            if key not in FIELDS:
+                raise ValueError(f"The lane {name!r} has {key!r}: choose from {', '.join(FIELDS)}.")
         GenerationRequest((0,), **lane)  # refuses what no weights could draw
     return lanes
 
 
-def _steps_slider(name: str, lane: dict) -> w.SelectionSlider:
-    defaults, longest = card_defaults(lane["weights"])
-    steps = lane.get("steps") or defaults["steps"]
-    options = sorted({n for n in STEPS if n <= longest} | {steps})
-    settings = {"options": options, "value": steps, "description": name, "tooltip": f"Steps of {name}"}
-    style = STYLE | {"description_width": "130px"}  # for the longest of the library's names
-    return control(w.SelectionSlider, **settings, layout=WIDE, style=style)
+def times(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
-def _note_html(runner: Runner, words: str) -> str:
-    """A bar of the steps made, above the words."""
-    share = 1 if runner.place else runner.made / runner.total
-    colour = "#1b7837" if runner.place else "#b00020" if runner.error else "#2166ac"
-    filled = f'<div style="width: {share:.0%}; height: 6px; background: {colour}"></div>'
-    bar = f'<div style="height: 6px; margin: 4px 0; background: var(--jp-layout-color3, #ccc)">{filled}</div>'
-    weight = "; font-weight: bold" if runner.place == 1 else ""
-    red = '; color: var(--jp-error-color1, #b00020)" role="alert' if runner.error else ""
-    return f'{bar}<div style="{TEXT}{weight}{red}">{html.escape(words)}</div>'
+def summary(runs: Mapping[str, Run]) -> str:
+    """Who was first, and how far apart the pictures are.
+
+    They are held against the lane with the most evaluations: of those that add no noise, if there are any,
+    since noise on the way leads to another picture; and rather one of the library's than the learner's.
+    """
+    fewest = min(run.evaluations for run in runs.values())
+    first = [name for name, run in runs.items() if run.evaluations == fewest]
+    verb = "was first" if len(first) == 1 else "were first together"
+    line = f"{' and '.join(first)} {verb}, after {times(fewest, 'evaluation')}."
+    if len(runs) == 1:
+        return line
+    best = max(runs, key=lambda name: (not runs[name].adds_noise, name != YOURS, runs[name].evaluations))
+    image = runs[best].drawing.images
+    far = {name: (run.drawing.images - image).abs().mean() / 2 for name, run in runs.items() if name != best}
+    shown = ", ".join(f"{name} {distance:.3f}" for name, distance in far.items())
+    line += f" Mean distance per pixel (0 to 1) from the picture of {best}: {shown}."
+    noisy = [name for name, run in runs.items() if run.adds_noise]
+    if not noisy:
+        return line
+    ends = ("adds", "it draws another picture") if len(noisy) == 1 else ("add", "they draw other pictures")
+    return (
+        f"{line} {' and '.join(noisy)} {ends[0]} new noise in every step, so {ends[1]} from the same start."
+    )

@@ -2,28 +2,71 @@
 
 from __future__ import annotations
 
-import functools
-import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import ipywidgets as w
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from classroom.panels.controls import ROOM, control
-from classroom.panels.panel import Panel, Picture
-from classroom.panels.snr import CURVES_HEIGHT, Mixture, curves_svg, mixed, still_figure, style_of
+from classroom.panels import controls
+from classroom.panels.charts import Line, line_chart
+from classroom.panels.film import Chart, Film, Row
+from classroom.panels.panel import Panel
 from lessons_lib.samplers import SampleNoise
-from lessons_lib.schedules import SCHEDULES, NoiseSchedule
+from lessons_lib.schedules import SCHEDULES, NoiseSchedule, q_sample
 
 FACTORS = (1, 2, 4)
-GAP, WIDTH = 12, 552  # between two columns, of them all: screen pixels
+T = 1000  # of the slider
+LOGSNR = 12.0  # the chart shows -12 … 12: what the eye can tell apart is decided there
 
 
-def averaged(image: Tensor, factor: int) -> Tensor:
-    """The mean over blocks of factor × factor pixels: [1, C, H, W] -> [1, C, H / factor, W / factor]."""
-    return F.avg_pool2d(image, factor) if factor > 1 else image
+class Mixture(NamedTuple):
+    """An image at timestep t under one schedule, after averaging blocks of f × f pixels.
+
+    x_t: [1, C, H / f, W / f]; the mean of each block.
+    abar: the signal's part of the variance of one pixel of x_t, before averaging.
+    shrink: f.
+    """
+
+    x_t: Tensor
+    abar: float
+    shrink: int
+
+    @property
+    def log_snr(self) -> float:
+        """log(abar / (1 - abar)), natural logarithm, before averaging."""
+        return math.log(self.abar) - math.log1p(-self.abar)
+
+    @property
+    def gain(self) -> float:
+        """What averaging adds to it: f² independent noises have 1/f² of the variance in their mean."""
+        return 2 * math.log(self.shrink)
+
+    @property
+    def share(self) -> float:
+        """The signal's part of the variance after averaging, 0 … 1; the image keeps its variance of 1."""
+        return 1 / (1 + math.exp(-self.log_snr - self.gain))
+
+    @property
+    def line(self) -> str:
+        """The numbers in words."""
+        numbers = f"log-SNR = {signed(self.log_snr)}"
+        if self.shrink > 1:
+            numbers += f" + {self.gain:.2f} = {signed(self.log_snr + self.gain)}"
+        return f"signal {percent(self.share)} of the variance: ᾱ = {self.abar:.3g}, {numbers}"
+
+
+def signed(number: float) -> str:
+    """'−2.47', with a real minus."""
+    return f"{number:.2f}".replace("-", "−")
+
+
+def percent(share: float) -> str:
+    """'49%'; near both ends with a decimal."""
+    return f"{share:.1%}" if 0.0995 > share >= 0.0005 or 0.9995 > share > 0.99 else f"{share:.0%}"
 
 
 class ScheduleExplorer(Panel):
@@ -36,138 +79,87 @@ class ScheduleExplorer(Panel):
 
     Args:
         image: [1, C, H, W] or [C, H, W] in [-1, 1].
-        schedules: names, or name -> NoiseSchedule; one with another T is asked at the same t / T.
-        num_timesteps: T of the slider and of the schedules that are named.
-        t: where the slider starts, 0 … T-1; None: at 2/5 of T.
-        shrink: where the second slider starts: 1, 2 or 4 pixels a side are averaged. None: no such slider.
-        seed: of the noise.
-
-    Attributes:
-        t, shrink: the controls.
-        shown: name -> the Mixture that is shown; empty until the first is done.
-
-    Raises:
-        ValueError: if the image has another shape or range, or a schedule, t or shrink is unknown.
+        schedules: name -> NoiseSchedule, one with another T is asked at the same t / T; None: the library's.
+        shrink: where the second slider starts: 1, 2 or 4 pixels a side are averaged.
     """
 
     def __init__(
         self,
         image: Tensor,
-        schedules: Sequence[str] | Mapping[str, NoiseSchedule] = SCHEDULES,
-        num_timesteps: int = 1000,
+        schedules: Mapping[str, NoiseSchedule] | None = None,
         *,
-        t: int | None = None,
-        shrink: int | None = 1,
-        seed: int = 0,
+        t: int = 400,
+        shrink: int = 1,
     ) -> None:
         x_0 = checked_image(image)
-        if not schedules:
-            raise ValueError("At least one schedule is needed.")
-        super().__init__(layout=w.Layout(width="100%", max_width="680px"))
-        self.num_timesteps, self.shown = num_timesteps, {}
-        given = isinstance(schedules, Mapping)
-        self.schedules = {
-            name: schedules[name] if given else NoiseSchedule.by_name(name, num_timesteps)
-            for name in schedules
-        }
-        eps = SampleNoise([(seed, 0)])(x_0)
+        self.schedules = schedules or {name: NoiseSchedule.by_name(name, T) for name in SCHEDULES}
         factors = [f for f in FACTORS if all(side % f == 0 and side > f for side in x_0.shape[2:])] or [1]
-        self._prepared = {f: (averaged(x_0, f), averaged(eps, f)) for f in factors}
-        self._build_controls(t, shrink)
-        self._build_columns(*x_0.shape[2:])
-        offered = [self.shrink] if shrink is not None and len(factors) > 1 else []
-        self.children = (self.t, *offered, self.columns, self.curves, self.progress, self.status)
-        for each in (self.t, self.shrink):
-            each.observe(self._redraw, "value")
-        self._redraw()
-
-    def _build_controls(self, t: int | None, shrink: int | None) -> None:
-        last = self.num_timesteps - 1
-        t = 2 * self.num_timesteps // 5 if t is None else t
-        if not 0 <= t <= last:
-            raise ValueError(f"The timestep must be between 0 and {last}, got {t}.")
-        shrink = 1 if shrink is None else shrink
-        if shrink not in self._prepared:
-            choice = ", ".join(map(str, self._prepared))
+        if shrink not in factors:
+            choice = ", ".join(map(str, factors))
             raise ValueError(
                 f"This image can be averaged over blocks of {choice} pixels a side, not {shrink}."
             )
+        # x_t is linear in both, so the mean of x_t is the x_t of the means.
+        pair = x_0, SampleNoise([(0, 0)])(x_0)
+        self._averaged = {f: [F.avg_pool2d(each, f) for each in pair] for f in factors}
+        options = [("no pixels" if f == 1 else f"{f} × {f} pixels", f) for f in factors]
         # No network runs here, so the pictures may follow the sliders while they move.
-        live = {"continuous_update": True}
-        self.t = control(w.IntSlider, value=t, min=0, max=last, description="Timestep t", **live)
-        options = [("no pixels" if f == 1 else f"{f} × {f} pixels", f) for f in self._prepared]
-        self.shrink = control(
-            w.SelectionSlider, options=options, value=shrink, description="Average over", **live
+        shown = {"t": controls.control(w.IntSlider, "Timestep t", t, live=True, min=0, max=T - 1)}
+        if len(factors) > 1:
+            shown["shrink"] = controls.control(
+                w.SelectionSlider, "Average over", shrink, live=True, options=options
+            )
+        super().__init__(shown)
+
+    def busy(self, **_) -> str:
+        return ""  # faster than one could read it
+
+    def place(self, schedule: NoiseSchedule, t: int) -> int:
+        """The timestep of a schedule, which may have a T of its own, that stands for t."""
+        return round(t / (T - 1) * (schedule.num_timesteps - 1))
+
+    def draw(self, t: int, shrink: int = 1) -> Film:
+        x_0, eps = self._averaged[shrink]
+        shown = {}
+        for name, schedule in self.schedules.items():
+            index = self.place(schedule, t)
+            x_t = q_sample(schedule, x_0, torch.tensor([index]), eps)
+            shown[name] = Mixture(x_t, float(schedule.alphas_cumprod[index]), shrink)
+        row = Row.of(
+            torch.cat([found.x_t for found in shown.values()]), heads=list(shown), lines=5, side=168,
+            texts=[found.line for found in shown.values()],
+        )  # fmt: skip
+        line = f"t = {t} of {T}: the same image and the same noise in every column."
+        if shrink > 1:
+            gain = f"log-SNR rises by 2 ln {shrink} = {2 * math.log(shrink):.2f}"
+            mean = f"In the mean over {shrink} × {shrink} pixels the noise has 1/{shrink**2} of its variance"
+            line = f"{line} {mean}: {gain}."
+        return Film(
+            [row, self._curves(shown, t)], line, f"One image under the noise of t = {t}", result=shown
         )
 
-    def _build_columns(self, height: int, width: int) -> None:
-        count = len(self.schedules)
-        room = min(168, max(64, (WIDTH + GAP) // count - GAP))
-        scale = max(1, room // max(height, width))
-        side = room / max(height, width) if scale == 1 else scale
-        pictures, self.words, columns = {}, {}, []
-        for k, name in enumerate(self.schedules):
-            pictures[name] = Picture(round(width * side), round(height * side))
-            # Room for the longest words: nothing below may jump while a slider moves.
-            self.words[name] = w.HTML(layout={"width": f"{room}px", "height": "84px", "margin": "0"})
-            mark = f'<b style="color: {style_of(k)[0]}">{html.escape(name)}</b>'
-            title = w.HTML(mark, layout={"margin": "0", "max_width": f"{room}px"})
-            columns.append(w.VBox([title, pictures[name], self.words[name]]))
-        self.pictures = pictures
-        self.columns = w.HBox(columns, layout={"grid_gap": f"{GAP}px", "flex_flow": "row wrap"} | ROOM)
-        self.curves = w.HTML(layout={"height": f"{CURVES_HEIGHT}px", "margin": "0"})
-
-    def settings(self) -> dict:
-        """What the controls ask for now."""
-        return {"t": self.t.value, "shrink": self.shrink.value}
-
-    def _redraw(self, _change=None) -> None:
-        self.ask(functools.partial(self._mix, self.settings()), self._show)
-
-    def _mix(self, settings: dict) -> tuple[dict, dict[str, Mixture]]:
-        shrink, x_0, eps = settings["shrink"], *self._prepared[settings["shrink"]]
-        asked = settings["t"], self.num_timesteps
-        return settings, {name: mixed(one, *asked, x_0, eps, shrink) for name, one in self.schedules.items()}
-
-    def _show(self, result: tuple[dict, dict[str, Mixture]]) -> None:
-        self._drawn, self.shown = result
-        t, shrink = self._drawn["t"], self._drawn["shrink"]
-        for name, found in self.shown.items():
-            self.pictures[name].show(
-                found.x_t, f"The image under the {name} schedule at t = {t}: {found.line}"
-            )
-            self.words[name].value = f'<div style="font-size: 90%; line-height: 20px">{found.line}</div>'
-        self.curves.value = curves_svg(self.schedules, t, self.num_timesteps, shrink)
-        self.say(self._line(t, shrink))
-
-    def _line(self, t: int, shrink: int) -> str:
-        line = f"t = {t} of {self.num_timesteps}: the same image and the same noise in every column."
-        if shrink == 1:
-            return line
-        means = f"In the mean over {shrink} × {shrink} pixels the noise has 1/{shrink**2} of its variance"
-        return f"{line} {means}: log-SNR rises by 2 ln {shrink} = {2 * math.log(shrink):.2f}."
-
-    def still(self) -> tuple[bytes, str] | None:
-        if not self.shown:
-            return None
-        t, shrink = self._drawn["t"], self._drawn["shrink"]
-        told = "; ".join(f"{name}: {found.line}" for name, found in self.shown.items())
-        picture = still_figure(self.shown, self.schedules, t, self.num_timesteps)
-        return picture, f"{self._line(t, shrink)} {told}."
+    def _curves(self, shown: Mapping[str, Mixture], t: int) -> Chart:
+        lines, told = [], []
+        for name, schedule in self.schedules.items():
+            found = shown[name]
+            places = torch.linspace(0, schedule.num_timesteps - 1, 100).round().long()
+            heights = ((schedule.snr.log()[places] + found.gain) / LOGSNR + 1) / 2
+            value = found.log_snr + found.gain
+            lines.append(Line(name, heights, (value / LOGSNR + 1) / 2))
+            told.append(f"{name} {signed(value)}")
+        ticks = [((value / LOGSNR + 1) / 2, f"{value}".replace("-", "−")) for value in (-10, 0, 10)]
+        words = f"log-SNR against t/T; at t = {t}: {', '.join(told)}"
+        marker = t / (T - 1)
+        return Chart(line_chart("log-SNR", lines, marker, ticks, ("t/T = 0", "1"), words))
 
 
 def checked_image(image: Tensor) -> Tensor:
-    """One image [1, C, H, W] float32 on the CPU.
-
-    Raises:
-        ValueError: for another shape or range.
-    """
+    """One image [1, C, H, W] float32 on the CPU; ValueError for another shape or range."""
     shape = list(getattr(image, "shape", ()))
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[0] != 1) or shape[-3] not in (1, 3):
         raise ValueError(f"Give one image [C, H, W] or [1, C, H, W] with 1 or 3 channels, got shape {shape}.")
     image = image.detach().float().cpu().reshape(1, *shape[-3:])
     if not bool((image.abs() <= 1.001).all()):
-        raise ValueError(
-            f"The image must lie in [-1, 1], got values from {image.min():g} to {image.max():g}."
-        )
+        ends = f"{image.min():g} to {image.max():g}"
+        raise ValueError(f"The image must lie in [-1, 1], got values from {ends}.")
     return image

@@ -1,0 +1,133 @@
+"""What panels draw, without a browser: a request in, a Drawing out; and what an evaluator reads in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from classroom.panels.film import GUESSES, SEES, moments_of, seconds, stacked
+from classroom.panels.learners_code import SamplerFn, checked_steps
+from lessons_lib.pipeline import GenerationRequest, Model, load_model
+from lessons_lib.samplers import Step
+from lessons_lib.weights import WeightsError
+
+EVALUATOR = "mnist-evaluator"
+
+
+class Reading(NamedTuple):
+    """What the evaluator reads in one image, and how sure it is."""
+
+    label: int
+    probability: float
+
+    def __str__(self) -> str:
+        return f"{self.label} ({self.probability:.0%})"
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """B images, and how they came about.
+
+    images: [B, C, H, W] in [-1, 1].
+    states: x_T, then the state after each of the N steps, [B, C, H, W]; step k saw states[k].
+    estimates: the N estimates of x_0; estimates[k] was made from states[k].
+    timesteps: the N timesteps t at which the network was asked.
+    readings: one for each image; empty without an evaluator.
+    milliseconds: for the N steps, without loading and reading.
+    """
+
+    images: Tensor
+    states: list[Tensor]
+    estimates: list[Tensor]
+    timesteps: list[int]
+    readings: tuple[Reading, ...]
+    milliseconds: float
+
+    def views(self) -> dict[str, Tensor]:
+        """For a Row: estimates and states, each [N + 1, B, C, H, W] uint8; both end with the images."""
+        return {
+            GUESSES: stacked([*self.estimates, self.images]),
+            SEES: stacked([*self.states[:-1], self.images]),
+        }
+
+    def moments(self) -> list[str]:
+        """For a Film: N + 1 texts."""
+        return moments_of(self.timesteps)
+
+    def right(self, label: int) -> int:
+        """How many images are read as this label."""
+        return sum(reading.label == label for reading in self.readings)
+
+    @property
+    def took(self) -> str:
+        return f"Drawn in {seconds(self.milliseconds)}."
+
+
+def recorded(
+    x_T: Tensor, steps: Iterable[Step], count: int, evaluator: str | Path | None = None
+) -> Generator[float, None, Drawing]:
+    """A sampler's `count` steps from x_T as a Drawing; yields the part done, 0 … 1."""
+    started = time.perf_counter()
+    states, estimates, timesteps = [x_T], [], []
+    for step in steps:
+        check_finite(step)
+        states.append(step.x_t)
+        estimates.append(step.x_0)
+        timesteps.append(int(step.t))
+        yield len(timesteps) / count
+    milliseconds, images = 1000 * (time.perf_counter() - started), states[-1].clamp(-1, 1)
+    return Drawing(images, states, estimates, timesteps, read(images, evaluator), milliseconds)
+
+
+def drawn(
+    request: GenerationRequest, model: Model | None = None, sampler_fn: SamplerFn | None = None,
+    evaluator: str | Path | None = EVALUATOR,
+) -> Generator[float, None, Drawing]:  # fmt: skip
+    """Draw what is asked for and read it; yields the part done, 0 … 1.
+
+    Args:
+        model: (network, schedule), in place of the request's weights.
+        sampler_fn: in place of the request's sampler: (eps_fn, schedule, x_T, timesteps) -> Steps.
+        evaluator: name or path of its weights; None for no reading.
+
+    Raises:
+        ValueError, WeightsError: as `generate`; also if sampler_fn fails, with the line where it did.
+    """
+    plan = request.plan(model)
+    steps = plan.steps()
+    if sampler_fn:
+        steps = checked_steps(sampler_fn, plan.eps_fn, plan.schedule, plan.x_T, plan.timesteps)
+    return (yield from recorded(plan.x_T, steps, len(plan.timesteps), evaluator))
+
+
+def part_of(steps: Generator, done: int, count: int) -> Generator:
+    """`steps` as one of `count` jobs of which `done` are done: yields the part done of them all."""
+    while True:
+        try:
+            yield (done + next(steps)) / count
+        except StopIteration as end:
+            return end.value
+
+
+def check_finite(step: Step) -> None:
+    """Raise ValueError if the state after this step holds values that are not numbers."""
+    if not torch.isfinite(step.x_t).all():
+        raise ValueError(f"After the step at t = {step.t} the image holds values that are not numbers.")
+
+
+def read(images: Tensor, evaluator: str | Path | None = EVALUATOR) -> tuple[Reading, ...]:
+    """What the evaluator reads in images [B, C, H, W]; empty if there is none on this machine."""
+    if evaluator is None:
+        return ()
+    try:
+        network = load_model(evaluator)[0]
+    except WeightsError:
+        return ()
+    probabilities, labels = network.probabilities(images.float().cpu()).max(dim=1)
+    return tuple(Reading(int(y), float(p)) for y, p in zip(labels, probabilities, strict=True))
