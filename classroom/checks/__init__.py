@@ -13,10 +13,11 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
-from classroom.checks import judging, predictions, progress_map, store
+from classroom.checks import judging, predictions, store
 from classroom.checks.exercise import Exercise
 from classroom.checks.judging import CheckResult, Page
 from classroom.checks.predictions import PREDICTIONS, predict, reveal  # noqa: F401 (named in __all__)
+from classroom.progress import Item, progress_map
 
 LESSONS = [importlib.import_module(f"classroom.checks.lesson{number:02}") for number in range(13)]
 EXERCISES: dict[str, Exercise] = {one.number: one for lesson in LESSONS for one in lesson.EXERCISES}
@@ -81,12 +82,12 @@ def progress() -> Page:
         status = _status(number)
         done = {"not_started": 0, "right": 2}.get(status, 1)
         state = f"{judging.SIGNS[status]} {status.replace('_', ' ')}"
-        items.append(progress_map.Item(number, one.heading.partition(" ")[2], state, "exercise", done))
+        items.append(Item(number, one.heading.partition(" ")[2], state, "exercise", done))
     for number, asked in PREDICTIONS.items():
         made = predictions.guess(number)
         state = f"guessed: {made}" if made else "no guess yet"
-        items.append(progress_map.Item(number, asked.question, state, "guess", 2 if made else 0))
-    return progress_map.page(items)
+        items.append(Item(number, asked.question, state, "guess", 2 if made else 0))
+    return Page(*progress_map(items))
 
 
 def _status(number: str) -> str:

@@ -11,10 +11,7 @@ from classroom.checks.judging import Page, box
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its choices; `answer` is one of them (None: told later), `why` one sentence.
-
-    `then` says where the answer comes.
-    """
+    """A question, its choices, the answer among them (None: told later), why, and where the answer comes."""
 
     question: str
     choices: tuple[str, ...]

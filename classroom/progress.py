@@ -5,30 +5,12 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from classroom.checks.judging import Page
-
-TITLES = {
-    "00": "Start here",
-    "01": "Forward process",
-    "02": "U-Net",
-    "03": "Training",
-    "04": "Sampling",
-    "05": "Noisy classifier",
-    "06": "Classifier guidance",
-    "07": "Classifier-free guidance",
-    "08": "Counterfactual grids",
-    "09": "Measuring counterfactuals",
-    "10": "Fewer steps",
-    "11": "Colour",
-    "12": "Faces",
-}
-SIGNS = {
-    ("exercise", 0): "○",
-    ("exercise", 1): "◐",
-    ("exercise", 2): "●",
-    ("guess", 0): "□",
-    ("guess", 2): "■",
-}
+TITLES = (  # by the lesson's number
+    *("Start here", "Forward process", "U-Net", "Training", "Sampling", "Noisy classifier"),
+    *("Classifier guidance", "Classifier-free guidance", "Counterfactual grids", "Measuring counterfactuals"),
+    *("Fewer steps", "Colour", "Faces"),
+)
+SIGNS = {"exercise": "○◐●", "guess": "□□■"}  # by what is done
 LEGEND = "● exercise right, ◐ begun, ○ not yet; ■ guess made, □ not yet"
 COLOUR = "#3b82c4"  # a contrast above 3 on light pages and on dark ones
 FILLS = ("transparent", f"linear-gradient(90deg, {COLOUR} 50%, transparent 50%)", COLOUR)
@@ -45,22 +27,22 @@ class Item(NamedTuple):
     done: int
 
 
-def page(items: Sequence[Item]) -> Page:
-    """The map of these, as HTML for light and dark pages, wide and narrow, and as text."""
+def progress_map(items: Sequence[Item]) -> tuple[str, str]:
+    """The map of these as text, and as HTML for light and dark pages, wide and narrow."""
     items = sorted(items, key=lambda item: item.number)
     lessons = {number: list(some) for number, some in itertools.groupby(items, lambda item: item.number[:2])}
     right, made = ([one.done == 2 for one in items if one.kind == kind] for kind in ("exercise", "guess"))
     said = f"{sum(right)} of {len(right)} exercises right, {sum(made)} of {len(made)} guesses made"
     share = (sum(right) + sum(made)) / max(len(items), 1)
-    return Page(_text(items, lessons, said, share), _html(items, lessons, said, share))
+    return _text(items, lessons, said, share), _html(items, lessons, said, share)
 
 
 def _text(items: Sequence[Item], lessons: dict[str, list[Item]], said: str, share: float) -> str:
     full = round(BAR * share)
     lines = [f"What you have done: {said}", f"[{'#' * full}{'-' * (BAR - full)}] {share:.0%}"]
     for number, some in lessons.items():
-        signs = " ".join(SIGNS[one.kind, one.done] for one in some)
-        lines.append(f"{number} {TITLES.get(number, ''):<27}{signs}")
+        signs = " ".join(SIGNS[one.kind][one.done] for one in some)
+        lines.append(f"{number} {_title(number):<27}{signs}")
     begun = [f"{one.number:<6} {one.what} - {one.state}" for one in items if one.done]
     return "\n".join([*lines, LEGEND, *begun])
 
@@ -69,7 +51,7 @@ def _html(items: Sequence[Item], lessons: dict[str, list[Item]], said: str, shar
     row = "display: flex; gap: 0.8em; align-items: center; padding: 3px 0; border-top: 1px solid #8884"
     rows = "".join(
         f'<div role="listitem" style="{row}"><span style="opacity: 0.75">{number}</span>'
-        f'<span style="flex: 1">{escape(TITLES.get(number, ""))}</span>'
+        f'<span style="flex: 1">{escape(_title(number))}</span>'
         f'<span style="white-space: nowrap; line-height: 1">{"".join(map(_dot, some))}</span></div>'
         for number, some in lessons.items()
     )
@@ -89,6 +71,11 @@ def _html(items: Sequence[Item], lessons: dict[str, list[Item]], said: str, shar
         f'<div style="font-size: 85%; opacity: 0.8; margin: 4px 0">{LEGEND}</div>'
         f"<details><summary>All exercises and guesses</summary>{details}</details></div>"
     )
+
+
+def _title(number: str) -> str:
+    """Of a lesson; a guess that a learner asks may have any number."""
+    return TITLES[int(number)] if number.isdecimal() and int(number) < len(TITLES) else ""
 
 
 def _dot(item: Item) -> str:
