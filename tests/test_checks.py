@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import os
+import re
 import sys
 import threading
 import time
@@ -609,11 +610,13 @@ def test_progress_tells_what_is_done():
     radio(checks.predict("04.p2")).value = "similar"
     told = repr(checks.progress())
     assert f"1 of {len(EXERCISES)} exercises right, 1 of" in told and "guessed: similar" in told
-    assert "right" in next(line for line in told.splitlines() if line.startswith("04.1")), (
-        "right once stays right"
-    )
-    assert "wrong" in next(line for line in told.splitlines() if line.startswith("04.2"))
-    assert "guessed: similar" in checks.progress()._repr_html_()
+    assert "04 Sampling                   ● ◐ □ ■ □" in told, "04.1: right once stays right"
+    html = checks.progress()._repr_html_()
+    assert "guessed: similar" in html and re.search(r'"04\.2 [^"]*wrong" style="[^"]*gradient', html)
+    assert html.count('role="img"') == len(EXERCISES) + len(checks.PREDICTIONS)
+    lesson_07 = checks.predict("00.p1").widget()
+    lesson_07.children[1].index = 0
+    assert "Lesson 07" in lesson_07.children[2].value
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_every_picture_carries_its_text(kind, monkeypatch):
     monkeypatch.setattr("IPython.display.display", lambda *a, **k: shown.append((a[0], k.get("metadata"))))
     pixels = np.zeros((6, 7, 3), np.uint8)
     picture = {
-        "figure": figures.image_row({"a": torch.zeros(2, 1, 5, 5)}, ["x", "y"]),
+        "figure": figures.image_row({"a": torch.zeros(2, 1, 5, 5)}, ["x", "y"], misread=torch.eye(2) > 0),
         "pixels": pixels,
         "gif": gif_bytes([pixels, pixels + 255]),
     }[kind]

@@ -17,6 +17,7 @@ from classroom.checks import judging, predictions, store
 from classroom.checks.exercise import Exercise
 from classroom.checks.judging import CheckResult, Page
 from classroom.checks.predictions import PREDICTIONS, predict, reveal  # noqa: F401 (named in __all__)
+from classroom.progress import Item, progress_map
 
 LESSONS = [importlib.import_module(f"classroom.checks.lesson{number:02}") for number in range(13)]
 EXERCISES: dict[str, Exercise] = {one.number: one for lesson in LESSONS for one in lesson.EXERCISES}
@@ -75,26 +76,24 @@ def recall(key: str, default: Any = None) -> Any:
 
 
 def progress() -> Page:
-    """What you have done: every exercise with its state, every prediction with your guess."""
-    states = {number: _state(number) for number in EXERCISES}
-    guesses = {number: predictions.guess(number) for number in PREDICTIONS}
-    told = {number: f"guessed: {made}" if made else "no guess yet" for number, made in guesses.items()}
-    rows = [(number, one.heading.partition(" ")[2], states[number]) for number, one in EXERCISES.items()]
-    rows = sorted(rows + [(number, asked.question, told[number]) for number, asked in PREDICTIONS.items()])
-    right, made = list(states.values()).count("✔ right"), sum(map(bool, guesses.values()))
-    done = f"{right} of {len(EXERCISES)} exercises right, {made} of {len(guesses)} guesses made"
-    head = f"What you have done: {done}"
-    text = "\n".join([head, *(f"{number:<6} {what} - {state}" for number, what, state in rows)])
-    cells = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    html = f"<strong>{head}</strong><table><tr><th>number</th><th>what</th><th>state</th></tr>{cells}</table>"
-    return Page(text, html)
+    """What you have done, as a map: a row a lesson, every exercise with its state, every guess."""
+    items = []
+    for number, one in EXERCISES.items():
+        status = _status(number)
+        done = {"not_started": 0, "right": 2}.get(status, 1)
+        state = f"{judging.SIGNS[status]} {status.replace('_', ' ')}"
+        items.append(Item(number, one.heading.partition(" ")[2], state, "exercise", done))
+    for number, asked in PREDICTIONS.items():
+        made = predictions.guess(number)
+        state = f"guessed: {made}" if made else "no guess yet"
+        items.append(Item(number, asked.question, state, "guess", 2 if made else 0))
+    return Page(*progress_map(items))
 
 
-def _state(number: str) -> str:
+def _status(number: str) -> str:
     kept = store.section("exercises").get(number)
     status = kept.get("status") if isinstance(kept, dict) else None
-    status = status if status in judging.SIGNS else "not_started"
-    return f"{judging.SIGNS[status]} {status.replace('_', ' ')}"
+    return status if status in judging.SIGNS else "not_started"
 
 
 def _exercise(number: str) -> Exercise:

@@ -1,7 +1,7 @@
 """Predictions: the learner guesses first, and only then sees what happens."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -11,12 +11,13 @@ from classroom.checks.judging import Page, box
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its choices; `answer` is one of them (None: told later), `why` one sentence."""
+    """A question, its choices, the answer among them (None: told later), why, and where the answer comes."""
 
     question: str
     choices: tuple[str, ...]
     answer: str | None = None
     why: str = ""
+    then: str = "Now run the next cell."
 
     def __post_init__(self) -> None:
         if len(self.choices) < 2:
@@ -173,6 +174,9 @@ PREDICTIONS = _asked(
     "The pull goes on past the flip, along all that the classifier takes for a part of it. Take the "
     "smallest scale that flips enough.",
 )
+PREDICTIONS["00.p1"] = replace(
+    PREDICTIONS["00.p1"], then="Lesson 07 measures it and comes back to your guess."
+)
 
 
 class Prediction:
@@ -210,7 +214,7 @@ class Prediction:
         def keep(change: dict) -> None:
             if change["new"] is not None:
                 store.put("guesses", self.number, change["new"])
-                note.value = "Kept. Now run the next cell."
+                note.value = f"Kept. {self.asked.then}"
 
         buttons.observe(keep, names="value")
         return ipywidgets.VBox([ipywidgets.HTML(f"<b>{escape(self.asked.question)}</b>"), buttons, note])

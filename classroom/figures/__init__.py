@@ -3,17 +3,26 @@
 basics.py shows and arranges; architecture.py draws a U-Net; drift.py what else an attribute's guidance
 changes; sweeps.py the curves of a sweep, whose tables the library's evaluation/curves.py reads.
 """
+# ruff: noqa: F401 (the names are for the lessons)
 
 from classroom.figures.architecture import Stage, draw_unet, unet_stages
 from classroom.figures.basics import (
+    DATA,
+    ESTIMATE,
     GIF_ZOOM,
+    GUIDANCE,
+    PAGE,
     LiveLoss,
     add_share,
     arrow_field,
     figure_png,
     image_row,
+    ink,
+    label_ends,
+    level,
     log_steps,
     show_figure,
+    with_changes,
 )
 from classroom.figures.drift import association_figure, drift_figure
 from classroom.figures.sweeps import (
@@ -23,31 +32,3 @@ from classroom.figures.sweeps import (
     validity_proximity_figure,
 )
 from lessons_lib.evaluation.curves import BLUE, GREEN, GREY, ORANGE, figure, read_table
-from lessons_lib.images import to_grid
-
-__all__ = [
-    "BLUE",
-    "GIF_ZOOM",
-    "GREEN",
-    "GREY",
-    "ORANGE",
-    "LiveLoss",
-    "Stage",
-    "add_share",
-    "arrow_field",
-    "association_figure",
-    "draw_unet",
-    "drift_figure",
-    "face_sweep_figure",
-    "figure",
-    "figure_png",
-    "image_row",
-    "log_steps",
-    "read_table",
-    "show_figure",
-    "sweep_figure",
-    "to_grid",
-    "unet_stages",
-    "validity_lines",
-    "validity_proximity_figure",
-]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 from typing import NamedTuple
 
+from classroom.figures.basics import PAGE, ink
 from lessons_lib.evaluation.curves import BLUE, GREEN, GREY, ORANGE, canvas
 
-BOX_WIDTH, BOX_HEIGHT = 2.3, 0.62
+BOX_WIDTH, BOX_HEIGHT = 2.3, 0.66
 LEFT, RIGHT = 1.55, 7.3  # where the way down and the way up stand at full resolution
 STEP_Y = 1.15  # each level stands further down …
 NARROWER = 1.1  # … and further in: the last one by so much
@@ -63,7 +64,7 @@ def draw_unet(config, title: str = ""):
     """
     stages, levels = unet_stages(config), len(config.channel_mults)
     bottom = levels * STEP_Y
-    fig = canvas(9.4, 0.78 * (bottom + 2.1))
+    fig = canvas(PAGE, 0.76 * (bottom + 2.1))
     ax = fig.add_axes((0, 0, 1, 1))
     ax.set(xlim=(-1.0, 10.6), ylim=(-bottom - 0.5, 1.75))
     ax.axis("off")
@@ -94,18 +95,16 @@ def _place(stage: Stage, step_x: float, bottom: float) -> tuple[float, float]:
 
 def _draw_stage(ax, stage: Stage, place: tuple[float, float]) -> None:
     if stage.side == "middle":
-        words = "block, attention, block"
+        words = "block, attention,\nblock"
     else:
         words = "residual block" if stage.blocks == 1 else f"{stage.blocks} residual blocks"
-        words += ", attention" if stage.attention else ""
+        words += ",\nattention" if stage.attention else ""
     shape = f"{stage.channels} × {stage.size} × {stage.size}"
     _box(ax, place, f"{words}\n{shape}", GREEN if stage.attention else BLUE)
     name = stage.side if stage.side == "middle" else f"{stage.side} {stage.level + 1}"
     outside = -1 if stage.side == "down" else 1
     side = place[0] + outside * (BOX_WIDTH / 2 + 0.08)
-    ax.text(
-        side, place[1], name, ha="right" if outside < 0 else "left", va="center", fontsize=7.5, color=GREY
-    )
+    _words(ax, side, place[1], name, ha="right" if outside < 0 else "left", color=GREY)
     # The embedding of t and y comes into every residual block.
     ax.plot(place[0] - BOX_WIDTH / 2 + 0.14, place[1] + BOX_HEIGHT / 2, "o", color=ORANGE, ms=6, zorder=3)
 
@@ -115,11 +114,12 @@ def _box(ax, place: tuple[float, float], text: str, colour: str, width: float = 
 
     corner = place[0] - width / 2, place[1] - BOX_HEIGHT / 2
     style = "round,pad=0,rounding_size=0.08"
-    patch = FancyBboxPatch(
-        corner, width, BOX_HEIGHT, boxstyle=style, facecolor=colour + "22", edgecolor=colour
-    )
-    ax.add_patch(patch)
+    ax.add_patch(FancyBboxPatch(corner, width, BOX_HEIGHT, boxstyle=style, fc=colour + "22", ec=colour))
     ax.text(*place, text, ha="center", va="center", fontsize=8)
+
+
+def _words(ax, x: float, y: float, text: str, **look) -> None:
+    ax.text(x, y, text, **({"fontsize": 7.5, "va": "center"} | look))
 
 
 def _arrow(ax, start, end, colour: str = "k", dashed: bool = False) -> None:
@@ -140,10 +140,8 @@ def _draw_way(ax, here, there, one: Stage, after: Stage) -> None:
     start_y, end_y = (-1, 1) if word == "halve" else (1, -1)
     x = (here[0] + there[0]) / 2
     _arrow(ax, (x, here[1] + start_y * BOX_HEIGHT / 2), (x, there[1] + end_y * BOX_HEIGHT / 2))
-    if word == "halve":
-        ax.text(x - 0.1, (here[1] + there[1]) / 2, word, fontsize=7.5, ha="right", va="center")
-    else:
-        ax.text(x + 0.1, (here[1] + there[1]) / 2, word, fontsize=7.5, ha="left", va="center")
+    offset, side = (-0.1, "right") if word == "halve" else (0.1, "left")
+    _words(ax, x + offset, (here[1] + there[1]) / 2, word, ha=side)
 
 
 def _draw_ends(ax, config, places) -> None:
@@ -154,13 +152,12 @@ def _draw_ends(ax, config, places) -> None:
     _box(ax, (RIGHT + 2.0, 0.95), f"guess $\\hat{{\\epsilon}}$\n{shape}", GREY, width=1.75)
     y = 0.95 - BOX_HEIGHT / 2
     _arrow(ax, (0.0, y), (first_x - 0.45, top + BOX_HEIGHT / 2))
-    ax.text(0.1, 0.42, "3×3 conv", fontsize=7.5, ha="right")
+    _words(ax, 0.1, 0.47, "3×3 conv", ha="right")
     _arrow(ax, (last_x + 0.45, top + BOX_HEIGHT / 2), (RIGHT + 2.0, y))
-    ax.text(RIGHT + 1.65, 0.42, "norm, 3×3 conv", fontsize=7.5, ha="left")
+    _words(ax, RIGHT + 1.65, 0.47, "norm, 3×3 conv")
     told = "t and label y" if config.num_classes else "t"
-    _box(ax, (4.45, 0.95), f"{told}  →  embedding\n{config.embedding_channels} numbers", ORANGE, width=2.6)
-    ax.plot(4.45 - 2.35, 0.95, "o", color=ORANGE, ms=6)
-    ax.annotate("", (4.45 - 1.3, 0.95), (4.45 - 2.3, 0.95), arrowprops={"arrowstyle": "-", "color": ORANGE})
-    ax.text(
-        4.45 - 2.35, 1.13, "into every\nresidual block", fontsize=7.5, ha="center", va="bottom", color=ORANGE
-    )
+    _box(ax, (4.45, 0.95), f"{told}  →  embedding\n{config.embedding_channels} numbers", ORANGE, width=3.3)
+    ax.plot(4.45 - 2.5, 0.95, "o", color=ORANGE, ms=6)
+    ax.annotate("", (4.45 - 1.65, 0.95), (4.45 - 2.45, 0.95), arrowprops={"arrowstyle": "-", "color": ORANGE})
+    look = {"ha": "center", "va": "bottom", "color": ink(ORANGE)}
+    _words(ax, 4.45 - 2.5, 1.13, "into every\nresidual block", **look)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import html
 import io
+import itertools
+import math
+import re
 import time
 from collections.abc import Sequence
 
@@ -13,10 +16,14 @@ import torch
 from torch import Tensor
 
 from lessons_lib.data import to_unit
-from lessons_lib.evaluation.curves import BLUE, GREY, canvas, figure
-from lessons_lib.images import png_bytes
+from lessons_lib.evaluation.curves import BLUE, FAINT, GREEN, GREY, ORANGE, canvas, figure
+from lessons_lib.images import difference_maps, png_bytes
 
+DATA, ESTIMATE, GUIDANCE = ORANGE, BLUE, GREEN  # and noise is grey: what a colour means where these meet
 GIF_ZOOM = 2  # shown so many times as large as stored: noise does not compress
+SCREEN = 110  # pixels an inch, as every figure has them
+PAGE = 6.2  # inches: a page's column shows it unshrunk, so that words keep their size
+BETWEEN = 4  # screen pixels between pictures
 FEW_COLOURS = 6000  # a plot has hundreds, with faces in it tens of thousands
 
 
@@ -60,47 +67,123 @@ def figure_png(fig, dpi: float) -> bytes:
     return small.getvalue()
 
 
-def image_row(rows: dict[str, Tensor], titles: Sequence[str] = (), size: float = 1.0, title: str = ""):
-    """A figure with one row of images for each entry.
+def image_row(
+    rows: dict[str, Tensor],
+    titles: Sequence[str] = (),
+    size: float = 1.0,
+    title: str = "",
+    misread: Tensor | None = None,
+):
+    """A figure with one row of images for each entry, at most as wide as a page.
 
     Args:
         rows: name -> [N, C, H, W] in [-1, 1].
         titles: N column titles.
-        size: inches for an image.
+        size: inches for an image, where they fit.
         title: above the whole.
+        misread: [rows, N] bool; these get a dashed frame and a cross.
     """
     count = max(len(images) for images in rows.values())
-    longest = max(len(line) for name in rows for line in name.split("\n"))
-    margin = 0.25 + 0.07 * longest  # for the names, in inches
-    top = 0.1 + 0.17 * max([str(title).count("\n") + 1 for title in titles], default=0)
-    top += 0.25 if title else 0
-    fig = canvas(size * count + margin, size * len(rows) + top)
-    fig.subplots_adjust(left=margin / fig.get_figwidth(), right=0.995, bottom=0.01, wspace=0.06, hspace=0.06)
-    fig.subplots_adjust(top=1 - top / fig.get_figheight())
-    fig.suptitle(title, fontsize=9, y=0.99, va="top")
-    axes = fig.subplots(len(rows), count, squeeze=False)
-    for row, (name, images) in zip(axes, rows.items(), strict=True):
-        for k, ax in enumerate(row):
-            ax.set_xticks([])
-            ax.set_yticks([])
-            if k < len(images):
-                pixels = to_unit(images[k].float()).permute(1, 2, 0).cpu().numpy()
-                pixels = pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels
-                ax.imshow(pixels, cmap="gray", vmin=0, vmax=1)
-            else:
-                ax.axis("off")
-        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-    for ax, title in zip(axes[0], titles, strict=False):
-        ax.set_title(title, fontsize=8)
+    height, width = next(iter(rows.values())).shape[-2:]
+    left, over = 6 + _width(rows), _width(titles)  # all of it in screen pixels
+    top = 6 + 17 * max([str(one).count("\n") + 1 for one in titles], default=0) + (22 if title else 0)
+    room = (PAGE * SCREEN - left - 4) / count - BETWEEN
+    side = min(size * SCREEN, room)
+    side = max(1, side // (width / 4)) * (width / 4)  # pixels of nearly the same size
+    tall = side * height / width
+    wide = max(left + count * (side + BETWEEN) + max(4, (over - side) / 2), _width([title]))
+    fig = canvas(math.ceil(wide) / SCREEN, math.ceil(top + len(rows) * (tall + BETWEEN)) / SCREEN)
+    ax = fig.add_axes((0, 0, 1, 1))
+    ax.axis("off")
+    ax.text(wide / 2, 4, title, ha="center", va="top", fontsize=9)
+    for k, words in enumerate(titles):
+        x = left + k * (side + BETWEEN) + side / 2
+        ax.text(x, top - 5, words, ha="center", va="bottom", fontsize=8.5, linespacing=1.1)
+    for j, (name, images) in enumerate(rows.items()):
+        y = top + j * (tall + BETWEEN)
+        ax.text(left - 7, y + tall / 2, name, ha="right", va="center", fontsize=9)
+        for k, image in enumerate(images):
+            wrong = misread is not None and bool(misread[j][k])
+            _draw_picture(ax, image, (left + k * (side + BETWEEN), y), (side, tall), wrong)
+    ax.set(xlim=(0, fig.get_figwidth() * SCREEN), ylim=(fig.get_figheight() * SCREEN, 0))
     return fig
 
 
-def arrow_field(ax, points: Tensor, arrows: Tensor, color: str = BLUE, longest: float = 0.35) -> None:
+def with_changes(rows: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """Two rows for `image_row` for each entry: a source and what became of it, and where that differs.
+
+    rows: name -> source [C, H, W] and images [N, C, H, W] in [-1, 1]; orange came, blue went.
+    """
+    found = {}
+    for name, (source, images) in rows.items():
+        row = found[name] = torch.cat([source[None], images])
+        found[f"{name}:\nchanges"] = difference_maps(row, source[None])
+    return found
+
+
+def _width(words) -> float:
+    """The screen pixels of the longest line."""
+    lines = [line for one in words for line in re.sub(r"\\[a-z]+|[$\\{}_]", "", str(one)).split("\n")]
+    longest = max((len(line) + 0.4 * sum(map(str.isupper, line)) for line in lines), default=0)
+    return 10 + 7.7 * longest if longest else 0
+
+
+def _draw_picture(ax, image: Tensor, place, size, wrong: bool) -> None:
+    """An image [C, H, W] in [-1, 1] with its upper left corner at a place."""
+    from matplotlib.patches import Rectangle
+
+    (x, y), (side, tall) = place, size
+    pixels = to_unit(image.float()).permute(1, 2, 0).cpu().numpy()
+    # 32 shades of a colour look the same and make half of the PNG.
+    pixels = pixels.squeeze(-1) if pixels.shape[-1] == 1 else np.round(31 * pixels) / 31
+    look = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest", "aspect": "auto"}
+    ax.imshow(pixels, extent=(x, x + side, y + tall, y), **look)
+    ax.add_patch(Rectangle(place, side, tall, fill=False, ec=FAINT, lw=0.5))
+    if wrong:
+        inside = (x + 1.5, y + 1.5), side - 3, tall - 3
+        ax.add_patch(Rectangle(*inside, fill=False, ec=ORANGE, lw=1.5, ls=(0, (3, 1.5))))
+        ax.plot(x + side - 8, y + 8, "X", ms=6.5, color=ORANGE, mec="white", mew=0.8)
+
+
+def arrow_field(ax, points: Tensor, arrows: Tensor, color: str = ESTIMATE, longest: float = 0.35) -> None:
     """Draw arrows [N, 2] at points [N, 2]; long ones are shortened so that directions stay readable."""
     length = arrows.norm(dim=1, keepdim=True)
     shown = arrows / length.clamp(min=1e-9) * longest * torch.tanh(length)
-    ax.quiver(*points.T, *shown.T, angles="xy", scale_units="xy", scale=1, color=color, width=0.004)
+    # Widths in inches: as wide in a small panel as in a large one.
+    look = {"angles": "xy", "scale_units": "xy", "scale": 1, "units": "inches", "width": 0.012}
+    ax.quiver(*points.T, *shown.T, color=color, **look)
+    ax.grid(visible=False)
     ax.set_aspect("equal")
+
+
+def ink(colour: str) -> tuple[float, float, float]:
+    """A line's colour, darker: as text it has a contrast of at least 4.5 on a figure's ground."""
+    from matplotlib.colors import to_rgb
+
+    return tuple(0.78 * part for part in to_rgb(colour))
+
+
+def label_ends(ax) -> None:
+    """Write each line's label beside its right end, in place of a legend; set the axes' limits before."""
+    ends = []
+    for line in (line for line in ax.lines if not line.get_label().startswith("_")):
+        path = ax.transAxes.inverted().transform(ax.transData.transform(line.get_xydata()))
+        ends.append([*path[path[:, 0].argmax()], line])
+    gap = 0.22 / ax.figure.get_figheight()  # of the axes' height: labels that would touch move apart
+    ends.sort(key=lambda end: end[1])
+    for before, end in itertools.pairwise(ends):
+        end[1] = max(end[1], before[1] + gap)
+    for x, y, line in ends:
+        look = {"textcoords": "offset points", "va": "center", "color": ink(line.get_color())}
+        ax.annotate(line.get_label(), (x, y), (6, 0), "axes fraction", fontsize=9, **look)
+
+
+def level(ax, height: float, words: str, left: bool = False) -> None:
+    """A dotted line to compare with, its name above its right or left end."""
+    ax.axhline(height, color=GREY, lw=1, ls=":", zorder=0)
+    look = {"ha": "left" if left else "right", "va": "bottom", "color": ink(GREY), "fontsize": 8.5}
+    place = (0.01 if left else 0.99, height)
+    ax.annotate(words, place, (0, 1), ("axes fraction", "data"), textcoords="offset points", **look)
 
 
 class LiveLoss:
@@ -124,12 +207,13 @@ class LiveLoss:
         from IPython.display import Image, display
 
         self.drawn = time.monotonic()
-        fig, ax = figure(6.5, 2.4)
-        ax.plot(self.steps, self.losses, color=GREY, alpha=0.35, lw=0.8)
+        fig, ax = figure(PAGE, 2.3)
+        ax.plot(self.steps, self.losses, color=GREY, alpha=0.35, lw=0.8, label="each step")
         window = max(1, len(self.losses) // 20)
         smooth = np.convolve(self.losses, np.ones(window) / window, mode="valid")
-        ax.plot(self.steps[window - 1 :], smooth, color=BLUE)
+        ax.plot(self.steps[window - 1 :], smooth, color=ESTIMATE, label="mean")
         ax.set(xlabel="training step", ylabel="loss", ylim=(0, min(1.1, max(self.losses) * 1.05)))
+        ax.legend(fontsize=8.5)
         spent = f"{self.drawn - self.started:.0f} of {self.seconds:.0f} s"
         ax.set_title(f"{spent}, loss {smooth[-1]:.3f}", fontsize=10)
         alt = f"Loss curve of {len(self.steps)} steps, from {self.losses[0]:.2f} down to {smooth[-1]:.3f}."
@@ -142,9 +226,11 @@ class LiveLoss:
 
 
 def add_share(ax, x: float, value: float, interval: tuple[float, float], label: str = "yours") -> None:
-    """A share in [0, 1] with its interval, as a black square in percent."""
+    """A share in [0, 1] with its interval, as a black square in percent, named beside its lower end."""
     below, above = 100 * (value - interval[0]), 100 * (interval[1] - value)
-    ax.errorbar([x], [100 * value], [[below], [above]], fmt="ks", capsize=4, label=label)
+    ax.errorbar([x], [100 * value], [[below], [above]], fmt="ks", ms=4.5, capsize=3, lw=1.3)
+    look = {"textcoords": "offset points", "fontsize": 8.5, "va": "top"}
+    ax.annotate(label, (x, 100 * interval[0]), (4, 0), **look)
 
 
 def log_steps(ax, steps: Sequence[int]) -> None:

@@ -7,39 +7,55 @@ import statistics
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 
+from classroom.figures.basics import PAGE, ink
 from lessons_lib.evaluation.curves import BLUE, GREEN, GREY, LETTER, ORANGE, Row, figure, named_lines, numbers
 
 COLOURS = (BLUE, ORANGE, GREEN, GREY, "#762a83")
 VALIDITY_LINES = ("method", "guidance", "steps", "num_images", "seed", "weights_sha256")
+MEASURES = {"accuracy": ("read right (%)", 100), "fid": ("feature FID", 1), "diversity": ("diversity", 1)}
 
 _scale = itemgetter("guidance_scale")
 
 
-def sweep_figure(lines: dict[str, Sequence[Row]], xlabel: str = "guidance scale", height: float = 3.0):
-    """Accuracy with its interval, feature FID and diversity against the guidance scale: (figure, axes)."""
-    fig, axes = figure(9.6, height, columns=3)
-    shown = (("accuracy", "read right (%)", 100), ("fid", "feature FID", 1), ("diversity", "diversity", 1))
-    for (name, rows), colour in zip(lines.items(), itertools.cycle(COLOURS), strict=False):
-        scales = numbers(rows, "guidance_scale")
-        for ax, (column, _, factor) in zip(axes, shown, strict=True):
-            ax.plot(scales, factor * numbers(rows, column), "o-", ms=3.5, color=colour, label=name)
-        ends = (100 * numbers(rows, f"accuracy_{end}") for end in ("low", "high"))
-        axes[0].fill_between(scales, *ends, color=colour, alpha=0.15)
+def sweep_figure(lines: dict[str, Sequence[Row]], xlabel: str, shown: Sequence[str] = tuple(MEASURES)):
+    """Some of MEASURES, the FID among them, against the guidance scale: (figure, axes)."""
+    fig, axes = figure(PAGE, 2.7, columns=len(shown))
     every = [row for rows in lines.values() for row in rows]
-    for floor in {row["fid_floor"] for row in every} - {""}:
-        axes[1].axhline(floor, color=GREY, linestyle=":", lw=1, label="real images")
-    axes[1].set_yscale("log")
-    axes[2].axhline(1, color=GREY, linestyle=":", lw=1)
-    largest = max(map(_scale, every))
-    powers = [2**k for k in range(20) if 2**k <= largest]
-    ticks = [0, *(powers if len(powers) < 6 else powers[::2])]
-    for ax, (_, what, _) in zip(axes, shown, strict=True):
-        ax.set(xlabel=xlabel, ylabel=what, xscale="symlog", xticks=ticks, xlim=(-0.15, 1.15 * largest))
-        ax.minorticks_off()
-        ax.xaxis.set_major_formatter("{x:g}")
-    axes[0].set_ylim(min(axes[0].get_ylim()[0], 95), 101)
-    fig.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    for ax, column in zip(axes, shown, strict=True):
+        words, factor = MEASURES[column]
+        for (name, rows), colour in zip(lines.items(), itertools.cycle(COLOURS), strict=False):
+            scales = numbers(rows, "guidance_scale")
+            ax.plot(scales, factor * numbers(rows, column), "o-", ms=3.5, color=colour, label=name)
+            if column == "accuracy":
+                ends = (100 * numbers(rows, f"accuracy_{end}") for end in ("low", "high"))
+                ax.fill_between(scales, *ends, color=colour, alpha=0.15)
+        ax.set_title(words, loc="left")
+        if column == "accuracy":
+            ax.set_ylim(min(ax.get_ylim()[0], 95), 101)
+        elif column == "fid":
+            for floor in {row["fid_floor"] for row in every} - {""}:
+                ax.axhline(floor, color=GREY, linestyle=":", lw=1.2, label="real images")
+            low, high = min(ax.get_ylim()[0], 0.05), ax.get_ylim()[1]
+            ticks = [tick for tick in (0.03, 0.1, 0.3, 1, 3, 10) if low <= tick <= high]
+            ax.set(yscale="log", yticks=ticks)
+        else:
+            ax.axhline(1, color=GREY, linestyle=":", lw=1.2)
+        _scale_axis(ax, sorted(set(map(_scale, every))), xlabel)
+    labelled = axes[list(shown).index("fid")].get_legend_handles_labels()
+    fig.legend(*labelled, loc="outside lower center", ncols=4)
     return fig, axes
+
+
+def _scale_axis(ax, scales: Sequence[float], xlabel: str) -> None:
+    """Powers of two from the smallest scale to the largest; between 0 and 1 it is linear."""
+    powers = [2**k for k in range(20) if scales[0] <= 2**k <= scales[-1]]
+    ticks = ([0] if scales[0] == 0 else []) + (powers if len(powers) < 6 else powers[::2])
+    ax.set_xscale("symlog", linthresh=1, linscale=0.6)
+    first = -0.15 if scales[0] == 0 else 0.9 * scales[0]
+    ax.set(xlabel=xlabel, xticks=ticks, xlim=(first, 1.15 * scales[-1]))
+    ax.minorticks_off()
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_major_formatter("{x:g}")
 
 
 def validity_lines(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -72,37 +88,32 @@ def _span(rows: Sequence[Row], value: Callable) -> str:
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
-def validity_proximity_figure(lines: dict[str, Sequence[Row]], others: Sequence[Row] = ()):
+def validity_proximity_figure(lines: dict[str, Sequence[Row]]):
     """The share read as the target against the L1 distance to the source: (figure, axes).
 
     A line along the scale is solid, one along the depth dashed; each method and guidance has its colour. At
-    each point stands its scale (w or s) or its depth (t), the bar is the 95% interval of the share.
-
-    Args:
-        others: more rows, shown as faint dots.
+    each point below 99% stands its scale (w or s) or its depth (t), the bar is the 95% interval of the share.
     """
-    fig, ax = figure(8.0, 4.6)
-    every = [row for rows in lines.values() for row in rows] + list(others)
+    fig, ax = figure(PAGE, 5.2)
+    every = [row for rows in lines.values() for row in rows]
     colours = dict(zip(dict.fromkeys(map(_kind, every)), itertools.cycle(COLOURS), strict=False))
-    for row in others:
-        ax.plot(*_place(row), "o", ms=2.5, color=colours[_kind(row)], alpha=0.3, zorder=1)
-    taken: dict[bool, list[tuple[float, float]]] = {True: [], False: []}  # the labels above and below points
+    taken: list[tuple[float, float]] = []  # where labels stand
     for name, rows in lines.items():
         colour, along_depth = colours[_kind(rows[0])], len({_depth(row) for row in rows}) > 1
         ends = [[100 * abs(row[end] - row["effectiveness"]) for row in rows]
                 for end in ("effectiveness_low", "effectiveness_high")]  # fmt: skip
         style = {"ls": "--", "mfc": "white"} if along_depth else {"ls": "-"}
-        style |= {"marker": "o", "ms": 4, "lw": 1.4, "elinewidth": 0.6, "color": colour}
+        style |= {"marker": "o", "ms": 4.5, "lw": 1.5, "elinewidth": 0.5, "color": colour}
         ax.errorbar(*zip(*map(_place, rows), strict=True), ends, label=name, **style)
-        _label_points(ax, rows, along_depth, taken[along_depth], max(_place(row)[0] for row in every), colour)
+        _label_points(ax, rows, along_depth, taken, max(_place(row)[0] for row in every), colour)
     lowest = min(_place(row)[1] for row in every)
     ax.set(xlim=(0, None), ylim=(max(0, lowest - 0.12 * (100 - lowest) - 1), 104))
     ax.set(xlabel="L1 to the source, in [0, 1] pixels (less is changed)", ylabel="read as the target (%)")
     ax.axhline(100, color=GREY, linestyle=":", lw=1, zorder=0)
     arrow = {"arrowstyle": "-|>", "color": GREY}
     ax.annotate("", (0.015, 0.955), (0.075, 0.85), "axes fraction", arrowprops=arrow)
-    ax.text(0.08, 0.83, "better", transform=ax.transAxes, color=GREY, fontsize=9, style="italic")
-    fig.legend(loc="outside lower center", ncols=2, fontsize=8)
+    ax.text(0.08, 0.83, "better", transform=ax.transAxes, color=ink(GREY), fontsize=9, style="italic")
+    fig.legend(loc="outside lower center", ncols=2, fontsize=8.5)
     return fig, ax
 
 
@@ -110,14 +121,17 @@ def _label_points(
     ax, rows: Sequence[Row], along_depth: bool, taken: list, widest: float, colour: str
 ) -> None:
     """The depth above its points, the scale below: the two kinds of line often share a point."""
-    offset, side = ((-5, 4), "right") if along_depth else ((5, -9), "left")
+    offset, side = ((-5, 3), -1) if along_depth else ((5, -8), 1)
     for row in rows:
         x, y = _place(row)
-        if any(abs(x - other) < 0.05 * widest and abs(y - height) < 4 for other, height in taken):
-            continue  # where methods crowd at 100% the first ones keep their labels
-        taken.append((x, y))
+        here = x + side * 0.035 * widest, y - side * 1.5
+        near = any(abs(here[0] - x) < 0.075 * widest and abs(here[1] - y) < 3.5 for x, y in taken)
+        if y >= 99 or near:  # where they crowd nothing can be read, and the first ones keep their labels
+            continue
+        taken.append(here)
         text = f"t {_depth(row):g}" if along_depth else f"{LETTER.get(row['guidance'], '')} {_scale(row):g}"
-        ax.annotate(text, (x, y), offset, textcoords="offset points", ha=side, color=colour, fontsize=7)
+        look = {"textcoords": "offset points", "color": ink(colour), "fontsize": 8}
+        ax.annotate(text, (x, y), offset, ha="right" if along_depth else "left", **look)
 
 
 def _kind(row: Row) -> tuple[str, str]:
@@ -133,11 +147,15 @@ def face_sweep_figure(rows: Sequence[Row]):
 
     Returns figure and its two axes. A line a depth, of each attribute; at each point stands its scale.
     """
-    fig, axes = figure(8.0, 3.4, columns=2, sharey=True)
+    fig, axes = figure(PAGE, 3.4, columns=2, sharey=True)
     rows = sorted(rows, key=itemgetter("attribute", "depth", "guidance_scale"))
     lines = itertools.groupby(rows, key=itemgetter("attribute", "depth"))
     several = len({row["attribute"] for row in rows}) > 1
-    for ((attribute, depth), line), colour in zip(lines, itertools.cycle(COLOURS), strict=False):
+    # The scales of every other line stand on its other side.
+    sides = itertools.cycle([((-6, 1), "right"), ((6, -8), "left")])
+    for ((attribute, depth), line), colour, (offset, side) in zip(
+        lines, itertools.cycle(COLOURS), sides, strict=False
+    ):
         line = list(line)
         label = f"{attribute}, depth {depth:g}" if several else f"depth {depth:g}"
         y = 100 * numbers(line, "flipped")
@@ -145,9 +163,11 @@ def face_sweep_figure(rows: Sequence[Row]):
             x = factor * numbers(line, column)
             ax.plot(x, y, "o-", ms=4, color=colour, label=label)
             for row, place in zip(line, zip(x, y, strict=True), strict=True):
-                text = f"s={_scale(row):g}"
-                ax.annotate(text, place, (4, -9), textcoords="offset points", fontsize=7, color=colour)
-    axes[0].set(xlabel="mean absolute change, in [0, 1] pixels", ylabel="read as asked (%)", ylim=(-4, 104))
-    axes[1].set(xlabel="mean drift of the other attributes (points)")
-    axes[1].legend(fontsize=8)
+                look = {"textcoords": "offset points", "fontsize": 8, "color": ink(colour), "ha": side}
+                ax.annotate(f"s = {_scale(row):g}", place, offset, **look)
+    axes[0].set(xlabel="mean change of a pixel (0 to 1)", ylabel="read as asked (%)", ylim=(-6, 104))
+    axes[1].set(xlabel="mean drift of the other\nattributes (points)")
+    for ax in axes:
+        ax.margins(x=0.25)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return fig, axes
