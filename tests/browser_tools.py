@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 SECOND = 1000  # playwright counts milliseconds
-PATIENCE = 300 * SECOND  # for a machine that is busy with other things
+PATIENCE = 120 * SECOND  # for a machine that is busy with other things
 SCREENSHOTS = Path(os.environ.get("LESSONS_SCREENSHOTS") or ROOT / "test-artifacts")
 MARKS = [
     pytest.mark.browser,

@@ -96,7 +96,7 @@ class Grid:
             for name, view in shown.items():
                 lead = same if name == CHANGED else first.expand(len(view), -1, -1, -1, -1)
                 shown[name] = torch.cat([lead, view], dim=1)
-            heads, alts = ["source", *heads] if r == 0 else (), [f"{source_label}, the source", *alts]
+            heads, alts = ["real", *heads] if r == 0 else (), [f"{source_label}, the source", *alts]
             marks = [False, *marks]
             rows.append(Row(shown, heads=heads, marks=marks, alts=alts, side=56, least=24, zooms=True))
         return rows

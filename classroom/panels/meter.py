@@ -188,8 +188,8 @@ class InterventionMeter(Panel):
     # -- showing -----------------------------------------------------------------------------------
 
     def _rows(self, name: str, those: Measured) -> list[Row]:
-        texts, changes = [f"read {y}" for y in those.labels], difference_maps(those.images, self.images)
-        shown = Row.of(those.images, name, texts=texts, marks=those.marks, side=56)
+        texts, changes = list(map(str, those.labels)), difference_maps(those.images, self.images)
+        shown = Row.of(those.images, f"{name}, read as", texts=texts, marks=those.marks, side=56)
         return [shown, Row.of(changes, "what changed: orange came, blue went", side=56)]
 
     def _charts(self, setting: Setting, there: Measured) -> Chart:

@@ -81,8 +81,10 @@ function render({ model, el }) {
       const waits = row.frames > 1 && !ended, label = row.texts[k] ?? "";
       canvas.setAttribute("aria-label", waits ? `${row.alts[k]}, on its way, ${film.moments[at]}` : row.alts[k]);
       canvas.parentElement.classList.toggle("misread", !waits && !!row.marks[k]);
-      if (text) text.textContent = waits && label ? `→ ${label}` : label;
-      if (text) text.title = label;
+      if (text) {
+        text.textContent = label; // of the finished picture: while that is on its way, in grey
+        text.classList.toggle("waits", waits);
+      }
     }
     for (const { row, k, view, canvas } of details) draw(canvas, row, k, view);
     scrubber.value = at;
@@ -142,7 +144,7 @@ function render({ model, el }) {
         const head = row.heads.length ? [make("div", { class: "strip-head" }, row.heads[k])] : [];
         const canvas = picture(row, side), frame = make("div", { class: "strip-frame" }, canvas);
         const text = row.lines ? make("div", { class: "strip-text" }) : null;
-        if (text) text.style.height = `${1.35 * row.lines}em`;
+        if (text) text.style.minHeight = `${1.35 * row.lines}em`;
         if (!row.views) frame.classList.add("empty");
         if (row.zooms) choosable(frame, r, k);
         cells.push({ row, r, k, canvas, text, frame });
