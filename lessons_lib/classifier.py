@@ -4,8 +4,6 @@ NoisyClassifier reads noisy images and may guide; Evaluator reads clean ones, sc
 and never guides.
 """
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import KW_ONLY, dataclass
 
@@ -13,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lessons_lib.names import check_choice
 from lessons_lib.unet import (
     Downsample,
     ResidualBlock,
@@ -20,7 +19,7 @@ from lessons_lib.unet import (
     check_shape,
     num_groups,
     timestep_embedding,
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,7 @@ class EvaluatorConfig(_Shape):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.body not in BODIES:
-            raise ValueError(f"Unknown body {self.body!r}: choose one of {', '.join(BODIES)}.")
+        check_choice("body", self.body, BODIES)
 
 
 def _blocks(config: EvaluatorConfig) -> list[nn.Module]:

@@ -7,8 +7,6 @@ First a network alone and against itself (classifier-free guidance), then a seco
 (classifier guidance): a LogProbFn takes what an EpsFn takes and returns log p(what is wanted given x_t), [B].
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Callable
@@ -17,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lessons_lib.names import place_of
 from lessons_lib.schedules import NoiseSchedule, predict_x0
 
 EpsFn = Callable[[Tensor, Tensor], Tensor]
 LogProbFn = Callable[[Tensor, Tensor], Tensor]
-Interval = tuple[int, int]  # (t_low, t_high), inclusive
+Interval = tuple[int, int] | None  # (t_low, t_high), inclusive; None: all timesteps
 
 # -- one network -----------------------------------------------------------------------------------
 
@@ -36,16 +35,12 @@ def conditional(model: nn.Module, y: Tensor) -> EpsFn:
     return lambda x_t, t: _eps(model, x_t, t, _labels_for(x_t, y))
 
 
-def with_cfg(model: nn.Module, y: Tensor, guidance_scale: float, interval: Interval | None = None) -> EpsFn:
+def with_cfg(model: nn.Module, y: Tensor, guidance_scale: float, interval: Interval = None) -> EpsFn:
     """Classifier-free guidance: eps = eps_uncond + w (eps_cond - eps_uncond).
 
-    Ho & Salimans 2022, eq. 6, whose w is ours minus 1. Here w = 0 is unconditional, w = 1 conditional, above
-    1 amplified. w = 0 and w = 1 need half the work; otherwise both predictions are one batch of 2B.
-
-    Args:
-        y: [B] int64 labels; or [B, K] attributes, 1 yes, 0 no, -1 untold, all of them guided at once.
-        guidance_scale: w.
-        interval: the timesteps where w holds; outside them w = 1 (Kynkäänniemi et al. 2024).
+    Ho & Salimans 2022, eq. 6, whose w is ours minus 1. w = 0 is unconditional, w = 1 conditional, above 1
+    amplified; but for 0 and 1 both predictions are one batch of 2B. Outside the interval w = 1
+    (Kynkäänniemi et al. 2024). y: [B] int64 labels; or [B, K] attributes, 1 yes, 0 no, -1 untold.
     """
     check_interval(interval)
     if interval is None and guidance_scale == 0:
@@ -84,7 +79,7 @@ def with_classifier(
     log_prob_fn: LogProbFn,
     schedule: NoiseSchedule,
     guidance_scale: float,
-    interval: Interval | None = None,
+    interval: Interval = None,
 ) -> EpsFn:
     """Classifier guidance: eps = eps_model - s sqrt(1 - abar_t) grad log p(y given x_t).
 
@@ -93,13 +88,10 @@ def with_classifier(
 
     Args:
         eps_fn: what is steered, as a rule `unconditional(model)`.
-        log_prob_fn: see `class_log_prob`, `attribute_log_prob` and `x0_log_prob`; the call raises ValueError
-            if it does not return one differentiable number a sample.
+        log_prob_fn: see `class_log_prob`, `attribute_log_prob` and `x0_log_prob`; ValueError in the call if
+            it does not return one differentiable number a sample; RuntimeError under inference_mode.
         guidance_scale: s, finite and at least 0, or ValueError; 0 gives eps_fn back as it is.
-        interval: the timesteps where s holds; outside them s = 0, and where no sample lies inside, the
-            classifier is not asked.
-
-    Under torch.inference_mode the call raises RuntimeError.
+        interval: where s holds; outside s = 0, and the classifier is asked only if a sample lies inside.
     """
     check_interval(interval)
     if not math.isfinite(guidance_scale) or guidance_scale < 0:
@@ -126,7 +118,7 @@ def class_log_prob(classifier: Callable[[Tensor, Tensor], Tensor], y: Tensor) ->
 
     Args:
         classifier: in eval mode, or ValueError; trained on the schedule that it guides on.
-        y: [B] int64 labels that the classifier knows, one a sample, or ValueError in the call.
+        y: [B] int64 labels that the classifier knows, or ValueError in the call.
     """
     _check_eval(classifier)
     return lambda x_t, t: _class_log_prob(_logits(classifier, x_t, t), y)
@@ -149,11 +141,10 @@ def attribute_log_prob(
 
     def log_prob_fn(x_t: Tensor, t: Tensor) -> Tensor:
         logits = _logits(classifier, x_t, t)
-        if not 0 <= index < logits.shape[1]:
-            raise ValueError(f"Unknown attribute {index}: choose from 0 to {logits.shape[1] - 1}.")
+        logit = logits[:, place_of(index, range(logits.shape[1]), "attribute")]
         labels = _labels_for(x_t, values.expand(len(x_t)) if values.ndim == 0 else values)
         # log(1 - sigmoid(z)) is logsigmoid(-z), which stays finite where 1 - sigmoid(z) rounds to 0.
-        return F.logsigmoid(torch.where(labels == 1, logits[:, index], -logits[:, index]))
+        return F.logsigmoid(torch.where(labels == 1, logit, -logit))
 
     return log_prob_fn
 
@@ -163,13 +154,9 @@ def x0_log_prob(
 ) -> LogProbFn:
     """log p(y given x̂_0), from a classifier of clean images that reads the estimate made at x_t.
 
-    The gradient goes back through the network that made it (universal guidance, Bansal et al. 2023).
-
-    Args:
-        classifier: in eval mode, (x_0) -> logits [B, K], such as an Evaluator, or (x, t) -> logits, such as a
-            NoisyClassifier, which is told t = 0.
-        eps_fn: makes the estimate, as a rule `unconditional(model)`.
-        y: as in class_log_prob.
+    The gradient goes back through the network that made it (universal guidance, Bansal et al. 2023): eps_fn,
+    as a rule `unconditional(model)`. The classifier, in eval mode, is (x_0) -> logits [B, K], such as an
+    Evaluator, or (x, t) -> logits, such as a NoisyClassifier, which is told t = 0; y as in class_log_prob.
     """
     _check_eval(classifier)
     takes_t = _takes_a_timestep(classifier)
@@ -235,9 +222,7 @@ def _labels_for(x: Tensor, y: Tensor) -> Tensor:
     return y.to(x.device)
 
 
-def _scale_at(
-    t: Tensor, x: Tensor, scale: float, interval: Interval | None, outside: float
-) -> Tensor | float:
+def _scale_at(t: Tensor, x: Tensor, scale: float, interval: Interval, outside: float) -> Tensor | float:
     """`scale` for samples whose t lies in the interval, `outside` for others: [B, 1, …, 1], or a number."""
     if interval is None:
         return scale
@@ -245,7 +230,7 @@ def _scale_at(
     return x.new_full(t.shape, outside).masked_fill(inside, scale).view(-1, *(1,) * (x.ndim - 1))
 
 
-def check_interval(interval: Interval | None, last: float = math.inf) -> None:
+def check_interval(interval: Interval, last: float = math.inf) -> None:
     """Raise ValueError for an empty interval, or one beyond the last timestep."""
     if interval is not None and not 0 <= interval[0] <= interval[1] <= last:
         allowed = "0 <= t_low <= t_high" + (f" <= {last}" if last < math.inf else "")

@@ -1,8 +1,21 @@
-"""Finding a name that a user typed, and saying what was near if there is none."""
+"""Names and settings that a user typed: found, or refused in a sentence."""
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+
+def refuse(faults: Mapping[str, object]) -> None:
+    """Raise ValueError with the first sentence whose fault is there."""
+    for sentence, is_there in faults.items():
+        if is_there:
+            raise ValueError(sentence)
+
+
+def check_choice(what: str, value: object, known: Iterable[str]) -> None:
+    """Raise ValueError for what is not among the known values."""
+    if value not in known:
+        raise ValueError(f"Unknown {what} {value!r}: choose one of {', '.join(known)}.")
 
 
 def place_of(name: str | int, known: Sequence[str], what: str) -> int:

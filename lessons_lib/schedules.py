@@ -7,14 +7,14 @@ The forward process adds Gaussian noise in T small steps. Its closed form needs 
 Code's t runs from 0 to T-1 and is the papers' t minus 1: x at t=0 is already slightly noisy.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import Self
 
 import torch
 from torch import Tensor
+
+from lessons_lib.names import check_choice
 
 # A beta of 1 would erase the image in one step: log(1 - beta) is infinite (Nichol & Dhariwal 2021, sec. 3.2).
 MAX_BETA = 0.999
@@ -42,9 +42,8 @@ class NoiseSchedule:
         if betas.ndim != 1 or len(betas) == 0:
             raise ValueError(f"betas must have shape [T], got {list(betas.shape)}.")
         if not bool(((betas > 0) & (betas <= MAX_BETA)).all()):
-            raise ValueError(
-                f"Every beta must lie in (0, {MAX_BETA}], got {betas.min():g} to {betas.max():g}."
-            )
+            got = f"{betas.min():g} to {betas.max():g}"
+            raise ValueError(f"Every beta must lie in (0, {MAX_BETA}], got {got}.")
         object.__setattr__(self, "betas", betas)
         object.__setattr__(self, "alphas_cumprod", torch.cumprod(1 - betas, dim=0))
 
@@ -73,8 +72,7 @@ class NoiseSchedule:
     @classmethod
     def by_name(cls, name: str, num_timesteps: int = 1000) -> Self:
         """The schedule "linear", "cosine" or "sigmoid" with default ends; ValueError for another name."""
-        if name not in SCHEDULES:
-            raise ValueError(f"Unknown schedule {name!r}: choose one of {', '.join(SCHEDULES)}.")
+        check_choice("schedule", name, SCHEDULES)
         return getattr(cls, name)(num_timesteps)
 
     @property
@@ -153,9 +151,9 @@ SPACINGS = ("trailing", "leading", "linspace")
 def spaced_timesteps(num_timesteps: int, num_steps: int, spacing: str = "trailing") -> Tensor:
     """The N timesteps of T that a sampler of fewer than T steps visits (Lin et al. 2023, table 2).
 
-    "trailing" starts at the noisiest timestep T-1; "leading" ends at 0; "linspace" does both. [N] int64,
-    strictly descending; ValueError for N not in 1 … T.
+    "trailing" starts at T-1, the noisiest; "leading" ends at 0; "linspace" does both. [N] int64, descending.
     """
+    check_choice("spacing", spacing, SPACINGS)
     _check_steps(num_steps, num_timesteps)
     # Integer arithmetic, and one float64 division at most: float rounding has cost others a timestep.
     i = torch.arange(num_steps, dtype=torch.float64)
@@ -163,10 +161,8 @@ def spaced_timesteps(num_timesteps: int, num_steps: int, spacing: str = "trailin
         steps = (num_timesteps - i * (num_timesteps / num_steps)).round() - 1
     elif spacing == "leading":
         steps = torch.arange(num_steps - 1, -1, -1) * (num_timesteps // num_steps)
-    elif spacing == "linspace":
-        steps = torch.linspace(num_timesteps - 1, 0, num_steps, dtype=torch.float64).round()
     else:
-        raise ValueError(f"Unknown spacing {spacing!r}: choose one of {', '.join(SPACINGS)}.")
+        steps = torch.linspace(num_timesteps - 1, 0, num_steps, dtype=torch.float64).round()
     return steps.to(torch.int64)
 
 

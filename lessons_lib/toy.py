@@ -5,8 +5,6 @@ its score and the perfect classifier are formulas, and every claim about sampler
 against them.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

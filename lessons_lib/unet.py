@@ -4,8 +4,6 @@ A small U-Net after Ho et al. 2020 and Dhariwal & Nichol 2021: residual blocks t
 self-attention where the image is small, skips from the way down to the way up.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

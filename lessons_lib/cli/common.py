@@ -1,7 +1,7 @@
 """What several commands need: checks that come before the work, files of what was drawn, the progress bar."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from lessons_lib.cli.options import settings
 from lessons_lib.data import to_unit
 from lessons_lib.files import atomic_write, check_writable
 from lessons_lib.images import save_gif, save_png
+from lessons_lib.names import refuse
 from lessons_lib.training import TrainConfig
 from lessons_lib.training.devices import training_device
 
@@ -21,13 +22,6 @@ DATASETS = ("mnist", "cifar10", "celeba")
 SUFFIXES = (".png", ".gif", ".npz")
 MAX_FRAMES = 60  # of a GIF: DDPM's thousand steps would make a film of a minute
 AnyRequest = TypeVar("AnyRequest")
-
-
-def refuse(faults: Mapping[str, object]) -> None:
-    """Raise ValueError with the first sentence whose fault is there."""
-    for sentence, is_there in faults.items():
-        if is_there:
-            raise ValueError(sentence)
 
 
 def check_dataset(name: str, known: tuple[str, ...] = DATASETS, *, folders: bool = False) -> None:

@@ -1,7 +1,5 @@
 """python -m lessons_lib evaluate | sweep: measure one setting, or every combination into a table."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections.abc import Callable, Sequence

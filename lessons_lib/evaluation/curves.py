@@ -1,7 +1,5 @@
 """Tables of measured results, and their picture: a line for what its rows have in common."""
 
-from __future__ import annotations
-
 import csv
 import math
 from collections.abc import Sequence

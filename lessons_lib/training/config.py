@@ -1,21 +1,16 @@
 """How to train, and what a training tells while it runs."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import nn
 
+from lessons_lib.names import check_choice
+
 
 class TrainingError(RuntimeError):
     """A training that cannot start or go on; the message is one sentence for the user."""
-
-
-def check_choice(what: str, value: object, known: Sequence[str]) -> None:
-    """Refuse, as a ValueError, what is not among the known values."""
-    if value not in known:
-        raise ValueError(f"Unknown {what} {value!r}: choose one of {', '.join(known)}.")
 
 
 @dataclass(frozen=True)

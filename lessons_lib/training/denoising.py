@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lessons_lib.names import check_choice
 from lessons_lib.schedules import NoiseSchedule, q_sample
-from lessons_lib.training.config import check_choice
 from lessons_lib.unet import timestep_embedding
 
 LossFn = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]  # model, x_0, y, generator -> scalar
