@@ -1,8 +1,4 @@
-"""Networks that read images.
-
-NoisyClassifier reads noisy images and may guide; Evaluator reads clean ones, scores what the course draws,
-and never guides.
-"""
+"""Networks that read images: a NoisyClassifier may guide; an Evaluator scores images, and never guides."""
 
 import itertools
 from dataclasses import KW_ONLY, dataclass
@@ -143,10 +139,7 @@ BODIES = {"blocks": _blocks, "resnet9": _resnet9, "whitened": _whitened}
 
 
 class Evaluator(_Reader):
-    """p(y given x_0): a classifier of clean images that only ever judges.
-
-    It did not guide the images that it scores: scoring with the guiding classifier would be circular.
-    """
+    """p(y given x_0): a classifier of clean images that only judges: the guiding one would be circular."""
 
     def __init__(self, config: EvaluatorConfig | None = None) -> None:
         super().__init__()

@@ -32,10 +32,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def check_writable(path: Path, *, is_folder: bool = False) -> None:
-    """Raise WriteError now if a file (or folder) cannot be written later; leaves nothing behind.
-
-    Nobody should wait for an hour of work that then has nowhere to go.
-    """
+    """Raise WriteError now, before hours of work, if a file (or folder) cannot be written; leaves nothing."""
     if path.exists() and path.is_dir() != is_folder:
         raise WriteError(f"{path} cannot be written: it is a {'file' if is_folder else 'folder'}.")
     folders = (path, *path.parents) if is_folder else path.parents

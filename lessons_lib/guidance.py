@@ -61,7 +61,7 @@ def with_cfg(model: nn.Module, y: Tensor, guidance_scale: float, interval: Inter
 def in_bfloat16(eps_fn: EpsFn) -> EpsFn:
     """The same EpsFn (or LogProbFn) with its networks run in bfloat16, where the hardware multiplies it.
 
-    Only the networks: guidance, log-probabilities and the sampler's state keep float32.
+    Guidance, log-probabilities and the sampler's state keep float32.
     """
 
     def fast(x_t: Tensor, t: Tensor) -> Tensor:
@@ -75,12 +75,9 @@ def in_bfloat16(eps_fn: EpsFn) -> EpsFn:
 
 
 def with_classifier(
-    eps_fn: EpsFn,
-    log_prob_fn: LogProbFn,
-    schedule: NoiseSchedule,
-    guidance_scale: float,
-    interval: Interval = None,
-) -> EpsFn:
+    eps_fn: EpsFn, log_prob_fn: LogProbFn, schedule: NoiseSchedule,
+    guidance_scale: float, interval: Interval = None,
+) -> EpsFn:  # fmt: skip
     """Classifier guidance: eps = eps_model - s sqrt(1 - abar_t) grad log p(y given x_t).
 
     Dhariwal & Nichol 2021, alg. 2: the score of p(x_t) p(y given x_t)^s, written as a noise. It works inside
@@ -116,9 +113,7 @@ def with_classifier(
 def class_log_prob(classifier: Callable[[Tensor, Tensor], Tensor], y: Tensor) -> LogProbFn:
     """log p(y given x_t), from a classifier of noisy images: (x_t, t) -> logits [B, K].
 
-    Args:
-        classifier: in eval mode, or ValueError; trained on the schedule that it guides on.
-        y: [B] int64 labels that the classifier knows, or ValueError in the call.
+    classifier: in eval mode, and trained on the schedule that it guides on; y: [B] int64. Else ValueError.
     """
     _check_eval(classifier)
     return lambda x_t, t: _class_log_prob(_logits(classifier, x_t, t), y)
@@ -129,10 +124,7 @@ def attribute_log_prob(
 ) -> LogProbFn:
     """log p(attribute is value, given x_t), from a classifier of yes-or-no attributes: logits [B, A].
 
-    Args:
-        classifier: as in class_log_prob.
-        index: which attribute, 0 … A-1, or ValueError in the call.
-        value: True or False (1 or 0) for all samples, or [B], one a sample; ValueError for other values.
+    index is in 0 … A-1; value True or False (1 or 0) for all samples, or [B], one a sample. Else ValueError.
     """
     _check_eval(classifier)
     values = torch.as_tensor(value)

@@ -28,8 +28,7 @@ def to_grid(
 ) -> np.ndarray:
     """Images [N, C, H, W] in [-1, 1] tiled into one picture, [rows, columns, 3] uint8.
 
-    Each pixel becomes scale × scale; between images there are `gap` grey ones, before scaling. The images
-    that are marked, [N] bool, get an orange frame on their outermost pixels.
+    Each pixel becomes scale × scale, a gap's too; marked images, [N] bool, get an orange frame on their edge.
     """
     from torchvision.utils import make_grid
 

@@ -21,8 +21,7 @@ def check_choice(what: str, value: object, known: Iterable[str]) -> None:
 def place_of(name: str | int, known: Sequence[str], what: str) -> int:
     """The place of a name among the known ones, or of its number; case, spaces and "-" for "_" do not matter.
 
-    ValueError for an unknown name, with those that are most like it, or else all; `what` says what the names
-    are of: "attribute".
+    ValueError for an unknown name, a `what` such as "attribute", with those that are most like it, or all.
     """
     if not isinstance(name, str):
         if not 0 <= name < len(known):

@@ -183,10 +183,7 @@ def _extent(ink: np.ndarray, axis: int) -> slice:
 
 
 def _framed(ink: np.ndarray) -> np.ndarray:
-    """[h, w] -> bytes [28, 28]: the longer side 20, antialiased, the brightest pixel 255.
-
-    The centre of mass comes to the middle, as far as the digit fits.
-    """
+    """[h, w] -> bytes [28, 28]: longer side 20, antialiased, brightest 255, centre of mass in the middle."""
     scale = BOX / max(ink.shape)
     height, width = (max(1, round(side * scale)) for side in ink.shape)
     small = Image.fromarray(ink.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)

@@ -131,10 +131,8 @@ def ddim_invert(eps_fn: EpsFn, schedule: NoiseSchedule, x_0: Tensor, timesteps: 
     is not known yet: the network is told t and shown the state one step below. That is the only error, and
     it falls as the steps become more. Nothing is clipped: what a clip takes away, no decoding gives back.
 
-    Args:
-        eps_fn: as a rule told the image's own label, at w = 1.
-        x_0: [B, C, H, W] images in [-1, 1].
-        timesteps: the sampler's own list, which may start below T-1; the Steps go up it, to timesteps[0].
+    eps_fn is as a rule told the label of x_0 [B, C, H, W], at w = 1. timesteps is the sampler's own list,
+    which may start below T-1; the Steps go up it, to timesteps[0].
     """
     x = _state(x_0)
     for t, abar, abar_below in reversed(list(_walk(schedule, timesteps))):

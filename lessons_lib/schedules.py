@@ -86,10 +86,7 @@ class NoiseSchedule:
         return self.alphas_cumprod / (1 - self.alphas_cumprod)
 
     def signal_and_noise(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(abar_t) and sqrt(1 - abar_t) for t [B] int64 in 0 … T-1: [B, 1, …, 1] each.
-
-        They have as many dimensions as x [B, …], its dtype, and its device.
-        """
+        """sqrt(abar_t) and sqrt(1 - abar_t) for t [B] int64 in 0 … T-1: [B, 1, …, 1] each, like x [B, …]."""
         # The tables stay float64 on the CPU (Apple's GPU has none): cast first, then move, once a device.
         key = (x.device, x.dtype)
         if key not in self._cache:

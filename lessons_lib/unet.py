@@ -19,8 +19,7 @@ from lessons_lib.schedules import NoiseSchedule, eps_from_v
 def timestep_embedding(t: Tensor, channels: int) -> Tensor:
     """Sines and cosines of t at geometrically spaced frequencies (Vaswani et al. 2017, sec. 3.5).
 
-    t [B] int64 -> [B, channels], channels even. Float32 whatever the autocast: bfloat16 keeps only 507 of
-    1000 timesteps apart.
+    t [B] int64 -> [B, channels] float32: bfloat16 would keep only 507 of 1000 timesteps apart.
     """
     half = channels // 2
     k = torch.arange(half, dtype=torch.float32, device=t.device)
@@ -333,9 +332,7 @@ class UNet(nn.Module):
         """Predict the noise in x_t [B, C, H, W] at t [B] int64: eps [B, C, H, W].
 
         y: [B] int64 labels in 0 … K, or with multi_label [B, K] int64, 1 yes, 0 no, -1 untold. None, K or all
-            -1 is "not told".
-        augment: [B, A] how each image was distorted; None or zeros is "undistorted".
-
+        -1 is "not told". augment: [B, A] how each image was distorted; None or zeros is "undistorted".
         ValueError for other shapes, and for a y or augment that the network has no use for.
         """
         check_shape(self.config, "x_t", x_t)

@@ -50,8 +50,8 @@ def save_pretrained(
 ) -> dict:
     """Write weights to a .safetensors file, and the card to the same name with .json; returns the whole card.
 
-    The card that is given says what no file can: training, data, metrics, defaults. ValueError if its name
-    and T do not rebuild the schedule that the network was trained with.
+    The card that is given says what no file can: training, data, metrics, defaults. ValueError if a name and
+    T cannot rebuild the schedule.
     """
     path = Path(path)
     named = schedule and {"name": schedule.name, "num_timesteps": schedule.num_timesteps}

@@ -34,8 +34,7 @@ def draw(
 ) -> tuple[Tensor, list[Tensor]]:
     """Draw a request a batch at a time: images [N, C, H, W] in [-1, 1], and the states x_t if asked.
 
-    Several processes share the batches, whose content does not depend on their number: with the same number
-    of threads in each, the images are the same bit for bit.
+    Several processes share the batches: with equal threads in each the images are the same bit for bit.
     """
     draw_part = functools.partial(_draw_part, kept=shown_steps(request.steps) if keep_states else ())
     parts, total = list(in_chunks(request, batch_size)), len(request.labels)

@@ -84,10 +84,7 @@ def check_drawn_file(path: Path) -> None:
 def write_drawn(
     path: Path, picture: Callable, frames: Callable, labels: Sequence[int], **images: Tensor
 ) -> None:
-    """Write picture() [H, W, 3] uint8, a film of frames(), or an archive, as the suffix says.
-
-    images: in [-1, 1]; a .npz holds them in [0, 1].
-    """
+    """Write picture() [H, W, 3] uint8, a film of frames(), or a .npz of images in [0, 1], by the suffix."""
     suffix = path.suffix.lower()
     if suffix == ".png":
         save_png(path, picture())

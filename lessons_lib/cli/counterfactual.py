@@ -81,10 +81,7 @@ class Options:
 
 
 def counterfactual(options: Options) -> None:
-    """Draw what an image would look like, had its label been another one, and measure it.
-
-    Everything that can be refused is refused before the first step.
-    """
+    """Draw what an image would look like, had its label been another one, and measure it."""
     common.check_dataset(options.dataset, ("mnist", "celeba"))
     o.check_belongs(options, options.dataset)
     files = options.files()

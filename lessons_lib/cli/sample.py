@@ -44,10 +44,7 @@ class Options:
 
 
 def sample(options: Options) -> None:
-    """Draw images and write them to a file.
-
-    Everything that can be refused is refused before the first step.
-    """
+    """Draw images and write them to a file."""
     common.check_dataset(options.dataset, folders=True)
     o.check_belongs(options, options.dataset)
     common.check_drawn_file(options.out)

@@ -1,8 +1,7 @@
 """Data sets as tensors in [-1, 1]: MNIST, CIFAR-10, CelebA, scikit-learn's digits, your own pictures.
 
 `load` looks in $LESSONS_DATA, then in data/, then downloads with torchvision; for MNIST it falls back, where
-there is no network, to the embedded digits and says so. What the splits "train", "val" and "test" are, says
-the file of a data set.
+there is no network, to the embedded digits and says so. The file of a data set says what its splits are.
 """
 
 import dataclasses
@@ -19,11 +18,6 @@ from lessons_lib.data.celeba import ATTRIBUTES, attribute_index, read_face
 from lessons_lib.data.image_folder import is_folder, short_name
 from lessons_lib.data.image_set import SPLITS, DataError, ImageSet, notice, to_signed, to_unit
 
-__all__ = [
-    "ATTRIBUTES", "SPLITS", "DataError", "ImageSet", "attribute_index", "is_folder", "read_face",
-    "short_name", "to_signed", "to_unit",
-]  # fmt: skip
-
 NAMES = ("mnist", "digits", "cifar10", "celeba", "folder:PATH")
 CLASS_NAMES = {"mnist": mnist.CLASS_NAMES, "digits": mnist.CLASS_NAMES, "cifar10": cifar10.CLASS_NAMES}
 SIZES = {"celeba": (8, celeba.WIDTH), "folder:PATH": (8, 512)}  # the fewest and the most pixels
@@ -33,26 +27,19 @@ CANNOT_WRITE = (errno.EACCES, errno.EEXIST, errno.ENOTDIR, errno.ENOSPC, errno.E
 
 
 def load(
-    name: str = "mnist",
-    split: str = "train",
-    *,
-    image_size: int | None = None,
-    channels: int | None = None,
-    strict: bool = False,
-    fraction: float = 1.0,
-) -> ImageSet:
+    name: str = "mnist", split: str = "train", *,
+    image_size: int | None = None, channels: int | None = None, strict: bool = False, fraction: float = 1.0,
+) -> ImageSet:  # fmt: skip
     """A split of a data set.
 
     Args:
         name: one of NAMES; folder:PATH are your own pictures.
-        image_size: of faces, 64 pixels if None; of your own pictures, if None the median of their shorter
-            sides, at most 64.
+        image_size: of faces (None: 64); of your own pictures (None: the median of their shorter sides, ≤ 64).
         channels: of your own pictures, 1 or 3; if None 1 where all are grey.
         strict: refuse your own pictures if one cannot be read, which is otherwise named and skipped.
         fraction: of CelebA, the share of each split that is used.
 
-    ValueError for what the data set does not have; DataError if it is nowhere to be had, or a file of it is
-    missing or damaged.
+    ValueError for what the data set does not have; DataError if data, or a file, are missing or damaged.
     """
     _check(name, split, image_size, channels, strict, fraction)
     cache = _data_roots()[-1]  # the user's folder may be read-only, and is nobody's to litter

@@ -1,7 +1,6 @@
 """Images as bytes, in memory or in a file, handed out in [-1, 1]; and how picture files become such a file.
 
-Pictures are decoded once and one by one, and read row by row: a program never holds more of them than the
-batch that it looks at.
+Pictures are decoded one by one and read row by row: memory holds no more of them than a batch.
 """
 
 import contextlib

@@ -4,7 +4,7 @@ quality.py: accuracy, feature FID and diversity of drawn images. axioms.py: the 
 counterfactuals. attributes.py: yes-or-no attributes. judge.py and task.py: what the command line measures.
 """
 
-from lessons_lib.evaluation.attributes import Drift, drifts_json, measure_flips, read_attributes, share_of_yes
+from lessons_lib.evaluation.attributes import measure_flips, read_attributes, share_of_yes
 from lessons_lib.evaluation.axioms import (
     Intervention,
     Minimality,
@@ -32,11 +32,3 @@ from lessons_lib.evaluation.quality import (
     predictions,
     wilson_interval,
 )
-
-__all__ = [
-    "Drift", "FeatureStatistics", "Intervention", "Mean", "Minimality", "Reference", "Share", "accuracy",
-    "class_spread", "composition", "diversity", "drifts_json", "effectiveness", "feature_fid", "feature_kid",
-    "features", "fid_of_features", "labels_by_frequency", "measure_axioms", "measure_flips", "minimality",
-    "predictions", "proximity", "read_attributes", "real_features", "reversibility",
-    "share_of_yes", "wilson_interval",
-]  # fmt: skip

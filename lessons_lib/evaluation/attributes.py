@@ -1,24 +1,22 @@
 """What an intervention on one yes-or-no attribute reaches, and what else it changes.
 
-The judge reads all attributes of an image at once: an Evaluator whose logits belong to attributes. An
-attribute is read as yes from a probability of 0.5 on.
+The judge is an Evaluator whose logits belong to attributes; 0.5 and more is a yes.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from torch import Tensor, nn
 
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.evaluation.axioms import check_pairs, l1_error
-from lessons_lib.evaluation.quality import BATCH, Mean, Share, check_labels, in_batches
+from lessons_lib.evaluation.quality import Mean, Share, check_labels, in_batches
 
 
-def read_attributes(evaluator: nn.Module, images: Tensor, batch_size: int = BATCH) -> Tensor:
+def read_attributes(evaluator: nn.Module, images: Tensor) -> Tensor:
     """images [N, C, H, W] in [-1, 1] -> [N, A] float32 on the CPU, the probability of each attribute."""
-    return in_batches(evaluator, evaluator.probabilities, images, batch_size)
+    return in_batches(evaluator, evaluator.probabilities, images)
 
 
 def share_of_yes(probabilities: Tensor) -> Share:
@@ -38,7 +36,7 @@ class Drift:
     mean: Mean  # of the change in probability; above 0 where the attribute came
 
     @classmethod
-    def of(cls, name: str, before: Tensor, after: Tensor) -> Drift:
+    def of(cls, name: str, before: Tensor, after: Tensor) -> Self:
         """From the probabilities before and after, [N] each."""
         changed = Share.of((before >= 0.5) != (after >= 0.5))
         return cls(name, share_of_yes(before), share_of_yes(after), changed, Mean.of(after - before))
@@ -54,20 +52,19 @@ def drifts_json(drifts: Sequence[Drift]) -> dict:
     """By attribute, for json.dumps."""
     return {
         drift.name: {
-            "mean": round(drift.mean, 4),
-            "interval_95": drift.mean.as_json(4)["interval_95"],
-            "read_as_yes": [round(drift.before.value, 4), round(drift.after.value, 4)],
+            "mean": round(drift.mean, 4), "interval_95": drift.mean.as_json(4)["interval_95"],
+            "read_as_yes": [round(share.value, 4) for share in (drift.before, drift.after)],
             "changed": round(drift.changed.value, 4),
         }
         for drift in drifts
-    }
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Flips:
     """Counterfactuals that asked for one attribute."""
 
-    flipped: Share  # that is read as its target
+    flipped: Share  # read as their target
     l1: Mean  # mean absolute change in [0, 1] pixels
     drifts: tuple[Drift, ...]  # of every other attribute, the largest mean change first
 

@@ -1,10 +1,8 @@
 """How sound are counterfactuals? The axioms of Monteiro et al. (2023), proximity and minimality.
 
 An intervention takes (x_0 [N, C, H, W] in [-1, 1], source [N], target [N]) and answers "what would these very
-images look like, were their class the target?", [N, C, H, W]. A sound one reaches the target (effectiveness),
-changes nothing when the target is the source (composition) and can be undone (reversibility); a useful one
-changes little besides (proximity, minimality). Each measure alone can be had for nothing, as its docstring
-says: read them together. Errors are mean absolute errors in [0, 1] pixels.
+images look like, were their class the target?", [N, C, H, W]. Errors are mean absolute errors in [0, 1]
+pixels. Each measure alone can be had for nothing, as its docstring says: read them together.
 
 Whatever an intervention is given has gone through `in_8_bits`, in a tensor of its own. Whoever keeps the
 latent beside an image, or hides it in the last decimals, could bring every original back for nothing.
@@ -131,10 +129,7 @@ def reversibility(
     intervene: Intervention, evaluator: nn.Module, x_0: Tensor, source: Tensor, target: Tensor, *,
     batch_size: int = AT_ONCE,
 ) -> Reversibility:  # fmt: skip
-    """To the target and back: is it the original again? (Monteiro et al. 2023.)
-
-    The way back starts from the 8-bit counterfactual and nothing else.
-    """
+    """To the target, and back from its 8-bit picture alone: the original again? (Monteiro et al. 2023.)"""
     check_labels(x_0, source, target)
     there = _run(intervene, x_0, source, target, batch_size)
     return Reversibility.of(evaluator, x_0, source, _run(intervene, there, target, source, batch_size))
@@ -203,10 +198,9 @@ def minimality(
     """The share of real images of the target class that lie nearer to the original than its counterfactual.
 
     0: none of the real 8s lies nearer to this 3. 0.5: one taken at random would have done as well. It is the
-    first term of the counterfactual latent divergence (Sanchez & Tsaftaris 2022), by which Melistas et al.
-    (2024) measure minimality; its second term asks whether the source class was left, which effectiveness
-    says. A classifier's features hold little but the class: in them all 8s are about as far, and the share
-    can lie near 0.5 for a method that changes little. Pixels tell methods apart.
+    first term of the counterfactual latent divergence (Sanchez & Tsaftaris 2022; Melistas et al. 2024); the
+    second, whether the source class was left, is effectiveness. A classifier's features hold little but the
+    class: in them the share can lie near 0.5 for a method that changes little. Pixels tell methods apart.
     The reference: real images, at least one of each target class; not the originals themselves.
     """
     check_pairs(x_0, counterfactuals)
@@ -245,9 +239,8 @@ def measure_axioms(
     """Every measure of an intervention for JSON, each image judged as the 8-bit picture that one would see.
 
     x_0 [N, C, H, W] are the originals, source and target [N] their classes and those asked for. The reference
-    is for minimality and the unit of the feature distance. The statistics of real images are for the FID,
-    which needs two originals; beside it stands the FID of the originals, though their classes may be mixed
-    otherwise than the targets. times: see `composition`, of so many images; () leaves it out.
+    is for minimality and the unit of the feature distance; the statistics of real images for the FID of two
+    images or more, beside that of the originals. times: see `composition`, of so many images.
     """
     check_labels(x_0, source, target)
     x_0 = in_8_bits(x_0)

@@ -93,10 +93,7 @@ def figure(width: float = 7.0, height: float = 2.8, columns: int = 1, **options)
 
 
 def table_figure(rows: Sequence[Row], settings: Sequence[str], axes: Sequence[tuple[str, str]]):
-    """A panel for each pair of columns (x, y), with the 95% interval of y where the table has it.
-
-    settings: see `named_lines`.
-    """
+    """A panel for each pair of columns (x, y), with y's 95% interval if there is one; see `named_lines`."""
     from matplotlib import cycler, rcParams
 
     fig, panels = figure(4.4 * len(axes), 3.6, len(axes))

@@ -1,9 +1,8 @@
 """Measure drawn images, counterfactuals and faces: three tasks that go the same way.
 
-A task is what the measurements of one command have in common. `plan` checks a request before any work and
-fills it in; `measure` gives a document for JSON, which `report` tells people. A `sweep` writes every document
-as a row of a table and draws the table. What is told and written stands in templates over the document: where
-something was not measured, the line or the cell is left out.
+`plan` checks a request before any work and fills it in; `measure` gives a document for JSON, which `report`
+tells people. A `sweep` writes every document as a row of a table, and draws it. What is told and written is
+in templates over the document: where something was not measured, the line or the cell is left out.
 """
 
 from __future__ import annotations
@@ -79,10 +78,7 @@ def draw_in_batches(request: GenerationRequest, batch_size: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Task:
-    """What the measurements of one command have in common.
-
-    Each task has plan(request) -> Plan, which refuses before any work, and measure(plan) -> document.
-    """
+    """What the measurements of one command have in common; a task adds plan(request) and measure(plan)."""
 
     judge: Judge
     batch_size: int = 100  # images at once
@@ -272,13 +268,10 @@ def _matrix(document: dict) -> str:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Counterfactuals(Task):
-    """How sound are they, by the axioms, on real test images?
+    """How sound are they, by the axioms, on real test images, each with one random other label as target?
 
-    Source labels are the images' own, each target is one random other label. Every intervention starts from
-    8-bit pixels, the one back and the null interventions too. A null intervention (source = target) asks for
-    no change: it is decoded as the image was abducted, under its own label at w = 1, whatever guidance the
-    others have; a denoiser that knows no labels has no guidance then. The way back has the guidance and scale
-    of the way there.
+    A null intervention (source = target) is decoded as the image was abducted, under its own label at w = 1,
+    whatever guidance the others have; a denoiser that knows no labels has no guidance then.
     """
 
     num_images: int | None = None  # the first test images; None is 1,000, in a sweep 200, or all
@@ -407,8 +400,7 @@ class Counterfactuals(Task):
 class Intervene:
     """(x_0, source, target) -> counterfactuals, as `measure_axioms` calls it with all images at once.
 
-    Image k's noise comes from (seed, k) in every intervention: whatever the batch size, and on the way back
-    too. It is told nothing of the image.
+    Image k's noise comes from (seed, k) in every intervention, on the way back, too.
     """
 
     request: CounterfactualRequest
@@ -505,7 +497,7 @@ class Faces(Task):
 
     @cached_property
     def subjects(self) -> tuple[Tensor, Tensor]:
-        """Test faces [N, 3, S, S] whose attribute the evaluator reads as labelled, and the other answers [N].
+        """Test faces [N, 3, S, S] that are read as labelled, and the other answers [N].
 
         The other faces would count as flipped before anything was done.
         """
@@ -611,10 +603,7 @@ def _drift_sizes(flips: dict) -> dict:
 
 
 def sweep(task: Task, requests: Iterable[Request], out: Path) -> Iterator[str]:
-    """Measure what the table does not hold yet, and draw all that it holds; yields what to tell people.
-
-    The table is written after every row: a sweep that was stopped goes on where it was.
-    """
+    """Measure what the table does not hold yet, row by row, and draw it all; yields what to tell people."""
     picture = out.with_suffix(".png")
     plans = {(plan.command, plan.weights_sha256): plan for plan in map(task.plan, requests)}
     task.judge.tell_if_circular({plan.request.classifier for plan in plans.values()})

@@ -1,7 +1,7 @@
 """The named trainings: what is trained, on what, how, and what is written.
 
-A recipe writes into its output folder: checkpoint.pt, losses.json, samples_epoch_NNN.png (denoisers), and at
-the end the weights NAME.safetensors with their card NAME.json.
+Into its output folder: checkpoint.pt, losses.json, samples_epoch_NNN.png (denoisers), and at the end the
+weights NAME.safetensors with their card NAME.json.
 """
 
 import functools
@@ -269,16 +269,10 @@ def load_splits(dataset: str, config: TrainConfig, **how) -> dict[str, data.Imag
 
 
 def run_recipe(
-    recipe: Recipe,
-    load: Callable[[], dict[str, data.ImageSet]],
-    config: TrainConfig,
-    options: DiffusionOptions | None = None,
-    *,
-    resume: bool = False,
-    extend: bool = False,
-    start: str | Path | None = None,
-    command: str = "",
-) -> Iterator[Event | SamplesDrawn | WeightsSaved]:
+    recipe: Recipe, load: Callable[[], dict[str, data.ImageSet]], config: TrainConfig,
+    options: DiffusionOptions | None = None, *,
+    resume: bool = False, extend: bool = False, start: str | Path | None = None, command: str = "",
+) -> Iterator[Event | SamplesDrawn | WeightsSaved]:  # fmt: skip
     """Run a recipe with this config, which has an output_dir, and these options; yield what happens.
 
     `load` gives the images of each split, once the options are known to be good; `resume` and `extend` are

@@ -27,8 +27,7 @@ from lessons_lib.training.averaging import EMA
 from lessons_lib.training.checkpoints import BEFORE_DECAY, CHECKPOINT, TrainState
 from lessons_lib.training.config import EpochDone, Event, PrecisionChosen, StepDone, Stopped, TrainConfig
 from lessons_lib.training.config import TrainingError as TrainingError
-from lessons_lib.training.denoising import LossFn as LossFn
-from lessons_lib.training.denoising import denoising_loss as denoising_loss
+from lessons_lib.training.denoising import LossFn, denoising_loss
 from lessons_lib.training.devices import make_accelerator, resolve_precision, seconds_a_step, training_device
 
 # What a resumed training may change: where and how long it runs, and what it writes.
@@ -38,18 +37,11 @@ clock = time.monotonic  # a benchmark may count the processor's seconds in their
 
 
 def train(
-    model: nn.Module,
-    loss_fn: LossFn,
-    train_data: Any,
-    config: TrainConfig,
-    *,
-    val_data: Any = None,
-    test_data: Any = None,
-    resume: bool = False,
-    extend: bool = False,
+    model: nn.Module, loss_fn: LossFn, train_data: Any, config: TrainConfig, *,
+    val_data: Any = None, test_data: Any = None, resume: bool = False, extend: bool = False,
     settings: Mapping[str, Any] | None = None,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
-) -> Iterator[Event]:
+) -> Iterator[Event]:  # fmt: skip
     """Train a model and yield what happens; the model itself is changed, the EMA comes with the events.
 
     Data have `len` and `batch(indices [B]) -> (x_0 [B, C, H, W], y [B])`; `augment` varies the images in

@@ -19,20 +19,16 @@ UNIFORM_SHARE = 0.1  # a sampler visits every timestep, those in the tails of th
 
 
 def denoising_loss(
-    schedule: NoiseSchedule,
-    p_uncond: float = 0.1,
-    loss: str = "mse",
-    num_classes: int | None = None,
-    t_density: str = "uniform",
-    loss_weight: str = "none",
+    schedule: NoiseSchedule, p_uncond: float = 0.1, loss: str = "mse", num_classes: int | None = None,
+    t_density: str = "uniform", loss_weight: str = "none",
     told_augment: Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]] | None = None,
-) -> LossFn:
+) -> LossFn:  # fmt: skip
     """The simple loss: guess the noise that was mixed in (Ho et al. 2020, eq. 14).
 
     Args:
-        p_uncond: share of the labels replaced by the null label, in training only, so that one network learns
-            to be conditional and unconditional (Ho & Salimans 2022, alg. 1). Of the other samples with
-            attributes [B, K] each attribute is untold (-1) at a rate drawn for the sample.
+        p_uncond: share of the labels dropped, in training only, so that one network learns to be conditional
+            and unconditional (Ho & Salimans 2022, alg. 1). Of the other samples with attributes [B, K] each
+            attribute is untold (-1) at a rate drawn for the sample.
         loss: see `timestep_weights`; those in V_LOSSES need a network that answers v.
         num_classes: K, which is also the null label; None trains without labels.
         t_density: "uniform", or "logit-normal": see `logit_normal_density`.
@@ -101,7 +97,7 @@ class LearnedWeight(nn.Module):
     """The mean of exp(-u_t) loss_t + u_t, with u learned beside the network and thrown away after training.
 
     At its best u_t = log E[loss_t], so that no noise level outweighs another (Kendall et al. 2018; Karras et
-    al. 2024, eq. 21). The loss of a training is then this weighted one; outside training it is not weighted.
+    al. 2024, eq. 21). Outside training the loss is not weighted.
     """
 
     CHANNELS = 64
