@@ -20,20 +20,15 @@ from lessons_lib.unet import (
 
 @dataclass(frozen=True)
 class _Shape:
-    """The shape of a network that reads images.
-
-    Args:
-        patch: each patch × patch pixels become one position with patch² times the channels.
-        multi_label: the logits belong to yes-or-no attributes, rather than to classes of which one is right.
-    """
+    """The shape of a network that reads images."""
 
     image_size: int = 28
     in_channels: int = 1
     widths: tuple[int, ...] = (32, 64, 128)
     num_classes: int = 10
     _: KW_ONLY
-    patch: int = 1
-    multi_label: bool = False
+    patch: int = 1  # patch × patch pixels become one position with patch² times the channels
+    multi_label: bool = False  # the logits are of yes-or-no attributes, not of classes of which one is right
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
@@ -53,18 +48,13 @@ class _Reader(nn.Module):
 
 @dataclass(frozen=True)
 class EvaluatorConfig(_Shape):
-    """The shape of an Evaluator; the last width is the number of features.
-
-    Args:
-        body: "blocks" (the U-Net's residual blocks, for digits), "resnet9" (batch normalization and
-            max-pooling, for objects in colour) or "whitened" (plain convolutions after a fixed whitening).
-        mirror: once trained, take the mean of the features of each image and its mirror image; for objects,
-            which stay what they are in a mirror.
-    """
+    """The shape of an Evaluator; the last width is the number of features."""
 
     dropout: float = 0.2
+    # "blocks" (the U-Net's residual blocks, for digits), "resnet9" (batch normalization and max-pooling, for
+    # objects in colour) or "whitened" (plain convolutions after a fixed whitening).
     body: str = "blocks"
-    mirror: bool = False
+    mirror: bool = False  # once trained, take the mean of the features of each image and its mirror image
 
     def __post_init__(self) -> None:
         super().__post_init__()

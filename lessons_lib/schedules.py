@@ -22,18 +22,11 @@ MAX_BETA = 0.999
 
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
-    """The noise schedule of a diffusion process with T timesteps.
+    """The noise schedule of a diffusion process with T timesteps."""
 
-    Args:
-        betas: [T] float64 on the CPU, the variance of the noise that each step adds, each in (0, 0.999].
-        name: "linear", "cosine", "sigmoid" or "custom"; with T it lets a weight card rebuild the schedule.
-
-    Attributes:
-        alphas_cumprod: [T] float64, abar_t = prod (1 - beta_i) over i <= t, strictly decreasing.
-    """
-
-    betas: Tensor
-    name: str = "custom"
+    betas: Tensor  # [T] float64 on the CPU, the variance of the noise that each step adds, in (0, 0.999]
+    name: str = "custom"  # or of a standard schedule, which a weight card rebuilds from it and T
+    # [T] float64, abar_t = prod (1 - beta_i) over i <= t, strictly decreasing.
     alphas_cumprod: Tensor = field(init=False, repr=False)
     _cache: dict = field(init=False, repr=False, default_factory=dict)
 

@@ -139,41 +139,28 @@ LEAST = {"patch": 1, "blocks_per_level": 1, "num_classes": 0, "augment_channels"
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """The shape of a U-Net; the defaults are the digit model, and other sizes only change numbers.
+    """The shape of a U-Net; the defaults are the digit model, and other sizes only change numbers."""
 
-    Args:
-        image_size: height and width in pixels, a multiple of patch * 2**(levels - 1).
-        channel_mults: channels of each level in base_channels; each further level halves the image.
-        blocks_per_level: residual blocks in each level, on the way down and on the way up.
-        attention_levels: levels (0 is full resolution) with self-attention; the middle always has it.
-        num_classes: K labels; 0 builds an unconditional network.
-        embedding_channels: width of the embedding of t and y.
-        dropout: inside the residual blocks, in training only.
-        patch: each patch × patch pixels become one position with patch² times the channels, before the first
-            layer and back after the last: a large image at the price of a small one.
-        refine_channels: width of two last convolutions at full resolution, which see x_t beside the answer of
-            the patches and mend the seams; 0 leaves them out.
-        v_schedule: the last layer answers v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 of the schedule of this
-            name with v_timesteps (Salimans & Ho 2022, app. D), which becomes eps; empty: it answers eps.
-        multi_label: the K labels are yes-or-no attributes, rather than classes of which one is right.
-        augment_channels: A numbers that say how a training image was distorted, so that the network does not
-            draw distorted ones (Karras et al. 2022, sec. 5 and app. F.2); 0 leaves them out.
-    """
-
-    image_size: int = 28
+    image_size: int = 28  # height and width in pixels, a multiple of patch * 2**(levels - 1)
     in_channels: int = 1
     base_channels: int = 32
-    channel_mults: tuple[int, ...] = (1, 2, 4)
-    blocks_per_level: int = 1
-    attention_levels: tuple[int, ...] = ()
-    num_classes: int = 10
-    embedding_channels: int = 128
-    dropout: float = 0.0
-    patch: int = 1
+    channel_mults: tuple[int, ...] = (1, 2, 4)  # of base_channels; each further level halves the image
+    blocks_per_level: int = 1  # residual blocks on the way down, and again on the way up
+    attention_levels: tuple[int, ...] = ()  # 0 is full resolution; the middle always has self-attention
+    num_classes: int = 10  # K labels; 0 builds an unconditional network
+    embedding_channels: int = 128  # of t and y
+    dropout: float = 0.0  # inside the residual blocks, in training only
+    patch: int = 1  # patch × patch pixels become one position: a large image at the price of a small one
+    # Of two last convolutions at full resolution, which see x_t beside the answer of the patches and mend the
+    # seams; 0 leaves them out.
     refine_channels: int = 0
+    # The last layer answers v of the schedule of this name with v_timesteps (Salimans & Ho 2022, app. D),
+    # which becomes eps; empty: it answers eps.
     v_schedule: str = ""
     v_timesteps: int = 1000
-    multi_label: bool = False
+    multi_label: bool = False  # the K labels are yes-or-no attributes, not classes of which one is right
+    # A numbers that say how a training image was distorted, so that the network does not draw distorted ones
+    # (Karras et al. 2022, sec. 5 and app. F.2); 0 leaves them out.
     augment_channels: int = 0
 
     def __post_init__(self) -> None:

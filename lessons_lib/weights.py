@@ -55,22 +55,16 @@ def save_pretrained(
     """
     path = Path(path)
     named = schedule and {"name": schedule.name, "num_timesteps": schedule.num_timesteps}
-    if schedule and not (
-        schedule.name in SCHEDULES and torch.equal(NoiseSchedule.by_name(**named).betas, schedule.betas)
-    ):
-        raise ValueError(
-            f"The schedule {schedule.name!r} has betas of its own: a card can only name a standard one."
-        )
+    is_named = schedule and schedule.name in SCHEDULES
+    if schedule and not (is_named and torch.equal(NoiseSchedule.by_name(**named).betas, schedule.betas)):
+        own = f"The schedule {schedule.name!r} has betas of its own"
+        raise ValueError(f"{own}: a card can only name a standard one.")
     content = save({name: tensor.cpu().contiguous().half() for name, tensor in model.state_dict().items()})
     facts = {
-        "name": path.stem,
-        "architecture": type(model).__name__,
-        "config": dataclasses.asdict(model.config),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "schedule": named,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "library_version": __version__,
-    }
+        "name": path.stem, "architecture": type(model).__name__, "config": dataclasses.asdict(model.config),
+        "parameters": sum(p.numel() for p in model.parameters()), "schedule": named,
+        "sha256": hashlib.sha256(content).hexdigest(), "library_version": __version__,
+    }  # fmt: skip
     # The facts win: a card that was read with other weights and is used again must not keep their SHA-256.
     card = facts | card | facts
     with atomic_write(path) as temporary:

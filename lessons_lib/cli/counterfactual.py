@@ -95,14 +95,10 @@ def counterfactual(options: Options) -> None:
     images = states[-1].clamp(-1, 1)
     result = {
         **({"index": options.index} if options.image is None else {"image": str(options.image)}),
-        **task.facts,
-        "seconds": round(time.perf_counter() - started, 3),
-        **{name: getattr(request, name) for name in SETTINGS},
-        "weights": str(request.weights),
-        "evaluator": task.judge.name,
-        "evaluator_sha256": task.judge.sha256,
-        **task.measure(images),
-    }
+        **task.facts, "seconds": round(time.perf_counter() - started, 3),
+        **{name: getattr(request, name) for name in SETTINGS}, "weights": str(request.weights),
+        "evaluator": task.judge.name, "evaluator_sha256": task.judge.sha256, **task.measure(images),
+    }  # fmt: skip
     states = [*(states[k] for k in common.shown_steps(len(states))[:-1]), images]
     way = [torch.cat([source, x_t]) for x_t in states]  # the source beside each
     for file in files:

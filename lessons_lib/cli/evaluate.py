@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -14,8 +14,8 @@ from typer import Argument, Option
 from lessons_lib import weights as cards
 from lessons_lib.cli import batches, processes
 from lessons_lib.cli import options as o
-from lessons_lib.cli.common import check_dataset, progress_bar, resolve_device
-from lessons_lib.cli.options import as_command, option
+from lessons_lib.cli.common import check_dataset, make_request, progress_bar, resolve_device
+from lessons_lib.cli.options import as_command, option, settings
 from lessons_lib.counterfactuals import METHODS
 from lessons_lib.evaluation import judge as judging
 from lessons_lib.evaluation.judge import Judge, write_metrics
@@ -68,23 +68,18 @@ class Options:
     device: o.Device = "auto"
     precision: o.NetworkPrecision = "float32"
 
-    def typed(self, kind: type) -> dict:
-        """By name, the fields of another dataclass."""
-        ours = {field.name for field in fields(self)}
-        return {field.name: getattr(self, field.name) for field in fields(kind) if field.name in ours}
-
     def task(self, kind: type[Task], dataset: str) -> Task:
         return kind(
             judge=Judge.load(dataset, self.evaluator_weights, resolve_device(self.device)),
             in_sweep=isinstance(self, Sweep), draw=lambda request, size: batches.draw(request, size)[0],
-            processes=processes.count(), progress=partial(progress_bar, unit="image"), **self.typed(kind),
+            processes=processes.count(), progress=partial(progress_bar, unit="image"), **settings(self, kind),
         )  # fmt: skip
 
     def request(self, task: Task, labels: Sequence[tuple[int]], **others) -> Request:
         """Of one image, by what was typed and the others; two labels ask for a counterfactual."""
         kind = GenerationRequest if len(labels) == 1 else CounterfactualRequest
-        named = {"weights": self.weights or f"{task.judge.dataset}-denoiser", "device": task.judge.device}
-        return kind(*labels, **self.typed(kind) | named | others)
+        named = {"weights": self.weights or f"{task.judge.dataset}-denoiser"} | others
+        return make_request(kind, self, **dict(zip(kind.LABELS, labels, strict=True)), **named)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,12 +283,9 @@ def sweep_counterfactuals(options: _SweepDigits) -> None:
 
 @app.command("evaluator")
 def evaluate_evaluator(
-    dataset: Dataset,
-    evaluator_weights: o.EvaluatorWeights = None,
-    card: Card = False,
-    device: o.Device = "auto",
-    as_json: o.Json = False,
-) -> None:
+    dataset: Dataset, evaluator_weights: o.EvaluatorWeights = None, card: Card = False,
+    device: o.Device = "auto", as_json: o.Json = False,
+) -> None:  # fmt: skip
     """Measure the judge itself, on the test images."""
     check_dataset(dataset)
     judge = Judge.load(dataset, evaluator_weights, resolve_device(device))
@@ -303,12 +295,9 @@ def evaluate_evaluator(
 
 @app.command("timesteps")
 def evaluate_timesteps(
-    dataset: Dataset,
-    classifier: o.Classifier = None,
-    card: Card = False,
-    device: o.Device = "auto",
-    as_json: o.Json = False,
-) -> None:
+    dataset: Dataset, classifier: o.Classifier = None, card: Card = False,
+    device: o.Device = "auto", as_json: o.Json = False,
+) -> None:  # fmt: skip
     """Measure how well a classifier reads under noise, for each t, on the test images."""
     check_dataset(dataset, ("mnist", "cifar10"))
     name = classifier or f"{dataset}-noisy-classifier"

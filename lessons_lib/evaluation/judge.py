@@ -1,12 +1,11 @@
 """The evaluator that judges a data set, what it makes of real images, and how well networks read them."""
 
-from __future__ import annotations
-
 import functools
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +35,7 @@ class Judge:
     device: str
 
     @classmethod
-    def load(cls, dataset: str, name: str | None = None, device: str = "cpu") -> Judge:
+    def load(cls, dataset: str, name: str | None = None, device: str = "cpu") -> Self:
         """The evaluator by name or path; DATASET-evaluator if not given."""
         name = name or f"{dataset}-evaluator"
         model, _, card = load_model(name, device)
@@ -169,15 +168,14 @@ def measure_judge(judge: Judge, write: bool = False) -> dict:
 def _attributes_right(names: tuple[str, ...], read: Tensor, labels: Tensor) -> dict:
     """read and labels: [N, A] bool. The commonest answer is what always saying yes, or no, would reach."""
     commonest = torch.maximum(labels.sum(dim=0), (~labels).sum(dim=0)).double() / len(labels)
-    right = [Share.of(column).as_json() for column in (read == labels).unbind(dim=1)]
-    shares = [
-        Measurement(one, commonest_answer=round(c, 5))
-        for one, c in zip(right, commonest.tolist(), strict=True)
-    ]
+    columns = zip(names, (read == labels).unbind(dim=1), commonest.tolist(), strict=True)
     return {
         "mean_accuracy": round(Share.of((read == labels).flatten()).value, 5),
         "mean_of_commonest_answer": round(float(commonest.mean()), 5),
-        "by_attribute": dict(zip(names, shares, strict=True)),
+        "by_attribute": {
+            name: Measurement(Share.of(right).as_json(), commonest_answer=round(share, 5))
+            for name, right, share in columns
+        },
     }
 
 

@@ -26,7 +26,7 @@ from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.evaluation import attributes, axioms, curves, quality
 from lessons_lib.evaluation.judge import Judge, accuracy_lines, command, pictures
 from lessons_lib.files import atomic_write, check_writable
-from lessons_lib.names import place_of
+from lessons_lib.names import place_of, refuse
 from lessons_lib.pipeline import CounterfactualRequest, GenerationRequest
 from lessons_lib.samplers import DEFAULT_SPACING
 
@@ -181,11 +181,11 @@ class Classes(Task):
         self.judge.check_classes(str(request.weights), resolved.num_labels)
         filled = resolved.request
         names = ("guidance", "classifier", "guidance_scale", "interval", "sampler", "steps")
-        options = _settings(filled, *names) | {"num_samples": self.num_samples, "spacing": filled.spacing}
+        is_usual = filled.spacing == DEFAULT_SPACING[filled.sampler]
+        options = _settings(filled, *names) | {"num_samples": self.num_samples}
+        options["spacing"] = None if is_usual else filled.spacing
         if filled.guidance == "none":
             options["guidance_scale"] = None
-        if filled.spacing == DEFAULT_SPACING[filled.sampler]:
-            options["spacing"] = None
         return self._planned(self.judge.dataset, request, filled, options)
 
     def measure(self, plan: Plan) -> dict:
@@ -198,17 +198,13 @@ class Classes(Task):
         read = quality.predictions(judge.model, images)
         right = None if request.guidance == "none" else quality.Accuracy.of(read, labels)
         document = {
-            "command": plan.command,
-            "settings": describe(request),
-            **self._networks(request),
+            "command": plan.command, "settings": describe(request), **self._networks(request),
             "num_samples": self.num_samples,
             "accuracy": right and right.as_json(data.CLASS_NAMES[judge.dataset]),
             **self._quality(images, labels if right else read),
-            "seconds_per_image": round(seconds, 5),
-            "precision": request.precision,
-            **self._machine(),
-            "processes": self.processes,
-        }
+            "seconds_per_image": round(seconds, 5), "precision": request.precision,
+            **self._machine(), "processes": self.processes,
+        }  # fmt: skip
         return document | {"cells": self.cells_right(request).as_json()} if self.in_sweep else document
 
     def cells_right(self, request: GenerationRequest) -> quality.Share:
@@ -316,16 +312,19 @@ class Counterfactuals(Task):
     def images(self) -> data.ImageSet:
         """The originals."""
         test = data.load(self.judge.dataset, "test")
-        usual = min(200 if self.in_sweep else 1000, len(test))
-        count = _between("--num-samples", self.num_images, usual, 1, len(test), "test images")
+        usual, total = min(200 if self.in_sweep else 1000, len(test)), len(test)
+        count = usual if self.num_images is None else self.num_images
+        allowed = f"between 1 and {total} (test images)"
+        refuse({f"--num-samples must be {allowed}, got {count}.": not 1 <= count <= total})
         return test.subset(torch.arange(count))
 
     @cached_property
     def num_nulls(self) -> int:
         """How many of the images get null interventions."""
-        count = len(self.images)
-        usual = 0 if self.in_sweep else count
-        return _between("--null-images", self.null_images, usual, 0, count, "--num-samples")
+        total, count = len(self.images), self.null_images
+        allowed = f"between 0 and {total} (--num-samples)"
+        refuse({f"--null-images must be {allowed}, got {count}.": not 0 <= (count or 0) <= total})
+        return (0 if self.in_sweep else total) if count is None else count
 
     def targets(self, seed: int) -> Tensor:
         """[N] int64, another label for each image."""
@@ -368,23 +367,17 @@ class Counterfactuals(Task):
                 latents = self._with_stored_latents(intervene, x_0[:stored], source[:stored])
         names = ("method", "guidance", "guidance_scale", "classifier", "depth", "steps", "seed", "precision")
         return {
-            "command": plan.command,
-            **_settings(request, *names),
-            "null_guidance_scale": null_fields(request)["guidance_scale"],
-            "null_images": nulls,
+            "command": plan.command, **_settings(request, *names),
+            "null_guidance_scale": null_fields(request)["guidance_scale"], "null_images": nulls,
             "starts_from": "8-bit pixels",
             "images": f"the first {count:,} test {pictures(self.images.source)}",
-            "weights": str(request.weights),
-            **self._networks(request),
-            **measures,
+            "weights": str(request.weights), **self._networks(request), **measures,
             "feature_fid_floor": round(self.judge.reference.floor, 4),
             "feature_fid_reference": f"{statistics.count:,} training {pictures(self.judge.reference.source)}",
-            "real_images": real_images,
-            "with_stored_latents": latents,
+            "real_images": real_images, "with_stored_latents": latents,
             "seconds_per_image": round(intervene.seconds[0] / count, 5),
-            "seconds": round(time.perf_counter() - started, 2),
-            **self._machine(),
-        }
+            "seconds": round(time.perf_counter() - started, 2), **self._machine(),
+        }  # fmt: skip
 
     def _with_stored_latents(self, intervene: Intervene, x_0: Tensor, source: Tensor) -> dict:
         """How well images come back whose latents are kept; no axiom: every null intervention is this one."""
@@ -416,13 +409,6 @@ class Intervene:
         drawn = pipeline.counterfactual_images(request, x_0, self.batch_size, self.advance)
         self.seconds.append(time.perf_counter() - started)
         return drawn
-
-
-def _between(option: str, count: int | None, usual: int, least: int, most: int, what: str) -> int:
-    count = usual if count is None else count
-    if not least <= count <= most:
-        raise ValueError(f"{option} must be between {least} and {most} ({what}), got {count}.")
-    return count
 
 
 def null_fields(request: CounterfactualRequest) -> dict:
@@ -523,8 +509,7 @@ class Faces(Task):
         options = _settings(request, "attribute", "method", "classifier", "guidance_scale", "depth")
         options["num_samples"] = None if self.in_sweep else self.num_samples
         options |= {"num_counterfactuals": self.num_counterfactuals, "steps": request.steps}
-        if request.method == "ddim":
-            options["method"] = None
+        options["method"] = None if request.method == "ddim" else request.method
         return self._planned("celeba", request, filled, options)
 
     def drawing(self, request: Request, target: int | None, count: int = 1) -> GenerationRequest:
@@ -540,19 +525,16 @@ class Faces(Task):
             flips = self._flips(request)
             return flips | _drift_sizes(flips)
         names = ("method", "classifier", "guidance_scale", "depth", "steps", "seed")
+        counterfactuals = {
+            "num_faces": num_faces,
+            "which": "the first test faces whose attribute is read as labelled, sent to the other answer",
+            "settings": _settings(request, *names), "guided": self._flips(request),
+            "inversion_alone": self._flips(replace(request, guidance_scale=0.0)),
+        }  # fmt: skip
         return {
-            "command": plan.command,
-            "attribute": request.attribute,
-            **self._networks(request),
-            "drawn": self._drawn(plan.asked),
-            "counterfactuals": {
-                "num_faces": num_faces,
-                "which": "the first test faces whose attribute is read as labelled, sent to the other answer",
-                "settings": _settings(request, *names),
-                "guided": self._flips(request),
-                "inversion_alone": self._flips(replace(request, guidance_scale=0.0)),
-            },
-        }
+            "command": plan.command, "attribute": request.attribute, **self._networks(request),
+            "drawn": self._drawn(plan.asked), "counterfactuals": counterfactuals,
+        }  # fmt: skip
 
     def _drawn(self, asked: CounterfactualRequest) -> dict:
         """Faces drawn unguided and towards both answers: how they are read, how far from real ones."""

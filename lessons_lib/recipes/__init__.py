@@ -314,9 +314,9 @@ def _start_from(network: nn.Module, name: str | Path, schedule: NoiseSchedule | 
     if type(trained) is not type(network) or trained.config != network.config:
         raise ValueError(f"The weights {str(name)!r} are of another network than this training's.")
     if schedule and not torch.equal(trained_on.betas, schedule.betas):
+        schedule = f"the {trained_on.name} schedule, T = {trained_on.num_timesteps}"
         raise ValueError(
-            f"The weights {str(name)!r} were trained with the {trained_on.name} schedule, "
-            f"T = {trained_on.num_timesteps}: start from them with the same."
+            f"The weights {str(name)!r} were trained with {schedule}: start from them with the same."
         )
     network.load_state_dict(trained.state_dict())
     history, kept = card.get("training", {}), ("command", "images_seen", "hours", "start")
@@ -380,17 +380,13 @@ def _card(recipe: Recipe, images: data.ImageSet, end: Stopped, command: str) -> 
     if torch.cuda.is_available():
         hardware = f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}"
     training = {
-        "command": command,
-        "settings": settings,
+        "command": command, "settings": settings,
         "data": " ".join(filter(None, (DATA_NOTES[images.source], images.note))),
-        "images_seen": end.step * config.batch_size,
-        "ended": end.reason,
-        "precision": end.precision,
+        "images_seen": end.step * config.batch_size, "ended": end.reason, "precision": end.precision,
         "ema_length_images": round(end.ema_length * config.batch_size),
-        "hours": round(end.seconds / 3600, 2),
-        "hardware": f"{hardware}, torch {torch.__version__}",
+        "hours": round(end.seconds / 3600, 2), "hardware": f"{hardware}, torch {torch.__version__}",
         "seed": config.seed,
-    }
+    }  # fmt: skip
     if origin.exists():
         training["start"] = json.loads(origin.read_text())
     facts = {"training": training, "defaults": defaults, "metrics": {}}
