@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lessons_lib.guidance import EpsFn
-from lessons_lib.names import check_choice
+from lessons_lib.names import check_choice, refuse
 from lessons_lib.samplers import NoiseFn, Step, ddim_invert, sample_ddim, sample_ddpm
 from lessons_lib.schedules import NoiseSchedule, q_sample
 
@@ -39,9 +39,6 @@ class Abducted(NamedTuple):
         return Abducted(self.x.repeat_interleave(times, dim=0), self.timesteps, noises)
 
 
-# -- the same noise for every label ---------------------------------------------------------------
-
-
 def same_noise_grid(
     guide: Callable[[Tensor], EpsFn],
     schedule: NoiseSchedule,
@@ -58,9 +55,6 @@ def same_noise_grid(
     return last.x_t.unflatten(0, (len(x_T), num_classes))
 
 
-# -- abduction -------------------------------------------------------------------------------------
-
-
 def in_8_bits(images: Tensor) -> Tensor:
     """A copy of images in [-1, 1], rounded to the 256 levels of a picture file; dtype and shape are kept.
 
@@ -68,8 +62,7 @@ def in_8_bits(images: Tensor) -> Tensor:
     looks perfectly reversible. ValueError for numbers that are not finite.
     """
     images = images.detach()
-    if not images.isfinite().all():
-        raise ValueError("The images hold numbers that are not finite.")
+    refuse({"The images hold numbers that are not finite.": not images.isfinite().all()})
     levels = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return (levels.float() / 127.5 - 1).to(images.dtype)
 
@@ -80,8 +73,7 @@ def to_depth(timesteps: Tensor, t_0: int) -> Tensor:
     The deeper, the less of it is kept. ValueError if t_0 is not in 0 … T-1, or no timestep is left.
     """
     top, lowest = int(timesteps[0]), int(timesteps[-1])
-    if not 0 <= t_0 <= top:
-        raise ValueError(f"The depth must be between 0 and {top}, got {t_0}.")
+    refuse({f"The depth must be between 0 and {top}, got {t_0}.": not 0 <= t_0 <= top})
     if t_0 < lowest:
         raise ValueError(
             f"No timestep is left at depth {t_0}: the lowest of these {len(timesteps)} steps is {lowest}."
@@ -154,9 +146,6 @@ def abduct(
     if method == "sdedit":
         return abduct_sdedit(schedule, x_0, timesteps, noise_fn)
     return Abducted((noise_fn or torch.randn_like)(x_0), timesteps)
-
-
-# -- prediction ------------------------------------------------------------------------------------
 
 
 def predict(

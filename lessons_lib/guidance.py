@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lessons_lib.names import place_of
+from lessons_lib.names import place_of, refuse
 from lessons_lib.schedules import NoiseSchedule, predict_x0
 
 EpsFn = Callable[[Tensor, Tensor], Tensor]
@@ -196,8 +196,7 @@ def _gradient(log_prob_fn: LogProbFn, x_t: Tensor, t: Tensor) -> Tensor:
             f"log_prob_fn must return one number a sample, {list(t.shape)}, got {list(log_probs.shape)}."
         )
     gradient = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
-    if gradient is None:
-        raise ValueError("log_prob_fn's result has no gradient in x_t: was it computed under no_grad?")
+    refuse({"log_prob_fn's result has no gradient in x_t: was it computed under no_grad?": gradient is None})
     return gradient
 
 

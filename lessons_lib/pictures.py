@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from lessons_lib.data import DataError, load, to_signed
+from lessons_lib.names import refuse
 
 MAX_SIDE = 4096
 # No EPS among them: Pillow would hand it to another program.
@@ -102,8 +103,7 @@ def one_of_each(count: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def _check_size(width: int, height: int) -> None:
-    if max(width, height) > MAX_SIDE:
-        raise ValueError(f"{TOO_LARGE}, and it is {width:,} × {height:,}.")
+    refuse({f"{TOO_LARGE}, and it is {width:,} × {height:,}.": max(width, height) > MAX_SIDE})
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
@@ -136,8 +136,7 @@ def _opaque(pixels: np.ndarray) -> np.ndarray:
     if scaled.shape[2] < 4:
         return colour
     alpha = scaled[..., 3].clip(0, 1)
-    if alpha.max() < _FAINTEST:
-        raise ValueError(EMPTY)
+    refuse({EMPTY: alpha.max() < _FAINTEST})
     edge = _border(alpha)
     if np.median(edge) >= 0.5:
         paper = np.median(_border(colour)[edge >= 0.5], axis=0)
@@ -162,16 +161,14 @@ def _ink(colour: np.ndarray) -> np.ndarray:
     offset = colour - np.median(_border(colour), axis=0)
     length = np.abs(offset).max(axis=2)
     peak = max(float(np.quantile(length, 0.999)), float(length.max()) / 2)
-    if peak < _FAINTEST:
-        raise ValueError(EMPTY)
+    refuse({EMPTY: peak < _FAINTEST})
     towards = offset[length > peak / 2].mean(axis=0)
     ink = offset @ (towards / max(float(np.linalg.norm(towards)), 1e-6))
     edge = _border(ink)
     noise = 3 * 1.4826 * float(np.median(np.abs(edge - np.median(edge))))  # three standard deviations
     strokes = ink[ink > float(ink.max()) / 2]
     full = float(np.median(strokes)) if strokes.size else 0.0
-    if full - noise < _FAINTEST:
-        raise ValueError(EMPTY)
+    refuse({EMPTY: full - noise < _FAINTEST})
     return ((ink - noise) / (full - noise)).clip(0, 1)
 
 

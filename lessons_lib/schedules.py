@@ -14,7 +14,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from lessons_lib.names import check_choice
+from lessons_lib.names import check_choice, refuse
 
 # A beta of 1 would erase the image in one step: log(1 - beta) is infinite (Nichol & Dhariwal 2021, sec. 3.2).
 MAX_BETA = 0.999
@@ -32,8 +32,7 @@ class NoiseSchedule:
 
     def __post_init__(self) -> None:
         betas = torch.as_tensor(self.betas, dtype=torch.float64, device="cpu")
-        if betas.ndim != 1 or len(betas) == 0:
-            raise ValueError(f"betas must have shape [T], got {list(betas.shape)}.")
+        refuse({f"betas must have shape [T], got {list(betas.shape)}.": betas.ndim != 1 or len(betas) == 0})
         if not bool(((betas > 0) & (betas <= MAX_BETA)).all()):
             got = f"{betas.min():g} to {betas.max():g}"
             raise ValueError(f"Every beta must lie in (0, {MAX_BETA}], got {got}.")
@@ -94,8 +93,7 @@ SCHEDULES = ("linear", "cosine", "sigmoid")
 
 
 def _check_timesteps(num_timesteps: int) -> None:
-    if num_timesteps < 2:
-        raise ValueError(f"A schedule needs at least 2 timesteps, got {num_timesteps}.")
+    refuse({f"A schedule needs at least 2 timesteps, got {num_timesteps}.": num_timesteps < 2})
 
 
 def _scaled_ends(num_timesteps: int, beta_start: float, beta_end: float) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import typer
 from typer import Argument, Option
 
 from lessons_lib import weights as cards
-from lessons_lib.cli import batches, processes
+from lessons_lib.cli import common, processes
 from lessons_lib.cli import options as o
 from lessons_lib.cli.common import check_dataset, make_request, progress_bar, resolve_device
 from lessons_lib.cli.options import as_command, option, settings
@@ -71,7 +71,7 @@ class Options:
     def task(self, kind: type[Task], dataset: str) -> Task:
         return kind(
             judge=Judge.load(dataset, self.evaluator_weights, resolve_device(self.device)),
-            in_sweep=isinstance(self, Sweep), draw=lambda request, size: batches.draw(request, size)[0],
+            in_sweep=isinstance(self, Sweep), draw=lambda request, size: common.draw(request, size)[0],
             processes=processes.count(), progress=partial(progress_bar, unit="image"), **settings(self, kind),
         )  # fmt: skip
 
@@ -138,7 +138,7 @@ def evaluate_classes(options: _EvaluateClasses) -> None:
     """Draw images and measure them: accuracy by class, feature FID, diversity, seconds an image."""
     task = options.task(Classes, options.ctx.info_name)
     request = options.request(task, [(0,)])
-    batches.check_settings(request, task.batch_size)
+    common.check_settings(request, task.batch_size)
     if not options.card:
         options.measure(task, request)
         return
@@ -182,7 +182,7 @@ def sweep_classes(options: _SweepClasses) -> None:
         for method, sampler, steps, scale in combined
     ]  # fmt: skip
     for request in requests:
-        batches.check_settings(request, task.batch_size)
+        common.check_settings(request, task.batch_size)
     options.fill(task, requests)
 
 
@@ -207,7 +207,7 @@ def evaluate_faces(options: _EvaluateFaces) -> None:
     """Draw faces with and without an attribute, change real ones, and measure both."""
     task = options.task(Faces, "celeba")
     request = options.request(task, [(0,), (1,)], guidance="classifier")
-    batches.check_settings(task.drawing(task.plan(request).asked, 1), task.batch_size)
+    common.check_settings(task.drawing(task.plan(request).asked, 1), task.batch_size)
     if options.card:
         judging.check_card(request.weights, "celeba", task.judge.reference.source)
     document = options.measure(task, request)

@@ -8,7 +8,7 @@ from pathlib import Path
 from lessons_lib import data, weights
 from lessons_lib.cli import common, processes
 from lessons_lib.cli import options as o
-from lessons_lib.cli.batches import check_settings, draw
+from lessons_lib.cli.common import check_settings, draw
 from lessons_lib.evaluation.task import describe
 from lessons_lib.files import check_writable
 from lessons_lib.images import denoising_frames, save_png, to_bytes, to_grid

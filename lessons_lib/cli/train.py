@@ -160,9 +160,6 @@ def _config(options: Options, model: str, recipe: recipes.Recipe) -> TrainConfig
     return dataclasses.replace(recipe.config, **changes)
 
 
-# -- telling ---------------------------------------------------------------------------------------
-
-
 def _show(dataset: str, model: str, events: Iterator) -> str:
     """Run one recipe, say what happens, and return why it stopped."""
     is_main, average = processes.rank() == 0, None

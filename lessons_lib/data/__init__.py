@@ -17,6 +17,7 @@ from lessons_lib.data import celeba, cifar10, image_folder, mnist
 from lessons_lib.data.celeba import ATTRIBUTES, attribute_index, read_face
 from lessons_lib.data.image_folder import is_folder, short_name
 from lessons_lib.data.image_set import SPLITS, DataError, ImageSet, notice, to_signed, to_unit
+from lessons_lib.names import check_choice, refuse
 
 NAMES = ("mnist", "digits", "cifar10", "celeba", "folder:PATH")
 CLASS_NAMES = {"mnist": mnist.CLASS_NAMES, "digits": mnist.CLASS_NAMES, "cifar10": cifar10.CLASS_NAMES}
@@ -65,21 +66,19 @@ def _check(name, split, image_size, channels, strict, fraction) -> None:
     """ValueError for what no data set has, or not this one."""
     own = is_folder(name)
     kind = "folder:PATH" if own else name
+    check_choice("split", split, SPLITS)
+    check_choice("data set", kind, NAMES)
     low, high = SIZES.get(kind, (0, 0))
     size = low if image_size is None else image_size
-    rules = (
-        (split in SPLITS, f"Unknown split {split!r}: choose one of {', '.join(SPLITS)}."),
-        (kind in NAMES, f"Unknown data set {name!r}: choose one of {', '.join(NAMES)}."),
-        (own or not (channels or strict), f"channels and strict are for folder:PATH, not for {name}."),
-        (kind in SIZES or image_size is None, f"image_size is for celeba and folder:PATH, not for {name}."),
-        (kind == "celeba" or fraction == 1, f"fraction is for celeba, not for {name}."),
-        (0 < fraction <= 1, f"The fraction must be above 0 and at most 1, got {fraction}."),
-        (channels in (None, 1, 3), f"The channels must be 1 (grey) or 3 (colour), got {channels}."),
-        (low <= size <= high, f"The image size must be from {low} to {high} pixels, got {size}."),
-    )
-    for holds, sentence in rules:
-        if not holds:
-            raise ValueError(sentence)
+    is_sized = image_size is not None and kind not in SIZES
+    refuse({
+        f"channels and strict are for folder:PATH, not for {name}.": not own and (channels or strict),
+        f"image_size is for celeba and folder:PATH, not for {name}.": is_sized,
+        f"fraction is for celeba, not for {name}.": kind != "celeba" and fraction != 1,
+        f"The fraction must be above 0 and at most 1, got {fraction}.": not 0 < fraction <= 1,
+        f"The channels must be 1 (grey) or 3 (colour), got {channels}.": channels not in (None, 1, 3),
+        f"The image size must be from {low} to {high} pixels, got {size}.": not low <= size <= high,
+    })  # fmt: skip
 
 
 def test_images(name: str) -> ImageSet:

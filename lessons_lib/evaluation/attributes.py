@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.evaluation.axioms import check_pairs, l1_error
 from lessons_lib.evaluation.quality import Mean, Share, check_labels, in_batches
+from lessons_lib.names import refuse
 
 
 def read_attributes(evaluator: nn.Module, images: Tensor) -> Tensor:
@@ -87,12 +88,10 @@ def measure_flips(
     evaluator's logits, place is that of the attribute asked for, targets [N] are 1 or 0.
     """
     check_pairs(x_0, counterfactuals)
-    if targets.shape != (len(x_0),):
-        raise ValueError(f"There are {targets.numel()} targets for {len(x_0)} images.")
+    refuse({f"There are {targets.numel()} targets for {len(x_0)} images.": targets.shape != (len(x_0),)})
     x_0, counterfactuals = in_8_bits(x_0), in_8_bits(counterfactuals)
     before, after = (read_attributes(evaluator, images) for images in (x_0, counterfactuals))
-    if len(names) != before.shape[1]:
-        raise ValueError(f"There are {len(names)} names for {before.shape[1]} attributes.")
+    refuse({f"There are {len(names)} names for {before.shape[1]} attributes.": len(names) != before.shape[1]})
     reached = (after[:, place] >= 0.5) == (targets.cpu() == 1)
     l1 = Mean.of(l1_error(x_0, counterfactuals))
     return Flips(Share.of(reached), l1, drifts(names, place, before, after))

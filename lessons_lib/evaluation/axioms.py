@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.evaluation import quality
 from lessons_lib.evaluation.quality import FeatureStatistics, Mean, Measurement, Share, check_labels, features
+from lessons_lib.names import refuse
 
 AT_ONCE = 100  # images that an intervention is given together
 Intervention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -157,8 +158,7 @@ def real_features(evaluator: nn.Module, images: Tensor, labels: Tensor) -> RealF
         other = y[:, None] != labels
         total += float(torch.cdist(x, real)[other].sum())
         pairs += int(other.sum())
-    if pairs == 0 or total == 0:
-        raise ValueError("The reference needs real images of at least two classes that differ.")
+    refuse({"The reference needs real images of at least two classes that differ.": pairs == 0 or total == 0})
     return RealFeatures(_pixels(images), real, labels, total / pairs)
 
 
@@ -217,8 +217,7 @@ def _share_nearer(start: Tensor, end: Tensor, targets: Tensor, real: Tensor, lab
     nearer = torch.zeros(len(start), dtype=torch.float64)
     for k in targets.unique().tolist():
         ours, others = targets == k, real[labels == k]
-        if len(others) == 0:
-            raise ValueError(f"The reference has no real image of class {k}.")
+        refuse({f"The reference has no real image of class {k}.": not len(others)})
         moved = torch.linalg.vector_norm(start[ours] - end[ours], ord=p, dim=1, keepdim=True)
         # The fast way by matrix products rounds: an image would not be as far as itself.
         away = torch.cdist(start[ours], others, p=p, compute_mode="donot_use_mm_for_euclid_dist")

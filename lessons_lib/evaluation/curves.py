@@ -68,9 +68,6 @@ def numbers(rows: Sequence[Row], name: str) -> np.ndarray:
     return np.array([math.nan if row[name] == "" else row[name] for row in rows])
 
 
-# -- figures ---------------------------------------------------------------------------------------
-
-
 def canvas(width: float, height: float, layout: str | None = None):
     """An empty matplotlib figure, outside pyplot's register."""
     from matplotlib import rcParams

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lessons_lib.names import refuse
+
 BATCH = 500  # images that the judge looks at together
 Z_95 = 1.959964  # 95% of a normal distribution lie within so many standard deviations
 
@@ -90,8 +92,7 @@ class Mean(float):
 
 def check_labels(images: Tensor, *labels: Tensor) -> None:
     """Raise ValueError unless there are images and each has its labels."""
-    if len(images) == 0:
-        raise ValueError("There are no images to measure.")
+    refuse({"There are no images to measure.": not len(images)})
     for y in labels:
         if y.shape != (len(images),):
             counts = f"{y.numel()} labels for {len(images)} images"
@@ -135,16 +136,12 @@ def labels_by_frequency(frequencies: Tensor, n: int) -> Tensor:
 
     MNIST has 1.24 times as many ones as fives; even classes alone would cost 0.1 of FID.
     """
-    if n < 1:
-        raise ValueError(f"The number of samples must be at least 1, got {n}.")
+    refuse({f"The number of samples must be at least 1, got {n}.": n < 1})
     wanted = frequencies.double() / frequencies.double().sum() * n
     counts = wanted.floor().long()
     missing = n - int(counts.sum())
     counts[(wanted - counts).argsort(descending=True, stable=True)[:missing]] += 1
     return torch.arange(len(counts)).repeat_interleave(counts)
-
-
-# -- feature FID and KID ---------------------------------------------------------------------------
 
 
 def features(evaluator: nn.Module, images: Tensor) -> Tensor:
@@ -175,8 +172,7 @@ class FeatureStatistics:
     @classmethod
     def of(cls, features: Tensor) -> Self:
         """From features [N, F]."""
-        if len(features) < 2:
-            raise ValueError(f"Feature statistics need at least 2 images, got {len(features)}.")
+        refuse({f"Feature statistics need at least 2 images, got {len(features)}.": len(features) < 2})
         return cls(features.mean(dim=0), torch.cov(features.T), len(features))
 
 
@@ -195,8 +191,7 @@ def fid_of_features(reference: FeatureStatistics, drawn: Tensor) -> float:
     """As `feature_fid`, from features [N, F] in hand."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    if len(drawn) < 2:
-        raise ValueError(f"The feature FID needs at least 2 images, got {len(drawn)}.")
+    refuse({f"The feature FID needs at least 2 images, got {len(drawn)}.": len(drawn) < 2})
     # Where several processes draw, one measures: torchmetrics must not wait for the others.
     metric = FrechetInceptionDistance(feature=_InHand(len(reference.mean)), sync_on_compute=False)
     n, mean = reference.count, reference.mean.double()
@@ -216,8 +211,7 @@ def feature_kid(real: Tensor, drawn: Tensor, subsets: int = 20, seed: int = 0) -
     from torchmetrics.image.kid import KernelInceptionDistance
 
     size = min(len(real), len(drawn)) // 2
-    if size < 2:
-        raise ValueError(f"The KID needs at least 4 images in each set, got {len(real)} and {len(drawn)}.")
+    refuse({f"The KID needs at least 4 images in each set, got {len(real)} and {len(drawn)}.": size < 2})
     extractor = _InHand(real.shape[1])
     metric = KernelInceptionDistance(extractor, subsets=subsets, subset_size=size, sync_on_compute=False)
     metric.update(real, real=True)

@@ -20,6 +20,7 @@ from lessons_lib import data, weights
 from lessons_lib.classifier import EvaluatorConfig, NoisyClassifierConfig, Whitening
 from lessons_lib.files import atomic_write
 from lessons_lib.images import save_png, to_grid
+from lessons_lib.names import refuse
 from lessons_lib.pipeline import GenerationRequest, generate_with
 from lessons_lib.recipes import losses
 from lessons_lib.recipes.losses import noisy_classification_loss as noisy_classification_loss
@@ -201,8 +202,7 @@ def folder_recipes(images: data.ImageSet, name: str, flip: bool = False) -> dict
     if not len(images):
         raise data.DataError("No picture is left to train on: add some, or repair those that cannot be read.")
     (count, channels, size, _), num_classes = images.images.shape, len(images.class_names)
-    if size % 4:
-        raise ValueError(f"The image size must be a multiple of 4, got {size}.")
+    refuse({f"The image size must be a multiple of 4, got {size}.": size % 4})
     training = _training(count, 600_000, lr=8e-4)
     options = DiffusionOptions("cosine", loss="min-snr", sample_every=sample_every(training.epochs))
     network, augment = unet_config(size, channels, num_classes), random_flip if flip else None
@@ -278,8 +278,7 @@ def run_recipe(
     `load` gives the images of each split, once the options are known to be good; `resume` and `extend` are
     as in `train`; `start` names weights to train on from; `command` is what the user typed, for the card.
     """
-    if config.output_dir is None:
-        raise ValueError("A recipe needs an output_dir to write to.")
+    refuse({"A recipe needs an output_dir to write to.": config.output_dir is None})
     recipe = replace(recipe, config=config, options=options or recipe.options)
     schedule, network = recipe.schedule, recipe.build()
     origin = _start_from(network, start, schedule) if start else None

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from lessons_lib.names import check_choice
+from lessons_lib.names import check_choice, refuse
 
 
 class TrainingError(RuntimeError):
@@ -51,8 +51,7 @@ class TrainConfig:
         ):
             for name in names.split():
                 value = getattr(self, name)
-                if value is not None and not holds(value):
-                    raise ValueError(f"{name} must be {allowed}, got {value}.")
+                refuse({f"{name} must be {allowed}, got {value}.": value is not None and not holds(value)})
         check_choice("precision", self.precision, ("auto", "float32", "bf16", "fp16"))
         check_choice("device", self.device, ("auto", "cpu", "cuda", "mps"))
         if self.output_dir is not None:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lessons_lib.names import check_choice
+from lessons_lib.names import check_choice, refuse
 from lessons_lib.schedules import NoiseSchedule, q_sample
 from lessons_lib.unet import timestep_embedding
 
@@ -39,8 +39,7 @@ def denoising_loss(
     check_choice("loss", loss, tuple(weights))
     check_choice("t_density", t_density, ("uniform", "logit-normal"))
     check_choice("loss_weight", loss_weight, ("none", "learned"))
-    if not 0 <= p_uncond <= 1:
-        raise ValueError(f"p_uncond must be in [0, 1], got {p_uncond}.")
+    refuse({f"p_uncond must be in [0, 1], got {p_uncond}.": not 0 <= p_uncond <= 1})
     distance = F.l1_loss if loss == "l1" else F.mse_loss
     cumulative = None if t_density == "uniform" else logit_normal_density(schedule).cumsum(0)
 
