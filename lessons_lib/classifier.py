@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lessons_lib.names import check_choice
+from lessons_lib.names import check_choice, refuse
 from lessons_lib.unet import (
     Downsample,
     ResidualBlock,
@@ -32,10 +32,9 @@ class _Shape:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
-        if self.patch < 1 or self.image_size % self.patch:
-            raise ValueError(
-                f"image_size {self.image_size} must be a multiple of patch, at least 1, got {self.patch}."
-            )
+        size, patch = self.image_size, self.patch
+        is_cut = patch < 1 or size % patch
+        refuse({f"image_size {size} must be a multiple of patch, at least 1, got {patch}.": is_cut})
 
 
 class _Reader(nn.Module):

@@ -151,14 +151,16 @@ def x0_log_prob(
     Evaluator, or (x, t) -> logits, such as a NoisyClassifier, which is told t = 0; y as in class_log_prob.
     """
     _check_eval(classifier)
-    takes_t = _takes_a_timestep(classifier)
+    parameters = inspect.signature(getattr(classifier, "forward", classifier)).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    takes_t = sum(p.kind in kinds and p.default is p.empty for p in parameters) > 1  # else x_0 alone
 
     def log_prob_fn(x_t: Tensor, t: Tensor) -> Tensor:
         # Not clipped to [-1, 1], as a sampler would: a clipped pixel has gradient 0, and in the first steps,
         # where guidance decides most, nearly every pixel of the estimate lies outside.
         x_0 = predict_x0(schedule, x_t, t, eps_fn(x_t, t))
-        timestep = (torch.zeros_like(t),) if takes_t else ()
-        return _class_log_prob(_logits(classifier, x_0, *timestep), y)
+        told = (torch.zeros_like(t),) if takes_t else ()
+        return _class_log_prob(_logits(classifier, x_0, *told), y)
 
     return log_prob_fn
 
@@ -191,10 +193,8 @@ def _gradient(log_prob_fn: LogProbFn, x_t: Tensor, t: Tensor) -> Tensor:
         log_probs = log_prob_fn(x, t)
         # The sum, never the mean: a sample's gradient must not depend on how many others are in its batch.
         total = log_probs.sum()
-    if log_probs.shape != t.shape:
-        raise ValueError(
-            f"log_prob_fn must return one number a sample, {list(t.shape)}, got {list(log_probs.shape)}."
-        )
+    wanted, got = list(t.shape), list(log_probs.shape)
+    refuse({f"log_prob_fn must return one number a sample, {wanted}, got {got}.": got != wanted})
     gradient = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
     refuse({"log_prob_fn's result has no gradient in x_t: was it computed under no_grad?": gradient is None})
     return gradient
@@ -231,10 +231,3 @@ def check_interval(interval: Interval, last: float = math.inf) -> None:
 def _check_eval(classifier: Callable[..., Tensor]) -> None:
     if getattr(classifier, "training", False):
         raise ValueError("The classifier is in training mode, where dropout makes noise: call its eval().")
-
-
-def _takes_a_timestep(classifier: Callable[..., Tensor]) -> bool:
-    """Whether it must be called as (x, t): it has two parameters without a default."""
-    parameters = inspect.signature(getattr(classifier, "forward", classifier)).parameters.values()
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(p.kind in kinds and p.default is p.empty for p in parameters) > 1

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lessons_lib.names import refuse
 from lessons_lib.schedules import NoiseSchedule, eps_from_v
 
 # -- the parts -------------------------------------------------------------------------------------
@@ -30,10 +31,8 @@ def timestep_embedding(t: Tensor, channels: int) -> Tensor:
 def num_groups(channels: int) -> int:
     """The largest of 8, 16, 32 groups that divides the channels and leaves at least 4 in a group."""
     suited = [g for g in (32, 16, 8) if channels % g == 0 and channels // g >= 4]
-    if not suited:
-        raise ValueError(
-            f"Channels must be a multiple of 8 and at least 32 for group normalization, got {channels}."
-        )
+    allowed = "a multiple of 8 and at least 32"
+    refuse({f"Channels must be {allowed} for group normalization, got {channels}.": not suited})
     return suited[0]
 
 
@@ -168,19 +167,18 @@ class UNetConfig:
         object.__setattr__(self, "channel_mults", tuple(self.channel_mults))
         object.__setattr__(self, "attention_levels", tuple(self.attention_levels))
         for field, least in LEAST.items():
-            if getattr(self, field) < least:
-                raise ValueError(f"{field} must be at least {least}, got {getattr(self, field)}.")
-        levels = len(self.channel_mults)
+            value = getattr(self, field)
+            refuse({f"{field} must be at least {least}, got {value}.": value < least})
+        size, levels, attended = self.image_size, len(self.channel_mults), self.attention_levels
         shrink = self.patch * 2 ** max(levels - 1, 0)
-        if not levels or self.image_size % shrink:
-            size = f"{levels} levels" + (f" of patches of {self.patch} pixels" if self.patch > 1 else "")
-            raise ValueError(f"image_size {self.image_size} must be a multiple of {shrink} for {size}.")
-        if any(level not in range(levels) for level in self.attention_levels):
-            raise ValueError(f"attention_levels {self.attention_levels} must be in 0 … {levels - 1}.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}.")
-        if self.multi_label and not self.num_classes:
-            raise ValueError("A network of attributes (multi_label) must have at least 1: num_classes is 0.")
+        parts = f"{levels} levels" + (f" of patches of {self.patch} pixels" if self.patch > 1 else "")
+        is_even, is_empty = levels and size % shrink == 0, self.multi_label and not self.num_classes
+        refuse({
+            f"image_size {size} must be a multiple of {shrink} for {parts}.": not is_even,
+            f"attention_levels {attended} must be in 0 … {levels - 1}.": not {*attended} <= {*range(levels)},
+            f"dropout must be in [0, 1), got {self.dropout}.": not 0 <= self.dropout < 1,
+            "A network of attributes (multi_label) must have at least 1: num_classes is 0.": is_empty,
+        })  # fmt: skip
 
 
 def check_shape(config, name: str, x: Tensor) -> None:
@@ -302,9 +300,8 @@ class UNet(nn.Module):
         if list(y.shape) != wanted or y.dtype != torch.int64:
             raise ValueError(f"Attributes y must be {wanted} int64, got {list(y.shape)} {y.dtype}.")
         if not bool(((y >= -1) & (y <= 1)).all()):
-            raise ValueError(
-                f"Attributes y must be 1 (yes), 0 (no) or -1 (untold), got {int(y.min())} … {int(y.max())}."
-            )
+            got = f"{int(y.min())} … {int(y.max())}"
+            raise ValueError(f"Attributes y must be 1 (yes), 0 (no) or -1 (untold), got {got}.")
 
     def _check_augment(self, augment: Tensor, batch: int) -> None:
         if self.augment_linear is None:

@@ -26,6 +26,7 @@ DATASETS = ("mnist", "cifar10", "celeba")
 SUFFIXES = (".png", ".gif", ".npz")
 MAX_FRAMES = 60  # of a GIF: DDPM's thousand steps would make a film of a minute
 AnyRequest = TypeVar("AnyRequest")
+Drawn = tuple[Tensor, list[Tensor]]  # images, and their states on the way
 
 
 def check_dataset(name: str, known: tuple[str, ...] = DATASETS, *, folders: bool = False) -> None:
@@ -79,14 +80,11 @@ def parse_target(text: str, choice: str = "1 or 0") -> int:
 
 def check_drawn_file(path: Path) -> None:
     """Raise ValueError or WriteError now for a file that `write_drawn` could not write."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"The output must end in .png, .gif or .npz, got {str(path)!r}.")
+    refuse({f"The output must end in .png, .gif or .npz, got '{path}'.": path.suffix.lower() not in SUFFIXES})
     check_writable(path)
 
 
-def write_drawn(
-    path: Path, picture: Callable, frames: Callable, labels: Sequence[int], **images: Tensor
-) -> None:
+def write_drawn(path: Path, picture: Callable, frames: Callable, labels: Sequence[int], **images) -> None:
     """Write picture() [H, W, 3] uint8, a film of frames(), or a .npz of images in [0, 1], by the suffix."""
     suffix = path.suffix.lower()
     if suffix == ".png":
@@ -127,9 +125,7 @@ def _hashes(request: GenerationRequest, _: processes.Advance) -> dict[str, str]:
     return {name: weights.read_card(name)["sha256"] for name in names}
 
 
-def draw(
-    request: GenerationRequest, batch_size: int, keep_states: bool = False
-) -> tuple[Tensor, list[Tensor]]:
+def draw(request: GenerationRequest, batch_size: int, keep_states: bool = False) -> Drawn:
     """Draw a request a batch at a time: images [N, C, H, W] in [-1, 1], and the states x_t if asked.
 
     Several processes share the batches: with equal threads in each the images are the same bit for bit.
@@ -144,9 +140,7 @@ def draw(
     return torch.cat(images), [torch.cat(steps) for steps in zip(*states, strict=True)]
 
 
-def _draw_part(
-    part: GenerationRequest, advance: processes.Advance, kept: Collection[int]
-) -> tuple[Tensor, list[Tensor]]:
+def _draw_part(part: GenerationRequest, advance: processes.Advance, kept: Collection[int]) -> Drawn:
     """One batch, and its states after the steps in `kept`."""
     states = []
     for k, step in enumerate(generate(part)):

@@ -8,10 +8,9 @@ Whatever an intervention is given has gone through `in_8_bits`, in a tensor of i
 latent beside an image, or hides it in the last decimals, could bring every original back for nothing.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -35,12 +34,9 @@ def step(intervene: Intervention, x: Tensor, source: Tensor, target: Tensor) -> 
     return in_8_bits(changed).to(x)
 
 
-def _batches(batch_size: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    return zip(*(tensor.split(batch_size) for tensor in tensors), strict=True)
-
-
 def _run(intervene: Intervention, x_0: Tensor, source: Tensor, target: Tensor, batch_size: int) -> Tensor:
-    return torch.cat([step(intervene, *batch) for batch in _batches(batch_size, x_0, source, target)])
+    batches = zip(*(tensor.split(batch_size) for tensor in (x_0, source, target)), strict=True)
+    return torch.cat([step(intervene, *batch) for batch in batches])
 
 
 def l1_error(x: Tensor, y: Tensor) -> Tensor:
@@ -120,7 +116,7 @@ class Reversibility:
     error: Mean
 
     @classmethod
-    def of(cls, evaluator: nn.Module, x_0: Tensor, source: Tensor, back: Tensor) -> Reversibility:
+    def of(cls, evaluator: nn.Module, x_0: Tensor, source: Tensor, back: Tensor) -> Self:
         """What came back, [N, C, H, W], against the originals."""
         right = quality.predictions(evaluator, back) == source.cpu()
         return cls(Share.of(right), Mean.of(l1_error(back, in_8_bits(x_0))))
@@ -154,7 +150,7 @@ def real_features(evaluator: nn.Module, images: Tensor, labels: Tensor) -> RealF
     check_labels(images, labels)
     real, labels = features(evaluator, images), labels.cpu()
     total, pairs = 0.0, 0
-    for x, y in _batches(quality.BATCH, real, labels):
+    for x, y in zip(real.split(quality.BATCH), labels.split(quality.BATCH), strict=True):
         other = y[:, None] != labels
         total += float(torch.cdist(x, real)[other].sum())
         pairs += int(other.sum())

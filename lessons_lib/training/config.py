@@ -13,6 +13,16 @@ class TrainingError(RuntimeError):
     """A training that cannot start or go on; the message is one sentence for the user."""
 
 
+RULES = (  # fields, what is allowed, and the test of it
+    ("epochs batch_size accumulation_steps checkpoint_every measure_every", "at least 1", lambda x: x >= 1),
+    ("lr grad_clip max_seconds", "above 0", lambda x: x > 0),
+    ("ema_decay", "in [0, 1)", lambda x: 0 <= x < 1),
+    ("lr_decay", "in (0, 1]", lambda x: 0 < x <= 1),
+    # The power law's exponent is positive up to 1 / (2 sqrt 3), the spread of a plain mean.
+    ("ema_sigma_rel", "in (0, 0.288)", lambda x: 0 < x < 12**-0.5),
+)
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train."""
@@ -37,18 +47,7 @@ class TrainConfig:
     output_dir: Path | None = None  # of checkpoint.pt and losses.json; None writes nothing
 
     def __post_init__(self) -> None:
-        for names, allowed, holds in (
-            (
-                "epochs batch_size accumulation_steps checkpoint_every measure_every",
-                "at least 1",
-                lambda x: x >= 1,
-            ),
-            ("lr grad_clip max_seconds", "above 0", lambda x: x > 0),
-            ("ema_decay", "in [0, 1)", lambda x: 0 <= x < 1),
-            ("lr_decay", "in (0, 1]", lambda x: 0 < x <= 1),
-            # The power law's exponent is positive up to 1 / (2 sqrt 3), the spread of a plain mean.
-            ("ema_sigma_rel", "in (0, 0.288)", lambda x: 0 < x < 12**-0.5),
-        ):
+        for names, allowed, holds in RULES:
             for name in names.split():
                 value = getattr(self, name)
                 refuse({f"{name} must be {allowed}, got {value}.": value is not None and not holds(value)})
