@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lessons_lib.data import to_unit
-from lessons_lib.files import atomic_write
+from lessons_lib.files import write_whole
 
 MARK = (214, 96, 77)  # orange, as in the figures
 BETWEEN = 153  # the grey between the images of a grid
@@ -67,8 +67,7 @@ def png_bytes(pixels: np.ndarray) -> bytes:
 
 def save_png(path: str | Path, pixels: np.ndarray) -> None:
     """Write [H, W, 3] uint8 as a PNG, whole or not at all."""
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(png_bytes(pixels))
+    write_whole(path, png_bytes(pixels))
 
 
 def gif_bytes(frames: Sequence[np.ndarray]) -> bytes:
@@ -89,8 +88,7 @@ def gif_bytes(frames: Sequence[np.ndarray]) -> bytes:
 
 def save_gif(path: str | Path, frames: Sequence[np.ndarray]) -> None:
     """Write a GIF, whole or not at all."""
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(gif_bytes(frames))
+    write_whole(path, gif_bytes(frames))
 
 
 def denoising_frames(states: Iterable[Tensor], columns: int = 10, scale: int = 2) -> list[np.ndarray]:

@@ -113,8 +113,7 @@ def sample_dpmpp_2m(
             if abar_prev == 1:
                 x = x_0
             else:
-                h = _half_log_snr(abar_prev) - _half_log_snr(abar)
-                ahead = x_0
+                h, ahead = _half_log_snr(abar_prev) - _half_log_snr(abar), x_0
                 if last is not None:
                     ahead = x_0 + h / (2 * last[1]) * (x_0 - last[0])  # 1 / (2 r), r = h_last / h
                 # The ODE's exact solution if the estimate were `ahead` all along the step.

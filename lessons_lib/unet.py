@@ -289,7 +289,12 @@ class UNet(nn.Module):
             self._check_attributes(y, len(t))
             embedding = embedding + self.attribute_linear(torch.cat([y == 1, y == 0], dim=1).to(dtype))
         if augment is not None:
-            self._check_augment(augment, len(t))
+            wanted, got = [len(t), self.config.augment_channels], list(augment.shape)
+            refuse({
+                "This network is told no distortion (augment_channels=0): augment must be None.":
+                    self.augment_linear is None,
+                f"augment must have shape {wanted}, got {got}.": got != wanted,
+            })  # fmt: skip
             embedding = embedding + self.augment_linear(augment.to(dtype))
         return F.silu(embedding)
 
@@ -302,13 +307,6 @@ class UNet(nn.Module):
         if not bool(((y >= -1) & (y <= 1)).all()):
             got = f"{int(y.min())} … {int(y.max())}"
             raise ValueError(f"Attributes y must be 1 (yes), 0 (no) or -1 (untold), got {got}.")
-
-    def _check_augment(self, augment: Tensor, batch: int) -> None:
-        if self.augment_linear is None:
-            raise ValueError("This network is told no distortion (augment_channels=0): augment must be None.")
-        wanted = [batch, self.config.augment_channels]
-        if list(augment.shape) != wanted:
-            raise ValueError(f"augment must have shape {wanted}, got {list(augment.shape)}.")
 
     def forward(
         self, x_t: Tensor, t: Tensor, y: Tensor | None = None, augment: Tensor | None = None

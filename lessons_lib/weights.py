@@ -17,7 +17,7 @@ from torch import nn
 
 from lessons_lib import __version__
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
-from lessons_lib.files import atomic_write
+from lessons_lib.files import write_whole
 from lessons_lib.schedules import SCHEDULES, NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
 
@@ -67,16 +67,14 @@ def save_pretrained(
     }  # fmt: skip
     # The facts win: a card that was read with other weights and is used again must not keep their SHA-256.
     card = facts | card | facts
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(content)
+    write_whole(path, content)
     write_card(path, card)
     return card
 
 
 def write_card(path: str | os.PathLike, card: dict) -> None:
     """Write the card of the weights at `path` (its name with .json)."""
-    with atomic_write(weights_path(path).with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    write_whole(weights_path(path).with_suffix(".json"), json.dumps(card, indent=2) + "\n")
 
 
 def read_card(name: str | os.PathLike) -> dict:

@@ -17,9 +17,9 @@ from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.data import to_unit
 from lessons_lib.evaluation.judge import Judge
 from lessons_lib.evaluation.task import face_defaults
-from lessons_lib.files import atomic_write, check_writable
+from lessons_lib.files import check_writable, write_whole
 from lessons_lib.images import changes_grid, denoising_frames
-from lessons_lib.names import place_of
+from lessons_lib.names import place_of, refuse
 from lessons_lib.pipeline import CounterfactualRequest
 
 SHOWN = 5  # other attributes that the report names
@@ -74,8 +74,8 @@ class Options:
         if self.image is not None:
             return in_8_bits(pictures.load_digit(self.image)), None
         images = data.load(self.dataset, "test", image_size=size)
-        if not 0 <= self.index < len(images):
-            raise ValueError(f"--index must be between 0 and {len(images) - 1}, got {self.index}.")
+        allowed = f"between 0 and {len(images) - 1}"
+        refuse({f"--index must be {allowed}, got {self.index}.": not 0 <= self.index < len(images)})
         image, label = images[self.index]
         return image[None], label
 
@@ -107,8 +107,7 @@ def counterfactual(options: Options) -> None:
             request.targets, images=images, source=source[0],
         )  # fmt: skip
     if options.output_dir:
-        with atomic_write(options.output_dir / "measures.json") as temporary:
-            temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_whole(options.output_dir / "measures.json", json.dumps(result, indent=2) + "\n")
     if options.json:
         return print(json.dumps(result))
     depth = "" if request.depth is None else f", depth {request.depth}"
@@ -125,13 +124,12 @@ class Digit:
 
     def __init__(self, options: Options) -> None:
         name, label = options.weights or "mnist-denoiser", options.source_class
-        request = common.make_request(
-            CounterfactualRequest, options, weights=name, sources=(0,), targets=(1,)
-        )
+        pair = {"sources": (0,), "targets": (1,)}
+        request = common.make_request(CounterfactualRequest, options, weights=name, **pair)
         num_classes = request.plan().num_labels
         targets = common.parse_labels(options.target_class, num_classes)
-        if label is not None and label.strip() not in map(str, range(num_classes)):
-            raise ValueError(f"Unknown source class {label!r}: choose from 0 to {num_classes - 1}.")
+        is_known = label is None or label.strip() in map(str, range(num_classes))
+        refuse({f"Unknown source class {label!r}: choose from 0 to {num_classes - 1}.": not is_known})
         self.judge = Judge.load("mnist", options.evaluator_weights, request.device)
         self.judge.check_classes(name, num_classes)
         self.source, known = options.picture("image")
@@ -142,10 +140,9 @@ class Digit:
         self.facts = {"source_class": source_class, "source_read": read}
         self.judge.tell_if_circular([self.request.classifier])
 
-    @torch.no_grad()
     def _read(self, images: Tensor) -> list[dict]:
         """What the evaluator reads in each image, and how sure it is."""
-        best = self.judge.model(images.to(self.judge.device)).float().softmax(dim=1).max(dim=1)
+        best = self.judge.model.probabilities(images.to(self.judge.device)).max(dim=1)
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [{"read_as": label, "confidence": round(value, 4)} for label, value in pairs]
 
@@ -182,7 +179,7 @@ class Face:
     def __init__(self, options: Options) -> None:
         name, guidance = options.weights or "celeba-denoiser", options.guidance
         is_known = guidance in ("cfg", "classifier")  # cfg, the default, is a classifier's here
-        common.refuse({
+        refuse({
             f"Faces are steered with guidance classifier, not {guidance!r}.": not is_known,
             "Name an --attribute, such as Smiling.": options.attribute is None,
         })  # fmt: skip
@@ -209,12 +206,11 @@ class Face:
         pairs = {name: [round(share, 4) for share in pair] for name, *pair in shares}
         read_before, read_after = pairs.pop(self.names[self.place])
         return {
-            "read_before": read_before,
-            "read_after": read_after,
+            "read_before": read_before, "read_after": read_after,
             "flipped": bool(after[self.place] >= 0.5) == (self.facts["target"] == 1),
             "l1": round(float((in_8_bits(images) - self.source).abs().mean()) / 2, 5),
             "others": dict(sorted(pairs.items(), key=lambda pair: -abs(pair[1][1] - pair[1][0]))),
-        }
+        }  # fmt: skip
 
     def report(self, result: dict) -> list[str]:
         """The JSON's content for people."""

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from lessons_lib.files import WriteError, atomic_write, remove_leftovers
+from lessons_lib.files import WriteError, atomic_write, remove_leftovers, write_whole
 
 SPLITS = ("train", "val", "test")
 MANY = 2000  # pictures whose decoding takes long enough to be said
@@ -192,8 +192,7 @@ def decode_all(
             np.lib.format.write_array_header_1_0(file, header)
             # Written, not mapped: on a full disk a write is an error, but a mapped page kills the process.
             file.writelines(row.data for row in rows())
-        with atomic_write(about) as temporary:
-            temporary.write_text(json.dumps({"stamp": stamp, "count": len(paths), "broken": broken}))
+        write_whole(about, json.dumps({"stamp": stamp, "count": len(paths), "broken": broken}))
         return RowFile(kept), broken
     except (WriteError, OSError) as error:
         notice(f"The decoded pictures are not kept for the next time, but held in memory: {error}")

@@ -70,12 +70,6 @@ class Plan(NamedTuple):
     weights_sha256: str  # of denoiser, classifier and judge, shortened
 
 
-def draw_in_batches(request: GenerationRequest, batch_size: int) -> Tensor:
-    """The images [N, C, H, W] in [-1, 1] of a request, on the CPU."""
-    parts = pipeline.in_chunks(request, batch_size)
-    return torch.cat([pipeline.generate_images(part).cpu() for part in parts])
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Task:
     """What the measurements of one command have in common; a task adds plan(request) and measure(plan)."""
@@ -83,7 +77,10 @@ class Task:
     judge: Judge
     batch_size: int = 100  # images at once
     in_sweep: bool = False  # whether each measurement is a row of a table, for which less is measured
-    draw: Callable[[GenerationRequest, int], Tensor] = draw_in_batches  # or shared among processes
+    # The images [N, C, H, W] in [-1, 1] of a request on the CPU, at most so many at once.
+    draw: Callable[[GenerationRequest, int], Tensor] = lambda request, count: torch.cat(
+        [pipeline.generate_images(part).cpu() for part in pipeline.in_chunks(request, count)]
+    )
     processes: int = 1  # how many those are
     progress: Callable[[int, str], tqdm] = lambda total, what: tqdm(total=total, desc=what, disable=True)
 
@@ -586,10 +583,10 @@ def _drift_sizes(flips: dict) -> dict:
 
 def sweep(task: Task, requests: Iterable[Request], out: Path) -> Iterator[str]:
     """Measure what the table does not hold yet, row by row, and draw it all; yields what to tell people."""
-    picture = out.with_suffix(".png")
+    picture, columns = out.with_suffix(".png"), (*task.COLUMNS, *KEY)
     plans = {(plan.command, plan.weights_sha256): plan for plan in map(task.plan, requests)}
     task.judge.tell_if_circular({plan.request.classifier for plan in plans.values()})
-    rows = read_rows(out, (*task.COLUMNS, *KEY))
+    rows = read_rows(out, columns)
     check_writable(picture)
     there = {(row["command"], row["weights_sha256"]) for row in rows}
     left = [plan for key, plan in plans.items() if key not in there]
@@ -600,7 +597,10 @@ def sweep(task: Task, requests: Iterable[Request], out: Path) -> Iterator[str]:
         row = {column: fill(template, document) for column, template in task.COLUMNS.items()}
         row |= {"command": plan.command, "weights_sha256": plan.weights_sha256}
         rows = [old for old in rows if old["command"] != plan.command] + [row]
-        write_rows(out, rows, (*task.COLUMNS, *KEY))
+        with atomic_write(out) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
         yield f"{count} of {len(left)}: {fill(task.LINE, document)}"
     with atomic_write(picture) as temporary:
         fig = curves.table_figure(curves.read_table(out), (*task.ALIKE, "weights_sha256"), task.AXES)
@@ -610,8 +610,8 @@ def sweep(task: Task, requests: Iterable[Request], out: Path) -> Iterator[str]:
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     """The rows of a sweep's table as texts; none if there is no file yet; ValueError if it is another one."""
-    if path.suffix.lower() != ".csv":
-        raise ValueError(f"A sweep needs --out with a name that ends in .csv, got {str(path)!r}.")
+    is_csv = path.suffix.lower() == ".csv"
+    refuse({f"A sweep needs --out with a name that ends in .csv, got {str(path)!r}.": not is_csv})
     check_writable(path)
     if not path.exists():
         return []
@@ -623,11 +623,3 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     except (ValueError, csv.Error):
         pass  # not even text
     raise ValueError(f"{path} is no table of a sweep: name another --out, or delete it.")
-
-
-def write_rows(path: Path, rows: list[dict[str, str]], columns: tuple[str, ...]) -> None:
-    """Write the whole table, or leave the old one."""
-    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)

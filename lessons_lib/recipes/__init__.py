@@ -18,7 +18,7 @@ from torch import nn
 
 from lessons_lib import data, weights
 from lessons_lib.classifier import EvaluatorConfig, NoisyClassifierConfig, Whitening
-from lessons_lib.files import atomic_write
+from lessons_lib.files import write_whole
 from lessons_lib.images import save_png, to_grid
 from lessons_lib.names import refuse
 from lessons_lib.pipeline import GenerationRequest, generate_with
@@ -295,8 +295,7 @@ def run_recipe(
         if os.environ.get("RANK", "0") != "0":
             continue
         if origin:  # written once; a resumed training finds it for its card
-            with atomic_write(config.output_dir / ORIGIN) as temporary:
-                temporary.write_text(json.dumps(origin, indent=1))
+            write_whole(config.output_dir / ORIGIN, json.dumps(origin, indent=1))
             origin = None
         if isinstance(event, EpochDone) and recipe.is_denoiser:
             yield from _after_epoch(event, recipe, schedule)

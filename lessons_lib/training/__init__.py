@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lessons_lib.files import atomic_write
+from lessons_lib.files import write_whole
 from lessons_lib.training.averaging import EMA
 from lessons_lib.training.checkpoints import BEFORE_DECAY, CHECKPOINT, TrainState
 from lessons_lib.training.config import EpochDone, Event, PrecisionChosen, StepDone, Stopped, TrainConfig
@@ -206,8 +206,7 @@ class _Trainer:
             state.losses.setdefault(name, []).append(value)
         state.loss_sum, state.loss_count = 0.0, 0
         if self.config.output_dir and self.accelerator.is_main_process:
-            with atomic_write(self.config.output_dir / "losses.json") as path:
-                path.write_text(json.dumps(state.losses, indent=1))
+            write_whole(self.config.output_dir / "losses.json", json.dumps(state.losses, indent=1))
         return EpochDone(*row.values(), self.ema.model)
 
     @torch.no_grad()
