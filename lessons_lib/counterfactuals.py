@@ -1,10 +1,8 @@
 """Counterfactuals: what would this very image look like, had its label been another one?
 
-Pearl's three steps (2009, sec. 7.1): abduction finds the noise that this image came from, action sets the
-label, prediction draws again with that noise. Where both labels share the noise, what the label does not
-decide (the slant, the thickness of the stroke) can stay.
-
-`abduct` is the first step, `predict` the last; the action is the EpsFn that predict is given.
+Pearl's three steps (2009, sec. 7.1): abduction (`abduct`) finds the noise that this image came from, action
+sets the label (an EpsFn), prediction (`predict`) draws again with that noise. Where both labels share it,
+what the label does not decide (the slant, the thickness of the stroke) can stay.
 """
 
 from __future__ import annotations
@@ -153,8 +151,7 @@ def predict(
 ) -> Iterator[Step]:
     """Draw again from what was abducted: DDIM with eta = 0, or DDPM with the stored noises.
 
-    eps_fn is told the target's label: the action. One Step for each of abducted.timesteps; the last one's x_t
-    [B, C, H, W] is the counterfactual.
+    eps_fn is told the target's label. The last Step's x_t [B, C, H, W] is the counterfactual.
     """
     x, timesteps, noises = abducted
     if noises is None:

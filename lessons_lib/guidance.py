@@ -1,10 +1,8 @@
 """Guidance: wrappers that turn a network into an EpsFn, and an EpsFn into a steered one.
 
 An EpsFn takes (x_t [B, C, H, W], t [B] int64) and returns the noise in x_t, in x_t's shape and dtype.
-Samplers know nothing else, so every sampler works with every guidance.
-
-First a network alone and against itself (classifier-free guidance), then a second network that pulls
-(classifier guidance): a LogProbFn takes what an EpsFn takes and returns log p(what is wanted given x_t), [B].
+Samplers know nothing else, so every sampler works with every guidance. A LogProbFn takes what an EpsFn takes
+and returns log p(what is wanted given x_t), [B].
 """
 
 import inspect
@@ -22,9 +20,8 @@ EpsFn = Callable[[Tensor, Tensor], Tensor]
 LogProbFn = Callable[[Tensor, Tensor], Tensor]
 Interval = tuple[int, int] | None  # (t_low, t_high), inclusive; None: all timesteps
 
+
 # -- one network -----------------------------------------------------------------------------------
-
-
 def unconditional(model: nn.Module) -> EpsFn:
     """eps(x_t): the network without a label (w = 0)."""
     return lambda x_t, t: _eps(model, x_t, t, None)
@@ -72,8 +69,6 @@ def in_bfloat16(eps_fn: EpsFn) -> EpsFn:
 
 
 # -- a second network pulls ------------------------------------------------------------------------
-
-
 def with_classifier(
     eps_fn: EpsFn, log_prob_fn: LogProbFn, schedule: NoiseSchedule,
     guidance_scale: float, interval: Interval = None,
@@ -166,8 +161,6 @@ def x0_log_prob(
 
 
 # -- what they share -------------------------------------------------------------------------------
-
-
 def _eps(model: nn.Module, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
     return model(x_t.to(_dtype_of(model, x_t)), t, y).to(x_t.dtype)
 

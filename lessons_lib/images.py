@@ -99,8 +99,7 @@ def denoising_frames(states: Iterable[Tensor], columns: int = 10, scale: int = 2
 def difference_maps(images: Tensor, source: Tensor) -> Tensor:
     """Where images [N, C, H, W] differ from their source [1 or N, C, H, W]: [N, 3, H, W]; all in [-1, 1].
 
-    White where they agree, full orange where a pixel rose from 0 to 1, full blue where it fell from 1 to 0;
-    of several channels the mean.
+    White where they agree, full orange where the channels' mean rose from 0 to 1, full blue where it fell.
     """
     change = (to_unit(images.float()) - to_unit(source.float())).mean(dim=1, keepdim=True)  # [N, 1, H, W]
     came, went = (torch.tensor(c, device=change.device).view(1, 3, 1, 1) for c in (CAME, WENT))
@@ -112,7 +111,7 @@ def changes_grid(sources: Tensor, images: Tensor, scale: int = 2) -> np.ndarray:
     """For each source two rows of K + 1: the source and what became of it; below each its difference map.
 
     sources [S, C, H, W] and images [S, K, C, H, W] in [-1, 1] -> [rows, columns, 3] uint8, in 16 shades of a
-    colour: they look the same and make half of the PNG, and notebooks hold grids of 220 pictures.
+    colour: they look the same, and make half of the PNG.
     """
     rows = []
     for source, changed in zip(sources, images, strict=True):

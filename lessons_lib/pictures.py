@@ -65,8 +65,7 @@ def digit_from_bytes(content: bytes, name: str = "The file") -> Tensor:
 def as_digit(pixels: np.ndarray) -> Tensor:
     """Pixels as a digit, [1, 1, 28, 28] in [-1, 1]; ValueError for other arrays and without strokes.
 
-    [H, W] is grey, [H, W, 3] colour and [H, W, 4] with transparency, H and W at most 4,096: bytes, or numbers
-    of any range, whose transparency is in [0, 1].
+    [H, W] grey, [H, W, 3] colour or [H, W, 4] with transparency in [0, 1], sides at most 4,096, in any range.
     """
     pixels = np.asarray(pixels)
     if pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,), (4,)) or 0 in pixels.shape:
@@ -83,8 +82,7 @@ def sharpened(images: Tensor) -> Tensor:
     """Soft digits with the hard edges of a pen, as MNIST's are: the embedded ones were scanned in 8×8 pixels.
 
     A denoiser of MNIST does not know soft edges: inversion brings such digits back off by 0.09, and sharpened
-    ones by 0.008, as it does MNIST's (mean absolute error in [0, 1] pixels).
-    [N, 1, H, W] in [-1, 1] -> [N, 1, 28, 28] in [-1, 1].
+    ones by 0.008, as it does MNIST's. [N, 1, H, W] in [-1, 1] -> [N, 1, 28, 28] in [-1, 1].
     """
     large = F.interpolate((images + 1) / 2, scale_factor=8, mode="bicubic", align_corners=False)
     ink = torch.sigmoid(40 * (large - 0.5))  # a threshold, but for the pixels along the edge

@@ -1,7 +1,7 @@
 """One request in, Steps out: the way in for the command line, the panels, the benchmarks and the evaluation.
 
-A request refuses what no weights could do. Its plan looks the networks up, fills in what was left open and
-refuses what these weights cannot do, all of it once. The plan yields the Steps.
+A request refuses what no weights could do. Its plan looks the networks up, fills in what was left open,
+refuses what these weights cannot do, and yields the Steps.
 """
 
 from __future__ import annotations
@@ -53,8 +53,6 @@ def _load_model(name: str, device: str, stamps: tuple[int, ...]) -> tuple:
 
 
 # -- requests --------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Request:
     """The fields, checks and noise of a drawing and a counterfactual."""
@@ -227,8 +225,6 @@ def in_chunks(request: AnyRequest, size: int = 100) -> Iterator[AnyRequest]:
 
 
 # -- plans -----------------------------------------------------------------------------------------
-
-
 class _Plan:
     """A request resolved: with its networks, and its defaults filled in.
 

@@ -102,9 +102,8 @@ def sample_dpmpp_2m(
 
     DDIM holds the estimate of x_0 fixed over a step. This solver continues the straight line, in log-SNR,
     through this estimate and the last one: second order for the same one network call a step. The first step
-    has no last estimate, and the last one, which goes to the image, no finite log-SNR: both are DDIM's.
-
-    Args as in sample_ddpm; the solver is at its best with even steps in log-SNR, `spaced_timesteps_logsnr`.
+    has no last estimate, and the last one no finite log-SNR: both are DDIM's. Args as in sample_ddpm; at its
+    best with `spaced_timesteps_logsnr`.
     """
     x, last = _state(x_T), None  # last: (the last estimate of x_0, the last step's length in lambda)
     for t, abar, abar_prev in _walk(schedule, timesteps):

@@ -160,10 +160,9 @@ def _check_steps(num_steps: int, num_timesteps: int) -> None:
 
 
 def spaced_timesteps_logsnr(schedule: NoiseSchedule, num_steps: int) -> Tensor:
-    """Timesteps whose log-SNR is spaced evenly from T-1 down to 0 (Lu et al. 2022, sec. 3.3).
+    """Timesteps whose log-SNR is spaced evenly from T-1 down to 0 (Lu et al. 2022, sec. 3.3), [N] int64.
 
     Where two targets round to one timestep the list moves on to the next free one, so all N differ.
-    [N] int64, strictly descending, first T-1 and (for N > 1) last 0; ValueError for N not in 1 … T.
     """
     _check_steps(num_steps, schedule.num_timesteps)
     log_snr = schedule.snr.log()

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from lessons_lib.names import refuse
 from lessons_lib.schedules import NoiseSchedule, eps_from_v
 
+
 # -- the parts -------------------------------------------------------------------------------------
-
-
 def timestep_embedding(t: Tensor, channels: int) -> Tensor:
     """Sines and cosines of t at geometrically spaced frequencies (Vaswani et al. 2017, sec. 3.5).
 
@@ -132,7 +131,6 @@ class Refine(nn.Module):
 
 
 # -- the network -----------------------------------------------------------------------------------
-
 LEAST = {"patch": 1, "blocks_per_level": 1, "num_classes": 0, "augment_channels": 0}
 
 

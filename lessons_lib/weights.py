@@ -96,8 +96,8 @@ def load_pretrained(
 ) -> tuple[nn.Module, NoiseSchedule | None, dict]:
     """Weights by name ("mnist-denoiser") or path: (network in eval mode and float32, its schedule, its card).
 
-    The network lies on the CPU if no device is given; the schedule is None if it never sees noise.
-    WeightsError if the weights are missing, damaged (SHA-256), or of another shape than their card says.
+    On the CPU if no device is given; the schedule is None if it never sees noise. WeightsError if the weights
+    are missing, damaged (SHA-256), or of another shape than their card says.
     """
     path, card = weights_path(name), read_card(name)
     content, kept = path.read_bytes(), card["schedule"]

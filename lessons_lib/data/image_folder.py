@@ -1,9 +1,9 @@
 """A folder of the user's own pictures as a data set: `folder:PATH`.
 
 PATH holds one folder a class with pictures in it, or pictures and no folders: then there are no classes.
-Or it holds the folders "train" and "test", or "val", or both, each laid out so, which are then the splits. A
-split that is missing is cut from the training pictures: about 5% of them, by a hash of a picture's name, so
-that a new picture moves no other. (In a folder of a few dozen pictures it may move one.)
+Or it holds the splits "train" and "test", or "val", or both, each laid out so. A split that is missing is cut
+from the training pictures: about 5% of them, by a hash of a picture's name, so that a new picture moves no
+other (but in a folder of a few dozen).
 """
 
 import os

@@ -61,8 +61,8 @@ def to_unit(images: Tensor) -> Tensor:
 class RowFile:
     """The rows of a .npy file, [N, C, H, W] uint8, as if they were a tensor: indexing reads from the disk.
 
-    The file is mapped for each reading anew: in a lasting map, each page that was touched counts as memory.
-    Reading raises a DataError if the file is gone, cut short, or another one by now.
+    Mapped for each reading anew: in a lasting map, each page that was touched counts as memory. Reading
+    raises a DataError if the file is gone, cut short, or another one by now.
     """
 
     dtype = torch.uint8
@@ -136,7 +136,6 @@ class ImageSet(Dataset):
 
 
 # -- picture files ----------------------------------------------------------------------------------
-
 Crop = Callable[[Image.Image], float] | None  # the square's share of the shorter side; may refuse the picture
 # [N, C, S, S] uint8, black where a file cannot be read; and why, by the place of the file.
 Pictures = tuple[Tensor | RowFile, dict[int, str]]
@@ -145,8 +144,8 @@ Pictures = tuple[Tensor | RowFile, dict[int, str]]
 def decode(path: Path, size: int, channels: int, crop: Crop = None) -> np.ndarray:
     """A picture file as bytes [channels, size, size]: its middle square, resized without aliasing.
 
-    The camera's note which way is up is followed; what is transparent becomes white; of an animation comes
-    the first picture. UnreadableError if the file is no picture, is damaged, or is not there.
+    Turned as the camera noted; transparency becomes white; of an animation the first picture. UnreadableError
+    if the file is no picture, is damaged, or is not there.
     """
     with _opened(path) as image:
         share = crop(image) if crop else 1.0
@@ -166,9 +165,9 @@ def decode_all(
 ) -> Pictures:
     """Picture files, decoded now, or as an earlier call kept them if no file has changed since.
 
-    `kept` is a .npy file, beside which a .json says what it holds; where it cannot be written, which is said,
-    the pictures are held in memory. None for the size means the median of the shorter sides, within limits;
-    for the channels, 1 if no picture has colours. `strict`: DataError for the first file that is unreadable.
+    `kept` is a .npy file, beside which a .json says what it holds; where it cannot be written, the pictures
+    are held in memory. A size of None: the median of the shorter sides, within limits; channels: 1 if no
+    picture has colours. `strict`: DataError for the first file that is unreadable.
     """
     states = [*map(_state, paths)]
     if strict and (gone := [path for path, state in zip(paths, states, strict=True) if not state]):

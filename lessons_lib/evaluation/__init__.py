@@ -7,7 +7,6 @@ counterfactuals. attributes.py: yes-or-no attributes. judge.py and task.py: what
 from lessons_lib.evaluation.attributes import measure_flips, read_attributes, share_of_yes
 from lessons_lib.evaluation.axioms import (
     Intervention,
-    Minimality,
     composition,
     effectiveness,
     measure_axioms,
@@ -23,12 +22,10 @@ from lessons_lib.evaluation.quality import (
     Share,
     accuracy,
     class_spread,
-    diversity,
     feature_fid,
     feature_kid,
     features,
     fid_of_features,
     labels_by_frequency,
-    predictions,
     wilson_interval,
 )

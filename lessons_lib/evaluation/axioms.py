@@ -71,8 +71,8 @@ def effectiveness(
 ) -> Effectiveness:
     """How many counterfactuals the evaluator reads as their target (Monteiro et al. 2023).
 
-    images [N, C, H, W] are counterfactuals, targets and sources [N] the classes asked for and those of the
-    originals. A constant image of the target class would score 100%: look at proximity beside it.
+    images [N, C, H, W] are counterfactuals; targets and sources, of the originals, [N]. A constant image of
+    the target class would score 100%: look at proximity beside it.
     """
     check_labels(images, targets, *([] if sources is None else [sources]))
     targets = targets.cpu()
@@ -91,10 +91,9 @@ def composition(
     intervene: Intervention, x_0: Tensor, source: Tensor, times: Sequence[int] = (1, 10), *,
     batch_size: int = AT_ONCE,
 ) -> dict[int, Mean]:  # fmt: skip
-    """The error after so many null interventions, "make this 3 a 3" (Monteiro et al. 2023).
+    """The error after so many null interventions, "make this 3 a 3" (Monteiro et al. 2023), by `times`.
 
-    A null intervention should change nothing; what it does change adds up, so ten in a row show a drift that
-    one hides. The originals are x_0 [N, C, H, W] with their classes [N]; `times` says after how many.
+    What they change adds up, so ten in a row show a drift that one hides. x_0 [N, C, H, W], source [N].
     """
     check_labels(x_0, source)
     if min(times, default=1) < 1:

@@ -193,7 +193,7 @@ def fid_of_features(reference: FeatureStatistics, drawn: Tensor) -> float:
 
     refuse({f"The feature FID needs at least 2 images, got {len(drawn)}.": len(drawn) < 2})
     # Where several processes draw, one measures: torchmetrics must not wait for the others.
-    metric = FrechetInceptionDistance(feature=_InHand(len(reference.mean)), sync_on_compute=False)
+    metric = FrechetInceptionDistance(feature=_in_hand(len(reference.mean)), sync_on_compute=False)
     n, mean = reference.count, reference.mean.double()
     # The metric keeps sums: of the features, and of their outer products.
     metric.real_features_sum = n * mean
@@ -212,7 +212,7 @@ def feature_kid(real: Tensor, drawn: Tensor, subsets: int = 20, seed: int = 0) -
 
     size = min(len(real), len(drawn)) // 2
     refuse({f"The KID needs at least 4 images in each set, got {len(real)} and {len(drawn)}.": size < 2})
-    extractor = _InHand(real.shape[1])
+    extractor = _in_hand(real.shape[1])
     metric = KernelInceptionDistance(extractor, subsets=subsets, subset_size=size, sync_on_compute=False)
     metric.update(real, real=True)
     metric.update(drawn, real=False)
@@ -222,12 +222,11 @@ def feature_kid(real: Tensor, drawn: Tensor, subsets: int = 20, seed: int = 0) -
     return float(mean), float(std)
 
 
-class _InHand(nn.Identity):
+def _in_hand(num_features: int) -> nn.Module:
     """A "feature extractor" that is handed features: the images went through the evaluator already."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
+    extractor = nn.Identity()
+    extractor.num_features = num_features
+    return extractor
 
 
 def class_spread(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:

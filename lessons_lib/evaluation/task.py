@@ -135,8 +135,6 @@ class Task:
 
 
 # -- drawn images of classes -----------------------------------------------------------------------
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Classes(Task):
     """Images drawn in the training set's class frequencies: accuracy, feature FID, diversity, seconds."""
@@ -238,7 +236,6 @@ def describe(request: GenerationRequest) -> str:
 
 
 # -- counterfactuals of test images ----------------------------------------------------------------
-
 SETTING = ("{method}, {guidance}, ", lambda document: curves.LETTER[document["guidance"]],
            "={guidance_scale:g}", ", depth {depth:d}", ", {steps} steps")  # fmt: skip
 
@@ -416,8 +413,6 @@ def null_fields(request: CounterfactualRequest) -> dict:
 
 
 # -- faces -----------------------------------------------------------------------------------------
-
-
 def face_defaults(request: CounterfactualRequest) -> CounterfactualRequest:
     """The request with what the classifier's card proposes for counterfactuals: a scale and a depth."""
     filled = request.plan().request
@@ -579,8 +574,6 @@ def _drift_sizes(flips: dict) -> dict:
 
 
 # -- sweeps ----------------------------------------------------------------------------------------
-
-
 def sweep(task: Task, requests: Iterable[Request], out: Path) -> Iterator[str]:
     """Measure what the table does not hold yet, row by row, and draw it all; yields what to tell people."""
     picture, columns = out.with_suffix(".png"), (*task.COLUMNS, *KEY)

@@ -72,8 +72,8 @@ def random_flip(x_0: Tensor, generator: torch.Generator) -> Tensor:
 def told_affine(x_0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Distort images [B, C, H, W] now and then, and say how: [B, TOLD], all 0 for an image left as it is.
 
-    Each image is mirrored with 0.5, and with 0.12 each scaled, turned and shifted; a network that is told
-    does not draw such images itself (Karras et al. 2022, sec. 5 and app. F.2).
+    Mirrored with 0.5, and with 0.12 each scaled, turned and shifted; a network that is told does not draw
+    such images itself (Karras et al. 2022, sec. 5 and app. F.2).
     """
     chance = torch.rand(len(x_0), 4, generator=generator) < torch.tensor([0.5, 0.12, 0.12, 0.12])
     # In standard deviations: scale and shift as in the paper, a turn of 0.3 radians in place of any.

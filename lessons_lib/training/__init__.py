@@ -49,9 +49,9 @@ def train(
     config.output_dir, if its config and `settings`, which say what the training is of, are the same; `extend`
     also to more epochs, if config.lr_decay is below 1.
 
-    Ctrl-C, or the notebook's stop button, ends the training after the current step, writes a checkpoint and
-    yields Stopped("interrupted"). TrainingError (too few images, a loss that is no number, a checkpoint that
-    does not fit) and WriteError keep the last good checkpoint.
+    Ctrl-C ends the training after the current step with a checkpoint and Stopped("interrupted").
+    TrainingError (too few images, a loss that is no number, a checkpoint that does not fit) and WriteError
+    keep the last one.
     """
     count, batch_size = len(train_data), config.batch_size
     if count < batch_size:
