@@ -133,10 +133,8 @@ class Evaluator(_Reader):
     def __init__(self, config: EvaluatorConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or EvaluatorConfig()
-        unshuffle = [nn.PixelUnshuffle(config.patch)] if config.patch > 1 else []
-        self.body = nn.Sequential(
-            *unshuffle, *BODIES[config.body](config), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-        )
+        cut = [nn.PixelUnshuffle(config.patch)] if config.patch > 1 else []
+        self.body = nn.Sequential(*cut, *BODIES[config.body](config), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         last = nn.Linear(config.widths[-1], config.num_classes)
         self.head = nn.Sequential(nn.Dropout(config.dropout), last)
 
@@ -170,18 +168,16 @@ class NoisyClassifier(_Reader):
     def __init__(self, config: NoisyClassifierConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or NoisyClassifierConfig()
-        widths, embedding = config.widths, config.embedding_channels
-        self.time_mlp = nn.Sequential(
-            nn.Linear(2 * widths[0], embedding), nn.SiLU(), nn.Linear(embedding, embedding)
-        )
+        widths, hidden = config.widths, config.embedding_channels
+        self.time_mlp = nn.Sequential(nn.Linear(2 * widths[0], hidden), nn.SiLU(), nn.Linear(hidden, hidden))
         self.stem = nn.Conv2d(config.in_channels * config.patch**2, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList(
-            ResidualBlock(widths[max(i - 1, 0)], width, embedding, config.dropout)
+            ResidualBlock(widths[max(i - 1, 0)], width, hidden, config.dropout)
             for i, width in enumerate(widths)
         )
         self.resize = nn.ModuleList(Downsample(width) for width in widths[:-1])
         self.attention = SelfAttention(widths[-1])
-        self.last = ResidualBlock(widths[-1], widths[-1], embedding, config.dropout)
+        self.last = ResidualBlock(widths[-1], widths[-1], hidden, config.dropout)
         self.norm_out = nn.GroupNorm(num_groups(widths[-1]), widths[-1])
         self.head = nn.Linear(widths[-1], config.num_classes)
 

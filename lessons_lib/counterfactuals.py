@@ -73,9 +73,8 @@ def to_depth(timesteps: Tensor, t_0: int) -> Tensor:
     top, lowest = int(timesteps[0]), int(timesteps[-1])
     refuse({f"The depth must be between 0 and {top}, got {t_0}.": not 0 <= t_0 <= top})
     if t_0 < lowest:
-        raise ValueError(
-            f"No timestep is left at depth {t_0}: the lowest of these {len(timesteps)} steps is {lowest}."
-        )
+        left = f"the lowest of these {len(timesteps)} steps is {lowest}"
+        raise ValueError(f"No timestep is left at depth {t_0}: {left}.")
     return timesteps[timesteps <= t_0]
 
 

@@ -18,6 +18,7 @@ from lessons_lib.schedules import NoiseSchedule, predict_x0
 
 EpsFn = Callable[[Tensor, Tensor], Tensor]
 LogProbFn = Callable[[Tensor, Tensor], Tensor]
+Classifier = Callable[..., Tensor]  # (x_t, t), or of clean images (x_0), -> logits
 Interval = tuple[int, int] | None  # (t_low, t_high), inclusive; None: all timesteps
 
 
@@ -105,7 +106,7 @@ def with_classifier(
     return guided
 
 
-def class_log_prob(classifier: Callable[[Tensor, Tensor], Tensor], y: Tensor) -> LogProbFn:
+def class_log_prob(classifier: Classifier, y: Tensor) -> LogProbFn:
     """log p(y given x_t), from a classifier of noisy images: (x_t, t) -> logits [B, K].
 
     classifier: in eval mode, and trained on the schedule that it guides on; y: [B] int64. Else ValueError.
@@ -114,9 +115,7 @@ def class_log_prob(classifier: Callable[[Tensor, Tensor], Tensor], y: Tensor) ->
     return lambda x_t, t: _class_log_prob(_logits(classifier, x_t, t), y)
 
 
-def attribute_log_prob(
-    classifier: Callable[[Tensor, Tensor], Tensor], index: int, value: bool | Tensor
-) -> LogProbFn:
+def attribute_log_prob(classifier: Classifier, index: int, value: bool | Tensor) -> LogProbFn:
     """log p(attribute is value, given x_t), from a classifier of yes-or-no attributes: logits [B, A].
 
     index is in 0 … A-1; value True or False (1 or 0) for all samples, or [B], one a sample. Else ValueError.
@@ -136,9 +135,7 @@ def attribute_log_prob(
     return log_prob_fn
 
 
-def x0_log_prob(
-    classifier: Callable[..., Tensor], eps_fn: EpsFn, schedule: NoiseSchedule, y: Tensor
-) -> LogProbFn:
+def x0_log_prob(classifier: Classifier, eps_fn: EpsFn, schedule: NoiseSchedule, y: Tensor) -> LogProbFn:
     """log p(y given x̂_0), from a classifier of clean images that reads the estimate made at x_t.
 
     The gradient goes back through the network that made it (universal guidance, Bansal et al. 2023): eps_fn,
@@ -165,7 +162,7 @@ def _eps(model: nn.Module, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
     return model(x_t.to(_dtype_of(model, x_t)), t, y).to(x_t.dtype)
 
 
-def _logits(classifier: Callable[..., Tensor], x: Tensor, *t: Tensor) -> Tensor:
+def _logits(classifier: Classifier, x: Tensor, *t: Tensor) -> Tensor:
     """[B, K] in float32, or in float64 if the classifier works in it."""
     _check_eval(classifier)
     logits = classifier(x.to(_dtype_of(classifier, x)), *t)
@@ -221,6 +218,6 @@ def check_interval(interval: Interval, last: float = math.inf) -> None:
         raise ValueError(f"The guidance interval must be (t_low, t_high) with {allowed}, got {interval}.")
 
 
-def _check_eval(classifier: Callable[..., Tensor]) -> None:
+def _check_eval(classifier: Classifier) -> None:
     if getattr(classifier, "training", False):
         raise ValueError("The classifier is in training mode, where dropout makes noise: call its eval().")

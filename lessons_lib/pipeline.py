@@ -281,9 +281,7 @@ class _Plan:
         refuse(faults)
         self.classifier, self.names, defaults = classifier, card.get("class_names"), card.get("defaults", {})
         proposed = {"classifier": name, "guidance_scale": defaults.get("guidance_scale", 1.0)}  # s; w is no s
-        if (
-            sees_noise and request.sampler is None and defaults.get("spacing")
-        ):  # as it was measured, as a whole
+        if sees_noise and request.sampler is None and defaults.get("spacing"):  # as it was measured
             proposed["spacing"] = defaults["spacing"]
         return proposed
 

@@ -246,28 +246,26 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config = config or UNetConfig()
         widths = [config.base_channels * m for m in config.channel_mults]
-        width, embedding = config.base_channels, config.embedding_channels
-        self.time_mlp = nn.Sequential(
-            nn.Linear(width * 2, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
-        )
+        width, hidden = config.base_channels, config.embedding_channels
+        self.time_mlp = nn.Sequential(nn.Linear(width * 2, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
         labels, attributes, numbers = config.num_classes, config.multi_label, config.augment_channels
         # Row K of the table is the null label: "no class given".
-        self.label_table = nn.Embedding(labels + 1, embedding) if labels and not attributes else None
+        self.label_table = nn.Embedding(labels + 1, hidden) if labels and not attributes else None
         # Without a bias, so that what is untold, or undistorted, adds nothing.
-        self.attribute_linear = nn.Linear(2 * labels, embedding, bias=False) if attributes else None
-        self.augment_linear = nn.Linear(numbers, embedding, bias=False) if numbers else None
+        self.attribute_linear = nn.Linear(2 * labels, hidden, bias=False) if attributes else None
+        self.augment_linear = nn.Linear(numbers, hidden, bias=False) if numbers else None
         pixels = config.in_channels * config.patch**2  # channels of one position
         self.stem = nn.Conv2d(pixels, width, 3, padding=1)
         levels = range(len(widths))
         self.down = nn.ModuleList(DownLevel(config, level) for level in levels)
-        self.middle1 = ResidualBlock(widths[-1], widths[-1], embedding, config.dropout)
+        self.middle1 = ResidualBlock(widths[-1], widths[-1], hidden, config.dropout)
         self.middle_attention = SelfAttention(widths[-1])
-        self.middle2 = ResidualBlock(widths[-1], widths[-1], embedding, config.dropout)
+        self.middle2 = ResidualBlock(widths[-1], widths[-1], hidden, config.dropout)
         self.up = nn.ModuleList(UpLevel(config, level) for level in reversed(levels))
         self.norm_out = nn.GroupNorm(num_groups(width), width)
         self.conv_out = zeroed(nn.Conv2d(width, pixels, 3, padding=1))
         refine, v = config.refine_channels, config.v_schedule
-        self.refine = Refine(config.in_channels, refine, embedding) if refine else None
+        self.refine = Refine(config.in_channels, refine, hidden) if refine else None
         self.v_schedule = NoiseSchedule.by_name(v, config.v_timesteps) if v else None
 
     @property

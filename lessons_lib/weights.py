@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -38,16 +37,14 @@ def available() -> list[str]:
     return sorted(path.stem for path in WEIGHTS_DIR.glob("*.safetensors"))
 
 
-def weights_path(name: str | os.PathLike) -> Path:
+def weights_path(name: str | Path) -> Path:
     """Where weights of that name lie; a path to a .safetensors file is taken as it is."""
     path = Path(name)
     is_path = path.suffix == ".safetensors" or len(path.parts) > 1
     return path if is_path else WEIGHTS_DIR / f"{name}.safetensors"
 
 
-def save_pretrained(
-    path: str | os.PathLike, model: nn.Module, schedule: NoiseSchedule | None, card: dict
-) -> dict:
+def save_pretrained(path: str | Path, model: nn.Module, schedule: NoiseSchedule | None, card: dict) -> dict:
     """Write weights to a .safetensors file, and the card to the same name with .json; returns the whole card.
 
     The card that is given says what no file can: training, data, metrics, defaults. ValueError if a name and
@@ -72,12 +69,12 @@ def save_pretrained(
     return card
 
 
-def write_card(path: str | os.PathLike, card: dict) -> None:
+def write_card(path: str | Path, card: dict) -> None:
     """Write the card of the weights at `path` (its name with .json)."""
     write_whole(weights_path(path).with_suffix(".json"), json.dumps(card, indent=2) + "\n")
 
 
-def read_card(name: str | os.PathLike) -> dict:
+def read_card(name: str | Path) -> dict:
     """The card of weights, by name or path; WeightsError if there are none, or the card is damaged."""
     path = weights_path(name)
     if not path.is_file():
@@ -92,7 +89,7 @@ def read_card(name: str | os.PathLike) -> dict:
 
 
 def load_pretrained(
-    name: str | os.PathLike, device: str | torch.device | None = None
+    name: str | Path, device: str | torch.device | None = None
 ) -> tuple[nn.Module, NoiseSchedule | None, dict]:
     """Weights by name ("mnist-denoiser") or path: (network in eval mode and float32, its schedule, its card).
 
@@ -102,9 +99,8 @@ def load_pretrained(
     path, card = weights_path(name), read_card(name)
     content, kept = path.read_bytes(), card["schedule"]
     if hashlib.sha256(content).hexdigest() != card["sha256"]:
-        raise WeightsError(
-            f"The weights {path} are damaged (their SHA-256 is not the card's): fetch them again."
-        )
+        damage = "are damaged (their SHA-256 is not the card's)"
+        raise WeightsError(f"The weights {path} {damage}: fetch them again.")
     if card["architecture"] not in ARCHITECTURES:
         raise WeightsError(f"The card of {path} names an unknown network {card['architecture']!r}.")
     network, config = ARCHITECTURES[card["architecture"]]

@@ -313,9 +313,7 @@ def _start_from(network: nn.Module, name: str | Path, schedule: NoiseSchedule | 
         raise ValueError(f"The weights {str(name)!r} are of another network than this training's.")
     if schedule and not torch.equal(trained_on.betas, schedule.betas):
         schedule = f"the {trained_on.name} schedule, T = {trained_on.num_timesteps}"
-        raise ValueError(
-            f"The weights {str(name)!r} were trained with {schedule}: start from them with the same."
-        )
+        raise ValueError(f"The weights '{name}' were trained with {schedule}: start from them with the same.")
     network.load_state_dict(trained.state_dict())
     history, kept = card.get("training", {}), ("command", "images_seen", "hours", "start")
     origin = {"weights": card["name"], "sha256": card["sha256"]}
