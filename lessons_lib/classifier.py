@@ -20,8 +20,6 @@ from lessons_lib.unet import (
 
 @dataclass(frozen=True)
 class _Shape:
-    """The shape of a network that reads images."""
-
     image_size: int = 28
     in_channels: int = 1
     widths: tuple[int, ...] = (32, 64, 128)
@@ -84,7 +82,6 @@ class Shortcut(nn.Sequential):
     """x + the layers' answer to x."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W]."""
         return x + super().forward(x)
 
 

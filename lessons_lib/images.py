@@ -87,7 +87,6 @@ def gif_bytes(frames: Sequence[np.ndarray]) -> bytes:
 
 
 def save_gif(path: str | Path, frames: Sequence[np.ndarray]) -> None:
-    """Write a GIF, whole or not at all."""
     write_whole(path, gif_bytes(frames))
 
 

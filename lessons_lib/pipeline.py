@@ -205,7 +205,6 @@ class CounterfactualRequest(_Request):
         return len(self.targets) // len(self.sources)
 
     def plan(self, model: Model | None = None) -> CounterfactualPlan:
-        """As `GenerationRequest.plan`."""
         return CounterfactualPlan(self, model)
 
 
@@ -382,7 +381,6 @@ class CounterfactualPlan(_Plan):
 
 
 def generate(request: GenerationRequest) -> Iterator[Step]:
-    """The Steps of the request's plan."""
     yield from request.plan().steps()
 
 

@@ -20,8 +20,6 @@ NoiseFn = Callable[[Tensor], Tensor]
 
 
 class Step(NamedTuple):
-    """One step of a sampler."""
-
     t: int  # at which the network was asked
     x_t: Tensor  # [B, C, H, W], the state after the step; after the last step, the image
     x_0: Tensor  # [B, C, H, W], the estimate of the image made in this step

@@ -69,7 +69,6 @@ class NoiseSchedule:
 
     @property
     def num_timesteps(self) -> int:
-        """T, the number of timesteps."""
         return len(self.betas)
 
     @property

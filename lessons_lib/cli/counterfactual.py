@@ -162,7 +162,6 @@ class Digit:
         }
 
     def report(self, result: dict) -> list[str]:
-        """The JSON's content for people."""
         source = (
             "source {source_class}, read as {source_read[read_as]} ({source_read[confidence]:.0%}); "
             "{method}, {guidance}, {settings}, seed {seed}; {seconds:.2f} s"
@@ -213,7 +212,6 @@ class Face:
         }  # fmt: skip
 
     def report(self, result: dict) -> list[str]:
-        """The JSON's content for people."""
         answer = "yes" if result["target"] else "no"
         read = "{read_before:.0%} before, {read_after:.0%} after; L1 {l1:.3f}; {settings}; {seconds:.2f} s"
         moved = [f"{name} {b:.0%} to {a:.0%}" for name, (b, a) in list(result["others"].items())[:SHOWN]]

@@ -84,13 +84,10 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Options):
-    """Of one setting."""
-
     guidance_scale: o.Scale = None
     as_json: o.Json = False
 
     def measure(self, task: Task, request: Request) -> dict:
-        """Measure one setting and tell it."""
         plan = task.plan(request)
         task.judge.tell_if_circular([plan.request.classifier])
         document = task.measure(plan)
@@ -100,12 +97,9 @@ class Evaluate(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep(Options):
-    """Of a table."""
-
     out: Table
 
     def fill(self, task: Task, requests: Sequence[Request]) -> None:
-        """Measure every setting into the table."""
         try:
             for line in sweep(task, requests, self.out):
                 print(line, flush=True)

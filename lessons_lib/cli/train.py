@@ -93,7 +93,6 @@ def train(options: Options) -> int | None:
 
 
 def _check_together(options: Options) -> None:
-    """Refuse options that exclude each other."""
     of_denoisers = {
         f"{o.flag(name)} belongs to a denoiser: name its --model.": getattr(options, name)
         for name in ("t_density", "loss_weight", "dropout", "told_augment")

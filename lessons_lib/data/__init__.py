@@ -63,7 +63,6 @@ def load(
 
 
 def _check(name, split, image_size, channels, strict, fraction) -> None:
-    """ValueError for what no data set has, or not this one."""
     own = is_folder(name)
     kind = "folder:PATH" if own else name
     check_choice("split", split, SPLITS)

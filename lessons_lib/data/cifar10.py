@@ -77,7 +77,6 @@ def _read_folder(folder: Path, count: int) -> tuple[Tensor | RowFile, str]:
 
 
 def _whole(image: Image.Image) -> float:
-    """For `decode`: pictures of the right size only."""
     if image.size != (SIZE, SIZE):
         raise UnreadableError(f"it has {image.width}×{image.height} pixels where 32×32 are expected")
     return 1.0

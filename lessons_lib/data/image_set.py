@@ -121,7 +121,6 @@ class ImageSet(Dataset):
         return to_signed(self.images[indices]), self.labels[indices]
 
     def subset(self, indices: Tensor) -> Self:
-        """The images at indices, in that order."""
         pick = self.images.pick if isinstance(self.images, RowFile) else self.images.__getitem__
         return dataclasses.replace(self, images=pick(indices), labels=self.labels[indices])
 
@@ -131,7 +130,6 @@ class ImageSet(Dataset):
         return dataclasses.replace(self, labels=self.labels[:, list(places)], class_names=names)
 
     def of_class(self, label: int) -> Self:
-        """The images with that label."""
         return self.subset((self.labels == label).nonzero().flatten())
 
 

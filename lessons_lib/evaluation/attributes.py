@@ -21,7 +21,6 @@ def read_attributes(evaluator: nn.Module, images: Tensor) -> Tensor:
 
 
 def share_of_yes(probabilities: Tensor) -> Share:
-    """Of probabilities [N]."""
     check_labels(probabilities)
     return Share.of(probabilities >= 0.5)
 
@@ -50,7 +49,6 @@ def drifts(names: Sequence[str], place: int, before: Tensor, after: Tensor) -> t
 
 
 def drifts_json(drifts: Sequence[Drift]) -> dict:
-    """By attribute, for json.dumps."""
     return {
         drift.name: {
             "mean": round(drift.mean, 4), "interval_95": drift.mean.as_json(4)["interval_95"],
@@ -63,8 +61,6 @@ def drifts_json(drifts: Sequence[Drift]) -> dict:
 
 @dataclass(frozen=True)
 class Flips:
-    """Counterfactuals that asked for one attribute."""
-
     flipped: Share  # read as their target
     l1: Mean  # mean absolute change in [0, 1] pixels
     drifts: tuple[Drift, ...]  # of every other attribute, the largest mean change first

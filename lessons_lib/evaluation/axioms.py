@@ -159,8 +159,6 @@ def real_features(evaluator: nn.Module, images: Tensor, labels: Tensor) -> RealF
 
 @dataclass(frozen=True)
 class Proximity:
-    """How far counterfactuals lie from their originals."""
-
     l1: Mean  # mean absolute difference in [0, 1] pixels
     features: Mean  # mean distance in the evaluator's features, in units of `unit`
     unit: float | None  # the mean distance of two real images of different class; None: features are raw
@@ -259,5 +257,4 @@ def measure_axioms(
 
 
 def measurements(measure: Reversibility | Proximity | Minimality) -> dict[str, Measurement]:
-    """Its shares and means, for json.dumps."""
     return {name: part.as_json() for name, part in vars(measure).items() if isinstance(part, Mean | Share)}

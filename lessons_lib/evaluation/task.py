@@ -96,7 +96,6 @@ class Task:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {number}.")
 
     def report(self, document: dict) -> str:
-        """What was measured, for people."""
         return "\n".join(filter(None, (fill(line, document) for line in self.REPORT)))
 
     def _planned(self, what: str, asked: Request, request: Request, options: dict) -> Plan:
@@ -304,7 +303,6 @@ class Counterfactuals(Task):
 
     @cached_property
     def images(self) -> data.ImageSet:
-        """The originals."""
         test = data.load(self.judge.dataset, "test")
         usual, total = min(200 if self.in_sweep else 1000, len(test)), len(test)
         count = usual if self.num_images is None else self.num_images

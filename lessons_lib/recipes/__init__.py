@@ -256,8 +256,6 @@ class SamplesDrawn(NamedTuple):
 
 
 class WeightsSaved(NamedTuple):
-    """The trained weights were written."""
-
     path: Path
 
 

@@ -25,8 +25,6 @@ RULES = (  # fields, what is allowed, and the test of it
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train."""
-
     epochs: int = 20  # passes over the training images
     batch_size: int = 64  # images a step, over all processes and accumulated micro-batches together
     lr: float = 1e-3  # peak of AdamW's, reached after warmup_steps
