@@ -168,10 +168,8 @@ class NoisyClassifier(_Reader):
         widths, hidden = config.widths, config.embedding_channels
         self.time_mlp = nn.Sequential(nn.Linear(2 * widths[0], hidden), nn.SiLU(), nn.Linear(hidden, hidden))
         self.stem = nn.Conv2d(config.in_channels * config.patch**2, widths[0], 3, padding=1)
-        self.blocks = nn.ModuleList(
-            ResidualBlock(widths[max(i - 1, 0)], width, hidden, config.dropout)
-            for i, width in enumerate(widths)
-        )
+        pairs = itertools.pairwise((widths[0], *widths))
+        self.blocks = nn.ModuleList(ResidualBlock(*pair, hidden, config.dropout) for pair in pairs)
         self.resize = nn.ModuleList(Downsample(width) for width in widths[:-1])
         self.attention = SelfAttention(widths[-1])
         self.last = ResidualBlock(widths[-1], widths[-1], hidden, config.dropout)

@@ -198,10 +198,8 @@ class DownLevel(nn.Module):
         super().__init__()
         widths = [config.base_channels * m for m in config.channel_mults]
         first, width = widths[max(level - 1, 0)], widths[level]
-        self.blocks = nn.ModuleList(
-            ResidualBlock(width if i else first, width, config.embedding_channels, config.dropout)
-            for i in range(config.blocks_per_level)
-        )
+        inputs, told = [first] + [width] * (config.blocks_per_level - 1), config.embedding_channels
+        self.blocks = nn.ModuleList(ResidualBlock(w, width, told, config.dropout) for w in inputs)
         self.attention = _maybe_attention(config, level)
         self.resize = Downsample(width) if level < len(widths) - 1 else nn.Identity()
 
@@ -221,10 +219,9 @@ class UpLevel(nn.Module):
     def __init__(self, config: UNetConfig, level: int) -> None:
         super().__init__()
         widths = [config.base_channels * m for m in config.channel_mults]
-        width = widths[level]
+        width, told, number = widths[level], config.embedding_channels, config.blocks_per_level
         self.blocks = nn.ModuleList(
-            ResidualBlock(2 * width, width, config.embedding_channels, config.dropout)
-            for _ in range(config.blocks_per_level)
+            ResidualBlock(2 * width, width, told, config.dropout) for _ in range(number)
         )
         self.attention = _maybe_attention(config, level)
         # Narrowed while it is enlarged: the widest convolutions never run at the finest resolution.

@@ -149,10 +149,8 @@ class Digit:
     def measure(self, images: Tensor) -> dict:
         """What is read in each counterfactual, and how far it lies; means without the source's label."""
         l1 = (to_unit(images) - to_unit(self.source)).abs().mean(dim=(1, 2, 3)).tolist()
-        rows = [
-            {"target": target, **read, "l1": round(distance, 5)}
-            for target, read, distance in zip(self.request.targets, self._read(images), l1, strict=True)
-        ]
+        judged = zip(self.request.targets, self._read(images), l1, strict=True)
+        rows = [{"target": target, **read, "l1": round(distance, 5)} for target, read, distance in judged]
         others = [row for row in rows if row["target"] != self.request.sources[0]]
         right = sum(row["read_as"] == row["target"] for row in others)
         return {

@@ -11,9 +11,10 @@ from pathlib import Path
 from lessons_lib import data, recipes, training
 from lessons_lib.cli import options as o
 from lessons_lib.cli import processes
-from lessons_lib.cli.common import check_dataset, folder_weights, progress_bar, refuse
+from lessons_lib.cli.common import check_dataset, folder_weights, progress_bar
 from lessons_lib.cli.options import PROGRAM, settings
 from lessons_lib.files import check_writable
+from lessons_lib.names import check_choice, refuse
 from lessons_lib.training import EpochDone, PrecisionChosen, StepDone, Stopped, TrainConfig
 
 MODELS = ("denoiser", "classifier", "clean-classifier", "evaluator")
@@ -114,8 +115,7 @@ def _models(dataset: str, model: str) -> tuple[str, ...]:
     known = [name for name in (*MODELS, *BY_NAME_ONLY) if (dataset, name) in recipes.RECIPES]
     if data.is_folder(dataset):
         known = FOLDER_MODELS
-    choice = (*known, "all")
-    refuse({f"Unknown model {model!r}: choose one of {', '.join(choice)}.": model not in choice})
+    check_choice("model", model, (*known, "all"))
     return tuple(name for name in known if name not in BY_NAME_ONLY) if model == "all" else (model,)
 
 
@@ -141,10 +141,9 @@ def _recipes(options: Options) -> tuple[dict[str, recipes.Recipe], Callable[[], 
     if data.is_folder(dataset):
         known = recipes.folder_recipes(load()["train"], data.short_name(dataset), bool(options.flip))
         if options.model != "all" and (missing := [model for model in models if model not in known]):
-            raise ValueError(
-                f"--model {missing[0]} needs two class folders or more, and {dataset} has "
-                f"{len(load()['train'].class_names) or 'none'}: only --model denoiser can be trained."
-            )
+            count = len(load()["train"].class_names) or "none"
+            needs = f"--model {missing[0]} needs two class folders or more, and {dataset} has {count}"
+            raise ValueError(f"{needs}: only --model denoiser can be trained.")
     return {model: known[model] for model in models if model in known}, load
 
 
