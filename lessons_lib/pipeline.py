@@ -7,12 +7,11 @@ refuses what these weights cannot do, and yields the Steps.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import math
 import operator
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -220,7 +219,7 @@ def in_chunks(request: AnyRequest, size: int = 100) -> Iterator[AnyRequest]:
     count = max(1, size // max(per_sample.values()))
     for i in range(0, total, count):
         labels = {name: getattr(request, name)[i * n : (i + count) * n] for name, n in per_sample.items()}
-        yield dataclasses.replace(request, sample_indices=indices[i : i + count], **labels)
+        yield replace(request, sample_indices=indices[i : i + count], **labels)
 
 
 # -- plans -----------------------------------------------------------------------------------------
@@ -244,7 +243,7 @@ class _Plan:
         if request.is_steered:
             usual |= self._look_up_classifier(request.classifier or defaults.get("classifier") or CLASSIFIER)
         missing = {field: value for field, value in usual.items() if getattr(request, field) is None}
-        self.request = request = dataclasses.replace(request, **missing)
+        self.request = request = replace(request, **missing)
         self.timesteps = samplers.timesteps_for(schedule, request.steps, request.spacing)
         guidance.check_interval(request.interval, schedule.num_timesteps - 1)
         count = (self.classifier or network).config.num_classes
@@ -354,7 +353,7 @@ class CounterfactualPlan(_Plan):
         super().__init__(request, model)
         if request.method != "same-noise":
             depth = self.schedule.num_timesteps - 1 if request.depth is None else request.depth
-            self.request = dataclasses.replace(self.request, depth=depth)
+            self.request = replace(self.request, depth=depth)
             self.timesteps = to_depth(self.timesteps, depth)
         is_cfg, source_eps = request.guidance == "cfg", unconditional(self.network)
         self.tells_sources = is_cfg or self.num_classes > 0

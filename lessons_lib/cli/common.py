@@ -14,7 +14,6 @@ from tqdm.auto import tqdm
 from lessons_lib import data, weights
 from lessons_lib.cli import processes
 from lessons_lib.cli.options import settings
-from lessons_lib.data import to_unit
 from lessons_lib.files import atomic_write, check_writable
 from lessons_lib.images import save_gif, save_png
 from lessons_lib.names import refuse
@@ -92,7 +91,7 @@ def write_drawn(path: Path, picture: Callable, frames: Callable, labels: Sequenc
     elif suffix == ".gif":
         save_gif(path, frames())
     else:
-        pixels = {name: to_unit(x).float().numpy() for name, x in images.items()}
+        pixels = {name: data.to_unit(x).float().numpy() for name, x in images.items()}
         with atomic_write(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **pixels, labels=np.array(labels, dtype=np.int64))
 

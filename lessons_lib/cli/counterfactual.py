@@ -14,7 +14,6 @@ from lessons_lib import data, evaluation, pictures, pipeline
 from lessons_lib.cli import common
 from lessons_lib.cli import options as o
 from lessons_lib.counterfactuals import in_8_bits
-from lessons_lib.data import to_unit
 from lessons_lib.evaluation.judge import Judge
 from lessons_lib.evaluation.task import face_defaults
 from lessons_lib.files import check_writable, write_whole
@@ -148,7 +147,7 @@ class Digit:
 
     def measure(self, images: Tensor) -> dict:
         """What is read in each counterfactual, and how far it lies; means without the source's label."""
-        l1 = (to_unit(images) - to_unit(self.source)).abs().mean(dim=(1, 2, 3)).tolist()
+        l1 = (data.to_unit(images) - data.to_unit(self.source)).abs().mean(dim=(1, 2, 3)).tolist()
         judged = zip(self.request.targets, self._read(images), l1, strict=True)
         rows = [{"target": target, **read, "l1": round(distance, 5)} for target, read, distance in judged]
         others = [row for row in rows if row["target"] != self.request.sources[0]]

@@ -15,10 +15,9 @@ from lessons_lib import weights as cards
 from lessons_lib.cli import common, processes
 from lessons_lib.cli import options as o
 from lessons_lib.cli.common import check_dataset, make_request, progress_bar, resolve_device
-from lessons_lib.cli.options import as_command, option, settings
 from lessons_lib.counterfactuals import METHODS
 from lessons_lib.evaluation import judge as judging
-from lessons_lib.evaluation.judge import Judge, write_metrics
+from lessons_lib.evaluation.judge import Judge
 from lessons_lib.evaluation.task import KEY, Classes, Counterfactuals, Faces, Request, Task, read_rows, sweep
 from lessons_lib.pipeline import BY_CLASSIFIER, CounterfactualRequest, GenerationRequest
 from lessons_lib.samplers import SAMPLERS
@@ -72,7 +71,8 @@ class Options:
         return kind(
             judge=Judge.load(dataset, self.evaluator_weights, resolve_device(self.device)),
             in_sweep=isinstance(self, Sweep), draw=lambda request, size: common.draw(request, size)[0],
-            processes=processes.count(), progress=partial(progress_bar, unit="image"), **settings(self, kind),
+            processes=processes.count(), progress=partial(progress_bar, unit="image"),
+            **o.settings(self, kind),
         )  # fmt: skip
 
     def request(self, task: Task, labels: Sequence[tuple[int]], **others) -> Request:
@@ -127,7 +127,7 @@ class _EvaluateClasses(_Classes, Evaluate):
 
 @app.command("mnist")
 @app.command("cifar10")
-@as_command
+@o.as_command
 def evaluate_classes(options: _EvaluateClasses) -> None:
     """Draw images and measure them: accuracy by class, feature FID, diversity, seconds an image."""
     task = options.task(Classes, options.ctx.info_name)
@@ -142,7 +142,7 @@ def evaluate_classes(options: _EvaluateClasses) -> None:
         documents.append(standard.measure(plan))
         if not options.as_json:
             print(standard.report(documents[-1]), end="\n\n", flush=True)
-    write_metrics(request.weights, evaluations=documents)
+    judging.write_metrics(request.weights, evaluations=documents)
     path = cards.weights_path(request.weights).with_suffix(".json")
     print(json.dumps(documents) if options.as_json else f"Written into {path}.")
 
@@ -157,7 +157,7 @@ class _SweepClasses(_Classes, Sweep):
 
 @sweep_app.command("mnist")
 @sweep_app.command("cifar10")
-@as_command
+@o.as_command
 def sweep_classes(options: _SweepClasses) -> None:
     """Draw and measure images for each method, sampler, number of steps and scale."""
     classifier = options.classifier
@@ -185,7 +185,7 @@ class _Faces(Options):
     attribute: o.OneAttribute = "Smiling"
     method: o.Method = "ddim"
     steps: o.DecodingSteps = 50
-    num_counterfactuals: int = option("How many test faces get a counterfactual.", 300)
+    num_counterfactuals: int = o.option("How many test faces get a counterfactual.", 300)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +196,7 @@ class _EvaluateFaces(_Faces, Evaluate):
 
 
 @app.command("celeba")
-@as_command
+@o.as_command
 def evaluate_faces(options: _EvaluateFaces) -> None:
     """Draw faces with and without an attribute, change real ones, and measure both."""
     task = options.task(Faces, "celeba")
@@ -208,7 +208,7 @@ def evaluate_faces(options: _EvaluateFaces) -> None:
     if options.card:
         before = cards.read_card(request.weights).get("metrics", {}).get("evaluations", [])
         others = [row for row in before if row["attribute"] != document["attribute"]]
-        write_metrics(request.weights, evaluations=[*others, document])
+        judging.write_metrics(request.weights, evaluations=[*others, document])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +218,7 @@ class _SweepFaces(_Faces, Sweep):
 
 
 @sweep_app.command("celeba")
-@as_command
+@o.as_command
 def sweep_faces(options: _SweepFaces) -> None:
     """Measure counterfactuals of the same real faces for each depth and scale."""
     task = options.task(Faces, "celeba")
@@ -232,7 +232,7 @@ class _Digits(Options):
     guidance: o.DecodingGuidance = "cfg"
     steps: o.DecodingSteps = 25
     num_images: NumImages = None
-    null_images: int | None = option(
+    null_images: int | None = o.option(
         "How many images get ten null interventions, in a sweep one. [default: all; of sweep none]",
         metavar="N",
     )
@@ -245,7 +245,7 @@ class _EvaluateDigits(_Digits, Evaluate):
 
 
 @app.command("counterfactuals")
-@as_command
+@o.as_command
 def evaluate_counterfactuals(options: _EvaluateDigits) -> None:
     """Measure counterfactuals of mnist's test images by their axioms, proximity and minimality."""
     task = options.task(Counterfactuals, "mnist")
@@ -260,7 +260,7 @@ class _SweepDigits(_Digits, Sweep):
 
 
 @sweep_app.command("counterfactuals")
-@as_command
+@o.as_command
 def sweep_counterfactuals(options: _SweepDigits) -> None:
     """Measure counterfactuals of mnist's test images for each method, depth and scale."""
     if options.depths and set(options.methods) == {"same-noise"}:

@@ -12,7 +12,6 @@ from lessons_lib import data, recipes, training
 from lessons_lib.cli import options as o
 from lessons_lib.cli import processes
 from lessons_lib.cli.common import check_dataset, folder_weights, progress_bar
-from lessons_lib.cli.options import PROGRAM, settings
 from lessons_lib.files import check_writable
 from lessons_lib.names import check_choice, refuse
 from lessons_lib.training import EpochDone, PrecisionChosen, StepDone, Stopped, TrainConfig
@@ -81,12 +80,12 @@ def train(options: Options) -> int | None:
             choice = "go on with --resume, or name another --output-dir"
             raise training.TrainingError(f"{config.output_dir} holds a training already: {choice}.")
     for model, config in configs.items():
-        recipe, changes = chosen[model], settings(options, recipes.DiffusionOptions)
+        recipe, changes = chosen[model], o.settings(options, recipes.DiffusionOptions)
         if data.is_folder(options.dataset):  # by the epochs that there will be
             changes = {"sample_every": recipes.sample_every(config.epochs)} | changes
         events = recipes.run_recipe(
             recipe, load, config, dataclasses.replace(recipe.options, **changes), resume=options.resume,
-            extend=options.extend, start=options.start, command=f"{PROGRAM} {shlex.join(sys.argv[1:])}",
+            extend=options.extend, start=options.start, command=f"{o.PROGRAM} {shlex.join(sys.argv[1:])}",
         )  # fmt: skip
         if _show(options.dataset, model, events) == "interrupted":
             return 130  # so that a script does not go on as if all were done
@@ -152,7 +151,7 @@ def _config(options: Options, model: str, recipe: recipes.Recipe) -> TrainConfig
     folder = options.output_dir or Path("runs")
     if options.output_dir is None or options.model == "all":
         folder /= f"{short}-{model}"
-    changes = settings(options, TrainConfig) | {"output_dir": folder}
+    changes = o.settings(options, TrainConfig) | {"output_dir": folder}
     if options.ema_decay is not None:  # in place of the recipe's power law
         changes["ema_sigma_rel"] = None
     return dataclasses.replace(recipe.config, **changes)
@@ -212,7 +211,7 @@ def _use(dataset: str, model: str, path: Path) -> str:
         denoiser = path if is_denoiser else beside if beside.exists() else usual
         words = [] if denoiser == usual else ["--weights", str(denoiser)]
     elif is_judge:
-        return f"{PROGRAM} evaluate evaluator {dataset} --evaluator-weights {path}"
+        return f"{o.PROGRAM} evaluate evaluator {dataset} --evaluator-weights {path}"
     if not is_denoiser:
         words += ["--guidance", "classifier-x0" if is_judge else "classifier", "--classifier", str(path)]
-    return f"{PROGRAM} {shlex.join(['sample', dataset, *words, '--out', f'{name}.png'])}"
+    return f"{o.PROGRAM} {shlex.join(['sample', dataset, *words, '--out', f'{name}.png'])}"

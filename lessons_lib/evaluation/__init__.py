@@ -1,15 +1,15 @@
 """How good are drawn images and counterfactuals? Judged by a network that did not draw or guide them.
 
 quality.py: accuracy, feature FID and diversity of drawn images. axioms.py: the axioms and distances of
-counterfactuals. attributes.py: yes-or-no attributes. judge.py and task.py: what the command line measures.
+counterfactuals. judge.py and task.py: what the command line measures.
 """
 
-from lessons_lib.evaluation.attributes import measure_flips, read_attributes, share_of_yes
 from lessons_lib.evaluation.axioms import (
     Intervention,
     composition,
     effectiveness,
     measure_axioms,
+    measure_flips,
     minimality,
     proximity,
     real_features,
@@ -27,5 +27,7 @@ from lessons_lib.evaluation.quality import (
     features,
     fid_of_features,
     labels_by_frequency,
+    read_attributes,
+    share_of_yes,
     wilson_interval,
 )

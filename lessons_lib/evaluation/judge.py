@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from lessons_lib import data, weights
 from lessons_lib.classifier import NoisyClassifier
 from lessons_lib.evaluation import quality
-from lessons_lib.evaluation.attributes import read_attributes
 from lessons_lib.evaluation.quality import Accuracy, Measurement, Reference, Share
 from lessons_lib.files import atomic_write, check_writable
 from lessons_lib.names import refuse
@@ -153,7 +152,7 @@ def measure_judge(judge: Judge, write: bool = False) -> dict:
     }
     if names:
         labels = tested.labels[:, [data.ATTRIBUTES.index(name) for name in names]] == 1
-        result |= _attributes_right(names, judge.over(read_attributes, tested) >= 0.5, labels)
+        result |= _attributes_right(names, judge.over(quality.read_attributes, tested) >= 0.5, labels)
     else:
         accuracy = Accuracy.of(judge.over(quality.predictions, tested), tested.labels)
         result["accuracy"] = accuracy.as_json(tested.class_names)

@@ -131,6 +131,16 @@ def predictions(evaluator: nn.Module, images: Tensor) -> Tensor:
     return in_batches(evaluator, evaluator, images).argmax(dim=1)
 
 
+def read_attributes(evaluator: nn.Module, images: Tensor) -> Tensor:
+    """images [N, C, H, W] -> [N, A] float32 on the CPU, the probability of each yes-or-no attribute."""
+    return in_batches(evaluator, evaluator.probabilities, images)
+
+
+def share_of_yes(probabilities: Tensor) -> Share:
+    check_labels(probabilities)
+    return Share.of(probabilities >= 0.5)
+
+
 def labels_by_frequency(frequencies: Tensor, n: int) -> Tensor:
     """n labels [n] whose counts follow the frequencies [K] as closely as whole numbers can, in order.
 

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from lessons_lib import data, pipeline, weights
 from lessons_lib.counterfactuals import in_8_bits
-from lessons_lib.evaluation import attributes, axioms, curves, quality
+from lessons_lib.evaluation import axioms, curves, quality
 from lessons_lib.evaluation.judge import Judge, accuracy_lines, command, pictures
 from lessons_lib.files import atomic_write, check_writable
 from lessons_lib.names import place_of, refuse
@@ -481,7 +481,7 @@ class Faces(Task):
         label = data.ATTRIBUTES.index(self.judge.attributes[self.place])
         for part in torch.arange(len(faces)).split(quality.BATCH):
             x_0, y = faces.batch(part)
-            read = attributes.read_attributes(self.judge.model, x_0)[:, self.place] >= 0.5
+            read = quality.read_attributes(self.judge.model, x_0)[:, self.place] >= 0.5
             right = read == (y[:, label] == 1)
             images.append(x_0[right])
             targets.append(1 - y[right, label])
@@ -532,17 +532,17 @@ class Faces(Task):
         for name, target in {"unguided": None, **ANSWERS}.items():
             request = self.drawing(asked, target, self.num_samples).plan().request
             images = self.draw(request, self.batch_size)
-            read = attributes.read_attributes(self.judge.model, images)
+            read = quality.read_attributes(self.judge.model, images)
             documents[name] = {
                 "settings": describe(request),
-                "read_as_yes": attributes.share_of_yes(read[:, self.place]).as_json(),
+                "read_as_yes": quality.share_of_yes(read[:, self.place]).as_json(),
                 **self._quality(images, torch.zeros(len(images))),
             }
             if target is None:
                 baseline = read
             else:  # the same noises: each face beside its unguided twin
-                moved = attributes.drifts(self.judge.attributes, self.place, baseline, read)
-                documents[name]["drift"] = attributes.drifts_json(moved)
+                moved = axioms.drifts(self.judge.attributes, self.place, baseline, read)
+                documents[name]["drift"] = axioms.drifts_json(moved)
         return documents
 
     def _flips(self, request: CounterfactualRequest) -> dict:
@@ -554,7 +554,7 @@ class Faces(Task):
         def measured(chosen: Tensor | slice) -> dict:
             pairs = x_0[chosen], images[chosen]
             answers = self.judge.attributes, self.place, targets[chosen]
-            return attributes.measure_flips(self.judge.model, *pairs, *answers).as_json()
+            return axioms.measure_flips(self.judge.model, *pairs, *answers).as_json()
 
         document = measured(slice(None))
         del document["drift"]
