@@ -7,15 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lessons_lib import unet
 from lessons_lib.names import check_choice, refuse
-from lessons_lib.unet import (
-    Downsample,
-    ResidualBlock,
-    SelfAttention,
-    check_shape,
-    num_groups,
-    timestep_embedding,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,9 +54,9 @@ class EvaluatorConfig(_Shape):
 def _blocks(config: EvaluatorConfig) -> list[nn.Module]:
     first = config.widths[0]
     stem = nn.Conv2d(config.in_channels * config.patch**2, first, 3, padding=1)
-    layers = [stem, ResidualBlock(first, first, embedding_channels=0)]
+    layers = [stem, unet.ResidualBlock(first, first, embedding_channels=0)]
     for narrow, wide in itertools.pairwise(config.widths):
-        layers += Downsample(narrow), ResidualBlock(narrow, wide, embedding_channels=0)
+        layers += unet.Downsample(narrow), unet.ResidualBlock(narrow, wide, embedding_channels=0)
     return [*layers, nn.SiLU()]
 
 
@@ -144,7 +137,7 @@ class Evaluator(_Reader):
 
     def forward(self, x_0: Tensor) -> Tensor:
         """x_0 [B, C, H, W] in [-1, 1] -> logits [B, K]; ValueError for other shapes."""
-        check_shape(self.config, "x_0", x_0)
+        unet.check_shape(self.config, "x_0", x_0)
         return self.head(self.features(x_0))
 
 
@@ -169,17 +162,17 @@ class NoisyClassifier(_Reader):
         self.time_mlp = nn.Sequential(nn.Linear(2 * widths[0], hidden), nn.SiLU(), nn.Linear(hidden, hidden))
         self.stem = nn.Conv2d(config.in_channels * config.patch**2, widths[0], 3, padding=1)
         pairs = itertools.pairwise((widths[0], *widths))
-        self.blocks = nn.ModuleList(ResidualBlock(*pair, hidden, config.dropout) for pair in pairs)
-        self.resize = nn.ModuleList(Downsample(width) for width in widths[:-1])
-        self.attention = SelfAttention(widths[-1])
-        self.last = ResidualBlock(widths[-1], widths[-1], hidden, config.dropout)
-        self.norm_out = nn.GroupNorm(num_groups(widths[-1]), widths[-1])
+        self.blocks = nn.ModuleList(unet.ResidualBlock(*pair, hidden, config.dropout) for pair in pairs)
+        self.resize = nn.ModuleList(unet.Downsample(width) for width in widths[:-1])
+        self.attention = unet.SelfAttention(widths[-1])
+        self.last = unet.ResidualBlock(widths[-1], widths[-1], hidden, config.dropout)
+        self.norm_out = nn.GroupNorm(unet.num_groups(widths[-1]), widths[-1])
         self.head = nn.Linear(widths[-1], config.num_classes)
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         """x_t [B, C, H, W], t [B] int64 -> logits [B, K]; ValueError for other shapes."""
-        check_shape(self.config, "x_t", x_t)
-        features = timestep_embedding(t, 2 * self.config.widths[0])
+        unet.check_shape(self.config, "x_t", x_t)
+        features = unet.timestep_embedding(t, 2 * self.config.widths[0])
         embedding = F.silu(self.time_mlp(features.to(self.time_mlp[0].weight.dtype)))
         h = self.stem(F.pixel_unshuffle(x_t, self.config.patch))
         for i, block in enumerate(self.blocks):

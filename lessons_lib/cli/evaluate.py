@@ -233,8 +233,7 @@ class _Digits(Options):
     steps: o.DecodingSteps = 25
     num_images: NumImages = None
     null_images: int | None = o.option(
-        "How many images get ten null interventions, in a sweep one. [default: all; of sweep none]",
-        metavar="N",
+        "How many images get ten null interventions, in a sweep one. [default: all; of sweep none]"
     )
 
 
