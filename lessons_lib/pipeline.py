@@ -294,7 +294,7 @@ class _Plan:
 
     def _steered(self) -> EpsFn:
         request, base = self.request, unconditional(self.network)
-        y = _classes(request.labels, self.num_labels)
+        y = torch.tensor([place_of(label, range(self.num_labels), "label") for label in request.labels])
         if request.guidance == "classifier-x0":
             log_prob_fn = guidance.x0_log_prob(self.classifier, base, self.schedule, y)
         elif request.attribute is None:
@@ -311,7 +311,7 @@ class _Plan:
         total, is_named = self.network.config.num_classes, in_rows or attribute is not None
         if not self.network.config.multi_label:
             refuse({f"{it} no attributes: steer it with guidance classifier.": is_named})
-            return _classes(labels, total)
+            return torch.tensor([place_of(label, range(total), "label") for label in labels])
         refuse({f"{it} attributes: name one, such as Smiling.": not is_named})
         if in_rows:
             refuse({f"{it} {total} attributes, got {len(row)}.": len(row) != total for row in labels})
@@ -319,11 +319,6 @@ class _Plan:
         y = torch.full((len(labels), total), -1)
         y[:, place_of(attribute, self.names, "attribute")] = torch.tensor(labels)
         return y
-
-
-def _classes(labels: Labels, num_classes: int) -> Tensor:
-    """[B] int64; place_of refuses a label that there is not."""
-    return torch.tensor([place_of(label, range(num_classes), "label") for label in labels])
 
 
 class Plan(_Plan):

@@ -56,7 +56,7 @@ class NoiseSchedule:
     @classmethod
     def cosine(cls, num_timesteps: int = 1000, s: float = 0.008) -> Self:
         """abar follows a squared cosine (Nichol & Dhariwal 2021, eq. 17), up to MAX_BETA."""
-        _check_timesteps(num_timesteps)
+        refuse({f"A schedule needs at least 2 timesteps, got {num_timesteps}.": num_timesteps < 2})
         u = torch.arange(num_timesteps + 1, dtype=torch.float64) / num_timesteps
         abar = torch.cos((u + s) / (1 + s) * math.pi / 2) ** 2
         return cls((1 - abar[1:] / abar[:-1]).clamp(max=MAX_BETA), "cosine")
@@ -91,12 +91,8 @@ class NoiseSchedule:
 SCHEDULES = ("linear", "cosine", "sigmoid")
 
 
-def _check_timesteps(num_timesteps: int) -> None:
-    refuse({f"A schedule needs at least 2 timesteps, got {num_timesteps}.": num_timesteps < 2})
-
-
 def _scaled_ends(num_timesteps: int, beta_start: float, beta_end: float) -> tuple[float, float]:
-    _check_timesteps(num_timesteps)
+    refuse({f"A schedule needs at least 2 timesteps, got {num_timesteps}.": num_timesteps < 2})
     return beta_start * 1000 / num_timesteps, beta_end * 1000 / num_timesteps
 
 

@@ -186,11 +186,6 @@ def check_shape(config, name: str, x: Tensor) -> None:
         raise ValueError(f"{name} must have shape [B, {channels}, {size}, {size}], got {list(x.shape)}.")
 
 
-def _maybe_attention(config: UNetConfig, level: int) -> nn.Module:
-    channels = config.base_channels * config.channel_mults[level]
-    return SelfAttention(channels) if level in config.attention_levels else nn.Identity()
-
-
 class DownLevel(nn.Module):
     """Residual blocks at one resolution, attention if the config asks for it, halving but in the last."""
 
@@ -200,7 +195,7 @@ class DownLevel(nn.Module):
         first, width = widths[max(level - 1, 0)], widths[level]
         inputs, told = [first] + [width] * (config.blocks_per_level - 1), config.embedding_channels
         self.blocks = nn.ModuleList(ResidualBlock(w, width, told, config.dropout) for w in inputs)
-        self.attention = _maybe_attention(config, level)
+        self.attention = SelfAttention(width) if level in config.attention_levels else nn.Identity()
         self.resize = Downsample(width) if level < len(widths) - 1 else nn.Identity()
 
     def forward(self, h: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -223,7 +218,7 @@ class UpLevel(nn.Module):
         self.blocks = nn.ModuleList(
             ResidualBlock(2 * width, width, told, config.dropout) for _ in range(number)
         )
-        self.attention = _maybe_attention(config, level)
+        self.attention = SelfAttention(width) if level in config.attention_levels else nn.Identity()
         # Narrowed while it is enlarged: the widest convolutions never run at the finest resolution.
         self.resize = Upsample(width, widths[level - 1]) if level > 0 else nn.Identity()
 
