@@ -12,7 +12,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -348,9 +348,9 @@ class Counterfactuals(Task):
         stored = 0 if self.in_sweep or request.method != "ddim" else min(STORED_IMAGES, count)
         x_0, source = self.images.batch(torch.arange(count))
         (real, real_images), statistics = self.real, self.judge.reference.statistics
-        started, latents = time.perf_counter(), None
+        started, latents, seconds = time.perf_counter(), None, []
         with self.progress(2 * count + nulls * max(times) + stored, "intervening") as bar:
-            intervene = Intervene(request, self.batch_size, bar.update)
+            intervene = intervention(request, self.batch_size, bar.update, seconds)
             measures = axioms.measure_axioms(
                 intervene, self.judge.model, x_0, source, self.targets(request.seed), real, statistics,
                 times=times if nulls else (), null_images=nulls or None, batch_size=count,
@@ -367,11 +367,11 @@ class Counterfactuals(Task):
             "feature_fid_floor": round(self.judge.reference.floor, 4),
             "feature_fid_reference": f"{statistics.count:,} training {pictures(self.judge.reference.source)}",
             "real_images": real_images, "with_stored_latents": latents,
-            "seconds_per_image": round(intervene.seconds[0] / count, 5),
+            "seconds_per_image": round(seconds[0] / count, 5),
             "seconds": round(time.perf_counter() - started, 2), **self._machine(),
         }  # fmt: skip
 
-    def _with_stored_latents(self, intervene: Intervene, x_0: Tensor, source: Tensor) -> dict:
+    def _with_stored_latents(self, intervene: axioms.Intervention, x_0: Tensor, source: Tensor) -> dict:
         """How well images come back whose latents are kept; no axiom: every null intervention is this one."""
         model, back = self.judge.model, intervene(in_8_bits(x_0), source, source)
         return {
@@ -381,26 +381,22 @@ class Counterfactuals(Task):
         }
 
 
-@dataclass(eq=False)
-class Intervene:
-    """(x_0, source, target) -> counterfactuals, as `measure_axioms` calls it with all images at once.
+def intervention(
+    asked: CounterfactualRequest, batch_size: int, advance: Callable[[int], Any], seconds: list[float]
+) -> axioms.Intervention:
+    """What `measure_axioms` calls with all images at once; the seconds of each call are added to the list.
 
     Image k's noise comes from (seed, k) in every intervention, on the way back, too.
     """
 
-    request: CounterfactualRequest
-    batch_size: int
-    advance: Callable[[int], Any]
-    seconds: list[float] = field(default_factory=list)  # of each intervention on all images
-
-    def __call__(self, x_0: Tensor, source: Tensor, target: Tensor) -> Tensor:
-        is_null = bool((source == target).all())
-        labels = {"sources": tuple(source.tolist()), "targets": tuple(target.tolist())}
-        request = replace(self.request, **labels, **null_fields(self.request) if is_null else {})
-        started = time.perf_counter()
-        drawn = pipeline.counterfactual_images(request, x_0, self.batch_size, self.advance)
-        self.seconds.append(time.perf_counter() - started)
+    def intervene(x_0: Tensor, source: Tensor, target: Tensor) -> Tensor:
+        null = null_fields(asked) if bool((source == target).all()) else {}
+        request, started = replace(asked, sources=source, targets=target, **null), time.perf_counter()
+        drawn = pipeline.counterfactual_images(request, x_0, batch_size, advance)
+        seconds.append(time.perf_counter() - started)
         return drawn
+
+    return intervene
 
 
 def null_fields(request: CounterfactualRequest) -> dict:
@@ -548,8 +544,8 @@ class Faces(Task):
     def _flips(self, request: CounterfactualRequest) -> dict:
         """Of all faces, and of those sent to each answer: their drifts go opposite ways."""
         x_0, targets = self.subjects
-        labels = {"sources": tuple((1 - targets).tolist()), "targets": tuple(targets.tolist())}
-        images = pipeline.counterfactual_images(replace(request, **labels), x_0, self.batch_size)
+        request = replace(request, sources=1 - targets, targets=targets)
+        images = pipeline.counterfactual_images(request, x_0, self.batch_size)
 
         def measured(chosen: Tensor | slice) -> dict:
             pairs = x_0[chosen], images[chosen]
