@@ -1,10 +1,4 @@
-"""Networks that read images.
-
-NoisyClassifier reads noisy images and may guide; Evaluator reads clean ones, scores what the course draws,
-and never guides.
-"""
-
-from __future__ import annotations
+"""Networks that read images: a NoisyClassifier may guide; an Evaluator scores images, and never guides."""
 
 import itertools
 from dataclasses import KW_ONLY, dataclass
@@ -13,39 +7,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lessons_lib.unet import (
-    Downsample,
-    ResidualBlock,
-    SelfAttention,
-    check_shape,
-    num_groups,
-    timestep_embedding,
-)
+from lessons_lib import unet
+from lessons_lib.names import check_choice, refuse
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """The shape of a network that reads images.
-
-    Args:
-        patch: each patch × patch pixels become one position with patch² times the channels.
-        multi_label: the logits belong to yes-or-no attributes, rather than to classes of which one is right.
-    """
-
     image_size: int = 28
     in_channels: int = 1
     widths: tuple[int, ...] = (32, 64, 128)
     num_classes: int = 10
     _: KW_ONLY
-    patch: int = 1
-    multi_label: bool = False
+    patch: int = 1  # patch × patch pixels become one position with patch² times the channels
+    multi_label: bool = False  # the logits are of yes-or-no attributes, not of classes of which one is right
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
-        if self.patch < 1 or self.image_size % self.patch:
-            raise ValueError(
-                f"image_size {self.image_size} must be a multiple of patch, at least 1, got {self.patch}."
-            )
+        size, patch = self.image_size, self.patch
+        is_cut = patch < 1 or size % patch
+        refuse({f"image_size {size} must be a multiple of patch, at least 1, got {patch}.": is_cut})
 
 
 class _Reader(nn.Module):
@@ -58,31 +38,25 @@ class _Reader(nn.Module):
 
 @dataclass(frozen=True)
 class EvaluatorConfig(_Shape):
-    """The shape of an Evaluator; the last width is the number of features.
-
-    Args:
-        body: "blocks" (the U-Net's residual blocks, for digits), "resnet9" (batch normalization and
-            max-pooling, for objects in colour) or "whitened" (plain convolutions after a fixed whitening).
-        mirror: once trained, take the mean of the features of each image and its mirror image; for objects,
-            which stay what they are in a mirror.
-    """
+    """The shape of an Evaluator; the last width is the number of features."""
 
     dropout: float = 0.2
+    # "blocks" (the U-Net's residual blocks, for digits), "resnet9" (batch normalization and max-pooling, for
+    # objects in colour) or "whitened" (plain convolutions after a fixed whitening).
     body: str = "blocks"
-    mirror: bool = False
+    mirror: bool = False  # once trained, take the mean of the features of each image and its mirror image
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.body not in BODIES:
-            raise ValueError(f"Unknown body {self.body!r}: choose one of {', '.join(BODIES)}.")
+        check_choice("body", self.body, BODIES)
 
 
 def _blocks(config: EvaluatorConfig) -> list[nn.Module]:
     first = config.widths[0]
     stem = nn.Conv2d(config.in_channels * config.patch**2, first, 3, padding=1)
-    layers = [stem, ResidualBlock(first, first, embedding_channels=0)]
+    layers = [stem, unet.ResidualBlock(first, first, embedding_channels=0)]
     for narrow, wide in itertools.pairwise(config.widths):
-        layers += Downsample(narrow), ResidualBlock(narrow, wide, embedding_channels=0)
+        layers += unet.Downsample(narrow), unet.ResidualBlock(narrow, wide, embedding_channels=0)
     return [*layers, nn.SiLU()]
 
 
@@ -101,7 +75,6 @@ class Shortcut(nn.Sequential):
     """x + the layers' answer to x."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W]."""
         return x + super().forward(x)
 
 
@@ -145,18 +118,13 @@ BODIES = {"blocks": _blocks, "resnet9": _resnet9, "whitened": _whitened}
 
 
 class Evaluator(_Reader):
-    """p(y given x_0): a classifier of clean images that only ever judges.
-
-    It did not guide the images that it scores: scoring with the guiding classifier would be circular.
-    """
+    """p(y given x_0): a classifier of clean images that only judges: the guiding one would be circular."""
 
     def __init__(self, config: EvaluatorConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or EvaluatorConfig()
-        unshuffle = [nn.PixelUnshuffle(config.patch)] if config.patch > 1 else []
-        self.body = nn.Sequential(
-            *unshuffle, *BODIES[config.body](config), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-        )
+        cut = [nn.PixelUnshuffle(config.patch)] if config.patch > 1 else []
+        self.body = nn.Sequential(*cut, *BODIES[config.body](config), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         last = nn.Linear(config.widths[-1], config.num_classes)
         self.head = nn.Sequential(nn.Dropout(config.dropout), last)
 
@@ -169,7 +137,7 @@ class Evaluator(_Reader):
 
     def forward(self, x_0: Tensor) -> Tensor:
         """x_0 [B, C, H, W] in [-1, 1] -> logits [B, K]; ValueError for other shapes."""
-        check_shape(self.config, "x_0", x_0)
+        unet.check_shape(self.config, "x_0", x_0)
         return self.head(self.features(x_0))
 
 
@@ -190,25 +158,21 @@ class NoisyClassifier(_Reader):
     def __init__(self, config: NoisyClassifierConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or NoisyClassifierConfig()
-        widths, embedding = config.widths, config.embedding_channels
-        self.time_mlp = nn.Sequential(
-            nn.Linear(2 * widths[0], embedding), nn.SiLU(), nn.Linear(embedding, embedding)
-        )
+        widths, hidden = config.widths, config.embedding_channels
+        self.time_mlp = nn.Sequential(nn.Linear(2 * widths[0], hidden), nn.SiLU(), nn.Linear(hidden, hidden))
         self.stem = nn.Conv2d(config.in_channels * config.patch**2, widths[0], 3, padding=1)
-        self.blocks = nn.ModuleList(
-            ResidualBlock(widths[max(i - 1, 0)], width, embedding, config.dropout)
-            for i, width in enumerate(widths)
-        )
-        self.resize = nn.ModuleList(Downsample(width) for width in widths[:-1])
-        self.attention = SelfAttention(widths[-1])
-        self.last = ResidualBlock(widths[-1], widths[-1], embedding, config.dropout)
-        self.norm_out = nn.GroupNorm(num_groups(widths[-1]), widths[-1])
+        pairs = itertools.pairwise((widths[0], *widths))
+        self.blocks = nn.ModuleList(unet.ResidualBlock(*pair, hidden, config.dropout) for pair in pairs)
+        self.resize = nn.ModuleList(unet.Downsample(width) for width in widths[:-1])
+        self.attention = unet.SelfAttention(widths[-1])
+        self.last = unet.ResidualBlock(widths[-1], widths[-1], hidden, config.dropout)
+        self.norm_out = nn.GroupNorm(unet.num_groups(widths[-1]), widths[-1])
         self.head = nn.Linear(widths[-1], config.num_classes)
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         """x_t [B, C, H, W], t [B] int64 -> logits [B, K]; ValueError for other shapes."""
-        check_shape(self.config, "x_t", x_t)
-        features = timestep_embedding(t, 2 * self.config.widths[0])
+        unet.check_shape(self.config, "x_t", x_t)
+        features = unet.timestep_embedding(t, 2 * self.config.widths[0])
         embedding = F.silu(self.time_mlp(features.to(self.time_mlp[0].weight.dtype)))
         h = self.stem(F.pixel_unshuffle(x_t, self.config.patch))
         for i, block in enumerate(self.blocks):

@@ -1,10 +1,8 @@
 """Counterfactuals: what would this very image look like, had its label been another one?
 
-Pearl's three steps (2009, sec. 7.1): abduction finds the noise that this image came from, action sets the
-label, prediction draws again with that noise. Where both labels share the noise, what the label does not
-decide (the slant, the thickness of the stroke) can stay.
-
-`abduct` is the first step, `predict` the last; the action is the EpsFn that predict is given.
+Pearl's three steps (2009, sec. 7.1): abduction (`abduct`) finds the noise that this image came from, action
+sets the label (an EpsFn), prediction (`predict`) draws again with that noise. Where both labels share it,
+what the label does not decide (the slant, the thickness of the stroke) can stay.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lessons_lib.guidance import EpsFn
+from lessons_lib.names import check_choice, refuse
 from lessons_lib.samplers import NoiseFn, Step, ddim_invert, sample_ddim, sample_ddpm
 from lessons_lib.schedules import NoiseSchedule, q_sample
 
@@ -38,29 +37,20 @@ class Abducted(NamedTuple):
         return Abducted(self.x.repeat_interleave(times, dim=0), self.timesteps, noises)
 
 
-# -- the same noise for every label ---------------------------------------------------------------
-
-
 def same_noise_grid(
     guide: Callable[[Tensor], EpsFn],
     schedule: NoiseSchedule,
     x_T: Tensor,
     num_classes: int,
     timesteps: Tensor,
-    sample: Callable[..., Iterator[Step]] = sample_ddim,
 ) -> Tensor:
     """Every noise of x_T [N, C, H, W] drawn as every of K classes, in one batch: [N, K, C, H, W] in [-1, 1].
 
-    Args:
-        guide: labels y [B] int64 -> EpsFn, such as `lambda y: with_cfg(model, y, 2.0)`.
-        sample: a sampler that adds no noise on the way, or one whose noise_fn is already set.
+    guide: labels y [B] int64 -> EpsFn, such as `lambda y: with_cfg(model, y, 2.0)`.
     """
     y = torch.arange(num_classes).repeat(len(x_T))
-    *_, last = sample(guide(y), schedule, x_T.repeat_interleave(num_classes, dim=0), timesteps)
+    *_, last = sample_ddim(guide(y), schedule, x_T.repeat_interleave(num_classes, dim=0), timesteps)
     return last.x_t.unflatten(0, (len(x_T), num_classes))
-
-
-# -- abduction -------------------------------------------------------------------------------------
 
 
 def in_8_bits(images: Tensor) -> Tensor:
@@ -70,8 +60,7 @@ def in_8_bits(images: Tensor) -> Tensor:
     looks perfectly reversible. ValueError for numbers that are not finite.
     """
     images = images.detach()
-    if not images.isfinite().all():
-        raise ValueError("The images hold numbers that are not finite.")
+    refuse({"The images hold numbers that are not finite.": not images.isfinite().all()})
     levels = ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return (levels.float() / 127.5 - 1).to(images.dtype)
 
@@ -82,12 +71,10 @@ def to_depth(timesteps: Tensor, t_0: int) -> Tensor:
     The deeper, the less of it is kept. ValueError if t_0 is not in 0 … T-1, or no timestep is left.
     """
     top, lowest = int(timesteps[0]), int(timesteps[-1])
-    if not 0 <= t_0 <= top:
-        raise ValueError(f"The depth must be between 0 and {top}, got {t_0}.")
+    refuse({f"The depth must be between 0 and {top}, got {t_0}.": not 0 <= t_0 <= top})
     if t_0 < lowest:
-        raise ValueError(
-            f"No timestep is left at depth {t_0}: the lowest of these {len(timesteps)} steps is {lowest}."
-        )
+        left = f"the lowest of these {len(timesteps)} steps is {lowest}"
+        raise ValueError(f"No timestep is left at depth {t_0}: {left}.")
     return timesteps[timesteps <= t_0]
 
 
@@ -95,8 +82,7 @@ def abduct_ddim(eps_fn: EpsFn, schedule: NoiseSchedule, x_0: Tensor, timesteps: 
     """DDIM inversion (Song et al. 2021, sec. 5.4): the one state from which eta = 0 draws this image.
 
     Args:
-        eps_fn: told the image's own label at w = 1, `conditional(model, y)`. A larger w would follow another
-            path back than the one that the image lies on.
+        eps_fn: told the image's own label at w = 1: a larger w would follow another path back.
         x_0: [B, C, H, W] images in [-1, 1].
         timesteps: the list that prediction will walk, [M] int64, strictly descending.
     """
@@ -105,24 +91,15 @@ def abduct_ddim(eps_fn: EpsFn, schedule: NoiseSchedule, x_0: Tensor, timesteps: 
 
 
 def abduct_ddpm(
-    eps_fn: EpsFn,
-    schedule: NoiseSchedule,
-    x_0: Tensor,
-    timesteps: Tensor,
-    noise_fn: NoiseFn | None = None,
-    *,
-    clip_x0: bool = True,
-) -> Abducted:
+    eps_fn: EpsFn, schedule: NoiseSchedule, x_0: Tensor, timesteps: Tensor,
+    noise_fn: NoiseFn | None = None, *, clip_x0: bool = True,
+) -> Abducted:  # fmt: skip
     """Edit-friendly inversion (Huberman-Spiegelglas et al. 2024, alg. 1): a noise for each step of DDPM.
 
     Every x_t gets noise of its own, independent of its neighbours'. The noise of a step is then whatever
     leads from x_t to the x_t of the next timestep: larger than DDPM's own, so that it holds more of the
-    image. Predicting with the same eps_fn and clip_x0 gives the image back, to rounding.
-
-    Args:
-        noise_fn: standard normal noise like x_0, once a timestep; torch.randn_like if not given.
-        clip_x0: as predict will be told; what is clipped is in the step's noise.
-        others: as in abduct_ddim.
+    image. Predicting with the same eps_fn and clip_x0 gives the image back, to rounding. Args as in
+    abduct_ddim; noise_fn gives standard normal noise like x_0, once a timestep.
     """
     noise_fn = noise_fn or torch.randn_like
     states = [q_sample(schedule, x_0, _all(x_0, t), noise_fn(x_0)) for t in timesteps.tolist()]
@@ -143,43 +120,29 @@ def abduct_sdedit(
 ) -> Abducted:
     """SDEdit (Meng et al. 2022): plain noise on the image at timesteps[0]. The baseline: no abduction at all.
 
-    Only what shines through the noise is kept; at the top, where nothing does, this is the same-noise draw.
-    Args as in abduct_ddpm.
+    Only what shines through is kept; at the top, where nothing does, this is the same-noise draw.
     """
     noise_fn = noise_fn or torch.randn_like
     return Abducted(q_sample(schedule, x_0, _all(x_0, int(timesteps[0])), noise_fn(x_0)), timesteps)
 
 
 def abduct(
-    method: str,
-    eps_fn: EpsFn,
-    schedule: NoiseSchedule,
-    x_0: Tensor,
-    timesteps: Tensor,
-    noise_fn: NoiseFn | None = None,
-    *,
-    clip_x0: bool = True,
-) -> Abducted:
-    """Abduction by the name of its method.
+    method: str, eps_fn: EpsFn, schedule: NoiseSchedule, x_0: Tensor, timesteps: Tensor,
+    noise_fn: NoiseFn | None = None, *, clip_x0: bool = True,
+) -> Abducted:  # fmt: skip
+    """Abduction by the name of its method, one of METHODS.
 
-    Args:
-        method: one of METHODS; "same-noise" is fresh noise and knows nothing of the image but its shape.
-        eps_fn: not asked by "sdedit" and "same-noise".
-        timesteps: cut by `to_depth`; of "same-noise" whole, since it is noise only at the top.
-        others: as in abduct_ddim and abduct_ddpm.
+    timesteps are cut by `to_depth`; but "same-noise", fresh noise that knows nothing of the image, has all.
+    eps_fn is asked by "ddim" and "ddpm" only. The others are as in abduct_ddpm.
     """
+    check_choice("method", method, METHODS)
     if method == "ddim":
         return abduct_ddim(eps_fn, schedule, x_0, timesteps)
     if method == "ddpm":
         return abduct_ddpm(eps_fn, schedule, x_0, timesteps, noise_fn, clip_x0=clip_x0)
     if method == "sdedit":
         return abduct_sdedit(schedule, x_0, timesteps, noise_fn)
-    if method == "same-noise":
-        return Abducted((noise_fn or torch.randn_like)(x_0), timesteps)
-    raise ValueError(f"Unknown method {method!r}: choose one of {', '.join(METHODS)}.")
-
-
-# -- prediction ------------------------------------------------------------------------------------
+    return Abducted((noise_fn or torch.randn_like)(x_0), timesteps)
 
 
 def predict(
@@ -187,8 +150,7 @@ def predict(
 ) -> Iterator[Step]:
     """Draw again from what was abducted: DDIM with eta = 0, or DDPM with the stored noises.
 
-    eps_fn is told the target's label: the action. One Step for each of abducted.timesteps; the last one's x_t
-    [B, C, H, W] is the counterfactual.
+    eps_fn is told the target's label. The last Step's x_t [B, C, H, W] is the counterfactual.
     """
     x, timesteps, noises = abducted
     if noises is None:

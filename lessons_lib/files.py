@@ -31,11 +31,14 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         raise WriteError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
-def check_writable(path: Path, *, is_folder: bool = False) -> None:
-    """Raise WriteError now if a file (or folder) cannot be written later; leaves nothing behind.
+def write_whole(path: str | os.PathLike, content: bytes | str) -> None:
+    """Write a file, texts as UTF-8, whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
-    Nobody should wait for an hour of work that then has nowhere to go.
-    """
+
+def check_writable(path: Path, *, is_folder: bool = False) -> None:
+    """Raise WriteError now, before hours of work, if a file (or folder) cannot be written; leaves nothing."""
     if path.exists() and path.is_dir() != is_folder:
         raise WriteError(f"{path} cannot be written: it is a {'file' if is_folder else 'folder'}.")
     folders = (path, *path.parents) if is_folder else path.parents

@@ -1,13 +1,9 @@
 """Guidance: wrappers that turn a network into an EpsFn, and an EpsFn into a steered one.
 
 An EpsFn takes (x_t [B, C, H, W], t [B] int64) and returns the noise in x_t, in x_t's shape and dtype.
-Samplers know nothing else, so every sampler works with every guidance.
-
-First a network alone and against itself (classifier-free guidance), then a second network that pulls
-(classifier guidance): a LogProbFn takes what an EpsFn takes and returns log p(what is wanted given x_t), [B].
+Samplers know nothing else, so every sampler works with every guidance. A LogProbFn takes what an EpsFn takes
+and returns log p(what is wanted given x_t), [B].
 """
-
-from __future__ import annotations
 
 import inspect
 import math
@@ -17,15 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lessons_lib.names import place_of, refuse
 from lessons_lib.schedules import NoiseSchedule, predict_x0
 
 EpsFn = Callable[[Tensor, Tensor], Tensor]
 LogProbFn = Callable[[Tensor, Tensor], Tensor]
-Interval = tuple[int, int]  # (t_low, t_high), inclusive
+Classifier = Callable[..., Tensor]  # (x_t, t), or of clean images (x_0), -> logits
+Interval = tuple[int, int] | None  # (t_low, t_high), inclusive; None: all timesteps
+
 
 # -- one network -----------------------------------------------------------------------------------
-
-
 def unconditional(model: nn.Module) -> EpsFn:
     """eps(x_t): the network without a label (w = 0)."""
     return lambda x_t, t: _eps(model, x_t, t, None)
@@ -36,16 +33,12 @@ def conditional(model: nn.Module, y: Tensor) -> EpsFn:
     return lambda x_t, t: _eps(model, x_t, t, _labels_for(x_t, y))
 
 
-def with_cfg(model: nn.Module, y: Tensor, guidance_scale: float, interval: Interval | None = None) -> EpsFn:
+def with_cfg(model: nn.Module, y: Tensor, guidance_scale: float, interval: Interval = None) -> EpsFn:
     """Classifier-free guidance: eps = eps_uncond + w (eps_cond - eps_uncond).
 
-    Ho & Salimans 2022, eq. 6, whose w is ours minus 1. Here w = 0 is unconditional, w = 1 conditional, above
-    1 amplified. w = 0 and w = 1 need half the work; otherwise both predictions are one batch of 2B.
-
-    Args:
-        y: [B] int64 labels; or [B, K] attributes, 1 yes, 0 no, -1 untold, all of them guided at once.
-        guidance_scale: w.
-        interval: the timesteps where w holds; outside them w = 1 (Kynkäänniemi et al. 2024).
+    Ho & Salimans 2022, eq. 6, whose w is ours minus 1. w = 0 is unconditional, w = 1 conditional, above 1
+    amplified; but for 0 and 1 both predictions are one batch of 2B. Outside the interval w = 1
+    (Kynkäänniemi et al. 2024). y: [B] int64 labels; or [B, K] attributes, 1 yes, 0 no, -1 untold.
     """
     check_interval(interval)
     if interval is None and guidance_scale == 0:
@@ -66,7 +59,7 @@ def with_cfg(model: nn.Module, y: Tensor, guidance_scale: float, interval: Inter
 def in_bfloat16(eps_fn: EpsFn) -> EpsFn:
     """The same EpsFn (or LogProbFn) with its networks run in bfloat16, where the hardware multiplies it.
 
-    Only the networks: guidance, log-probabilities and the sampler's state keep float32.
+    Guidance, log-probabilities and the sampler's state keep float32.
     """
 
     def fast(x_t: Tensor, t: Tensor) -> Tensor:
@@ -77,15 +70,10 @@ def in_bfloat16(eps_fn: EpsFn) -> EpsFn:
 
 
 # -- a second network pulls ------------------------------------------------------------------------
-
-
 def with_classifier(
-    eps_fn: EpsFn,
-    log_prob_fn: LogProbFn,
-    schedule: NoiseSchedule,
-    guidance_scale: float,
-    interval: Interval | None = None,
-) -> EpsFn:
+    eps_fn: EpsFn, log_prob_fn: LogProbFn, schedule: NoiseSchedule,
+    guidance_scale: float, interval: Interval = None,
+) -> EpsFn:  # fmt: skip
     """Classifier guidance: eps = eps_model - s sqrt(1 - abar_t) grad log p(y given x_t).
 
     Dhariwal & Nichol 2021, alg. 2: the score of p(x_t) p(y given x_t)^s, written as a noise. It works inside
@@ -93,13 +81,10 @@ def with_classifier(
 
     Args:
         eps_fn: what is steered, as a rule `unconditional(model)`.
-        log_prob_fn: see `class_log_prob`, `attribute_log_prob` and `x0_log_prob`; the call raises ValueError
-            if it does not return one differentiable number a sample.
+        log_prob_fn: see `class_log_prob`, `attribute_log_prob` and `x0_log_prob`; ValueError in the call if
+            it does not return one differentiable number a sample; RuntimeError under inference_mode.
         guidance_scale: s, finite and at least 0, or ValueError; 0 gives eps_fn back as it is.
-        interval: the timesteps where s holds; outside them s = 0, and where no sample lies inside, the
-            classifier is not asked.
-
-    Under torch.inference_mode the call raises RuntimeError.
+        interval: where s holds; outside s = 0, and the classifier is asked only if a sample lies inside.
     """
     check_interval(interval)
     if not math.isfinite(guidance_scale) or guidance_scale < 0:
@@ -121,26 +106,19 @@ def with_classifier(
     return guided
 
 
-def class_log_prob(classifier: Callable[[Tensor, Tensor], Tensor], y: Tensor) -> LogProbFn:
+def class_log_prob(classifier: Classifier, y: Tensor) -> LogProbFn:
     """log p(y given x_t), from a classifier of noisy images: (x_t, t) -> logits [B, K].
 
-    Args:
-        classifier: in eval mode, or ValueError; trained on the schedule that it guides on.
-        y: [B] int64 labels that the classifier knows, one a sample, or ValueError in the call.
+    classifier: in eval mode, and trained on the schedule that it guides on; y: [B] int64. Else ValueError.
     """
     _check_eval(classifier)
     return lambda x_t, t: _class_log_prob(_logits(classifier, x_t, t), y)
 
 
-def attribute_log_prob(
-    classifier: Callable[[Tensor, Tensor], Tensor], index: int, value: bool | Tensor
-) -> LogProbFn:
+def attribute_log_prob(classifier: Classifier, index: int, value: bool | Tensor) -> LogProbFn:
     """log p(attribute is value, given x_t), from a classifier of yes-or-no attributes: logits [B, A].
 
-    Args:
-        classifier: as in class_log_prob.
-        index: which attribute, 0 … A-1, or ValueError in the call.
-        value: True or False (1 or 0) for all samples, or [B], one a sample; ValueError for other values.
+    index is in 0 … A-1; value True or False (1 or 0) for all samples, or [B], one a sample. Else ValueError.
     """
     _check_eval(classifier)
     values = torch.as_tensor(value)
@@ -149,49 +127,42 @@ def attribute_log_prob(
 
     def log_prob_fn(x_t: Tensor, t: Tensor) -> Tensor:
         logits = _logits(classifier, x_t, t)
-        if not 0 <= index < logits.shape[1]:
-            raise ValueError(f"Unknown attribute {index}: choose from 0 to {logits.shape[1] - 1}.")
+        logit = logits[:, place_of(index, range(logits.shape[1]), "attribute")]
         labels = _labels_for(x_t, values.expand(len(x_t)) if values.ndim == 0 else values)
         # log(1 - sigmoid(z)) is logsigmoid(-z), which stays finite where 1 - sigmoid(z) rounds to 0.
-        return F.logsigmoid(torch.where(labels == 1, logits[:, index], -logits[:, index]))
+        return F.logsigmoid(torch.where(labels == 1, logit, -logit))
 
     return log_prob_fn
 
 
-def x0_log_prob(
-    classifier: Callable[..., Tensor], eps_fn: EpsFn, schedule: NoiseSchedule, y: Tensor
-) -> LogProbFn:
+def x0_log_prob(classifier: Classifier, eps_fn: EpsFn, schedule: NoiseSchedule, y: Tensor) -> LogProbFn:
     """log p(y given x̂_0), from a classifier of clean images that reads the estimate made at x_t.
 
-    The gradient goes back through the network that made it (universal guidance, Bansal et al. 2023).
-
-    Args:
-        classifier: in eval mode, (x_0) -> logits [B, K], such as an Evaluator, or (x, t) -> logits, such as a
-            NoisyClassifier, which is told t = 0.
-        eps_fn: makes the estimate, as a rule `unconditional(model)`.
-        y: as in class_log_prob.
+    The gradient goes back through the network that made it (universal guidance, Bansal et al. 2023): eps_fn,
+    as a rule `unconditional(model)`. The classifier, in eval mode, is (x_0) -> logits [B, K], such as an
+    Evaluator, or (x, t) -> logits, such as a NoisyClassifier, which is told t = 0; y as in class_log_prob.
     """
     _check_eval(classifier)
-    takes_t = _takes_a_timestep(classifier)
+    parameters = inspect.signature(getattr(classifier, "forward", classifier)).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    takes_t = sum(p.kind in kinds and p.default is p.empty for p in parameters) > 1  # else x_0 alone
 
     def log_prob_fn(x_t: Tensor, t: Tensor) -> Tensor:
         # Not clipped to [-1, 1], as a sampler would: a clipped pixel has gradient 0, and in the first steps,
         # where guidance decides most, nearly every pixel of the estimate lies outside.
         x_0 = predict_x0(schedule, x_t, t, eps_fn(x_t, t))
-        timestep = (torch.zeros_like(t),) if takes_t else ()
-        return _class_log_prob(_logits(classifier, x_0, *timestep), y)
+        told = (torch.zeros_like(t),) if takes_t else ()
+        return _class_log_prob(_logits(classifier, x_0, *told), y)
 
     return log_prob_fn
 
 
 # -- what they share -------------------------------------------------------------------------------
-
-
 def _eps(model: nn.Module, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
     return model(x_t.to(_dtype_of(model, x_t)), t, y).to(x_t.dtype)
 
 
-def _logits(classifier: Callable[..., Tensor], x: Tensor, *t: Tensor) -> Tensor:
+def _logits(classifier: Classifier, x: Tensor, *t: Tensor) -> Tensor:
     """[B, K] in float32, or in float64 if the classifier works in it."""
     _check_eval(classifier)
     logits = classifier(x.to(_dtype_of(classifier, x)), *t)
@@ -212,13 +183,10 @@ def _gradient(log_prob_fn: LogProbFn, x_t: Tensor, t: Tensor) -> Tensor:
         log_probs = log_prob_fn(x, t)
         # The sum, never the mean: a sample's gradient must not depend on how many others are in its batch.
         total = log_probs.sum()
-    if log_probs.shape != t.shape:
-        raise ValueError(
-            f"log_prob_fn must return one number a sample, {list(t.shape)}, got {list(log_probs.shape)}."
-        )
+    wanted, got = list(t.shape), list(log_probs.shape)
+    refuse({f"log_prob_fn must return one number a sample, {wanted}, got {got}.": got != wanted})
     gradient = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
-    if gradient is None:
-        raise ValueError("log_prob_fn's result has no gradient in x_t: was it computed under no_grad?")
+    refuse({"log_prob_fn's result has no gradient in x_t: was it computed under no_grad?": gradient is None})
     return gradient
 
 
@@ -235,9 +203,7 @@ def _labels_for(x: Tensor, y: Tensor) -> Tensor:
     return y.to(x.device)
 
 
-def _scale_at(
-    t: Tensor, x: Tensor, scale: float, interval: Interval | None, outside: float
-) -> Tensor | float:
+def _scale_at(t: Tensor, x: Tensor, scale: float, interval: Interval, outside: float) -> Tensor | float:
     """`scale` for samples whose t lies in the interval, `outside` for others: [B, 1, …, 1], or a number."""
     if interval is None:
         return scale
@@ -245,20 +211,13 @@ def _scale_at(
     return x.new_full(t.shape, outside).masked_fill(inside, scale).view(-1, *(1,) * (x.ndim - 1))
 
 
-def check_interval(interval: Interval | None, last: float = math.inf) -> None:
+def check_interval(interval: Interval, last: float = math.inf) -> None:
     """Raise ValueError for an empty interval, or one beyond the last timestep."""
     if interval is not None and not 0 <= interval[0] <= interval[1] <= last:
         allowed = "0 <= t_low <= t_high" + (f" <= {last}" if last < math.inf else "")
         raise ValueError(f"The guidance interval must be (t_low, t_high) with {allowed}, got {interval}.")
 
 
-def _check_eval(classifier: Callable[..., Tensor]) -> None:
+def _check_eval(classifier: Classifier) -> None:
     if getattr(classifier, "training", False):
         raise ValueError("The classifier is in training mode, where dropout makes noise: call its eval().")
-
-
-def _takes_a_timestep(classifier: Callable[..., Tensor]) -> bool:
-    """Whether it must be called as (x, t): it has two parameters without a default."""
-    parameters = inspect.signature(getattr(classifier, "forward", classifier)).parameters.values()
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(p.kind in kinds and p.default is p.empty for p in parameters) > 1

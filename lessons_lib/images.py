@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lessons_lib.data import to_unit
-from lessons_lib.files import atomic_write
+from lessons_lib.files import write_whole
 
 MARK = (214, 96, 77)  # orange, as in the figures
 BETWEEN = 153  # the grey between the images of a grid
@@ -28,8 +28,7 @@ def to_grid(
 ) -> np.ndarray:
     """Images [N, C, H, W] in [-1, 1] tiled into one picture, [rows, columns, 3] uint8.
 
-    Each pixel becomes scale × scale; between images there are `gap` grey ones, before scaling. The images
-    that are marked, [N] bool, get an orange frame on their outermost pixels.
+    Each pixel becomes scale × scale, a gap's too; marked images, [N] bool, get an orange frame on their edge.
     """
     from torchvision.utils import make_grid
 
@@ -68,8 +67,7 @@ def png_bytes(pixels: np.ndarray) -> bytes:
 
 def save_png(path: str | Path, pixels: np.ndarray) -> None:
     """Write [H, W, 3] uint8 as a PNG, whole or not at all."""
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(png_bytes(pixels))
+    write_whole(path, png_bytes(pixels))
 
 
 def gif_bytes(frames: Sequence[np.ndarray]) -> bytes:
@@ -89,9 +87,7 @@ def gif_bytes(frames: Sequence[np.ndarray]) -> bytes:
 
 
 def save_gif(path: str | Path, frames: Sequence[np.ndarray]) -> None:
-    """Write a GIF, whole or not at all."""
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(gif_bytes(frames))
+    write_whole(path, gif_bytes(frames))
 
 
 def denoising_frames(states: Iterable[Tensor], columns: int = 10, scale: int = 2) -> list[np.ndarray]:
@@ -102,8 +98,7 @@ def denoising_frames(states: Iterable[Tensor], columns: int = 10, scale: int = 2
 def difference_maps(images: Tensor, source: Tensor) -> Tensor:
     """Where images [N, C, H, W] differ from their source [1 or N, C, H, W]: [N, 3, H, W]; all in [-1, 1].
 
-    White where they agree, full orange where a pixel rose from 0 to 1, full blue where it fell from 1 to 0;
-    of several channels the mean.
+    White where they agree, full orange where the channels' mean rose from 0 to 1, full blue where it fell.
     """
     change = (to_unit(images.float()) - to_unit(source.float())).mean(dim=1, keepdim=True)  # [N, 1, H, W]
     came, went = (torch.tensor(c, device=change.device).view(1, 3, 1, 1) for c in (CAME, WENT))
@@ -115,7 +110,7 @@ def changes_grid(sources: Tensor, images: Tensor, scale: int = 2) -> np.ndarray:
     """For each source two rows of K + 1: the source and what became of it; below each its difference map.
 
     sources [S, C, H, W] and images [S, K, C, H, W] in [-1, 1] -> [rows, columns, 3] uint8, in 16 shades of a
-    colour: they look the same and make half of the PNG, and notebooks hold grids of 220 pictures.
+    colour: they look the same, and make half of the PNG.
     """
     rows = []
     for source, changed in zip(sources, images, strict=True):

@@ -7,8 +7,8 @@ import platform
 def keep_freed_memory() -> None:
     """Keep memory that tensors free for the next tensors, where the C library is glibc; elsewhere do nothing.
 
-    glibc hands large blocks back to the system at once, and each step of a training on the CPU asks for them
-    again, page by page: with small networks that takes longer than the arithmetic.
+    glibc hands large blocks back at once, and each step of a training on the CPU asks for them again, page by
+    page: with small networks that takes longer than the arithmetic.
     """
     if platform.libc_ver()[0] != "glibc":
         return

@@ -1,15 +1,27 @@
-"""Finding a name that a user typed, and saying what was near if there is none."""
+"""Names and settings that a user typed: found, or refused in a sentence."""
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+
+def refuse(faults: Mapping[str, object]) -> None:
+    """Raise ValueError with the first sentence whose fault is there."""
+    for sentence, is_there in faults.items():
+        if is_there:
+            raise ValueError(sentence)
+
+
+def check_choice(what: str, value: object, known: Iterable[str]) -> None:
+    """Raise ValueError for what is not among the known values."""
+    if value not in known:
+        raise ValueError(f"Unknown {what} {value!r}: choose one of {', '.join(known)}.")
 
 
 def place_of(name: str | int, known: Sequence[str], what: str) -> int:
     """The place of a name among the known ones, or of its number; case, spaces and "-" for "_" do not matter.
 
-    ValueError for an unknown name, with those that are most like it, or else all; `what` says what the names
-    are of: "attribute".
+    ValueError for an unknown name, a `what` such as "attribute", with those that are most like it, or all.
     """
     if not isinstance(name, str):
         if not 0 <= name < len(known):

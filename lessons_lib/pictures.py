@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from lessons_lib.data import DataError, load, to_signed
+from lessons_lib.names import refuse
 
 MAX_SIDE = 4096
 # No EPS among them: Pillow would hand it to another program.
@@ -64,8 +65,7 @@ def digit_from_bytes(content: bytes, name: str = "The file") -> Tensor:
 def as_digit(pixels: np.ndarray) -> Tensor:
     """Pixels as a digit, [1, 1, 28, 28] in [-1, 1]; ValueError for other arrays and without strokes.
 
-    [H, W] is grey, [H, W, 3] colour and [H, W, 4] with transparency, H and W at most 4,096: bytes, or numbers
-    of any range, whose transparency is in [0, 1].
+    [H, W] grey, [H, W, 3] colour or [H, W, 4] with transparency in [0, 1], sides at most 4,096, in any range.
     """
     pixels = np.asarray(pixels)
     if pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,), (4,)) or 0 in pixels.shape:
@@ -82,8 +82,7 @@ def sharpened(images: Tensor) -> Tensor:
     """Soft digits with the hard edges of a pen, as MNIST's are: the embedded ones were scanned in 8×8 pixels.
 
     A denoiser of MNIST does not know soft edges: inversion brings such digits back off by 0.09, and sharpened
-    ones by 0.008, as it does MNIST's (mean absolute error in [0, 1] pixels).
-    [N, 1, H, W] in [-1, 1] -> [N, 1, 28, 28] in [-1, 1].
+    ones by 0.008, as it does MNIST's. [N, 1, H, W] in [-1, 1] -> [N, 1, 28, 28] in [-1, 1].
     """
     large = F.interpolate((images + 1) / 2, scale_factor=8, mode="bicubic", align_corners=False)
     ink = torch.sigmoid(40 * (large - 0.5))  # a threshold, but for the pixels along the edge
@@ -102,8 +101,7 @@ def one_of_each(count: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def _check_size(width: int, height: int) -> None:
-    if max(width, height) > MAX_SIDE:
-        raise ValueError(f"{TOO_LARGE}, and it is {width:,} × {height:,}.")
+    refuse({f"{TOO_LARGE}, and it is {width:,} × {height:,}.": max(width, height) > MAX_SIDE})
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
@@ -136,8 +134,7 @@ def _opaque(pixels: np.ndarray) -> np.ndarray:
     if scaled.shape[2] < 4:
         return colour
     alpha = scaled[..., 3].clip(0, 1)
-    if alpha.max() < _FAINTEST:
-        raise ValueError(EMPTY)
+    refuse({EMPTY: alpha.max() < _FAINTEST})
     edge = _border(alpha)
     if np.median(edge) >= 0.5:
         paper = np.median(_border(colour)[edge >= 0.5], axis=0)
@@ -162,16 +159,14 @@ def _ink(colour: np.ndarray) -> np.ndarray:
     offset = colour - np.median(_border(colour), axis=0)
     length = np.abs(offset).max(axis=2)
     peak = max(float(np.quantile(length, 0.999)), float(length.max()) / 2)
-    if peak < _FAINTEST:
-        raise ValueError(EMPTY)
+    refuse({EMPTY: peak < _FAINTEST})
     towards = offset[length > peak / 2].mean(axis=0)
     ink = offset @ (towards / max(float(np.linalg.norm(towards)), 1e-6))
     edge = _border(ink)
     noise = 3 * 1.4826 * float(np.median(np.abs(edge - np.median(edge))))  # three standard deviations
     strokes = ink[ink > float(ink.max()) / 2]
     full = float(np.median(strokes)) if strokes.size else 0.0
-    if full - noise < _FAINTEST:
-        raise ValueError(EMPTY)
+    refuse({EMPTY: full - noise < _FAINTEST})
     return ((ink - noise) / (full - noise)).clip(0, 1)
 
 
@@ -183,10 +178,7 @@ def _extent(ink: np.ndarray, axis: int) -> slice:
 
 
 def _framed(ink: np.ndarray) -> np.ndarray:
-    """[h, w] -> bytes [28, 28]: the longer side 20, antialiased, the brightest pixel 255.
-
-    The centre of mass comes to the middle, as far as the digit fits.
-    """
+    """[h, w] -> bytes [28, 28]: longer side 20, antialiased, brightest 255, centre of mass in the middle."""
     scale = BOX / max(ink.shape)
     height, width = (max(1, round(side * scale)) for side in ink.shape)
     small = Image.fromarray(ink.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)

@@ -1,18 +1,17 @@
 """One request in, Steps out: the way in for the command line, the panels, the benchmarks and the evaluation.
 
-A request refuses what no weights could do. Its plan looks the networks up, fills in what was left open and
-refuses what these weights cannot do, all of it once. The plan yields the Steps.
+A request refuses what no weights could do. Its plan looks the networks up, fills in what was left open,
+refuses what these weights cannot do, and yields the Steps.
 """
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import math
 import operator
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from lessons_lib import guidance, samplers, weights
 from lessons_lib.counterfactuals import METHODS, Abducted, abduct, in_8_bits, predict, to_depth
 from lessons_lib.guidance import EpsFn, conditional, unconditional
-from lessons_lib.names import place_of
+from lessons_lib.names import check_choice, place_of, refuse
 from lessons_lib.samplers import DEFAULT_SPACING, SAMPLERS, SPACINGS, SampleNoise, Step
 from lessons_lib.schedules import NoiseSchedule
 
@@ -41,7 +40,7 @@ def load_model(name: str | Path, device: str | None = None) -> tuple[nn.Module, 
     """`load_pretrained`, kept in memory until the weights or their card change."""
     path = weights.weights_path(name)
     files = (path, path.with_suffix(".json"))  # the card alone changes when it gets new metrics
-    stamps = tuple(file.stat().st_mtime_ns if file.exists() else 0 for file in files)
+    stamps = tuple(file.exists() and file.stat().st_mtime_ns for file in files)
     return _load_model(str(name), device or "cpu", stamps)
 
 
@@ -53,13 +52,6 @@ def _load_model(name: str, device: str, stamps: tuple[int, ...]) -> tuple:
 
 
 # -- requests --------------------------------------------------------------------------------------
-
-
-def _refuse(is_wrong: object, sentence: str) -> None:
-    if is_wrong:
-        raise ValueError(sentence)
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Request:
     """The fields, checks and noise of a drawing and a counterfactual."""
@@ -69,9 +61,7 @@ class _Request:
 
     guidance_scale: float | None = None  # w of cfg, 1 conditional; or s of a classifier, 1 Bayes' rule
     classifier: str | Path | None = None  # what steers, by name or path
-    # The one yes-or-no attribute that is asked for, by name or number: of those that the classifier reads, or
-    # with guidance "cfg" of those that the denoiser is told.
-    attribute: str | int | None = None
+    attribute: str | int | None = None  # that is asked for, by name or number: the classifier's, or of "cfg"
     seed: int = 0
     sample_indices: tuple[int, ...] | None = None  # sample k's noise comes from (seed, k); None is 0, 1 …
     device: str | None = None  # None is the CPU
@@ -81,38 +71,20 @@ class _Request:
         for name in self.LABELS:
             object.__setattr__(self, name, _whole(getattr(self, name)))
         for name, choice in {**self.CHOICES, "precision": ("float32", "bf16")}.items():
-            value, usual = getattr(self, name), getattr(type(self), name)
-            is_known = value in choice or value is usual
-            _refuse(not is_known, f"Unknown {name} {value!r}: choose one of {', '.join(choice)}.")
-        labels = sum((getattr(self, name) for name in self.LABELS), ())
-        if self.attribute is not None or not all(isinstance(label, int) for label in labels):
-            self._check_attributes(labels)
-        if (scale := self.guidance_scale) is not None:
-            is_number = isinstance(scale, Real) and math.isfinite(scale)
-            _refuse(not is_number, f"The guidance scale must be a finite number, got {scale!r}.")
-            _refuse(scale < 0, f"The guidance scale must be at least 0, got {scale!r}.")
-        if self.classifier is not None:
-            way = f"The guidance {self.guidance!r}"
-            _refuse(not self.is_steered, f"{way} asks no classifier, but '{self.classifier}' was given.")
-        if self.steps is not None:
-            _refuse(self.steps < 1, f"The number of steps must be at least 1, got {self.steps}.")
-        if self.sample_indices is not None:
-            count, total = len(self.sample_indices), self.num_samples
-            _refuse(count != total, f"There are {count} sample indices for {total} {self.LABELS[0]}.")
-
-    def _check_attributes(self, labels: Labels) -> None:
-        """Refuse rows of attributes, or labels of one attribute, that nothing could draw."""
-        rows, way = [label for label in labels if isinstance(label, tuple)], self.guidance
-        is_mixed = 0 < len(rows) < len(labels)
-        _refuse(is_mixed, "Labels must be all numbers or all rows of attributes, got both.")
-        _refuse(rows and self.is_steered, f"Rows of attributes need guidance 'cfg', not {way!r}.")
-        for value in {value for row in rows for value in row} - {1, 0, -1}:
-            raise ValueError(f"An attribute of a row must be 1 (yes), 0 (no) or -1 (untold), got {value}.")
-        if self.attribute is not None:
-            sentence = f"An attribute is asked for with guidance 'cfg' or 'classifier', not {way!r}."
-            _refuse(way not in ("cfg", "classifier"), sentence)
-            for label in {*labels} - {0, 1}:
-                raise ValueError(f"The target of an attribute must be 1 (yes) or 0 (no), got {label}.")
+            if getattr(self, name) is not getattr(type(self), name):  # the default, which may be None
+                check_choice(name, getattr(self, name), choice)
+        _check_attributes(self)
+        scale, steps, total = self.guidance_scale, self.steps, self.num_samples
+        count = total if self.sample_indices is None else len(self.sample_indices)
+        is_number = scale is None or (isinstance(scale, Real) and math.isfinite(scale))
+        is_idle = self.classifier is not None and not self.is_steered
+        refuse({
+            f"The guidance scale must be a finite number, got {scale!r}.": not is_number,
+            f"The guidance scale must be at least 0, got {scale!r}.": is_number and (scale or 0) < 0,
+            f"The guidance {self.guidance!r} asks no classifier, but '{self.classifier}' was given.": is_idle,
+            f"The number of steps must be at least 1, got {steps}.": steps is not None and steps < 1,
+            f"There are {count} sample indices for {total} {self.LABELS[0]}.": count != total,
+        })  # fmt: skip
 
     @property
     def in_rows(self) -> bool:
@@ -141,8 +113,25 @@ def _whole(labels: object) -> Labels:
         checked = tuple(map(whole, labels))
     except TypeError:
         raise ValueError(f"Labels must be whole numbers or rows of them, got {labels!r}.") from None
-    _refuse(not checked, "At least one label is needed.")
+    refuse({"At least one label is needed.": not checked})
     return checked
+
+
+def _check_attributes(request: _Request) -> None:
+    """Refuse rows of attributes, or labels of one attribute, that nothing could draw."""
+    labels = sum((getattr(request, name) for name in request.LABELS), ())
+    rows, way = [label for label in labels if isinstance(label, tuple)], request.guidance
+    is_asked, values = request.attribute is not None, {value for row in rows for value in row}
+    row_rule = "An attribute of a row must be 1 (yes), 0 (no) or -1 (untold)"
+    target_rule = "The target of an attribute must be 1 (yes) or 0 (no)"
+    refuse({
+        "Labels must be all numbers or all rows of attributes, got both.": 0 < len(rows) < len(labels),
+        f"Rows of attributes need guidance 'cfg', not {way!r}.": rows and request.is_steered,
+        **{f"{row_rule}, got {value}.": True for value in values - {1, 0, -1}},
+        f"An attribute is asked for with guidance 'cfg' or 'classifier', not {way!r}.":
+            is_asked and way not in ("cfg", "classifier"),
+        **{f"{target_rule}, got {label}.": is_asked for label in {*labels} - {0, 1}},
+    })  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -195,14 +184,14 @@ class CounterfactualRequest(_Request):
     def __post_init__(self) -> None:
         super().__post_init__()
         count, total, depth = len(self.targets), self.num_samples, self.depth
-        sentence = f"There are {count} targets for {total} sources: as many for each are needed."
-        _refuse(count % total > 0, sentence)
-        if depth is not None:
-            is_whole = hasattr(depth, "__index__")
-            _refuse(not is_whole, f"The depth must be a whole number, got {depth!r}.")
-            _refuse(depth < 0, f"The depth must be at least 0, got {depth}.")
-            sentence = "The method 'same-noise' starts from noise alone and takes no depth."
-            _refuse(self.method == "same-noise", sentence)
+        is_given, is_whole = depth is not None, hasattr(depth, "__index__")
+        refuse({
+            f"There are {count} targets for {total} sources: as many for each are needed.": count % total,
+            f"The depth must be a whole number, got {depth!r}.": is_given and not is_whole,
+            f"The depth must be at least 0, got {depth}.": is_whole and depth < 0,
+            "The method 'same-noise' starts from noise alone and takes no depth.":
+                is_given and self.method == "same-noise",
+        })  # fmt: skip
 
     @property
     def labels(self) -> Labels:
@@ -215,7 +204,6 @@ class CounterfactualRequest(_Request):
         return len(self.targets) // len(self.sources)
 
     def plan(self, model: Model | None = None) -> CounterfactualPlan:
-        """As `GenerationRequest.plan`."""
         return CounterfactualPlan(self, model)
 
 
@@ -224,19 +212,17 @@ AnyRequest = TypeVar("AnyRequest", GenerationRequest, CounterfactualRequest)
 
 def in_chunks(request: AnyRequest, size: int = 100) -> Iterator[AnyRequest]:
     """The request cut into requests of at most `size` images, or one sample's; noise is as in the whole."""
-    _refuse(size < 1, f"The batch size must be at least 1, got {size}.")
+    refuse({f"The batch size must be at least 1, got {size}.": size < 1})
     total = request.num_samples
     indices = request.sample_indices or tuple(range(total))
     per_sample = {name: len(getattr(request, name)) // total for name in request.LABELS}
     count = max(1, size // max(per_sample.values()))
     for i in range(0, total, count):
         labels = {name: getattr(request, name)[i * n : (i + count) * n] for name, n in per_sample.items()}
-        yield dataclasses.replace(request, sample_indices=indices[i : i + count], **labels)
+        yield replace(request, sample_indices=indices[i : i + count], **labels)
 
 
 # -- plans -----------------------------------------------------------------------------------------
-
-
 class _Plan:
     """A request resolved: with its networks, and its defaults filled in.
 
@@ -246,74 +232,69 @@ class _Plan:
     def __init__(self, request: _Request, model: Model | None) -> None:
         network, schedule, card = (*model, {}) if model else load_model(request.weights, request.device)
         if schedule is None or not hasattr(network, "null_label"):
-            name = str(request.weights)
-            raise weights.WeightsError(f"The weights {name!r} are no denoiser: they cannot draw.")
+            raise weights.WeightsError(f"The weights '{request.weights}' are no denoiser: they cannot draw.")
         self.request, self.network, self.schedule, self.classifier = request, network, schedule, None
         config, defaults = network.config, card.get("defaults", {})
         self.num_classes = 0 if config.multi_label else config.num_classes  # that the denoiser is told
         self.image_shape = config.in_channels, config.image_size, config.image_size
+        self.names = card.get("class_names")  # of attributes to ask for: of what steers, if that is another
         usual = USUAL | {field: defaults[field] for field in USUAL if defaults.get(field) is not None}
         usual["spacing"] = DEFAULT_SPACING[request.sampler or usual["sampler"]]
         if request.is_steered:
-            name = request.classifier or defaults.get("classifier") or CLASSIFIER
-            card = self._look_up_classifier(name)
-            defaults = card.get("defaults", {})  # the denoiser's card has w, which is no s
-            usual |= {"classifier": name, "guidance_scale": defaults.get("guidance_scale", 1.0)}
-            if request.sampler is None and request.guidance == "classifier":  # as it was measured, as a whole
-                usual["spacing"] = defaults.get("spacing") or usual["spacing"]
+            usual |= self._look_up_classifier(request.classifier or defaults.get("classifier") or CLASSIFIER)
         missing = {field: value for field, value in usual.items() if getattr(request, field) is None}
-        self.request = request = dataclasses.replace(request, **missing)
+        self.request = request = replace(request, **missing)
         self.timesteps = samplers.timesteps_for(schedule, request.steps, request.spacing)
         guidance.check_interval(request.interval, schedule.num_timesteps - 1)
         count = (self.classifier or network).config.num_classes
-        self.names = card.get("class_names") or [str(k) for k in range(count)]  # of attributes to ask for
+        self.names = self.names or tuple(map(str, range(count)))
         has_attributes = request.attribute is not None or request.in_rows  # then the labels are no and yes
         self.num_labels = 2 if has_attributes else self.num_classes or (count if self.classifier else 0)
         self._run = guidance.in_bfloat16 if request.precision == "bf16" else lambda function: function
         self.eps_fn = self._guided()
 
     def _look_up_classifier(self, name: str | Path) -> dict:
-        """The classifier's card; refuses one that cannot steer this denoiser."""
+        """What the card of what steers proposes; refuses one that cannot steer this denoiser."""
         request, network, device = self.request, self.network, next(self.network.parameters()).device
         classifier, trained_on, card = load_model(name, str(device) if device.index else device.type)
-        name = str(name)
         reads_attributes = getattr(classifier.config, "multi_label", False)
-        sees_noise = request.guidance == "classifier"
+        sees_noise, it = request.guidance == "classifier", f"The classifier '{name}'"
         if hasattr(classifier, "null_label"):
-            raise weights.WeightsError(f"The weights {name!r} are no classifier: they cannot steer.")
+            raise weights.WeightsError(f"The weights '{name}' are no classifier: they cannot steer.")
         if sees_noise and trained_on is None:
-            raise weights.WeightsError(
-                f"The classifier {name!r} reads clean images only: steer with guidance classifier-x0."
-            )
+            raise weights.WeightsError(f"{it} reads clean images only: steer with guidance classifier-x0.")
         theirs, ours = (one and f"{one.name}, T={one.num_timesteps}" for one in (trained_on, self.schedule))
+        is_asked = request.attribute is not None
         faults = {
-            f"was trained on another schedule ({theirs}; not {ours})": sees_noise and theirs != ours,
-            "reads attributes: steer with guidance classifier": reads_attributes and not sees_noise,
-            "reads attributes: name one, such as Smiling": reads_attributes and request.attribute is None,
-            "reads classes, not attributes": request.attribute is not None and not reads_attributes,
+            f"{it} was trained on another schedule ({theirs}; not {ours}).": sees_noise and theirs != ours,
+            f"{it} reads attributes: steer with guidance classifier.": reads_attributes and not sees_noise,
+            f"{it} reads attributes: name one, such as Smiling.": reads_attributes and not is_asked,
+            f"{it} reads classes, not attributes.": is_asked and not reads_attributes,
         }
         for field, words in MUST_AGREE.items():
             theirs, ours = (getattr(one.config, field) for one in (classifier, network))
             # A denoiser without classes is never told a label here: the classifier's may be any.
             is_free = field == "num_classes" and not self.num_classes
-            faults[f"has {theirs} {words} but the denoiser has {ours}"] = theirs != ours and not is_free
-        for fault, is_there in faults.items():
-            _refuse(is_there, f"The classifier {name!r} {fault}.")
-        self.classifier = classifier
-        return card
+            faults[f"{it} has {theirs} {words} but the denoiser has {ours}."] = theirs != ours and not is_free
+        refuse(faults)
+        self.classifier, self.names, defaults = classifier, card.get("class_names"), card.get("defaults", {})
+        proposed = {"classifier": name, "guidance_scale": defaults.get("guidance_scale", 1.0)}  # s; w is no s
+        if sees_noise and request.sampler is None and defaults.get("spacing"):  # as it was measured
+            proposed["spacing"] = defaults["spacing"]
+        return proposed
 
     def _guided(self) -> EpsFn:
-        request, scale, interval = self.request, self.request.guidance_scale, self.request.interval
+        request = self.request
+        if request.is_steered:
+            return self._steered()
         if request.guidance == "none":
             return self._run(unconditional(self.network))
-        if request.guidance == "cfg":
-            y = self._told(request.labels, request.attribute)
-            return self._run(guidance.with_cfg(self.network, y, scale, interval))
-        return self._steered()
+        y = self._told(request.labels, request.attribute)
+        return self._run(guidance.with_cfg(self.network, y, request.guidance_scale, request.interval))
 
     def _steered(self) -> EpsFn:
         request, base = self.request, unconditional(self.network)
-        y = _classes(request.labels, self.num_labels)
+        y = torch.tensor([place_of(label, range(self.num_labels), "label") for label in request.labels])
         if request.guidance == "classifier-x0":
             log_prob_fn = guidance.x0_log_prob(self.classifier, base, self.schedule, y)
         elif request.attribute is None:
@@ -326,30 +307,18 @@ class _Plan:
 
     def _told(self, labels: Labels, attribute: str | int | None) -> Tensor:
         """What the denoiser is told: y [B], or of attributes [B, K], 1 yes, 0 no, -1 untold."""
-        name, config = f"The denoiser {str(self.request.weights)!r}", self.network.config
-        if config.multi_label:
-            return self._told_attributes(name, labels, attribute)
-        has_attributes = self.request.in_rows or attribute is not None
-        _refuse(has_attributes, f"{name} is told no attributes: steer it with guidance classifier.")
-        return _classes(labels, config.num_classes)
-
-    def _told_attributes(self, name: str, labels: Labels, attribute: str | int | None) -> Tensor:
-        total = self.network.config.num_classes
-        if self.request.in_rows:
-            for count in {*map(len, labels)} - {total}:
-                raise ValueError(f"{name} is told {total} attributes, got {count}.")
+        it, in_rows = f"The denoiser '{self.request.weights}' is told", self.request.in_rows
+        total, is_named = self.network.config.num_classes, in_rows or attribute is not None
+        if not self.network.config.multi_label:
+            refuse({f"{it} no attributes: steer it with guidance classifier.": is_named})
+            return torch.tensor([place_of(label, range(total), "label") for label in labels])
+        refuse({f"{it} attributes: name one, such as Smiling.": not is_named})
+        if in_rows:
+            refuse({f"{it} {total} attributes, got {len(row)}.": len(row) != total for row in labels})
             return torch.tensor(labels)
-        _refuse(attribute is None, f"{name} is told attributes: name one, such as Smiling.")
         y = torch.full((len(labels), total), -1)
         y[:, place_of(attribute, self.names, "attribute")] = torch.tensor(labels)
         return y
-
-
-def _classes(labels: Labels, num_classes: int) -> Tensor:
-    for label in labels:
-        is_known = 0 <= label < num_classes
-        _refuse(not is_known, f"Unknown label {label}: choose from 0 to {num_classes - 1}.")
-    return torch.tensor(labels)
 
 
 class Plan(_Plan):
@@ -379,7 +348,7 @@ class CounterfactualPlan(_Plan):
         super().__init__(request, model)
         if request.method != "same-noise":
             depth = self.schedule.num_timesteps - 1 if request.depth is None else request.depth
-            self.request = dataclasses.replace(self.request, depth=depth)
+            self.request = replace(self.request, depth=depth)
             self.timesteps = to_depth(self.timesteps, depth)
         is_cfg, source_eps = request.guidance == "cfg", unconditional(self.network)
         self.tells_sources = is_cfg or self.num_classes > 0
@@ -394,7 +363,7 @@ class CounterfactualPlan(_Plan):
         abduct_fn: in place of the request's method; a Tensor that it returns is the state at timesteps[0].
         """
         shape, expected = list(images.shape), [self.request.num_samples, *self.image_shape]
-        _refuse(shape != expected, f"The images must have shape {expected}, got {shape}.")
+        refuse({f"The images must have shape {expected}, got {shape}.": shape != expected})
         own = functools.partial(abduct, self.request.method, noise_fn=self.request.noise())
         x_0 = in_8_bits(images.to(self.request.device or "cpu"))
         state = (abduct_fn or own)(self.source_eps, self.schedule, x_0, self.timesteps)
@@ -406,7 +375,6 @@ class CounterfactualPlan(_Plan):
 
 
 def generate(request: GenerationRequest) -> Iterator[Step]:
-    """The Steps of the request's plan."""
     yield from request.plan().steps()
 
 
@@ -432,7 +400,7 @@ def counterfactual_images(
 ) -> Tensor:
     """The counterfactuals only, [S * K, C, H, W] in [-1, 1] on the CPU; advance is told how many images."""
     count, total = len(images), len(request.sources)
-    _refuse(count != total, f"There are {count} images for {total} sources.")
+    refuse({f"There are {count} images for {total} sources.": count != total})
     drawn, rest = [], images
     for part in in_chunks(request, batch_size):
         batch, rest = rest[: part.num_samples], rest[part.num_samples :]

@@ -7,8 +7,6 @@ The forward process adds Gaussian noise in T small steps. Its closed form needs 
 Code's t runs from 0 to T-1 and is the papers' t minus 1: x at t=0 is already slightly noisy.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import Self
@@ -16,35 +14,28 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from lessons_lib.names import check_choice, refuse
+
 # A beta of 1 would erase the image in one step: log(1 - beta) is infinite (Nichol & Dhariwal 2021, sec. 3.2).
 MAX_BETA = 0.999
 
 
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
-    """The noise schedule of a diffusion process with T timesteps.
+    """The noise schedule of a diffusion process with T timesteps."""
 
-    Args:
-        betas: [T] float64 on the CPU, the variance of the noise that each step adds, each in (0, 0.999].
-        name: "linear", "cosine", "sigmoid" or "custom"; with T it lets a weight card rebuild the schedule.
-
-    Attributes:
-        alphas_cumprod: [T] float64, abar_t = prod (1 - beta_i) over i <= t, strictly decreasing.
-    """
-
-    betas: Tensor
-    name: str = "custom"
+    betas: Tensor  # [T] float64 on the CPU, the variance of the noise that each step adds, in (0, 0.999]
+    name: str = "custom"  # or of a standard schedule, which a weight card rebuilds from it and T
+    # [T] float64, abar_t = prod (1 - beta_i) over i <= t, strictly decreasing.
     alphas_cumprod: Tensor = field(init=False, repr=False)
     _cache: dict = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         betas = torch.as_tensor(self.betas, dtype=torch.float64, device="cpu")
-        if betas.ndim != 1 or len(betas) == 0:
-            raise ValueError(f"betas must have shape [T], got {list(betas.shape)}.")
+        refuse({f"betas must have shape [T], got {list(betas.shape)}.": betas.ndim != 1 or len(betas) == 0})
         if not bool(((betas > 0) & (betas <= MAX_BETA)).all()):
-            raise ValueError(
-                f"Every beta must lie in (0, {MAX_BETA}], got {betas.min():g} to {betas.max():g}."
-            )
+            got = f"{betas.min():g} to {betas.max():g}"
+            raise ValueError(f"Every beta must lie in (0, {MAX_BETA}], got {got}.")
         object.__setattr__(self, "betas", betas)
         object.__setattr__(self, "alphas_cumprod", torch.cumprod(1 - betas, dim=0))
 
@@ -65,7 +56,7 @@ class NoiseSchedule:
     @classmethod
     def cosine(cls, num_timesteps: int = 1000, s: float = 0.008) -> Self:
         """abar follows a squared cosine (Nichol & Dhariwal 2021, eq. 17), up to MAX_BETA."""
-        _check_timesteps(num_timesteps)
+        refuse({f"A schedule needs at least 2 timesteps, got {num_timesteps}.": num_timesteps < 2})
         u = torch.arange(num_timesteps + 1, dtype=torch.float64) / num_timesteps
         abar = torch.cos((u + s) / (1 + s) * math.pi / 2) ** 2
         return cls((1 - abar[1:] / abar[:-1]).clamp(max=MAX_BETA), "cosine")
@@ -73,13 +64,11 @@ class NoiseSchedule:
     @classmethod
     def by_name(cls, name: str, num_timesteps: int = 1000) -> Self:
         """The schedule "linear", "cosine" or "sigmoid" with default ends; ValueError for another name."""
-        if name not in SCHEDULES:
-            raise ValueError(f"Unknown schedule {name!r}: choose one of {', '.join(SCHEDULES)}.")
+        check_choice("schedule", name, SCHEDULES)
         return getattr(cls, name)(num_timesteps)
 
     @property
     def num_timesteps(self) -> int:
-        """T, the number of timesteps."""
         return len(self.betas)
 
     @property
@@ -88,10 +77,7 @@ class NoiseSchedule:
         return self.alphas_cumprod / (1 - self.alphas_cumprod)
 
     def signal_and_noise(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """sqrt(abar_t) and sqrt(1 - abar_t) for t [B] int64 in 0 … T-1: [B, 1, …, 1] each.
-
-        They have as many dimensions as x [B, …], its dtype, and its device.
-        """
+        """sqrt(abar_t) and sqrt(1 - abar_t) for t [B] int64 in 0 … T-1: [B, 1, …, 1] each, like x [B, …]."""
         # The tables stay float64 on the CPU (Apple's GPU has none): cast first, then move, once a device.
         key = (x.device, x.dtype)
         if key not in self._cache:
@@ -105,13 +91,8 @@ class NoiseSchedule:
 SCHEDULES = ("linear", "cosine", "sigmoid")
 
 
-def _check_timesteps(num_timesteps: int) -> None:
-    if num_timesteps < 2:
-        raise ValueError(f"A schedule needs at least 2 timesteps, got {num_timesteps}.")
-
-
 def _scaled_ends(num_timesteps: int, beta_start: float, beta_end: float) -> tuple[float, float]:
-    _check_timesteps(num_timesteps)
+    refuse({f"A schedule needs at least 2 timesteps, got {num_timesteps}.": num_timesteps < 2})
     return beta_start * 1000 / num_timesteps, beta_end * 1000 / num_timesteps
 
 
@@ -153,9 +134,9 @@ SPACINGS = ("trailing", "leading", "linspace")
 def spaced_timesteps(num_timesteps: int, num_steps: int, spacing: str = "trailing") -> Tensor:
     """The N timesteps of T that a sampler of fewer than T steps visits (Lin et al. 2023, table 2).
 
-    "trailing" starts at the noisiest timestep T-1; "leading" ends at 0; "linspace" does both. [N] int64,
-    strictly descending; ValueError for N not in 1 … T.
+    "trailing" starts at T-1, the noisiest; "leading" ends at 0; "linspace" does both. [N] int64, descending.
     """
+    check_choice("spacing", spacing, SPACINGS)
     _check_steps(num_steps, num_timesteps)
     # Integer arithmetic, and one float64 division at most: float rounding has cost others a timestep.
     i = torch.arange(num_steps, dtype=torch.float64)
@@ -163,10 +144,8 @@ def spaced_timesteps(num_timesteps: int, num_steps: int, spacing: str = "trailin
         steps = (num_timesteps - i * (num_timesteps / num_steps)).round() - 1
     elif spacing == "leading":
         steps = torch.arange(num_steps - 1, -1, -1) * (num_timesteps // num_steps)
-    elif spacing == "linspace":
-        steps = torch.linspace(num_timesteps - 1, 0, num_steps, dtype=torch.float64).round()
     else:
-        raise ValueError(f"Unknown spacing {spacing!r}: choose one of {', '.join(SPACINGS)}.")
+        steps = torch.linspace(num_timesteps - 1, 0, num_steps, dtype=torch.float64).round()
     return steps.to(torch.int64)
 
 
@@ -176,10 +155,9 @@ def _check_steps(num_steps: int, num_timesteps: int) -> None:
 
 
 def spaced_timesteps_logsnr(schedule: NoiseSchedule, num_steps: int) -> Tensor:
-    """Timesteps whose log-SNR is spaced evenly from T-1 down to 0 (Lu et al. 2022, sec. 3.3).
+    """Timesteps whose log-SNR is spaced evenly from T-1 down to 0 (Lu et al. 2022, sec. 3.3), [N] int64.
 
     Where two targets round to one timestep the list moves on to the next free one, so all N differ.
-    [N] int64, strictly descending, first T-1 and (for N > 1) last 0; ValueError for N not in 1 … T.
     """
     _check_steps(num_steps, schedule.num_timesteps)
     log_snr = schedule.snr.log()

@@ -1,11 +1,8 @@
 """A data set small enough to solve: a mixture of Gaussians, whose noise, score and classes are known exactly.
 
-Noised to timestep t, each part N(m, s² I) becomes N(sqrt(abar) m, (abar s² + 1 - abar) I). The perfect eps,
-its score and the perfect classifier are formulas, and every claim about samplers and guidance can be checked
-against them.
+Noised to timestep t, each part N(m, s² I) becomes N(sqrt(abar) m, (abar s² + 1 - abar) I). So the perfect
+eps, its score and the perfect classifier are formulas, and claims can be checked against them.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ A small U-Net after Ho et al. 2020 and Dhariwal & Nichol 2021: residual blocks t
 self-attention where the image is small, skips from the way down to the way up.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -13,16 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lessons_lib.names import refuse
 from lessons_lib.schedules import NoiseSchedule, eps_from_v
 
+
 # -- the parts -------------------------------------------------------------------------------------
-
-
 def timestep_embedding(t: Tensor, channels: int) -> Tensor:
     """Sines and cosines of t at geometrically spaced frequencies (Vaswani et al. 2017, sec. 3.5).
 
-    t [B] int64 -> [B, channels], channels even. Float32 whatever the autocast: bfloat16 keeps only 507 of
-    1000 timesteps apart.
+    t [B] int64 -> [B, channels] float32: bfloat16 would keep only 507 of 1000 timesteps apart.
     """
     half = channels // 2
     k = torch.arange(half, dtype=torch.float32, device=t.device)
@@ -33,10 +30,8 @@ def timestep_embedding(t: Tensor, channels: int) -> Tensor:
 def num_groups(channels: int) -> int:
     """The largest of 8, 16, 32 groups that divides the channels and leaves at least 4 in a group."""
     suited = [g for g in (32, 16, 8) if channels % g == 0 and channels // g >= 4]
-    if not suited:
-        raise ValueError(
-            f"Channels must be a multiple of 8 and at least 32 for group normalization, got {channels}."
-        )
+    allowed = "a multiple of 8 and at least 32"
+    refuse({f"Channels must be {allowed} for group normalization, got {channels}.": not suited})
     return suited[0]
 
 
@@ -136,47 +131,33 @@ class Refine(nn.Module):
 
 
 # -- the network -----------------------------------------------------------------------------------
-
 LEAST = {"patch": 1, "blocks_per_level": 1, "num_classes": 0, "augment_channels": 0}
 
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """The shape of a U-Net; the defaults are the digit model, and other sizes only change numbers.
+    """The shape of a U-Net; the defaults are the digit model, and other sizes only change numbers."""
 
-    Args:
-        image_size: height and width in pixels, a multiple of patch * 2**(levels - 1).
-        channel_mults: channels of each level in base_channels; each further level halves the image.
-        blocks_per_level: residual blocks in each level, on the way down and on the way up.
-        attention_levels: levels (0 is full resolution) with self-attention; the middle always has it.
-        num_classes: K labels; 0 builds an unconditional network.
-        embedding_channels: width of the embedding of t and y.
-        dropout: inside the residual blocks, in training only.
-        patch: each patch × patch pixels become one position with patch² times the channels, before the first
-            layer and back after the last: a large image at the price of a small one.
-        refine_channels: width of two last convolutions at full resolution, which see x_t beside the answer of
-            the patches and mend the seams; 0 leaves them out.
-        v_schedule: the last layer answers v = sqrt(abar_t) eps - sqrt(1 - abar_t) x_0 of the schedule of this
-            name with v_timesteps (Salimans & Ho 2022, app. D), which becomes eps; empty: it answers eps.
-        multi_label: the K labels are yes-or-no attributes, rather than classes of which one is right.
-        augment_channels: A numbers that say how a training image was distorted, so that the network does not
-            draw distorted ones (Karras et al. 2022, sec. 5 and app. F.2); 0 leaves them out.
-    """
-
-    image_size: int = 28
+    image_size: int = 28  # height and width in pixels, a multiple of patch * 2**(levels - 1)
     in_channels: int = 1
     base_channels: int = 32
-    channel_mults: tuple[int, ...] = (1, 2, 4)
-    blocks_per_level: int = 1
-    attention_levels: tuple[int, ...] = ()
-    num_classes: int = 10
-    embedding_channels: int = 128
-    dropout: float = 0.0
-    patch: int = 1
+    channel_mults: tuple[int, ...] = (1, 2, 4)  # of base_channels; each further level halves the image
+    blocks_per_level: int = 1  # residual blocks on the way down, and again on the way up
+    attention_levels: tuple[int, ...] = ()  # 0 is full resolution; the middle always has self-attention
+    num_classes: int = 10  # K labels; 0 builds an unconditional network
+    embedding_channels: int = 128  # of t and y
+    dropout: float = 0.0  # inside the residual blocks, in training only
+    patch: int = 1  # patch × patch pixels become one position: a large image at the price of a small one
+    # Of two last convolutions at full resolution, which see x_t beside the answer of the patches and mend the
+    # seams; 0 leaves them out.
     refine_channels: int = 0
+    # The last layer answers v of the schedule of this name with v_timesteps (Salimans & Ho 2022, app. D),
+    # which becomes eps; empty: it answers eps.
     v_schedule: str = ""
     v_timesteps: int = 1000
-    multi_label: bool = False
+    multi_label: bool = False  # the K labels are yes-or-no attributes, not classes of which one is right
+    # A numbers that say how a training image was distorted, so that the network does not draw distorted ones
+    # (Karras et al. 2022, sec. 5 and app. F.2); 0 leaves them out.
     augment_channels: int = 0
 
     def __post_init__(self) -> None:
@@ -184,19 +165,18 @@ class UNetConfig:
         object.__setattr__(self, "channel_mults", tuple(self.channel_mults))
         object.__setattr__(self, "attention_levels", tuple(self.attention_levels))
         for field, least in LEAST.items():
-            if getattr(self, field) < least:
-                raise ValueError(f"{field} must be at least {least}, got {getattr(self, field)}.")
-        levels = len(self.channel_mults)
+            value = getattr(self, field)
+            refuse({f"{field} must be at least {least}, got {value}.": value < least})
+        size, levels, attended = self.image_size, len(self.channel_mults), self.attention_levels
         shrink = self.patch * 2 ** max(levels - 1, 0)
-        if not levels or self.image_size % shrink:
-            size = f"{levels} levels" + (f" of patches of {self.patch} pixels" if self.patch > 1 else "")
-            raise ValueError(f"image_size {self.image_size} must be a multiple of {shrink} for {size}.")
-        if any(level not in range(levels) for level in self.attention_levels):
-            raise ValueError(f"attention_levels {self.attention_levels} must be in 0 … {levels - 1}.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}.")
-        if self.multi_label and not self.num_classes:
-            raise ValueError("A network of attributes (multi_label) must have at least 1: num_classes is 0.")
+        parts = f"{levels} levels" + (f" of patches of {self.patch} pixels" if self.patch > 1 else "")
+        is_even, is_empty = levels and size % shrink == 0, self.multi_label and not self.num_classes
+        refuse({
+            f"image_size {size} must be a multiple of {shrink} for {parts}.": not is_even,
+            f"attention_levels {attended} must be in 0 … {levels - 1}.": not {*attended} <= {*range(levels)},
+            f"dropout must be in [0, 1), got {self.dropout}.": not 0 <= self.dropout < 1,
+            "A network of attributes (multi_label) must have at least 1: num_classes is 0.": is_empty,
+        })  # fmt: skip
 
 
 def check_shape(config, name: str, x: Tensor) -> None:
@@ -206,11 +186,6 @@ def check_shape(config, name: str, x: Tensor) -> None:
         raise ValueError(f"{name} must have shape [B, {channels}, {size}, {size}], got {list(x.shape)}.")
 
 
-def _maybe_attention(config: UNetConfig, level: int) -> nn.Module:
-    channels = config.base_channels * config.channel_mults[level]
-    return SelfAttention(channels) if level in config.attention_levels else nn.Identity()
-
-
 class DownLevel(nn.Module):
     """Residual blocks at one resolution, attention if the config asks for it, halving but in the last."""
 
@@ -218,11 +193,9 @@ class DownLevel(nn.Module):
         super().__init__()
         widths = [config.base_channels * m for m in config.channel_mults]
         first, width = widths[max(level - 1, 0)], widths[level]
-        self.blocks = nn.ModuleList(
-            ResidualBlock(width if i else first, width, config.embedding_channels, config.dropout)
-            for i in range(config.blocks_per_level)
-        )
-        self.attention = _maybe_attention(config, level)
+        inputs, told = [first] + [width] * (config.blocks_per_level - 1), config.embedding_channels
+        self.blocks = nn.ModuleList(ResidualBlock(w, width, told, config.dropout) for w in inputs)
+        self.attention = SelfAttention(width) if level in config.attention_levels else nn.Identity()
         self.resize = Downsample(width) if level < len(widths) - 1 else nn.Identity()
 
     def forward(self, h: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -241,12 +214,11 @@ class UpLevel(nn.Module):
     def __init__(self, config: UNetConfig, level: int) -> None:
         super().__init__()
         widths = [config.base_channels * m for m in config.channel_mults]
-        width = widths[level]
+        width, told, number = widths[level], config.embedding_channels, config.blocks_per_level
         self.blocks = nn.ModuleList(
-            ResidualBlock(2 * width, width, config.embedding_channels, config.dropout)
-            for _ in range(config.blocks_per_level)
+            ResidualBlock(2 * width, width, told, config.dropout) for _ in range(number)
         )
-        self.attention = _maybe_attention(config, level)
+        self.attention = SelfAttention(width) if level in config.attention_levels else nn.Identity()
         # Narrowed while it is enlarged: the widest convolutions never run at the finest resolution.
         self.resize = Upsample(width, widths[level - 1]) if level > 0 else nn.Identity()
 
@@ -266,28 +238,26 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config = config or UNetConfig()
         widths = [config.base_channels * m for m in config.channel_mults]
-        width, embedding = config.base_channels, config.embedding_channels
-        self.time_mlp = nn.Sequential(
-            nn.Linear(width * 2, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
-        )
+        width, hidden = config.base_channels, config.embedding_channels
+        self.time_mlp = nn.Sequential(nn.Linear(width * 2, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
         labels, attributes, numbers = config.num_classes, config.multi_label, config.augment_channels
         # Row K of the table is the null label: "no class given".
-        self.label_table = nn.Embedding(labels + 1, embedding) if labels and not attributes else None
+        self.label_table = nn.Embedding(labels + 1, hidden) if labels and not attributes else None
         # Without a bias, so that what is untold, or undistorted, adds nothing.
-        self.attribute_linear = nn.Linear(2 * labels, embedding, bias=False) if attributes else None
-        self.augment_linear = nn.Linear(numbers, embedding, bias=False) if numbers else None
+        self.attribute_linear = nn.Linear(2 * labels, hidden, bias=False) if attributes else None
+        self.augment_linear = nn.Linear(numbers, hidden, bias=False) if numbers else None
         pixels = config.in_channels * config.patch**2  # channels of one position
         self.stem = nn.Conv2d(pixels, width, 3, padding=1)
         levels = range(len(widths))
         self.down = nn.ModuleList(DownLevel(config, level) for level in levels)
-        self.middle1 = ResidualBlock(widths[-1], widths[-1], embedding, config.dropout)
+        self.middle1 = ResidualBlock(widths[-1], widths[-1], hidden, config.dropout)
         self.middle_attention = SelfAttention(widths[-1])
-        self.middle2 = ResidualBlock(widths[-1], widths[-1], embedding, config.dropout)
+        self.middle2 = ResidualBlock(widths[-1], widths[-1], hidden, config.dropout)
         self.up = nn.ModuleList(UpLevel(config, level) for level in reversed(levels))
         self.norm_out = nn.GroupNorm(num_groups(width), width)
         self.conv_out = zeroed(nn.Conv2d(width, pixels, 3, padding=1))
         refine, v = config.refine_channels, config.v_schedule
-        self.refine = Refine(config.in_channels, refine, embedding) if refine else None
+        self.refine = Refine(config.in_channels, refine, hidden) if refine else None
         self.v_schedule = NoiseSchedule.by_name(v, config.v_timesteps) if v else None
 
     @property
@@ -307,7 +277,12 @@ class UNet(nn.Module):
             self._check_attributes(y, len(t))
             embedding = embedding + self.attribute_linear(torch.cat([y == 1, y == 0], dim=1).to(dtype))
         if augment is not None:
-            self._check_augment(augment, len(t))
+            wanted, got = [len(t), self.config.augment_channels], list(augment.shape)
+            refuse({
+                "This network is told no distortion (augment_channels=0): augment must be None.":
+                    self.augment_linear is None,
+                f"augment must have shape {wanted}, got {got}.": got != wanted,
+            })  # fmt: skip
             embedding = embedding + self.augment_linear(augment.to(dtype))
         return F.silu(embedding)
 
@@ -318,16 +293,8 @@ class UNet(nn.Module):
         if list(y.shape) != wanted or y.dtype != torch.int64:
             raise ValueError(f"Attributes y must be {wanted} int64, got {list(y.shape)} {y.dtype}.")
         if not bool(((y >= -1) & (y <= 1)).all()):
-            raise ValueError(
-                f"Attributes y must be 1 (yes), 0 (no) or -1 (untold), got {int(y.min())} … {int(y.max())}."
-            )
-
-    def _check_augment(self, augment: Tensor, batch: int) -> None:
-        if self.augment_linear is None:
-            raise ValueError("This network is told no distortion (augment_channels=0): augment must be None.")
-        wanted = [batch, self.config.augment_channels]
-        if list(augment.shape) != wanted:
-            raise ValueError(f"augment must have shape {wanted}, got {list(augment.shape)}.")
+            got = f"{int(y.min())} … {int(y.max())}"
+            raise ValueError(f"Attributes y must be 1 (yes), 0 (no) or -1 (untold), got {got}.")
 
     def forward(
         self, x_t: Tensor, t: Tensor, y: Tensor | None = None, augment: Tensor | None = None
@@ -335,9 +302,7 @@ class UNet(nn.Module):
         """Predict the noise in x_t [B, C, H, W] at t [B] int64: eps [B, C, H, W].
 
         y: [B] int64 labels in 0 … K, or with multi_label [B, K] int64, 1 yes, 0 no, -1 untold. None, K or all
-            -1 is "not told".
-        augment: [B, A] how each image was distorted; None or zeros is "undistorted".
-
+        -1 is "not told". augment: [B, A] how each image was distorted; None or zeros is "undistorted".
         ValueError for other shapes, and for a y or augment that the network has no use for.
         """
         check_shape(self.config, "x_t", x_t)

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from torch import nn
 
 from lessons_lib import __version__
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
-from lessons_lib.files import atomic_write
+from lessons_lib.files import write_whole
 from lessons_lib.schedules import SCHEDULES, NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
 
@@ -38,54 +37,44 @@ def available() -> list[str]:
     return sorted(path.stem for path in WEIGHTS_DIR.glob("*.safetensors"))
 
 
-def weights_path(name: str | os.PathLike) -> Path:
+def weights_path(name: str | Path) -> Path:
     """Where weights of that name lie; a path to a .safetensors file is taken as it is."""
     path = Path(name)
     is_path = path.suffix == ".safetensors" or len(path.parts) > 1
     return path if is_path else WEIGHTS_DIR / f"{name}.safetensors"
 
 
-def save_pretrained(
-    path: str | os.PathLike, model: nn.Module, schedule: NoiseSchedule | None, card: dict
-) -> dict:
+def save_pretrained(path: str | Path, model: nn.Module, schedule: NoiseSchedule | None, card: dict) -> dict:
     """Write weights to a .safetensors file, and the card to the same name with .json; returns the whole card.
 
-    The card that is given says what no file can: training, data, metrics, defaults. ValueError if its name
-    and T do not rebuild the schedule that the network was trained with.
+    The card that is given says what no file can: training, data, metrics, defaults. ValueError if a name and
+    T cannot rebuild the schedule.
     """
     path = Path(path)
     named = schedule and {"name": schedule.name, "num_timesteps": schedule.num_timesteps}
-    if schedule and not (
-        schedule.name in SCHEDULES and torch.equal(NoiseSchedule.by_name(**named).betas, schedule.betas)
-    ):
-        raise ValueError(
-            f"The schedule {schedule.name!r} has betas of its own: a card can only name a standard one."
-        )
+    is_named = schedule and schedule.name in SCHEDULES
+    if schedule and not (is_named and torch.equal(NoiseSchedule.by_name(**named).betas, schedule.betas)):
+        own = f"The schedule {schedule.name!r} has betas of its own"
+        raise ValueError(f"{own}: a card can only name a standard one.")
     content = save({name: tensor.cpu().contiguous().half() for name, tensor in model.state_dict().items()})
     facts = {
-        "name": path.stem,
-        "architecture": type(model).__name__,
-        "config": dataclasses.asdict(model.config),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "schedule": named,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "library_version": __version__,
-    }
+        "name": path.stem, "architecture": type(model).__name__, "config": dataclasses.asdict(model.config),
+        "parameters": sum(p.numel() for p in model.parameters()), "schedule": named,
+        "sha256": hashlib.sha256(content).hexdigest(), "library_version": __version__,
+    }  # fmt: skip
     # The facts win: a card that was read with other weights and is used again must not keep their SHA-256.
     card = facts | card | facts
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(content)
+    write_whole(path, content)
     write_card(path, card)
     return card
 
 
-def write_card(path: str | os.PathLike, card: dict) -> None:
+def write_card(path: str | Path, card: dict) -> None:
     """Write the card of the weights at `path` (its name with .json)."""
-    with atomic_write(weights_path(path).with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    write_whole(weights_path(path).with_suffix(".json"), json.dumps(card, indent=2) + "\n")
 
 
-def read_card(name: str | os.PathLike) -> dict:
+def read_card(name: str | Path) -> dict:
     """The card of weights, by name or path; WeightsError if there are none, or the card is damaged."""
     path = weights_path(name)
     if not path.is_file():
@@ -100,19 +89,18 @@ def read_card(name: str | os.PathLike) -> dict:
 
 
 def load_pretrained(
-    name: str | os.PathLike, device: str | torch.device | None = None
+    name: str | Path, device: str | torch.device | None = None
 ) -> tuple[nn.Module, NoiseSchedule | None, dict]:
     """Weights by name ("mnist-denoiser") or path: (network in eval mode and float32, its schedule, its card).
 
-    The network lies on the CPU if no device is given; the schedule is None if it never sees noise.
-    WeightsError if the weights are missing, damaged (SHA-256), or of another shape than their card says.
+    On the CPU if no device is given; the schedule is None if it never sees noise. WeightsError if the weights
+    are missing, damaged (SHA-256), or of another shape than their card says.
     """
     path, card = weights_path(name), read_card(name)
     content, kept = path.read_bytes(), card["schedule"]
     if hashlib.sha256(content).hexdigest() != card["sha256"]:
-        raise WeightsError(
-            f"The weights {path} are damaged (their SHA-256 is not the card's): fetch them again."
-        )
+        damage = "are damaged (their SHA-256 is not the card's)"
+        raise WeightsError(f"The weights {path} {damage}: fetch them again.")
     if card["architecture"] not in ARCHITECTURES:
         raise WeightsError(f"The card of {path} names an unknown network {card['architecture']!r}.")
     network, config = ARCHITECTURES[card["architecture"]]

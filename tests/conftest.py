@@ -8,7 +8,7 @@ import pytest
 import torch
 from command_tools import save
 
-from lessons_lib import classifier, data, evaluation, pipeline, unet, weights
+from lessons_lib import data, evaluation, pipeline, unet, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.cli import app
 from lessons_lib.schedules import NoiseSchedule
@@ -68,8 +68,7 @@ def in_float64(monkeypatch):
     def one_by_one(t, *more):
         return torch.cat([embed(one, *more) for one in t.split(1)])
 
-    for module in (unet, classifier):
-        monkeypatch.setattr(module, "timestep_embedding", one_by_one)
+    monkeypatch.setattr(unet, "timestep_embedding", one_by_one)
     # A memory of its own, since the usual one may hold these weights in float32.
     monkeypatch.setattr(pipeline, "_load_model", functools.lru_cache(pipeline._load_model.__wrapped__))
     torch.set_default_dtype(torch.float64)

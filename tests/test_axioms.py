@@ -183,7 +183,7 @@ def test_minimality_counts_by_hand():
     moved = torch.tensor([0.1, 0.5, 0.9])[:, None, None, None] * 2 - 1
     ones = torch.ones(3, dtype=torch.int64)
     found = [evaluation.minimality(JUDGE, x[:1], m[None], ones[:1], real) for m in moved]
-    assert found == [evaluation.Minimality(share, share) for share in (0.0, 0.5, 1.0)]
+    assert found == [evaluation.axioms.Minimality(share, share) for share in (0.0, 0.5, 1.0)]
     assert evaluation.minimality(JUDGE, x, moved, ones, real).pixels == 0.5
     with pytest.raises(ValueError, match="no real image of class 3"):
         evaluation.minimality(JUDGE, x, moved, ones * 3, real)

@@ -417,7 +417,7 @@ def evaluate_or_sweep(run, words):
 @pytest.mark.parametrize("words", BAD_EVALUATIONS)
 def test_bad_evaluation_is_one_sentence_before_any_work(run, here, monkeypatch, words):
     (here / "other.csv").write_text("steps,l1\n1,2\n")
-    for module in ("lessons_lib.cli.batches.generate", "lessons_lib.pipeline.counterfactual_images"):
+    for module in ("lessons_lib.cli.common.generate", "lessons_lib.pipeline.counterfactual_images"):
         monkeypatch.setattr(module, lambda *_: 1 / 0)  # nothing is drawn
     data.load("celeba", "test", image_size=SIZE)  # whose decoding would say a line
     refused(evaluate_or_sweep(run, words), BAD_EVALUATIONS[words])
@@ -427,7 +427,7 @@ def test_bad_evaluation_is_one_sentence_before_any_work(run, here, monkeypatch, 
 @pytest.mark.parametrize("words", ["", "evaluator", "--sweep --out x.csv --depths 20"])
 def test_without_celeba_nothing_is_drawn(run, here, no_faces, monkeypatch, words):
     no_faces()
-    monkeypatch.setattr("lessons_lib.cli.batches.generate", lambda *_: 1 / 0)
+    monkeypatch.setattr("lessons_lib.cli.common.generate", lambda *_: 1 / 0)
     refused(evaluate_or_sweep(run, words), "CelebA")
     assert everything(here) == []
 

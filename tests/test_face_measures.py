@@ -1,4 +1,4 @@
-"""evaluation/attributes.py against judges whose answers are known, its JSON, and the figures."""
+"""Flips and drifts of attributes against judges whose answers are known, its JSON, and the figures."""
 
 import math
 

@@ -51,9 +51,10 @@ def test_wilson_interval(successes, n):
     assert evaluation.wilson_interval(successes, n) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
-def test_accuracy_overall_and_by_class():
+def test_accuracy_overall_and_by_class(monkeypatch):
+    monkeypatch.setattr(evaluation.quality, "BATCH", 4)
     images = one_hot_images([0, 0, 0, 1, 3, 3])
-    found = evaluation.accuracy(Pixels(), images, torch.tensor([0, 0, 1, 1, 3, 2]), batch_size=4)
+    found = evaluation.accuracy(Pixels(), images, torch.tensor([0, 0, 1, 1, 3, 2]))
     assert (found.overall.successes, found.overall.total) == (4, 6)
     assert {k: (s.successes, s.total) for k, s in found.by_class.items()} == {
         0: (2, 2),
@@ -85,7 +86,8 @@ def frechet(m1, c1, m2, c2):
     return float((m1 - m2).square().sum() + (c1 + c2).trace()) - 2 * np.trace(root.real)
 
 
-def test_fid_is_the_formula_on_the_sample_moments():
+def test_fid_is_the_formula_on_the_sample_moments(monkeypatch):
+    monkeypatch.setattr(evaluation.quality, "BATCH", 64)
     generator = torch.Generator().manual_seed(2)
     factors = torch.randn(2, 6, 6, generator=generator, dtype=torch.float64)
     real = gaussian(300, torch.zeros(6, dtype=torch.float64), factors[0], 3)
@@ -93,7 +95,7 @@ def test_fid_is_the_formula_on_the_sample_moments():
     flat = [x.flatten(1) for x in (real, drawn)]
     moments = [y for x in flat for y in (x.mean(0), torch.cov(x.T))]
     expected = frechet(*moments)
-    assert evaluation.feature_fid(Double(), real, drawn, batch_size=64) == pytest.approx(expected, rel=1e-9)
+    assert evaluation.feature_fid(Double(), real, drawn) == pytest.approx(expected, rel=1e-9)
     statistics = evaluation.FeatureStatistics.of(evaluation.features(Double(), real))
     assert evaluation.feature_fid(Double(), statistics, drawn) == pytest.approx(expected, rel=1e-9)
 

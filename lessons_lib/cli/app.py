@@ -1,7 +1,4 @@
-"""The program: it loads a command when it runs, and turns a user's error into a sentence, in one place.
-
-torch takes seconds to load, and --help should not.
-"""
+"""The program. A command is loaded when it runs (torch takes seconds), a user's error told in a sentence."""
 
 import functools
 import importlib

@@ -1,19 +1,23 @@
-"""What several commands need: checks that come before the work, files of what was drawn, the progress bar."""
+"""What several commands need: checks before the work, drawing in batches, files, the progress bar."""
 
+import functools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lessons_lib import data
+from lessons_lib import data, weights
+from lessons_lib.cli import processes
 from lessons_lib.cli.options import settings
-from lessons_lib.data import to_unit
 from lessons_lib.files import atomic_write, check_writable
 from lessons_lib.images import save_gif, save_png
+from lessons_lib.names import refuse
+from lessons_lib.pipeline import GenerationRequest, generate, in_chunks
 from lessons_lib.training import TrainConfig
 from lessons_lib.training.devices import training_device
 
@@ -21,13 +25,7 @@ DATASETS = ("mnist", "cifar10", "celeba")
 SUFFIXES = (".png", ".gif", ".npz")
 MAX_FRAMES = 60  # of a GIF: DDPM's thousand steps would make a film of a minute
 AnyRequest = TypeVar("AnyRequest")
-
-
-def refuse(faults: Mapping[str, object]) -> None:
-    """Raise ValueError with the first sentence whose fault is there."""
-    for sentence, is_there in faults.items():
-        if is_there:
-            raise ValueError(sentence)
+Drawn = tuple[Tensor, list[Tensor]]  # images, and their states on the way
 
 
 def check_dataset(name: str, known: tuple[str, ...] = DATASETS, *, folders: bool = False) -> None:
@@ -75,32 +73,25 @@ def parse_labels(text: str, num_classes: int, names: Sequence[str] = ()) -> list
 def parse_target(text: str, choice: str = "1 or 0") -> int:
     """ "1" or "yes" -> 1, "0" or "no" -> 0."""
     answers = {"1": 1, "yes": 1, "0": 0, "no": 0}
-    if text.strip().lower() not in answers:
-        raise ValueError(f"Unknown target {text!r}: choose {choice}.")
+    refuse({f"Unknown target {text!r}: choose {choice}.": text.strip().lower() not in answers})
     return answers[text.strip().lower()]
 
 
 def check_drawn_file(path: Path) -> None:
     """Raise ValueError or WriteError now for a file that `write_drawn` could not write."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"The output must end in .png, .gif or .npz, got {str(path)!r}.")
+    refuse({f"The output must end in .png, .gif or .npz, got '{path}'.": path.suffix.lower() not in SUFFIXES})
     check_writable(path)
 
 
-def write_drawn(
-    path: Path, picture: Callable, frames: Callable, labels: Sequence[int], **images: Tensor
-) -> None:
-    """Write picture() [H, W, 3] uint8, a film of frames(), or an archive, as the suffix says.
-
-    images: in [-1, 1]; a .npz holds them in [0, 1].
-    """
+def write_drawn(path: Path, picture: Callable, frames: Callable, labels: Sequence[int], **images) -> None:
+    """Write picture() [H, W, 3] uint8, a film of frames(), or a .npz of images in [0, 1], by the suffix."""
     suffix = path.suffix.lower()
     if suffix == ".png":
         save_png(path, picture())
     elif suffix == ".gif":
         save_gif(path, frames())
     else:
-        pixels = {name: to_unit(x).float().numpy() for name, x in images.items()}
+        pixels = {name: data.to_unit(x).float().numpy() for name, x in images.items()}
         with atomic_write(path) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **pixels, labels=np.array(labels, dtype=np.int64))
 
@@ -114,3 +105,45 @@ def progress_bar(total: int, what: str, **options) -> tqdm:
     """A bar on stderr, so that results on stdout stay clean; in a log file it moves every ten seconds."""
     slow = 0.2 if sys.stderr.isatty() else 10
     return tqdm(total=total, desc=what, file=sys.stderr, mininterval=slow, leave=False, **options)
+
+
+def check_settings(request: GenerationRequest, batch_size: int) -> int:
+    """Refuse, before any work and in each process, what the weights cannot draw; K, their labels' number."""
+    next(in_chunks(request, batch_size))
+    plan = request.plan()
+    first, *others = processes.spread(_hashes, [plan.request] * processes.count())
+    if any(hashes != first for hashes in others):
+        raise weights.WeightsError(f"Not all processes have the same weights {' and '.join(first)}.")
+    return plan.num_labels
+
+
+def _hashes(request: GenerationRequest, _: processes.Advance) -> dict[str, str]:
+    """The SHA-256 of each of the weights that this process has, if they can draw the request."""
+    request.plan()
+    names = [str(request.weights), *([str(request.classifier)] if request.is_steered else [])]
+    return {name: weights.read_card(name)["sha256"] for name in names}
+
+
+def draw(request: GenerationRequest, batch_size: int, keep_states: bool = False) -> Drawn:
+    """Draw a request a batch at a time: images [N, C, H, W] in [-1, 1], and the states x_t if asked.
+
+    Several processes share the batches: with equal threads in each the images are the same bit for bit.
+    """
+    draw_part = functools.partial(_draw_part, kept=shown_steps(request.steps) if keep_states else ())
+    parts, total = list(in_chunks(request, batch_size)), len(request.labels)
+    own = sum(len(part.labels) for part in parts[:: processes.count()])  # the bar tells all by the own share
+    layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total} images [{elapsed}<{remaining}]"
+    with progress_bar(total, "drawing", bar_format=layout) as bar:
+        drawn = processes.spread(draw_part, parts, lambda count: bar.update(count * total / own))
+    images, states = zip(*drawn, strict=True)
+    return torch.cat(images), [torch.cat(steps) for steps in zip(*states, strict=True)]
+
+
+def _draw_part(part: GenerationRequest, advance: processes.Advance, kept: Collection[int]) -> Drawn:
+    """One batch, and its states after the steps in `kept`."""
+    states = []
+    for k, step in enumerate(generate(part)):
+        if k in kept:
+            states.append(step.x_t.cpu())
+        advance(len(part.labels) / part.steps)
+    return step.x_t.clamp(-1, 1).cpu(), states

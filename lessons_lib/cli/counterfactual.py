@@ -14,12 +14,11 @@ from lessons_lib import data, evaluation, pictures, pipeline
 from lessons_lib.cli import common
 from lessons_lib.cli import options as o
 from lessons_lib.counterfactuals import in_8_bits
-from lessons_lib.data import to_unit
 from lessons_lib.evaluation.judge import Judge
 from lessons_lib.evaluation.task import face_defaults
-from lessons_lib.files import atomic_write, check_writable
+from lessons_lib.files import check_writable, write_whole
 from lessons_lib.images import changes_grid, denoising_frames
-from lessons_lib.names import place_of
+from lessons_lib.names import place_of, refuse
 from lessons_lib.pipeline import CounterfactualRequest
 
 SHOWN = 5  # other attributes that the report names
@@ -74,17 +73,14 @@ class Options:
         if self.image is not None:
             return in_8_bits(pictures.load_digit(self.image)), None
         images = data.load(self.dataset, "test", image_size=size)
-        if not 0 <= self.index < len(images):
-            raise ValueError(f"--index must be between 0 and {len(images) - 1}, got {self.index}.")
+        allowed = f"between 0 and {len(images) - 1}"
+        refuse({f"--index must be {allowed}, got {self.index}.": not 0 <= self.index < len(images)})
         image, label = images[self.index]
         return image[None], label
 
 
 def counterfactual(options: Options) -> None:
-    """Draw what an image would look like, had its label been another one, and measure it.
-
-    Everything that can be refused is refused before the first step.
-    """
+    """Draw what an image would look like, had its label been another one, and measure it."""
     common.check_dataset(options.dataset, ("mnist", "celeba"))
     o.check_belongs(options, options.dataset)
     files = options.files()
@@ -98,14 +94,10 @@ def counterfactual(options: Options) -> None:
     images = states[-1].clamp(-1, 1)
     result = {
         **({"index": options.index} if options.image is None else {"image": str(options.image)}),
-        **task.facts,
-        "seconds": round(time.perf_counter() - started, 3),
-        **{name: getattr(request, name) for name in SETTINGS},
-        "weights": str(request.weights),
-        "evaluator": task.judge.name,
-        "evaluator_sha256": task.judge.sha256,
-        **task.measure(images),
-    }
+        **task.facts, "seconds": round(time.perf_counter() - started, 3),
+        **{name: getattr(request, name) for name in SETTINGS}, "weights": str(request.weights),
+        "evaluator": task.judge.name, "evaluator_sha256": task.judge.sha256, **task.measure(images),
+    }  # fmt: skip
     states = [*(states[k] for k in common.shown_steps(len(states))[:-1]), images]
     way = [torch.cat([source, x_t]) for x_t in states]  # the source beside each
     for file in files:
@@ -114,8 +106,7 @@ def counterfactual(options: Options) -> None:
             request.targets, images=images, source=source[0],
         )  # fmt: skip
     if options.output_dir:
-        with atomic_write(options.output_dir / "measures.json") as temporary:
-            temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_whole(options.output_dir / "measures.json", json.dumps(result, indent=2) + "\n")
     if options.json:
         return print(json.dumps(result))
     depth = "" if request.depth is None else f", depth {request.depth}"
@@ -132,13 +123,12 @@ class Digit:
 
     def __init__(self, options: Options) -> None:
         name, label = options.weights or "mnist-denoiser", options.source_class
-        request = common.make_request(
-            CounterfactualRequest, options, weights=name, sources=(0,), targets=(1,)
-        )
+        pair = {"sources": (0,), "targets": (1,)}
+        request = common.make_request(CounterfactualRequest, options, weights=name, **pair)
         num_classes = request.plan().num_labels
         targets = common.parse_labels(options.target_class, num_classes)
-        if label is not None and label.strip() not in map(str, range(num_classes)):
-            raise ValueError(f"Unknown source class {label!r}: choose from 0 to {num_classes - 1}.")
+        is_known = label is None or label.strip() in map(str, range(num_classes))
+        refuse({f"Unknown source class {label!r}: choose from 0 to {num_classes - 1}.": not is_known})
         self.judge = Judge.load("mnist", options.evaluator_weights, request.device)
         self.judge.check_classes(name, num_classes)
         self.source, known = options.picture("image")
@@ -149,20 +139,17 @@ class Digit:
         self.facts = {"source_class": source_class, "source_read": read}
         self.judge.tell_if_circular([self.request.classifier])
 
-    @torch.no_grad()
     def _read(self, images: Tensor) -> list[dict]:
         """What the evaluator reads in each image, and how sure it is."""
-        best = self.judge.model(images.to(self.judge.device)).float().softmax(dim=1).max(dim=1)
+        best = self.judge.model.probabilities(images.to(self.judge.device)).max(dim=1)
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [{"read_as": label, "confidence": round(value, 4)} for label, value in pairs]
 
     def measure(self, images: Tensor) -> dict:
         """What is read in each counterfactual, and how far it lies; means without the source's label."""
-        l1 = (to_unit(images) - to_unit(self.source)).abs().mean(dim=(1, 2, 3)).tolist()
-        rows = [
-            {"target": target, **read, "l1": round(distance, 5)}
-            for target, read, distance in zip(self.request.targets, self._read(images), l1, strict=True)
-        ]
+        l1 = (data.to_unit(images) - data.to_unit(self.source)).abs().mean(dim=(1, 2, 3)).tolist()
+        judged = zip(self.request.targets, self._read(images), l1, strict=True)
+        rows = [{"target": target, **read, "l1": round(distance, 5)} for target, read, distance in judged]
         others = [row for row in rows if row["target"] != self.request.sources[0]]
         right = sum(row["read_as"] == row["target"] for row in others)
         return {
@@ -172,7 +159,6 @@ class Digit:
         }
 
     def report(self, result: dict) -> list[str]:
-        """The JSON's content for people."""
         source = (
             "source {source_class}, read as {source_read[read_as]} ({source_read[confidence]:.0%}); "
             "{method}, {guidance}, {settings}, seed {seed}; {seconds:.2f} s"
@@ -189,7 +175,7 @@ class Face:
     def __init__(self, options: Options) -> None:
         name, guidance = options.weights or "celeba-denoiser", options.guidance
         is_known = guidance in ("cfg", "classifier")  # cfg, the default, is a classifier's here
-        common.refuse({
+        refuse({
             f"Faces are steered with guidance classifier, not {guidance!r}.": not is_known,
             "Name an --attribute, such as Smiling.": options.attribute is None,
         })  # fmt: skip
@@ -216,15 +202,13 @@ class Face:
         pairs = {name: [round(share, 4) for share in pair] for name, *pair in shares}
         read_before, read_after = pairs.pop(self.names[self.place])
         return {
-            "read_before": read_before,
-            "read_after": read_after,
+            "read_before": read_before, "read_after": read_after,
             "flipped": bool(after[self.place] >= 0.5) == (self.facts["target"] == 1),
             "l1": round(float((in_8_bits(images) - self.source).abs().mean()) / 2, 5),
             "others": dict(sorted(pairs.items(), key=lambda pair: -abs(pair[1][1] - pair[1][0]))),
-        }
+        }  # fmt: skip
 
     def report(self, result: dict) -> list[str]:
-        """The JSON's content for people."""
         answer = "yes" if result["target"] else "no"
         read = "{read_before:.0%} before, {read_after:.0%} after; L1 {l1:.3f}; {settings}; {seconds:.2f} s"
         moved = [f"{name} {b:.0%} to {a:.0%}" for name, (b, a) in list(result["others"].items())[:SHOWN]]

@@ -1,11 +1,9 @@
 """python -m lessons_lib evaluate | sweep: measure one setting, or every combination into a table."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -14,13 +12,12 @@ import typer
 from typer import Argument, Option
 
 from lessons_lib import weights as cards
-from lessons_lib.cli import batches, processes
+from lessons_lib.cli import common, processes
 from lessons_lib.cli import options as o
-from lessons_lib.cli.common import check_dataset, progress_bar, resolve_device
-from lessons_lib.cli.options import as_command, option
+from lessons_lib.cli.common import check_dataset, make_request, progress_bar, resolve_device
 from lessons_lib.counterfactuals import METHODS
 from lessons_lib.evaluation import judge as judging
-from lessons_lib.evaluation.judge import Judge, write_metrics
+from lessons_lib.evaluation.judge import Judge
 from lessons_lib.evaluation.task import KEY, Classes, Counterfactuals, Faces, Request, Task, read_rows, sweep
 from lessons_lib.pipeline import BY_CLASSIFIER, CounterfactualRequest, GenerationRequest
 from lessons_lib.samplers import SAMPLERS
@@ -70,34 +67,27 @@ class Options:
     device: o.Device = "auto"
     precision: o.NetworkPrecision = "float32"
 
-    def typed(self, kind: type) -> dict:
-        """By name, the fields of another dataclass."""
-        ours = {field.name for field in fields(self)}
-        return {field.name: getattr(self, field.name) for field in fields(kind) if field.name in ours}
-
     def task(self, kind: type[Task], dataset: str) -> Task:
         return kind(
             judge=Judge.load(dataset, self.evaluator_weights, resolve_device(self.device)),
-            in_sweep=isinstance(self, Sweep), draw=lambda request, size: batches.draw(request, size)[0],
-            processes=processes.count(), progress=partial(progress_bar, unit="image"), **self.typed(kind),
+            in_sweep=isinstance(self, Sweep), draw=lambda request, size: common.draw(request, size)[0],
+            processes=processes.count(), progress=partial(progress_bar, unit="image"),
+            **o.settings(self, kind),
         )  # fmt: skip
 
     def request(self, task: Task, labels: Sequence[tuple[int]], **others) -> Request:
         """Of one image, by what was typed and the others; two labels ask for a counterfactual."""
         kind = GenerationRequest if len(labels) == 1 else CounterfactualRequest
-        named = {"weights": self.weights or f"{task.judge.dataset}-denoiser", "device": task.judge.device}
-        return kind(*labels, **self.typed(kind) | named | others)
+        named = {"weights": self.weights or f"{task.judge.dataset}-denoiser"} | others
+        return make_request(kind, self, **dict(zip(kind.LABELS, labels, strict=True)), **named)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Options):
-    """Of one setting."""
-
     guidance_scale: o.Scale = None
     as_json: o.Json = False
 
     def measure(self, task: Task, request: Request) -> dict:
-        """Measure one setting and tell it."""
         plan = task.plan(request)
         task.judge.tell_if_circular([plan.request.classifier])
         document = task.measure(plan)
@@ -107,12 +97,9 @@ class Evaluate(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep(Options):
-    """Of a table."""
-
     out: Table
 
     def fill(self, task: Task, requests: Sequence[Request]) -> None:
-        """Measure every setting into the table."""
         try:
             for line in sweep(task, requests, self.out):
                 print(line, flush=True)
@@ -140,12 +127,12 @@ class _EvaluateClasses(_Classes, Evaluate):
 
 @app.command("mnist")
 @app.command("cifar10")
-@as_command
+@o.as_command
 def evaluate_classes(options: _EvaluateClasses) -> None:
     """Draw images and measure them: accuracy by class, feature FID, diversity, seconds an image."""
     task = options.task(Classes, options.ctx.info_name)
     request = options.request(task, [(0,)])
-    batches.check_settings(request, task.batch_size)
+    common.check_settings(request, task.batch_size)
     if not options.card:
         options.measure(task, request)
         return
@@ -155,7 +142,7 @@ def evaluate_classes(options: _EvaluateClasses) -> None:
         documents.append(standard.measure(plan))
         if not options.as_json:
             print(standard.report(documents[-1]), end="\n\n", flush=True)
-    write_metrics(request.weights, evaluations=documents)
+    judging.write_metrics(request.weights, evaluations=documents)
     path = cards.weights_path(request.weights).with_suffix(".json")
     print(json.dumps(documents) if options.as_json else f"Written into {path}.")
 
@@ -170,7 +157,7 @@ class _SweepClasses(_Classes, Sweep):
 
 @sweep_app.command("mnist")
 @sweep_app.command("cifar10")
-@as_command
+@o.as_command
 def sweep_classes(options: _SweepClasses) -> None:
     """Draw and measure images for each method, sampler, number of steps and scale."""
     classifier = options.classifier
@@ -189,7 +176,7 @@ def sweep_classes(options: _SweepClasses) -> None:
         for method, sampler, steps, scale in combined
     ]  # fmt: skip
     for request in requests:
-        batches.check_settings(request, task.batch_size)
+        common.check_settings(request, task.batch_size)
     options.fill(task, requests)
 
 
@@ -198,7 +185,7 @@ class _Faces(Options):
     attribute: o.OneAttribute = "Smiling"
     method: o.Method = "ddim"
     steps: o.DecodingSteps = 50
-    num_counterfactuals: int = option("How many test faces get a counterfactual.", 300)
+    num_counterfactuals: int = o.option("How many test faces get a counterfactual.", 300)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,19 +196,19 @@ class _EvaluateFaces(_Faces, Evaluate):
 
 
 @app.command("celeba")
-@as_command
+@o.as_command
 def evaluate_faces(options: _EvaluateFaces) -> None:
     """Draw faces with and without an attribute, change real ones, and measure both."""
     task = options.task(Faces, "celeba")
     request = options.request(task, [(0,), (1,)], guidance="classifier")
-    batches.check_settings(task.drawing(task.plan(request).asked, 1), task.batch_size)
+    common.check_settings(task.drawing(task.plan(request).asked, 1), task.batch_size)
     if options.card:
         judging.check_card(request.weights, "celeba", task.judge.reference.source)
     document = options.measure(task, request)
     if options.card:
         before = cards.read_card(request.weights).get("metrics", {}).get("evaluations", [])
         others = [row for row in before if row["attribute"] != document["attribute"]]
-        write_metrics(request.weights, evaluations=[*others, document])
+        judging.write_metrics(request.weights, evaluations=[*others, document])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +218,7 @@ class _SweepFaces(_Faces, Sweep):
 
 
 @sweep_app.command("celeba")
-@as_command
+@o.as_command
 def sweep_faces(options: _SweepFaces) -> None:
     """Measure counterfactuals of the same real faces for each depth and scale."""
     task = options.task(Faces, "celeba")
@@ -245,9 +232,8 @@ class _Digits(Options):
     guidance: o.DecodingGuidance = "cfg"
     steps: o.DecodingSteps = 25
     num_images: NumImages = None
-    null_images: int | None = option(
-        "How many images get ten null interventions, in a sweep one. [default: all; of sweep none]",
-        metavar="N",
+    null_images: int | None = o.option(
+        "How many images get ten null interventions, in a sweep one. [default: all; of sweep none]"
     )
 
 
@@ -258,7 +244,7 @@ class _EvaluateDigits(_Digits, Evaluate):
 
 
 @app.command("counterfactuals")
-@as_command
+@o.as_command
 def evaluate_counterfactuals(options: _EvaluateDigits) -> None:
     """Measure counterfactuals of mnist's test images by their axioms, proximity and minimality."""
     task = options.task(Counterfactuals, "mnist")
@@ -273,7 +259,7 @@ class _SweepDigits(_Digits, Sweep):
 
 
 @sweep_app.command("counterfactuals")
-@as_command
+@o.as_command
 def sweep_counterfactuals(options: _SweepDigits) -> None:
     """Measure counterfactuals of mnist's test images for each method, depth and scale."""
     if options.depths and set(options.methods) == {"same-noise"}:
@@ -290,12 +276,9 @@ def sweep_counterfactuals(options: _SweepDigits) -> None:
 
 @app.command("evaluator")
 def evaluate_evaluator(
-    dataset: Dataset,
-    evaluator_weights: o.EvaluatorWeights = None,
-    card: Card = False,
-    device: o.Device = "auto",
-    as_json: o.Json = False,
-) -> None:
+    dataset: Dataset, evaluator_weights: o.EvaluatorWeights = None, card: Card = False,
+    device: o.Device = "auto", as_json: o.Json = False,
+) -> None:  # fmt: skip
     """Measure the judge itself, on the test images."""
     check_dataset(dataset)
     judge = Judge.load(dataset, evaluator_weights, resolve_device(device))
@@ -305,12 +288,9 @@ def evaluate_evaluator(
 
 @app.command("timesteps")
 def evaluate_timesteps(
-    dataset: Dataset,
-    classifier: o.Classifier = None,
-    card: Card = False,
-    device: o.Device = "auto",
-    as_json: o.Json = False,
-) -> None:
+    dataset: Dataset, classifier: o.Classifier = None, card: Card = False,
+    device: o.Device = "auto", as_json: o.Json = False,
+) -> None:  # fmt: skip
     """Measure how well a classifier reads under noise, for each t, on the test images."""
     check_dataset(dataset, ("mnist", "cifar10"))
     name = classifier or f"{dataset}-noisy-classifier"

@@ -70,7 +70,6 @@ def check_belongs(options: object, dataset: str) -> None:
 
 
 def flag(name: str) -> str:
-    """What is typed for a field."""
     return f"--{name.replace('_', '-')}"
 
 

@@ -105,7 +105,6 @@ def say(sentence: str, is_echo: bool = False) -> None:
 
 
 def is_lost_connection(error: Exception) -> bool:
-    """Whether an error says that another process has ended."""
     if count() == 1 or not isinstance(error, RuntimeError):
         return False
     import torch.distributed as dist

@@ -8,7 +8,7 @@ from pathlib import Path
 from lessons_lib import data, weights
 from lessons_lib.cli import common, processes
 from lessons_lib.cli import options as o
-from lessons_lib.cli.batches import check_settings, draw
+from lessons_lib.cli.common import check_settings, draw
 from lessons_lib.evaluation.task import describe
 from lessons_lib.files import check_writable
 from lessons_lib.images import denoising_frames, save_png, to_bytes, to_grid
@@ -44,10 +44,7 @@ class Options:
 
 
 def sample(options: Options) -> None:
-    """Draw images and write them to a file.
-
-    Everything that can be refused is refused before the first step.
-    """
+    """Draw images and write them to a file."""
     common.check_dataset(options.dataset, folders=True)
     o.check_belongs(options, options.dataset)
     common.check_drawn_file(options.out)

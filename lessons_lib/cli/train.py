@@ -11,9 +11,9 @@ from pathlib import Path
 from lessons_lib import data, recipes, training
 from lessons_lib.cli import options as o
 from lessons_lib.cli import processes
-from lessons_lib.cli.common import check_dataset, folder_weights, progress_bar, refuse
-from lessons_lib.cli.options import PROGRAM, settings
+from lessons_lib.cli.common import check_dataset, folder_weights, progress_bar
 from lessons_lib.files import check_writable
+from lessons_lib.names import check_choice, refuse
 from lessons_lib.training import EpochDone, PrecisionChosen, StepDone, Stopped, TrainConfig
 
 MODELS = ("denoiser", "classifier", "clean-classifier", "evaluator")
@@ -80,12 +80,12 @@ def train(options: Options) -> int | None:
             choice = "go on with --resume, or name another --output-dir"
             raise training.TrainingError(f"{config.output_dir} holds a training already: {choice}.")
     for model, config in configs.items():
-        recipe, changes = chosen[model], settings(options, recipes.DiffusionOptions)
+        recipe, changes = chosen[model], o.settings(options, recipes.DiffusionOptions)
         if data.is_folder(options.dataset):  # by the epochs that there will be
             changes = {"sample_every": recipes.sample_every(config.epochs)} | changes
         events = recipes.run_recipe(
             recipe, load, config, dataclasses.replace(recipe.options, **changes), resume=options.resume,
-            extend=options.extend, start=options.start, command=f"{PROGRAM} {shlex.join(sys.argv[1:])}",
+            extend=options.extend, start=options.start, command=f"{o.PROGRAM} {shlex.join(sys.argv[1:])}",
         )  # fmt: skip
         if _show(options.dataset, model, events) == "interrupted":
             return 130  # so that a script does not go on as if all were done
@@ -93,7 +93,6 @@ def train(options: Options) -> int | None:
 
 
 def _check_together(options: Options) -> None:
-    """Refuse options that exclude each other."""
     of_denoisers = {
         f"{o.flag(name)} belongs to a denoiser: name its --model.": getattr(options, name)
         for name in ("t_density", "loss_weight", "dropout", "told_augment")
@@ -115,8 +114,7 @@ def _models(dataset: str, model: str) -> tuple[str, ...]:
     known = [name for name in (*MODELS, *BY_NAME_ONLY) if (dataset, name) in recipes.RECIPES]
     if data.is_folder(dataset):
         known = FOLDER_MODELS
-    choice = (*known, "all")
-    refuse({f"Unknown model {model!r}: choose one of {', '.join(choice)}.": model not in choice})
+    check_choice("model", model, (*known, "all"))
     return tuple(name for name in known if name not in BY_NAME_ONLY) if model == "all" else (model,)
 
 
@@ -142,10 +140,9 @@ def _recipes(options: Options) -> tuple[dict[str, recipes.Recipe], Callable[[], 
     if data.is_folder(dataset):
         known = recipes.folder_recipes(load()["train"], data.short_name(dataset), bool(options.flip))
         if options.model != "all" and (missing := [model for model in models if model not in known]):
-            raise ValueError(
-                f"--model {missing[0]} needs two class folders or more, and {dataset} has "
-                f"{len(load()['train'].class_names) or 'none'}: only --model denoiser can be trained."
-            )
+            count = len(load()["train"].class_names) or "none"
+            needs = f"--model {missing[0]} needs two class folders or more, and {dataset} has {count}"
+            raise ValueError(f"{needs}: only --model denoiser can be trained.")
     return {model: known[model] for model in models if model in known}, load
 
 
@@ -154,13 +151,10 @@ def _config(options: Options, model: str, recipe: recipes.Recipe) -> TrainConfig
     folder = options.output_dir or Path("runs")
     if options.output_dir is None or options.model == "all":
         folder /= f"{short}-{model}"
-    changes = settings(options, TrainConfig) | {"output_dir": folder}
+    changes = o.settings(options, TrainConfig) | {"output_dir": folder}
     if options.ema_decay is not None:  # in place of the recipe's power law
         changes["ema_sigma_rel"] = None
     return dataclasses.replace(recipe.config, **changes)
-
-
-# -- telling ---------------------------------------------------------------------------------------
 
 
 def _show(dataset: str, model: str, events: Iterator) -> str:
@@ -217,7 +211,7 @@ def _use(dataset: str, model: str, path: Path) -> str:
         denoiser = path if is_denoiser else beside if beside.exists() else usual
         words = [] if denoiser == usual else ["--weights", str(denoiser)]
     elif is_judge:
-        return f"{PROGRAM} evaluate evaluator {dataset} --evaluator-weights {path}"
+        return f"{o.PROGRAM} evaluate evaluator {dataset} --evaluator-weights {path}"
     if not is_denoiser:
         words += ["--guidance", "classifier-x0" if is_judge else "classifier", "--classifier", str(path)]
-    return f"{PROGRAM} {shlex.join(['sample', dataset, *words, '--out', f'{name}.png'])}"
+    return f"{o.PROGRAM} {shlex.join(['sample', dataset, *words, '--out', f'{name}.png'])}"

@@ -1,8 +1,7 @@
 """Data sets as tensors in [-1, 1]: MNIST, CIFAR-10, CelebA, scikit-learn's digits, your own pictures.
 
 `load` looks in $LESSONS_DATA, then in data/, then downloads with torchvision; for MNIST it falls back, where
-there is no network, to the embedded digits and says so. What the splits "train", "val" and "test" are, says
-the file of a data set.
+there is no network, to the embedded digits and says so. The file of a data set says what its splits are.
 """
 
 import dataclasses
@@ -18,11 +17,7 @@ from lessons_lib.data import celeba, cifar10, image_folder, mnist
 from lessons_lib.data.celeba import ATTRIBUTES, attribute_index, read_face
 from lessons_lib.data.image_folder import is_folder, short_name
 from lessons_lib.data.image_set import SPLITS, DataError, ImageSet, notice, to_signed, to_unit
-
-__all__ = [
-    "ATTRIBUTES", "SPLITS", "DataError", "ImageSet", "attribute_index", "is_folder", "read_face",
-    "short_name", "to_signed", "to_unit",
-]  # fmt: skip
+from lessons_lib.names import check_choice, refuse
 
 NAMES = ("mnist", "digits", "cifar10", "celeba", "folder:PATH")
 CLASS_NAMES = {"mnist": mnist.CLASS_NAMES, "digits": mnist.CLASS_NAMES, "cifar10": cifar10.CLASS_NAMES}
@@ -33,26 +28,19 @@ CANNOT_WRITE = (errno.EACCES, errno.EEXIST, errno.ENOTDIR, errno.ENOSPC, errno.E
 
 
 def load(
-    name: str = "mnist",
-    split: str = "train",
-    *,
-    image_size: int | None = None,
-    channels: int | None = None,
-    strict: bool = False,
-    fraction: float = 1.0,
-) -> ImageSet:
+    name: str = "mnist", split: str = "train", *,
+    image_size: int | None = None, channels: int | None = None, strict: bool = False, fraction: float = 1.0,
+) -> ImageSet:  # fmt: skip
     """A split of a data set.
 
     Args:
         name: one of NAMES; folder:PATH are your own pictures.
-        image_size: of faces, 64 pixels if None; of your own pictures, if None the median of their shorter
-            sides, at most 64.
+        image_size: of faces (None: 64); of your own pictures (None: the median of their shorter sides, ≤ 64).
         channels: of your own pictures, 1 or 3; if None 1 where all are grey.
         strict: refuse your own pictures if one cannot be read, which is otherwise named and skipped.
         fraction: of CelebA, the share of each split that is used.
 
-    ValueError for what the data set does not have; DataError if it is nowhere to be had, or a file of it is
-    missing or damaged.
+    ValueError for what the data set does not have; DataError if data, or a file, are missing or damaged.
     """
     _check(name, split, image_size, channels, strict, fraction)
     cache = _data_roots()[-1]  # the user's folder may be read-only, and is nobody's to litter
@@ -75,24 +63,21 @@ def load(
 
 
 def _check(name, split, image_size, channels, strict, fraction) -> None:
-    """ValueError for what no data set has, or not this one."""
     own = is_folder(name)
     kind = "folder:PATH" if own else name
+    check_choice("split", split, SPLITS)
+    check_choice("data set", kind, NAMES)
     low, high = SIZES.get(kind, (0, 0))
     size = low if image_size is None else image_size
-    rules = (
-        (split in SPLITS, f"Unknown split {split!r}: choose one of {', '.join(SPLITS)}."),
-        (kind in NAMES, f"Unknown data set {name!r}: choose one of {', '.join(NAMES)}."),
-        (own or not (channels or strict), f"channels and strict are for folder:PATH, not for {name}."),
-        (kind in SIZES or image_size is None, f"image_size is for celeba and folder:PATH, not for {name}."),
-        (kind == "celeba" or fraction == 1, f"fraction is for celeba, not for {name}."),
-        (0 < fraction <= 1, f"The fraction must be above 0 and at most 1, got {fraction}."),
-        (channels in (None, 1, 3), f"The channels must be 1 (grey) or 3 (colour), got {channels}."),
-        (low <= size <= high, f"The image size must be from {low} to {high} pixels, got {size}."),
-    )
-    for holds, sentence in rules:
-        if not holds:
-            raise ValueError(sentence)
+    is_sized = image_size is not None and kind not in SIZES
+    refuse({
+        f"channels and strict are for folder:PATH, not for {name}.": not own and (channels or strict),
+        f"image_size is for celeba and folder:PATH, not for {name}.": is_sized,
+        f"fraction is for celeba, not for {name}.": kind != "celeba" and fraction != 1,
+        f"The fraction must be above 0 and at most 1, got {fraction}.": not 0 < fraction <= 1,
+        f"The channels must be 1 (grey) or 3 (colour), got {channels}.": channels not in (None, 1, 3),
+        f"The image size must be from {low} to {high} pixels, got {size}.": not low <= size <= high,
+    })  # fmt: skip
 
 
 def test_images(name: str) -> ImageSet:

@@ -93,10 +93,9 @@ def _crop(image: Image.Image, or_square: bool = False) -> float:
     if abs(image.width / image.height - WIDTH / HEIGHT) <= 0.01:
         return CROP
     face = f"an aligned face has {WIDTH}×{HEIGHT} or a smaller size of the same shape"
-    square = f"; a square of at least {SMALLEST} pixels, cut from the chin to the hair, is taken as it is"
-    raise UnreadableError(
-        f"it has {image.width}×{image.height} pixels, but {face}{square if or_square else ''}"
-    )
+    if or_square:
+        face += f"; a square of at least {SMALLEST} pixels, cut from the chin to the hair, is taken as it is"
+    raise UnreadableError(f"it has {image.width}×{image.height} pixels, but {face}")
 
 
 def _chosen(parts: Tensor, fraction: float) -> Tensor:
@@ -121,9 +120,7 @@ def _read_lists(folder: Path) -> tuple[list[str], Tensor, Tensor]:
     return [*splits], torch.from_numpy(labels), torch.tensor([int(part) for [part] in splits.values()])
 
 
-def _read_list(
-    folder: Path, name: str, known: Sequence[str], words: set[str], rule: str
-) -> dict[str, list[str]]:
+def _read_list(folder: Path, name: str, known: Sequence[str], words: set, rule: str) -> dict[str, list[str]]:
     """The words in each picture's row, in the order of the known columns."""
     files = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
     file = next((file for file in files if file.is_file()), None)

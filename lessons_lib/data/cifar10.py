@@ -1,8 +1,7 @@
 """CIFAR-10 (Krizhevsky 2009): 60,000 colour pictures of 32×32 pixels in ten classes.
 
-Of its 5,000 training images of a class the last 500 are "val"; "test" is the 1,000 test images. Two layouts
-are read: torchvision's `cifar-10-batches-py`, and an image folder `cifar10/{train,test}/CLASS/`. Both are
-brought into one order, by class and within a class as the files have it: a split is the same in either.
+Of its 5,000 training images of a class the last 500 are "val". Two layouts are read, and brought into one
+order: torchvision's `cifar-10-batches-py`, and an image folder `cifar10/{train,test}/CLASS/`.
 """
 
 from pathlib import Path
@@ -78,7 +77,6 @@ def _read_folder(folder: Path, count: int) -> tuple[Tensor | RowFile, str]:
 
 
 def _whole(image: Image.Image) -> float:
-    """For `decode`: pictures of the right size only."""
     if image.size != (SIZE, SIZE):
         raise UnreadableError(f"it has {image.width}×{image.height} pixels where 32×32 are expected")
     return 1.0

@@ -1,9 +1,9 @@
 """A folder of the user's own pictures as a data set: `folder:PATH`.
 
 PATH holds one folder a class with pictures in it, or pictures and no folders: then there are no classes.
-Or it holds the folders "train" and "test", or "val", or both, each laid out so, which are then the splits. A
-split that is missing is cut from the training pictures: about 5% of them, by a hash of a picture's name, so
-that a new picture moves no other. (In a folder of a few dozen pictures it may move one.)
+Or it holds the splits "train" and "test", or "val", or both, each laid out so. A split that is missing is cut
+from the training pictures: about 5% of them, by a hash of a picture's name, so that a new picture moves no
+other (but in a folder of a few dozen).
 """
 
 import os
@@ -61,10 +61,9 @@ def read(
     good = [row for row in range(len(paths)) if row not in broken]
     reasons = sorted(f"{paths[row].relative_to(root).as_posix()} ({why})" for row, why in broken.items())
     if len(good) < FEWEST:
-        raise DataError(
-            f"Only {len(good)} of the {len(paths):,} pictures in {root} can be read, but at least {FEWEST} "
-            f"are needed; the first that cannot is {reasons[0]}."
-        )
+        few = f"Only {len(good)} of the {len(paths):,} pictures in {root} can be read"
+        need = f"at least {FEWEST} are needed; the first that cannot is {reasons[0]}"
+        raise DataError(f"{few}, but {need}.")
     if broken:
         bad = f"{len(broken):,} of {len(paths):,} pictures"
         notice(f"{bad} cannot be read and are skipped: {_some(reasons, 5)}.")
@@ -85,10 +84,9 @@ def list_pictures(root: Path) -> tuple[tuple[str, ...], dict[str, list[tuple[Pat
     names = [*classes["train"]]
     for part, inside in classes.items():
         if [*inside] != names:
-            raise DataError(
-                f"{root / part} and {root / 'train'} must have the same class folders, but one has "
-                f"{', '.join(inside) or 'none'} and the other {', '.join(names) or 'none'}."
-            )
+            have = f"one has {', '.join(inside) or 'none'} and the other {', '.join(names) or 'none'}"
+            both = f"{root / part} and {root / 'train'} must have the same class folders"
+            raise DataError(f"{both}, but {have}.")
     splits = {
         part: [(path, label) for label, paths in enumerate(inside.values()) for path in paths]
         for part, inside in classes.items()
@@ -117,10 +115,9 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
     inside = {below.name: _scan(below)[1] for below in folders}
     filled = [name for name, pictures in inside.items() if pictures]
     if loose and filled:
-        raise DataError(
-            f"{folder} holds pictures ({loose[0].name}) and folders of pictures ({filled[0]}): put every "
-            f"picture into the folder of its class, or all into one folder without classes."
-        )
+        both = f"{folder} holds pictures ({loose[0].name}) and folders of pictures ({filled[0]})"
+        advice = "put every picture into the folder of its class, or all into one folder without classes"
+        raise DataError(f"{both}: {advice}.")
     if loose:
         return {"": loose}
     if not filled:

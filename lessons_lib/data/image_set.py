@@ -1,7 +1,6 @@
 """Images as bytes, in memory or in a file, handed out in [-1, 1]; and how picture files become such a file.
 
-Pictures are decoded once and one by one, and read row by row: a program never holds more of them than the
-batch that it looks at.
+Pictures are decoded one by one and read row by row: memory holds no more of them than a batch.
 """
 
 import contextlib
@@ -26,7 +25,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from lessons_lib.files import WriteError, atomic_write, remove_leftovers
+from lessons_lib.files import WriteError, atomic_write, remove_leftovers, write_whole
 
 SPLITS = ("train", "val", "test")
 MANY = 2000  # pictures whose decoding takes long enough to be said
@@ -62,8 +61,8 @@ def to_unit(images: Tensor) -> Tensor:
 class RowFile:
     """The rows of a .npy file, [N, C, H, W] uint8, as if they were a tensor: indexing reads from the disk.
 
-    The file is mapped for each reading anew: in a lasting map, each page that was touched counts as memory.
-    Reading raises a DataError if the file is gone, cut short, or another one by now.
+    Mapped for each reading anew: in a lasting map, each page that was touched counts as memory. Reading
+    raises a DataError if the file is gone, cut short, or another one by now.
     """
 
     dtype = torch.uint8
@@ -122,7 +121,6 @@ class ImageSet(Dataset):
         return to_signed(self.images[indices]), self.labels[indices]
 
     def subset(self, indices: Tensor) -> Self:
-        """The images at indices, in that order."""
         pick = self.images.pick if isinstance(self.images, RowFile) else self.images.__getitem__
         return dataclasses.replace(self, images=pick(indices), labels=self.labels[indices])
 
@@ -132,12 +130,10 @@ class ImageSet(Dataset):
         return dataclasses.replace(self, labels=self.labels[:, list(places)], class_names=names)
 
     def of_class(self, label: int) -> Self:
-        """The images with that label."""
         return self.subset((self.labels == label).nonzero().flatten())
 
 
 # -- picture files ----------------------------------------------------------------------------------
-
 Crop = Callable[[Image.Image], float] | None  # the square's share of the shorter side; may refuse the picture
 # [N, C, S, S] uint8, black where a file cannot be read; and why, by the place of the file.
 Pictures = tuple[Tensor | RowFile, dict[int, str]]
@@ -146,8 +142,8 @@ Pictures = tuple[Tensor | RowFile, dict[int, str]]
 def decode(path: Path, size: int, channels: int, crop: Crop = None) -> np.ndarray:
     """A picture file as bytes [channels, size, size]: its middle square, resized without aliasing.
 
-    The camera's note which way is up is followed; what is transparent becomes white; of an animation comes
-    the first picture. UnreadableError if the file is no picture, is damaged, or is not there.
+    Turned as the camera noted; transparency becomes white; of an animation the first picture. UnreadableError
+    if the file is no picture, is damaged, or is not there.
     """
     with _opened(path) as image:
         share = crop(image) if crop else 1.0
@@ -167,9 +163,9 @@ def decode_all(
 ) -> Pictures:
     """Picture files, decoded now, or as an earlier call kept them if no file has changed since.
 
-    `kept` is a .npy file, beside which a .json says what it holds; where it cannot be written, which is said,
-    the pictures are held in memory. None for the size means the median of the shorter sides, within limits;
-    for the channels, 1 if no picture has colours. `strict`: DataError for the first file that is unreadable.
+    `kept` is a .npy file, beside which a .json says what it holds; where it cannot be written, the pictures
+    are held in memory. A size of None: the median of the shorter sides, within limits; channels: 1 if no
+    picture has colours. `strict`: DataError for the first file that is unreadable.
     """
     states = [*map(_state, paths)]
     if strict and (gone := [path for path, state in zip(paths, states, strict=True) if not state]):
@@ -193,8 +189,7 @@ def decode_all(
             np.lib.format.write_array_header_1_0(file, header)
             # Written, not mapped: on a full disk a write is an error, but a mapped page kills the process.
             file.writelines(row.data for row in rows())
-        with atomic_write(about) as temporary:
-            temporary.write_text(json.dumps({"stamp": stamp, "count": len(paths), "broken": broken}))
+        write_whole(about, json.dumps({"stamp": stamp, "count": len(paths), "broken": broken}))
         return RowFile(kept), broken
     except (WriteError, OSError) as error:
         notice(f"The decoded pictures are not kept for the next time, but held in memory: {error}")

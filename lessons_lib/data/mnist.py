@@ -18,11 +18,9 @@ from lessons_lib.data.image_set import DataError, ImageSet
 
 CLASS_NAMES = tuple("0123456789")
 SHAPES = {
-    "train-images-idx3-ubyte": (60_000, 28, 28),
-    "train-labels-idx1-ubyte": (60_000,),
-    "t10k-images-idx3-ubyte": (10_000, 28, 28),
-    "t10k-labels-idx1-ubyte": (10_000,),
-}
+    "train-images-idx3-ubyte": (60_000, 28, 28), "train-labels-idx1-ubyte": (60_000,),
+    "t10k-images-idx3-ubyte": (10_000, 28, 28), "t10k-labels-idx1-ubyte": (10_000,),
+}  # fmt: skip
 FILES = tuple(Path("MNIST", "raw", name) for name in SHAPES)
 ROWS = {"train": slice(None), "val": slice(0, None, 2), "test": slice(1, None, 2)}  # of a split's files
 

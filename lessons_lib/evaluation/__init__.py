@@ -1,42 +1,12 @@
 """How good are drawn images and counterfactuals? Judged by a network that did not draw or guide them.
 
 quality.py: accuracy, feature FID and diversity of drawn images. axioms.py: the axioms and distances of
-counterfactuals. attributes.py: yes-or-no attributes. judge.py and task.py: what the command line measures.
+counterfactuals. judge.py and task.py: what the command line measures.
 """
 
-from lessons_lib.evaluation.attributes import Drift, drifts_json, measure_flips, read_attributes, share_of_yes
-from lessons_lib.evaluation.axioms import (
-    Intervention,
-    Minimality,
-    composition,
-    effectiveness,
-    measure_axioms,
-    minimality,
-    proximity,
-    real_features,
-    reversibility,
-)
-from lessons_lib.evaluation.quality import (
-    FeatureStatistics,
-    Mean,
-    Reference,
-    Share,
-    accuracy,
-    class_spread,
-    diversity,
-    feature_fid,
-    feature_kid,
-    features,
-    fid_of_features,
-    labels_by_frequency,
-    predictions,
-    wilson_interval,
-)
-
-__all__ = [
-    "Drift", "FeatureStatistics", "Intervention", "Mean", "Minimality", "Reference", "Share", "accuracy",
-    "class_spread", "composition", "diversity", "drifts_json", "effectiveness", "feature_fid", "feature_kid",
-    "features", "fid_of_features", "labels_by_frequency", "measure_axioms", "measure_flips", "minimality",
-    "predictions", "proximity", "read_attributes", "real_features", "reversibility",
-    "share_of_yes", "wilson_interval",
-]  # fmt: skip
+from lessons_lib.evaluation.axioms import Intervention, measure_axioms, measure_flips, real_features
+from lessons_lib.evaluation.axioms import composition, effectiveness, minimality, proximity, reversibility
+from lessons_lib.evaluation.quality import FeatureStatistics, Mean, Reference, Share, wilson_interval
+from lessons_lib.evaluation.quality import accuracy, class_spread, labels_by_frequency
+from lessons_lib.evaluation.quality import feature_fid, feature_kid, features, fid_of_features
+from lessons_lib.evaluation.quality import read_attributes, share_of_yes

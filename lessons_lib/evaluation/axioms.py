@@ -1,19 +1,16 @@
-"""How sound are counterfactuals? The axioms of Monteiro et al. (2023), proximity and minimality.
+"""How sound are counterfactuals? The axioms of Monteiro et al. (2023), proximity, minimality; attributes.
 
 An intervention takes (x_0 [N, C, H, W] in [-1, 1], source [N], target [N]) and answers "what would these very
-images look like, were their class the target?", [N, C, H, W]. A sound one reaches the target (effectiveness),
-changes nothing when the target is the source (composition) and can be undone (reversibility); a useful one
-changes little besides (proximity, minimality). Each measure alone can be had for nothing, as its docstring
-says: read them together. Errors are mean absolute errors in [0, 1] pixels.
+images look like, were their class the target?", [N, C, H, W]. Errors are mean absolute errors in [0, 1]
+pixels. Each measure alone can be had for nothing, as its docstring says: read them together.
 
 Whatever an intervention is given has gone through `in_8_bits`, in a tensor of its own. Whoever keeps the
 latent beside an image, or hides it in the last decimals, could bring every original back for nothing.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +18,7 @@ from torch import Tensor, nn
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.evaluation import quality
 from lessons_lib.evaluation.quality import FeatureStatistics, Mean, Measurement, Share, check_labels, features
+from lessons_lib.names import refuse
 
 AT_ONCE = 100  # images that an intervention is given together
 Intervention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -36,12 +34,9 @@ def step(intervene: Intervention, x: Tensor, source: Tensor, target: Tensor) -> 
     return in_8_bits(changed).to(x)
 
 
-def _batches(batch_size: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    return zip(*(tensor.split(batch_size) for tensor in tensors), strict=True)
-
-
 def _run(intervene: Intervention, x_0: Tensor, source: Tensor, target: Tensor, batch_size: int) -> Tensor:
-    return torch.cat([step(intervene, *batch) for batch in _batches(batch_size, x_0, source, target)])
+    batches = zip(*(tensor.split(batch_size) for tensor in (x_0, source, target)), strict=True)
+    return torch.cat([step(intervene, *batch) for batch in batches])
 
 
 def l1_error(x: Tensor, y: Tensor) -> Tensor:
@@ -76,8 +71,8 @@ def effectiveness(
 ) -> Effectiveness:
     """How many counterfactuals the evaluator reads as their target (Monteiro et al. 2023).
 
-    images [N, C, H, W] are counterfactuals, targets and sources [N] the classes asked for and those of the
-    originals. A constant image of the target class would score 100%: look at proximity beside it.
+    images [N, C, H, W] are counterfactuals; targets and sources, of the originals, [N]. A constant image of
+    the target class would score 100%: look at proximity beside it.
     """
     check_labels(images, targets, *([] if sources is None else [sources]))
     targets = targets.cpu()
@@ -96,10 +91,9 @@ def composition(
     intervene: Intervention, x_0: Tensor, source: Tensor, times: Sequence[int] = (1, 10), *,
     batch_size: int = AT_ONCE,
 ) -> dict[int, Mean]:  # fmt: skip
-    """The error after so many null interventions, "make this 3 a 3" (Monteiro et al. 2023).
+    """The error after so many null interventions, "make this 3 a 3" (Monteiro et al. 2023), by `times`.
 
-    A null intervention should change nothing; what it does change adds up, so ten in a row show a drift that
-    one hides. The originals are x_0 [N, C, H, W] with their classes [N]; `times` says after how many.
+    What they change adds up, so ten in a row show a drift that one hides. x_0 [N, C, H, W], source [N].
     """
     check_labels(x_0, source)
     if min(times, default=1) < 1:
@@ -121,7 +115,7 @@ class Reversibility:
     error: Mean
 
     @classmethod
-    def of(cls, evaluator: nn.Module, x_0: Tensor, source: Tensor, back: Tensor) -> Reversibility:
+    def of(cls, evaluator: nn.Module, x_0: Tensor, source: Tensor, back: Tensor) -> Self:
         """What came back, [N, C, H, W], against the originals."""
         right = quality.predictions(evaluator, back) == source.cpu()
         return cls(Share.of(right), Mean.of(l1_error(back, in_8_bits(x_0))))
@@ -131,10 +125,7 @@ def reversibility(
     intervene: Intervention, evaluator: nn.Module, x_0: Tensor, source: Tensor, target: Tensor, *,
     batch_size: int = AT_ONCE,
 ) -> Reversibility:  # fmt: skip
-    """To the target and back: is it the original again? (Monteiro et al. 2023.)
-
-    The way back starts from the 8-bit counterfactual and nothing else.
-    """
+    """To the target, and back from its 8-bit picture alone: the original again? (Monteiro et al. 2023.)"""
     check_labels(x_0, source, target)
     there = _run(intervene, x_0, source, target, batch_size)
     return Reversibility.of(evaluator, x_0, source, _run(intervene, there, target, source, batch_size))
@@ -158,19 +149,16 @@ def real_features(evaluator: nn.Module, images: Tensor, labels: Tensor) -> RealF
     check_labels(images, labels)
     real, labels = features(evaluator, images), labels.cpu()
     total, pairs = 0.0, 0
-    for x, y in _batches(quality.BATCH, real, labels):
+    for x, y in zip(real.split(quality.BATCH), labels.split(quality.BATCH), strict=True):
         other = y[:, None] != labels
         total += float(torch.cdist(x, real)[other].sum())
         pairs += int(other.sum())
-    if pairs == 0 or total == 0:
-        raise ValueError("The reference needs real images of at least two classes that differ.")
+    refuse({"The reference needs real images of at least two classes that differ.": pairs == 0 or total == 0})
     return RealFeatures(_pixels(images), real, labels, total / pairs)
 
 
 @dataclass(frozen=True)
 class Proximity:
-    """How far counterfactuals lie from their originals."""
-
     l1: Mean  # mean absolute difference in [0, 1] pixels
     features: Mean  # mean distance in the evaluator's features, in units of `unit`
     unit: float | None  # the mean distance of two real images of different class; None: features are raw
@@ -203,10 +191,9 @@ def minimality(
     """The share of real images of the target class that lie nearer to the original than its counterfactual.
 
     0: none of the real 8s lies nearer to this 3. 0.5: one taken at random would have done as well. It is the
-    first term of the counterfactual latent divergence (Sanchez & Tsaftaris 2022), by which Melistas et al.
-    (2024) measure minimality; its second term asks whether the source class was left, which effectiveness
-    says. A classifier's features hold little but the class: in them all 8s are about as far, and the share
-    can lie near 0.5 for a method that changes little. Pixels tell methods apart.
+    first term of the counterfactual latent divergence (Sanchez & Tsaftaris 2022; Melistas et al. 2024); the
+    second, whether the source class was left, is effectiveness. A classifier's features hold little but the
+    class: in them the share can lie near 0.5 for a method that changes little. Pixels tell methods apart.
     The reference: real images, at least one of each target class; not the originals themselves.
     """
     check_pairs(x_0, counterfactuals)
@@ -223,8 +210,7 @@ def _share_nearer(start: Tensor, end: Tensor, targets: Tensor, real: Tensor, lab
     nearer = torch.zeros(len(start), dtype=torch.float64)
     for k in targets.unique().tolist():
         ours, others = targets == k, real[labels == k]
-        if len(others) == 0:
-            raise ValueError(f"The reference has no real image of class {k}.")
+        refuse({f"The reference has no real image of class {k}.": not len(others)})
         moved = torch.linalg.vector_norm(start[ours] - end[ours], ord=p, dim=1, keepdim=True)
         # The fast way by matrix products rounds: an image would not be as far as itself.
         away = torch.cdist(start[ours], others, p=p, compute_mode="donot_use_mm_for_euclid_dist")
@@ -245,9 +231,8 @@ def measure_axioms(
     """Every measure of an intervention for JSON, each image judged as the 8-bit picture that one would see.
 
     x_0 [N, C, H, W] are the originals, source and target [N] their classes and those asked for. The reference
-    is for minimality and the unit of the feature distance. The statistics of real images are for the FID,
-    which needs two originals; beside it stands the FID of the originals, though their classes may be mixed
-    otherwise than the targets. times: see `composition`, of so many images; () leaves it out.
+    is for minimality and the unit of the feature distance; the statistics of real images for the FID of two
+    images or more, beside that of the originals. times: see `composition`, of so many images.
     """
     check_labels(x_0, source, target)
     x_0 = in_8_bits(x_0)
@@ -272,5 +257,69 @@ def measure_axioms(
 
 
 def measurements(measure: Reversibility | Proximity | Minimality) -> dict[str, Measurement]:
-    """Its shares and means, for json.dumps."""
     return {name: part.as_json() for name, part in vars(measure).items() if isinstance(part, Mean | Share)}
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How an attribute was read before and after."""
+
+    name: str
+    before: Share  # of images read as yes
+    after: Share
+    changed: Share  # of images that are read otherwise than before
+    mean: Mean  # of the change in probability; above 0 where the attribute came
+
+    @classmethod
+    def of(cls, name: str, before: Tensor, after: Tensor) -> Self:
+        """From the probabilities before and after, [N] each."""
+        changed = Share.of((before >= 0.5) != (after >= 0.5))
+        shares = map(quality.share_of_yes, (before, after))
+        return cls(name, *shares, changed, Mean.of(after - before))
+
+
+def drifts(names: Sequence[str], place: int, before: Tensor, after: Tensor) -> tuple[Drift, ...]:
+    """Of every attribute but that at `place`, the largest mean change first; before and after are [N, A]."""
+    others = [Drift.of(name, before[:, k], after[:, k]) for k, name in enumerate(names) if k != place]
+    return tuple(sorted(others, key=lambda drift: -abs(drift.mean)))
+
+
+def drifts_json(drifts: Sequence[Drift]) -> dict:
+    return {
+        drift.name: {
+            "mean": round(drift.mean, 4), "interval_95": drift.mean.as_json(4)["interval_95"],
+            "read_as_yes": [round(share.value, 4) for share in (drift.before, drift.after)],
+            "changed": round(drift.changed.value, 4),
+        }
+        for drift in drifts
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Flips:
+    flipped: Share  # read as their target
+    l1: Mean  # mean absolute change in [0, 1] pixels
+    drifts: tuple[Drift, ...]  # of every other attribute, the largest mean change first
+
+    def as_json(self) -> dict:
+        drift = drifts_json(self.drifts)
+        return {"flipped": self.flipped.as_json(), "l1": self.l1.as_json(), "drift": drift}
+
+
+def measure_flips(
+    evaluator: nn.Module, x_0: Tensor, counterfactuals: Tensor,
+    names: Sequence[str], place: int, targets: Tensor,
+) -> Flips:  # fmt: skip
+    """Did interventions on one attribute reach the target, how much did they change, and what else?
+
+    All [N, C, H, W] are judged as the 8-bit pictures that one would see. The A names are in the order of the
+    evaluator's logits, place is that of the attribute asked for, targets [N] are 1 or 0.
+    """
+    check_pairs(x_0, counterfactuals)
+    refuse({f"There are {targets.numel()} targets for {len(x_0)} images.": targets.shape != (len(x_0),)})
+    x_0, counterfactuals = in_8_bits(x_0), in_8_bits(counterfactuals)
+    before, after = (quality.read_attributes(evaluator, images) for images in (x_0, counterfactuals))
+    refuse({f"There are {len(names)} names for {before.shape[1]} attributes.": len(names) != before.shape[1]})
+    reached = (after[:, place] >= 0.5) == (targets.cpu() == 1)
+    l1 = Mean.of(l1_error(x_0, counterfactuals))
+    return Flips(Share.of(reached), l1, drifts(names, place, before, after))

@@ -1,7 +1,5 @@
 """Tables of measured results, and their picture: a line for what its rows have in common."""
 
-from __future__ import annotations
-
 import csv
 import math
 from collections.abc import Sequence
@@ -70,9 +68,6 @@ def numbers(rows: Sequence[Row], name: str) -> np.ndarray:
     return np.array([math.nan if row[name] == "" else row[name] for row in rows])
 
 
-# -- figures ---------------------------------------------------------------------------------------
-
-
 def canvas(width: float, height: float, layout: str | None = None):
     """An empty matplotlib figure, outside pyplot's register."""
     from matplotlib import rcParams
@@ -95,10 +90,7 @@ def figure(width: float = 7.0, height: float = 2.8, columns: int = 1, **options)
 
 
 def table_figure(rows: Sequence[Row], settings: Sequence[str], axes: Sequence[tuple[str, str]]):
-    """A panel for each pair of columns (x, y), with the 95% interval of y where the table has it.
-
-    settings: see `named_lines`.
-    """
+    """A panel for each pair of columns (x, y), with y's 95% interval if there is one; see `named_lines`."""
     from matplotlib import cycler, rcParams
 
     fig, panels = figure(4.4 * len(axes), 3.6, len(axes))

@@ -1,12 +1,11 @@
 """The evaluator that judges a data set, what it makes of real images, and how well networks read them."""
 
-from __future__ import annotations
-
 import functools
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +13,9 @@ from torch import Tensor, nn
 from lessons_lib import data, weights
 from lessons_lib.classifier import NoisyClassifier
 from lessons_lib.evaluation import quality
-from lessons_lib.evaluation.attributes import read_attributes
 from lessons_lib.evaluation.quality import Accuracy, Measurement, Reference, Share
 from lessons_lib.files import atomic_write, check_writable
+from lessons_lib.names import refuse
 from lessons_lib.pipeline import load_model
 from lessons_lib.samplers import SampleNoise
 from lessons_lib.schedules import NoiseSchedule, q_sample
@@ -36,7 +35,7 @@ class Judge:
     device: str
 
     @classmethod
-    def load(cls, dataset: str, name: str | None = None, device: str = "cpu") -> Judge:
+    def load(cls, dataset: str, name: str | None = None, device: str = "cpu") -> Self:
         """The evaluator by name or path; DATASET-evaluator if not given."""
         name = name or f"{dataset}-evaluator"
         model, _, card = load_model(name, device)
@@ -66,14 +65,13 @@ class Judge:
 
     def check_classes(self, name: str, num_classes: int) -> None:
         """Raise ValueError if weights draw other classes than the evaluator knows."""
-        if num_classes != self.num_classes:
-            raise ValueError(f"{name} has {num_classes} classes but {self.name} knows {self.num_classes}.")
+        ours = self.num_classes
+        refuse({f"{name} has {num_classes} classes but {self.name} knows {ours}.": num_classes != ours})
 
     def check_size(self, denoiser: str) -> None:
         """Raise ValueError if the evaluator could not read what the denoiser draws."""
         drawn, read = load_model(denoiser)[0].config.image_size, self.model.config.image_size
-        if drawn != read:
-            raise ValueError(f"{denoiser} draws {drawn} pixels a side but {self.name} reads {read}.")
+        refuse({f"{denoiser} draws {drawn} pixels a side but {self.name} reads {read}.": drawn != read})
 
     def tell_if_circular(self, classifiers: Iterable[str | Path | None]) -> None:
         """Say so if the evaluator is a classifier that guides: it then reads what it asked for itself."""
@@ -124,9 +122,8 @@ def command(words: str, options: dict) -> str:
     texts = [f"python -m lessons_lib {words}"]
     for name, value in options.items():
         if value is not None:
-            text = f"{value:g}" if isinstance(value, float) else value
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else text
-            texts.append(f"--{name.replace('_', '-')} {text}")
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            texts.append(f"--{name.replace('_', '-')} {f'{value:g}' if isinstance(value, float) else text}")
     return " ".join(texts)
 
 
@@ -155,7 +152,7 @@ def measure_judge(judge: Judge, write: bool = False) -> dict:
     }
     if names:
         labels = tested.labels[:, [data.ATTRIBUTES.index(name) for name in names]] == 1
-        result |= _attributes_right(names, judge.over(read_attributes, tested) >= 0.5, labels)
+        result |= _attributes_right(names, judge.over(quality.read_attributes, tested) >= 0.5, labels)
     else:
         accuracy = Accuracy.of(judge.over(quality.predictions, tested), tested.labels)
         result["accuracy"] = accuracy.as_json(tested.class_names)
@@ -169,15 +166,14 @@ def measure_judge(judge: Judge, write: bool = False) -> dict:
 def _attributes_right(names: tuple[str, ...], read: Tensor, labels: Tensor) -> dict:
     """read and labels: [N, A] bool. The commonest answer is what always saying yes, or no, would reach."""
     commonest = torch.maximum(labels.sum(dim=0), (~labels).sum(dim=0)).double() / len(labels)
-    right = [Share.of(column).as_json() for column in (read == labels).unbind(dim=1)]
-    shares = [
-        Measurement(one, commonest_answer=round(c, 5))
-        for one, c in zip(right, commonest.tolist(), strict=True)
-    ]
+    columns = zip(names, (read == labels).unbind(dim=1), commonest.tolist(), strict=True)
     return {
         "mean_accuracy": round(Share.of((read == labels).flatten()).value, 5),
         "mean_of_commonest_answer": round(float(commonest.mean()), 5),
-        "by_attribute": dict(zip(names, shares, strict=True)),
+        "by_attribute": {
+            name: Measurement(Share.of(right).as_json(), commonest_answer=round(share, 5))
+            for name, right, share in columns
+        },
     }
 
 
@@ -185,8 +181,8 @@ def accuracy_lines(document: dict) -> str:
     """An accuracy overall and by class, for people."""
     if document["accuracy"] is None:
         return "read right   – (no labels were asked for)"
-    shares = {"read right": document["accuracy"]}
-    shares |= {f"  as {name}": share for name, share in document["accuracy"]["by_class"].items()}
+    by_class = document["accuracy"]["by_class"].items()
+    shares = {"read right": document["accuracy"], **{f"  as {name}": share for name, share in by_class}}
     width = max(12, *map(len, shares))
     return "\n".join(f"{name:{width}} {share}, {share['total']:,} images" for name, share in shares.items())
 
@@ -199,7 +195,10 @@ def measure_reading(dataset: str, name: str, device: str, write: bool = False) -
     tested = data.test_images(dataset)
     if write:
         check_card(name, dataset, tested.source)
-    shares = read_at(model, schedule, *tested.batch(torch.arange(len(tested))), _timesteps(schedule))
+    # Evenly spaced from 0 to T - 1, and the last t whose signal-to-noise ratio is at least 1/4.
+    even = {round(k * (schedule.num_timesteps - 1) / (POINTS - 1)) for k in range(POINTS)}
+    at = sorted(even | {max(0, int((schedule.snr >= 0.25).sum()) - 1)})
+    shares = read_at(model, schedule, *tested.batch(torch.arange(len(tested))), at)
     options = {"classifier": None if name == f"{dataset}-noisy-classifier" else name}
     result = {
         "command": command(f"evaluate timesteps {dataset}", options),
@@ -230,22 +229,15 @@ def report(name: str, document: dict) -> str:
     return "\n".join([f"{first}: {right:.1%} of all answers right {always}", *lines])
 
 
-def _timesteps(schedule: NoiseSchedule) -> list[int]:
-    """Evenly spaced from 0 to T - 1, and the last one whose signal-to-noise ratio is at least 1/4."""
-    last = schedule.num_timesteps - 1
-    even = {round(k * last / (POINTS - 1)) for k in range(POINTS)}
-    return sorted(even | {max(0, int((schedule.snr >= 0.25).sum()) - 1)})
-
-
 @torch.no_grad()
 def read_at(
     model: NoisyClassifier, schedule: NoiseSchedule, images: Tensor, labels: Tensor, at: list[int]
 ) -> dict[int, Share]:
     """The share of images [N, C, H, W] read as their label at each t; image k's noise is that of (0, k)."""
     right = dict.fromkeys(at, 0)
-    for start in range(0, len(images), quality.BATCH):
-        x_0, y = images[start : start + quality.BATCH], labels[start : start + quality.BATCH]
-        eps = SampleNoise([(0, start + k) for k in range(len(y))])(x_0)
+    for places in torch.arange(len(images)).split(quality.BATCH):
+        x_0, y = images[places], labels[places]
+        eps = SampleNoise([(0, k) for k in places.tolist()])(x_0)
         for t in right:
             t_all = torch.full((len(y),), t)
             x_t = quality.like(model, q_sample(schedule, x_0, t_all, eps))

@@ -5,32 +5,39 @@ Images are [N, C, H, W] in [-1, 1]. A figure means something only beside its jud
 for the FID, the floor that real images reach: see `Reference`.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-BATCH = 500
+from lessons_lib.names import refuse
+
+BATCH = 500  # images that the judge looks at together
 Z_95 = 1.959964  # 95% of a normal distribution lie within so many standard deviations
 
 
-def wilson_interval(successes: int, n: int, z: float = Z_95) -> tuple[float, float]:
+def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     """The 95% interval of a share (Wilson 1927); which stays in [0, 1] and works for n of n."""
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"successes must be in 0 … n and n at least 1, got {successes} of {n}.")
-    p = successes / n
+    p, z = successes / n, Z_95
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     # At the ends rounding could leave 1e-17 instead of 0 or 1.
     return (0.0 if successes == 0 else centre - half), (1.0 if successes == n else centre + half)
+
+
+class Measurement(dict):
+    """A share or a mean as it stands in JSON; in a text its value, or a share without a format in words."""
+
+    def __format__(self, spec: str) -> str:
+        return format(self["value"], spec) if spec else str(Share(self["right"], self["total"]))
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class Share:
     total: int
 
     @classmethod
-    def of(cls, hits: Tensor) -> Share:
+    def of(cls, hits: Tensor) -> Self:
         """How many of hits [N] bool are true."""
         return cls(int(hits.sum()), len(hits))
 
@@ -58,30 +65,18 @@ class Share:
         return f"{100 * self.value:.1f}% (95% interval {100 * low:.1f} to {100 * high:.1f})"
 
     def as_json(self) -> Measurement:
-        counts = {"right": self.successes, "total": self.total}
-        return Measurement(
-            value=round(self.value, 5), interval_95=[round(x, 5) for x in self.interval], **counts
-        )
-
-
-class Measurement(dict):
-    """A share or a mean as it stands in JSON; in a text its value, or a share without a format in words."""
-
-    def __format__(self, spec: str) -> str:
-        return format(self["value"], spec) if spec else str(Share(self["right"], self["total"]))
+        value, interval = round(self.value, 5), [round(end, 5) for end in self.interval]
+        return Measurement(value=value, interval_95=interval, right=self.successes, total=self.total)
 
 
 class Mean(float):
-    """A mean over images: a number with `total`, how many images it is of, and `interval`, its 95% interval.
+    """A mean over images: a number with its total and its interval."""
 
-    The interval is the normal one; nan for one image.
-    """
-
-    interval: tuple[float, float]
-    total: int
+    interval: tuple[float, float]  # the normal one of 95%; nan for one image
+    total: int  # how many images it is of
 
     @classmethod
-    def of(cls, values: Tensor) -> Mean:
+    def of(cls, values: Tensor) -> Self:
         """The mean of values [N]."""
         values = values.double()
         mean = cls(values.mean())
@@ -97,8 +92,7 @@ class Mean(float):
 
 def check_labels(images: Tensor, *labels: Tensor) -> None:
     """Raise ValueError unless there are images and each has its labels."""
-    if len(images) == 0:
-        raise ValueError("There are no images to measure.")
+    refuse({"There are no images to measure.": not len(images)})
     for y in labels:
         if y.shape != (len(images),):
             counts = f"{y.numel()} labels for {len(images)} images"
@@ -113,7 +107,7 @@ class Accuracy:
     by_class: dict[int, Share]
 
     @classmethod
-    def of(cls, read: Tensor, labels: Tensor) -> Accuracy:
+    def of(cls, read: Tensor, labels: Tensor) -> Self:
         """From what was read and what is right, [N] int64 each."""
         right = read == labels
         return cls(Share.of(right), {int(k): Share.of(right[labels == k]) for k in labels.unique()})
@@ -126,15 +120,25 @@ class Accuracy:
         return str(self.overall)
 
 
-def accuracy(evaluator: nn.Module, images: Tensor, labels: Tensor, batch_size: int = BATCH) -> Accuracy:
+def accuracy(evaluator: nn.Module, images: Tensor, labels: Tensor) -> Accuracy:
     """How many images the evaluator reads as their label; labels [N] int64."""
     check_labels(images, labels)
-    return Accuracy.of(predictions(evaluator, images, batch_size), labels.cpu())
+    return Accuracy.of(predictions(evaluator, images), labels.cpu())
 
 
-def predictions(evaluator: nn.Module, images: Tensor, batch_size: int = BATCH) -> Tensor:
+def predictions(evaluator: nn.Module, images: Tensor) -> Tensor:
     """images [N, C, H, W] -> [N] int64 on the CPU, the label that the evaluator reads in each."""
-    return in_batches(evaluator, evaluator, images, batch_size).argmax(dim=1)
+    return in_batches(evaluator, evaluator, images).argmax(dim=1)
+
+
+def read_attributes(evaluator: nn.Module, images: Tensor) -> Tensor:
+    """images [N, C, H, W] -> [N, A] float32 on the CPU, the probability of each yes-or-no attribute."""
+    return in_batches(evaluator, evaluator.probabilities, images)
+
+
+def share_of_yes(probabilities: Tensor) -> Share:
+    check_labels(probabilities)
+    return Share.of(probabilities >= 0.5)
 
 
 def labels_by_frequency(frequencies: Tensor, n: int) -> Tensor:
@@ -142,8 +146,7 @@ def labels_by_frequency(frequencies: Tensor, n: int) -> Tensor:
 
     MNIST has 1.24 times as many ones as fives; even classes alone would cost 0.1 of FID.
     """
-    if n < 1:
-        raise ValueError(f"The number of samples must be at least 1, got {n}.")
+    refuse({f"The number of samples must be at least 1, got {n}.": n < 1})
     wanted = frequencies.double() / frequencies.double().sum() * n
     counts = wanted.floor().long()
     missing = n - int(counts.sum())
@@ -151,18 +154,15 @@ def labels_by_frequency(frequencies: Tensor, n: int) -> Tensor:
     return torch.arange(len(counts)).repeat_interleave(counts)
 
 
-# -- feature FID and KID ---------------------------------------------------------------------------
-
-
-def features(evaluator: nn.Module, images: Tensor, batch_size: int = BATCH) -> Tensor:
+def features(evaluator: nn.Module, images: Tensor) -> Tensor:
     """images [N, C, H, W] -> [N, F] float64 on the CPU, the evaluator's features."""
-    return in_batches(evaluator, evaluator.features, images, batch_size).double()
+    return in_batches(evaluator, evaluator.features, images).double()
 
 
 @torch.no_grad()
-def in_batches(evaluator: nn.Module, function: Callable, images: Tensor, batch_size: int) -> Tensor:
+def in_batches(evaluator: nn.Module, function: Callable, images: Tensor) -> Tensor:
     """A function of the evaluator's on all images, the result on the CPU."""
-    return torch.cat([function(like(evaluator, x)).cpu() for x in images.split(batch_size)])
+    return torch.cat([function(like(evaluator, x)).cpu() for x in images.split(BATCH)])
 
 
 def like(evaluator: nn.Module, x: Tensor) -> Tensor:
@@ -180,34 +180,30 @@ class FeatureStatistics:
     count: int
 
     @classmethod
-    def of(cls, features: Tensor) -> FeatureStatistics:
+    def of(cls, features: Tensor) -> Self:
         """From features [N, F]."""
-        if len(features) < 2:
-            raise ValueError(f"Feature statistics need at least 2 images, got {len(features)}.")
+        refuse({f"Feature statistics need at least 2 images, got {len(features)}.": len(features) < 2})
         return cls(features.mean(dim=0), torch.cov(features.T), len(features))
 
 
-def feature_fid(
-    evaluator: nn.Module, reference: FeatureStatistics | Tensor, images: Tensor, batch_size: int = BATCH
-) -> float:
+def feature_fid(evaluator: nn.Module, reference: FeatureStatistics | Tensor, images: Tensor) -> float:
     """The Fréchet distance to the reference's images in the evaluator's features (Heusel et al. 2017, eq. 6).
 
     |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^½), by torchmetrics in float64. It is biased: fewer images give a
     larger value, so compare only equal numbers of samples. The reference: statistics, or images [M, C, H, W].
     """
     if isinstance(reference, Tensor):
-        reference = FeatureStatistics.of(features(evaluator, reference, batch_size))
-    return fid_of_features(reference, features(evaluator, images, batch_size))
+        reference = FeatureStatistics.of(features(evaluator, reference))
+    return fid_of_features(reference, features(evaluator, images))
 
 
 def fid_of_features(reference: FeatureStatistics, drawn: Tensor) -> float:
     """As `feature_fid`, from features [N, F] in hand."""
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    if len(drawn) < 2:
-        raise ValueError(f"The feature FID needs at least 2 images, got {len(drawn)}.")
+    refuse({f"The feature FID needs at least 2 images, got {len(drawn)}.": len(drawn) < 2})
     # Where several processes draw, one measures: torchmetrics must not wait for the others.
-    metric = FrechetInceptionDistance(feature=_InHand(len(reference.mean)), sync_on_compute=False)
+    metric = FrechetInceptionDistance(feature=_in_hand(len(reference.mean)), sync_on_compute=False)
     n, mean = reference.count, reference.mean.double()
     # The metric keeps sums: of the features, and of their outer products.
     metric.real_features_sum = n * mean
@@ -225,9 +221,8 @@ def feature_kid(real: Tensor, drawn: Tensor, subsets: int = 20, seed: int = 0) -
     from torchmetrics.image.kid import KernelInceptionDistance
 
     size = min(len(real), len(drawn)) // 2
-    if size < 2:
-        raise ValueError(f"The KID needs at least 4 images in each set, got {len(real)} and {len(drawn)}.")
-    extractor = _InHand(real.shape[1])
+    refuse({f"The KID needs at least 4 images in each set, got {len(real)} and {len(drawn)}.": size < 2})
+    extractor = _in_hand(real.shape[1])
     metric = KernelInceptionDistance(extractor, subsets=subsets, subset_size=size, sync_on_compute=False)
     metric.update(real, real=True)
     metric.update(drawn, real=False)
@@ -237,19 +232,17 @@ def feature_kid(real: Tensor, drawn: Tensor, subsets: int = 20, seed: int = 0) -
     return float(mean), float(std)
 
 
-class _InHand(nn.Identity):
+def _in_hand(num_features: int) -> nn.Module:
     """A "feature extractor" that is handed features: the images went through the evaluator already."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
+    extractor = nn.Identity()
+    extractor.num_features = num_features
+    return extractor
 
 
 def class_spread(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """How far apart the images of a class lie: [K] float64, nan for a class with fewer than two images.
 
-    The root of the mean squared distance of features [N, F] over all pairs of the class, sqrt(2 tr C): all
-    N (N - 1) / 2 pairs, and none has to be made.
+    The root of the mean squared distance of features [N, F] over all pairs of the class is sqrt(2 tr C).
     """
     by_class = [features[labels == k] for k in range(num_classes)]
     spread = [(2 * x.var(dim=0).sum()).sqrt() if len(x) > 1 else math.nan for x in by_class]
@@ -259,8 +252,7 @@ def class_spread(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
 def diversity(evaluator: nn.Module, images: Tensor, labels: Tensor, real_spread: Tensor) -> float:
     """How varied the images of a class are: their spread over real images' [K], the mean over classes.
 
-    1 is as varied as real images, 0 is one image over and over; guidance lowers it. nan if no class has two
-    images.
+    1 is as varied as real images, 0 one image over and over; guidance lowers it. nan if no class has two.
     """
     spread = class_spread(features(evaluator, images), labels.cpu(), len(real_spread))
     return float((spread / real_spread).nanmean())
@@ -279,9 +271,7 @@ class Reference:
     source: str  # the data set that the images come from
 
     @classmethod
-    def of(
-        cls, features: Tensor, labels: Tensor, num_classes: int, *, extractor: str, source: str
-    ) -> Reference:
+    def of(cls, features: Tensor, labels: Tensor, num_classes: int, *, extractor: str, source: str) -> Self:
         """Of training images, features [N, F] and labels [N]: five sixths, and the rest for the floor."""
         cut = len(features) * 5 // 6  # of MNIST 50,000
         statistics = FeatureStatistics.of(features[:cut])
@@ -297,7 +287,7 @@ class Reference:
         np.savez_compressed(file, **{name: np.asarray(value) for name, value in content.items()})
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> Reference:
+    def load(cls, path: str | os.PathLike) -> Self:
         """Read what `save` wrote; nothing is unpickled. ValueError if the file is damaged."""
         try:
             with np.load(path, allow_pickle=False) as file:

@@ -1,9 +1,8 @@
 """Measure drawn images, counterfactuals and faces: three tasks that go the same way.
 
-A task is what the measurements of one command have in common. `plan` checks a request before any work and
-fills it in; `measure` gives a document for JSON, which `report` tells people. A `sweep` writes every document
-as a row of a table and draws the table. What is told and written stands in templates over the document: where
-something was not measured, the line or the cell is left out.
+`plan` checks a request before any work and fills it in; `measure` gives a document for JSON, which `report`
+tells people. A `sweep` writes every document as a row of a table, and draws it. What is told and written is
+in templates over the document: where something was not measured, the line or the cell is left out.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -24,10 +23,10 @@ from tqdm.auto import tqdm
 
 from lessons_lib import data, pipeline, weights
 from lessons_lib.counterfactuals import in_8_bits
-from lessons_lib.evaluation import attributes, axioms, curves, quality
+from lessons_lib.evaluation import axioms, curves, quality
 from lessons_lib.evaluation.judge import Judge, accuracy_lines, command, pictures
 from lessons_lib.files import atomic_write, check_writable
-from lessons_lib.names import place_of
+from lessons_lib.names import place_of, refuse
 from lessons_lib.pipeline import CounterfactualRequest, GenerationRequest
 from lessons_lib.samplers import DEFAULT_SPACING
 
@@ -71,23 +70,17 @@ class Plan(NamedTuple):
     weights_sha256: str  # of denoiser, classifier and judge, shortened
 
 
-def draw_in_batches(request: GenerationRequest, batch_size: int) -> Tensor:
-    """The images [N, C, H, W] in [-1, 1] of a request, on the CPU."""
-    parts = pipeline.in_chunks(request, batch_size)
-    return torch.cat([pipeline.generate_images(part).cpu() for part in parts])
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Task:
-    """What the measurements of one command have in common.
-
-    Each task has plan(request) -> Plan, which refuses before any work, and measure(plan) -> document.
-    """
+    """What the measurements of one command have in common; a task adds plan(request) and measure(plan)."""
 
     judge: Judge
     batch_size: int = 100  # images at once
     in_sweep: bool = False  # whether each measurement is a row of a table, for which less is measured
-    draw: Callable[[GenerationRequest, int], Tensor] = draw_in_batches  # or shared among processes
+    # The images [N, C, H, W] in [-1, 1] of a request on the CPU, at most so many at once.
+    draw: Callable[[GenerationRequest, int], Tensor] = lambda request, count: torch.cat(
+        [pipeline.generate_images(part).cpu() for part in pipeline.in_chunks(request, count)]
+    )
     processes: int = 1  # how many those are
     progress: Callable[[int, str], tqdm] = lambda total, what: tqdm(total=total, desc=what, disable=True)
 
@@ -103,7 +96,6 @@ class Task:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {number}.")
 
     def report(self, document: dict) -> str:
-        """What was measured, for people."""
         return "\n".join(filter(None, (fill(line, document) for line in self.REPORT)))
 
     def _planned(self, what: str, asked: Request, request: Request, options: dict) -> Plan:
@@ -142,8 +134,6 @@ class Task:
 
 
 # -- drawn images of classes -----------------------------------------------------------------------
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Classes(Task):
     """Images drawn in the training set's class frequencies: accuracy, feature FID, diversity, seconds."""
@@ -185,11 +175,11 @@ class Classes(Task):
         self.judge.check_classes(str(request.weights), resolved.num_labels)
         filled = resolved.request
         names = ("guidance", "classifier", "guidance_scale", "interval", "sampler", "steps")
-        options = _settings(filled, *names) | {"num_samples": self.num_samples, "spacing": filled.spacing}
+        is_usual = filled.spacing == DEFAULT_SPACING[filled.sampler]
+        options = _settings(filled, *names) | {"num_samples": self.num_samples}
+        options["spacing"] = None if is_usual else filled.spacing
         if filled.guidance == "none":
             options["guidance_scale"] = None
-        if filled.spacing == DEFAULT_SPACING[filled.sampler]:
-            options["spacing"] = None
         return self._planned(self.judge.dataset, request, filled, options)
 
     def measure(self, plan: Plan) -> dict:
@@ -202,17 +192,13 @@ class Classes(Task):
         read = quality.predictions(judge.model, images)
         right = None if request.guidance == "none" else quality.Accuracy.of(read, labels)
         document = {
-            "command": plan.command,
-            "settings": describe(request),
-            **self._networks(request),
+            "command": plan.command, "settings": describe(request), **self._networks(request),
             "num_samples": self.num_samples,
             "accuracy": right and right.as_json(data.CLASS_NAMES[judge.dataset]),
             **self._quality(images, labels if right else read),
-            "seconds_per_image": round(seconds, 5),
-            "precision": request.precision,
-            **self._machine(),
-            "processes": self.processes,
-        }
+            "seconds_per_image": round(seconds, 5), "precision": request.precision,
+            **self._machine(), "processes": self.processes,
+        }  # fmt: skip
         return document | {"cells": self.cells_right(request).as_json()} if self.in_sweep else document
 
     def cells_right(self, request: GenerationRequest) -> quality.Share:
@@ -249,7 +235,6 @@ def describe(request: GenerationRequest) -> str:
 
 
 # -- counterfactuals of test images ----------------------------------------------------------------
-
 SETTING = ("{method}, {guidance}, ", lambda document: curves.LETTER[document["guidance"]],
            "={guidance_scale:g}", ", depth {depth:d}", ", {steps} steps")  # fmt: skip
 
@@ -272,13 +257,10 @@ def _matrix(document: dict) -> str:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Counterfactuals(Task):
-    """How sound are they, by the axioms, on real test images?
+    """How sound are they, by the axioms, on real test images, each with one random other label as target?
 
-    Source labels are the images' own, each target is one random other label. Every intervention starts from
-    8-bit pixels, the one back and the null interventions too. A null intervention (source = target) asks for
-    no change: it is decoded as the image was abducted, under its own label at w = 1, whatever guidance the
-    others have; a denoiser that knows no labels has no guidance then. The way back has the guidance and scale
-    of the way there.
+    A null intervention (source = target) is decoded as the image was abducted, under its own label at w = 1,
+    whatever guidance the others have; a denoiser that knows no labels has no guidance then.
     """
 
     num_images: int | None = None  # the first test images; None is 1,000, in a sweep 200, or all
@@ -321,18 +303,20 @@ class Counterfactuals(Task):
 
     @cached_property
     def images(self) -> data.ImageSet:
-        """The originals."""
         test = data.load(self.judge.dataset, "test")
-        usual = min(200 if self.in_sweep else 1000, len(test))
-        count = _between("--num-samples", self.num_images, usual, 1, len(test), "test images")
+        usual, total = min(200 if self.in_sweep else 1000, len(test)), len(test)
+        count = usual if self.num_images is None else self.num_images
+        allowed = f"between 1 and {total} (test images)"
+        refuse({f"--num-samples must be {allowed}, got {count}.": not 1 <= count <= total})
         return test.subset(torch.arange(count))
 
     @cached_property
     def num_nulls(self) -> int:
         """How many of the images get null interventions."""
-        count = len(self.images)
-        usual = 0 if self.in_sweep else count
-        return _between("--null-images", self.null_images, usual, 0, count, "--num-samples")
+        total, count = len(self.images), self.null_images
+        allowed = f"between 0 and {total} (--num-samples)"
+        refuse({f"--null-images must be {allowed}, got {count}.": not 0 <= (count or 0) <= total})
+        return (0 if self.in_sweep else total) if count is None else count
 
     def targets(self, seed: int) -> Tensor:
         """[N] int64, another label for each image."""
@@ -364,9 +348,9 @@ class Counterfactuals(Task):
         stored = 0 if self.in_sweep or request.method != "ddim" else min(STORED_IMAGES, count)
         x_0, source = self.images.batch(torch.arange(count))
         (real, real_images), statistics = self.real, self.judge.reference.statistics
-        started, latents = time.perf_counter(), None
+        started, latents, seconds = time.perf_counter(), None, []
         with self.progress(2 * count + nulls * max(times) + stored, "intervening") as bar:
-            intervene = Intervene(request, self.batch_size, bar.update)
+            intervene = intervention(request, self.batch_size, bar.update, seconds)
             measures = axioms.measure_axioms(
                 intervene, self.judge.model, x_0, source, self.targets(request.seed), real, statistics,
                 times=times if nulls else (), null_images=nulls or None, batch_size=count,
@@ -375,25 +359,19 @@ class Counterfactuals(Task):
                 latents = self._with_stored_latents(intervene, x_0[:stored], source[:stored])
         names = ("method", "guidance", "guidance_scale", "classifier", "depth", "steps", "seed", "precision")
         return {
-            "command": plan.command,
-            **_settings(request, *names),
-            "null_guidance_scale": null_fields(request)["guidance_scale"],
-            "null_images": nulls,
+            "command": plan.command, **_settings(request, *names),
+            "null_guidance_scale": null_fields(request)["guidance_scale"], "null_images": nulls,
             "starts_from": "8-bit pixels",
             "images": f"the first {count:,} test {pictures(self.images.source)}",
-            "weights": str(request.weights),
-            **self._networks(request),
-            **measures,
+            "weights": str(request.weights), **self._networks(request), **measures,
             "feature_fid_floor": round(self.judge.reference.floor, 4),
             "feature_fid_reference": f"{statistics.count:,} training {pictures(self.judge.reference.source)}",
-            "real_images": real_images,
-            "with_stored_latents": latents,
-            "seconds_per_image": round(intervene.seconds[0] / count, 5),
-            "seconds": round(time.perf_counter() - started, 2),
-            **self._machine(),
-        }
+            "real_images": real_images, "with_stored_latents": latents,
+            "seconds_per_image": round(seconds[0] / count, 5),
+            "seconds": round(time.perf_counter() - started, 2), **self._machine(),
+        }  # fmt: skip
 
-    def _with_stored_latents(self, intervene: Intervene, x_0: Tensor, source: Tensor) -> dict:
+    def _with_stored_latents(self, intervene: axioms.Intervention, x_0: Tensor, source: Tensor) -> dict:
         """How well images come back whose latents are kept; no axiom: every null intervention is this one."""
         model, back = self.judge.model, intervene(in_8_bits(x_0), source, source)
         return {
@@ -403,34 +381,22 @@ class Counterfactuals(Task):
         }
 
 
-@dataclass(eq=False)
-class Intervene:
-    """(x_0, source, target) -> counterfactuals, as `measure_axioms` calls it with all images at once.
+def intervention(
+    asked: CounterfactualRequest, batch_size: int, advance: Callable[[int], Any], seconds: list[float]
+) -> axioms.Intervention:
+    """What `measure_axioms` calls with all images at once; the seconds of each call are added to the list.
 
-    Image k's noise comes from (seed, k) in every intervention: whatever the batch size, and on the way back
-    too. It is told nothing of the image.
+    Image k's noise comes from (seed, k) in every intervention, on the way back, too.
     """
 
-    request: CounterfactualRequest
-    batch_size: int
-    advance: Callable[[int], Any]
-    seconds: list[float] = field(default_factory=list)  # of each intervention on all images
-
-    def __call__(self, x_0: Tensor, source: Tensor, target: Tensor) -> Tensor:
-        is_null = bool((source == target).all())
-        labels = {"sources": tuple(source.tolist()), "targets": tuple(target.tolist())}
-        request = replace(self.request, **labels, **null_fields(self.request) if is_null else {})
-        started = time.perf_counter()
-        drawn = pipeline.counterfactual_images(request, x_0, self.batch_size, self.advance)
-        self.seconds.append(time.perf_counter() - started)
+    def intervene(x_0: Tensor, source: Tensor, target: Tensor) -> Tensor:
+        null = null_fields(asked) if bool((source == target).all()) else {}
+        request, started = replace(asked, sources=source, targets=target, **null), time.perf_counter()
+        drawn = pipeline.counterfactual_images(request, x_0, batch_size, advance)
+        seconds.append(time.perf_counter() - started)
         return drawn
 
-
-def _between(option: str, count: int | None, usual: int, least: int, most: int, what: str) -> int:
-    count = usual if count is None else count
-    if not least <= count <= most:
-        raise ValueError(f"{option} must be between {least} and {most} ({what}), got {count}.")
-    return count
+    return intervene
 
 
 def null_fields(request: CounterfactualRequest) -> dict:
@@ -441,8 +407,6 @@ def null_fields(request: CounterfactualRequest) -> dict:
 
 
 # -- faces -----------------------------------------------------------------------------------------
-
-
 def face_defaults(request: CounterfactualRequest) -> CounterfactualRequest:
     """The request with what the classifier's card proposes for counterfactuals: a scale and a depth."""
     filled = request.plan().request
@@ -505,7 +469,7 @@ class Faces(Task):
 
     @cached_property
     def subjects(self) -> tuple[Tensor, Tensor]:
-        """Test faces [N, 3, S, S] whose attribute the evaluator reads as labelled, and the other answers [N].
+        """Test faces [N, 3, S, S] that are read as labelled, and the other answers [N].
 
         The other faces would count as flipped before anything was done.
         """
@@ -513,7 +477,7 @@ class Faces(Task):
         label = data.ATTRIBUTES.index(self.judge.attributes[self.place])
         for part in torch.arange(len(faces)).split(quality.BATCH):
             x_0, y = faces.batch(part)
-            read = attributes.read_attributes(self.judge.model, x_0)[:, self.place] >= 0.5
+            read = quality.read_attributes(self.judge.model, x_0)[:, self.place] >= 0.5
             right = read == (y[:, label] == 1)
             images.append(x_0[right])
             targets.append(1 - y[right, label])
@@ -531,8 +495,7 @@ class Faces(Task):
         options = _settings(request, "attribute", "method", "classifier", "guidance_scale", "depth")
         options["num_samples"] = None if self.in_sweep else self.num_samples
         options |= {"num_counterfactuals": self.num_counterfactuals, "steps": request.steps}
-        if request.method == "ddim":
-            options["method"] = None
+        options["method"] = None if request.method == "ddim" else request.method
         return self._planned("celeba", request, filled, options)
 
     def drawing(self, request: Request, target: int | None, count: int = 1) -> GenerationRequest:
@@ -548,19 +511,16 @@ class Faces(Task):
             flips = self._flips(request)
             return flips | _drift_sizes(flips)
         names = ("method", "classifier", "guidance_scale", "depth", "steps", "seed")
+        counterfactuals = {
+            "num_faces": num_faces,
+            "which": "the first test faces whose attribute is read as labelled, sent to the other answer",
+            "settings": _settings(request, *names), "guided": self._flips(request),
+            "inversion_alone": self._flips(replace(request, guidance_scale=0.0)),
+        }  # fmt: skip
         return {
-            "command": plan.command,
-            "attribute": request.attribute,
-            **self._networks(request),
-            "drawn": self._drawn(plan.asked),
-            "counterfactuals": {
-                "num_faces": num_faces,
-                "which": "the first test faces whose attribute is read as labelled, sent to the other answer",
-                "settings": _settings(request, *names),
-                "guided": self._flips(request),
-                "inversion_alone": self._flips(replace(request, guidance_scale=0.0)),
-            },
-        }
+            "command": plan.command, "attribute": request.attribute, **self._networks(request),
+            "drawn": self._drawn(plan.asked), "counterfactuals": counterfactuals,
+        }  # fmt: skip
 
     def _drawn(self, asked: CounterfactualRequest) -> dict:
         """Faces drawn unguided and towards both answers: how they are read, how far from real ones."""
@@ -568,29 +528,29 @@ class Faces(Task):
         for name, target in {"unguided": None, **ANSWERS}.items():
             request = self.drawing(asked, target, self.num_samples).plan().request
             images = self.draw(request, self.batch_size)
-            read = attributes.read_attributes(self.judge.model, images)
+            read = quality.read_attributes(self.judge.model, images)
             documents[name] = {
                 "settings": describe(request),
-                "read_as_yes": attributes.share_of_yes(read[:, self.place]).as_json(),
+                "read_as_yes": quality.share_of_yes(read[:, self.place]).as_json(),
                 **self._quality(images, torch.zeros(len(images))),
             }
             if target is None:
                 baseline = read
             else:  # the same noises: each face beside its unguided twin
-                moved = attributes.drifts(self.judge.attributes, self.place, baseline, read)
-                documents[name]["drift"] = attributes.drifts_json(moved)
+                moved = axioms.drifts(self.judge.attributes, self.place, baseline, read)
+                documents[name]["drift"] = axioms.drifts_json(moved)
         return documents
 
     def _flips(self, request: CounterfactualRequest) -> dict:
         """Of all faces, and of those sent to each answer: their drifts go opposite ways."""
         x_0, targets = self.subjects
-        labels = {"sources": tuple((1 - targets).tolist()), "targets": tuple(targets.tolist())}
-        images = pipeline.counterfactual_images(replace(request, **labels), x_0, self.batch_size)
+        request = replace(request, sources=1 - targets, targets=targets)
+        images = pipeline.counterfactual_images(request, x_0, self.batch_size)
 
         def measured(chosen: Tensor | slice) -> dict:
             pairs = x_0[chosen], images[chosen]
             answers = self.judge.attributes, self.place, targets[chosen]
-            return attributes.measure_flips(self.judge.model, *pairs, *answers).as_json()
+            return axioms.measure_flips(self.judge.model, *pairs, *answers).as_json()
 
         document = measured(slice(None))
         del document["drift"]
@@ -608,17 +568,12 @@ def _drift_sizes(flips: dict) -> dict:
 
 
 # -- sweeps ----------------------------------------------------------------------------------------
-
-
 def sweep(task: Task, requests: Iterable[Request], out: Path) -> Iterator[str]:
-    """Measure what the table does not hold yet, and draw all that it holds; yields what to tell people.
-
-    The table is written after every row: a sweep that was stopped goes on where it was.
-    """
-    picture = out.with_suffix(".png")
+    """Measure what the table does not hold yet, row by row, and draw it all; yields what to tell people."""
+    picture, columns = out.with_suffix(".png"), (*task.COLUMNS, *KEY)
     plans = {(plan.command, plan.weights_sha256): plan for plan in map(task.plan, requests)}
     task.judge.tell_if_circular({plan.request.classifier for plan in plans.values()})
-    rows = read_rows(out, (*task.COLUMNS, *KEY))
+    rows = read_rows(out, columns)
     check_writable(picture)
     there = {(row["command"], row["weights_sha256"]) for row in rows}
     left = [plan for key, plan in plans.items() if key not in there]
@@ -629,7 +584,10 @@ def sweep(task: Task, requests: Iterable[Request], out: Path) -> Iterator[str]:
         row = {column: fill(template, document) for column, template in task.COLUMNS.items()}
         row |= {"command": plan.command, "weights_sha256": plan.weights_sha256}
         rows = [old for old in rows if old["command"] != plan.command] + [row]
-        write_rows(out, rows, (*task.COLUMNS, *KEY))
+        with atomic_write(out) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
         yield f"{count} of {len(left)}: {fill(task.LINE, document)}"
     with atomic_write(picture) as temporary:
         fig = curves.table_figure(curves.read_table(out), (*task.ALIKE, "weights_sha256"), task.AXES)
@@ -639,8 +597,8 @@ def sweep(task: Task, requests: Iterable[Request], out: Path) -> Iterator[str]:
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     """The rows of a sweep's table as texts; none if there is no file yet; ValueError if it is another one."""
-    if path.suffix.lower() != ".csv":
-        raise ValueError(f"A sweep needs --out with a name that ends in .csv, got {str(path)!r}.")
+    is_csv = path.suffix.lower() == ".csv"
+    refuse({f"A sweep needs --out with a name that ends in .csv, got {str(path)!r}.": not is_csv})
     check_writable(path)
     if not path.exists():
         return []
@@ -652,11 +610,3 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     except (ValueError, csv.Error):
         pass  # not even text
     raise ValueError(f"{path} is no table of a sweep: name another --out, or delete it.")
-
-
-def write_rows(path: Path, rows: list[dict[str, str]], columns: tuple[str, ...]) -> None:
-    """Write the whole table, or leave the old one."""
-    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)

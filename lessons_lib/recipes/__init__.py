@@ -1,7 +1,7 @@
 """The named trainings: what is trained, on what, how, and what is written.
 
-A recipe writes into its output folder: checkpoint.pt, losses.json, samples_epoch_NNN.png (denoisers), and at
-the end the weights NAME.safetensors with their card NAME.json.
+Into its output folder: checkpoint.pt, losses.json, samples_epoch_NNN.png (denoisers), and at the end the
+weights NAME.safetensors with their card NAME.json.
 """
 
 import functools
@@ -18,8 +18,9 @@ from torch import nn
 
 from lessons_lib import data, weights
 from lessons_lib.classifier import EvaluatorConfig, NoisyClassifierConfig, Whitening
-from lessons_lib.files import atomic_write
+from lessons_lib.files import write_whole
 from lessons_lib.images import save_png, to_grid
+from lessons_lib.names import refuse
 from lessons_lib.pipeline import GenerationRequest, generate_with
 from lessons_lib.recipes import losses
 from lessons_lib.recipes.losses import noisy_classification_loss as noisy_classification_loss
@@ -201,8 +202,7 @@ def folder_recipes(images: data.ImageSet, name: str, flip: bool = False) -> dict
     if not len(images):
         raise data.DataError("No picture is left to train on: add some, or repair those that cannot be read.")
     (count, channels, size, _), num_classes = images.images.shape, len(images.class_names)
-    if size % 4:
-        raise ValueError(f"The image size must be a multiple of 4, got {size}.")
+    refuse({f"The image size must be a multiple of 4, got {size}.": size % 4})
     training = _training(count, 600_000, lr=8e-4)
     options = DiffusionOptions("cosine", loss="min-snr", sample_every=sample_every(training.epochs))
     network, augment = unet_config(size, channels, num_classes), random_flip if flip else None
@@ -256,8 +256,6 @@ class SamplesDrawn(NamedTuple):
 
 
 class WeightsSaved(NamedTuple):
-    """The trained weights were written."""
-
     path: Path
 
 
@@ -269,23 +267,16 @@ def load_splits(dataset: str, config: TrainConfig, **how) -> dict[str, data.Imag
 
 
 def run_recipe(
-    recipe: Recipe,
-    load: Callable[[], dict[str, data.ImageSet]],
-    config: TrainConfig,
-    options: DiffusionOptions | None = None,
-    *,
-    resume: bool = False,
-    extend: bool = False,
-    start: str | Path | None = None,
-    command: str = "",
-) -> Iterator[Event | SamplesDrawn | WeightsSaved]:
+    recipe: Recipe, load: Callable[[], dict[str, data.ImageSet]], config: TrainConfig,
+    options: DiffusionOptions | None = None, *,
+    resume: bool = False, extend: bool = False, start: str | Path | None = None, command: str = "",
+) -> Iterator[Event | SamplesDrawn | WeightsSaved]:  # fmt: skip
     """Run a recipe with this config, which has an output_dir, and these options; yield what happens.
 
     `load` gives the images of each split, once the options are known to be good; `resume` and `extend` are
     as in `train`; `start` names weights to train on from; `command` is what the user typed, for the card.
     """
-    if config.output_dir is None:
-        raise ValueError("A recipe needs an output_dir to write to.")
+    refuse({"A recipe needs an output_dir to write to.": config.output_dir is None})
     recipe = replace(recipe, config=config, options=options or recipe.options)
     schedule, network = recipe.schedule, recipe.build()
     origin = _start_from(network, start, schedule) if start else None
@@ -302,8 +293,7 @@ def run_recipe(
         if os.environ.get("RANK", "0") != "0":
             continue
         if origin:  # written once; a resumed training finds it for its card
-            with atomic_write(config.output_dir / ORIGIN) as temporary:
-                temporary.write_text(json.dumps(origin, indent=1))
+            write_whole(config.output_dir / ORIGIN, json.dumps(origin, indent=1))
             origin = None
         if isinstance(event, EpochDone) and recipe.is_denoiser:
             yield from _after_epoch(event, recipe, schedule)
@@ -320,10 +310,8 @@ def _start_from(network: nn.Module, name: str | Path, schedule: NoiseSchedule | 
     if type(trained) is not type(network) or trained.config != network.config:
         raise ValueError(f"The weights {str(name)!r} are of another network than this training's.")
     if schedule and not torch.equal(trained_on.betas, schedule.betas):
-        raise ValueError(
-            f"The weights {str(name)!r} were trained with the {trained_on.name} schedule, "
-            f"T = {trained_on.num_timesteps}: start from them with the same."
-        )
+        schedule = f"the {trained_on.name} schedule, T = {trained_on.num_timesteps}"
+        raise ValueError(f"The weights '{name}' were trained with {schedule}: start from them with the same.")
     network.load_state_dict(trained.state_dict())
     history, kept = card.get("training", {}), ("command", "images_seen", "hours", "start")
     origin = {"weights": card["name"], "sha256": card["sha256"]}
@@ -386,17 +374,13 @@ def _card(recipe: Recipe, images: data.ImageSet, end: Stopped, command: str) -> 
     if torch.cuda.is_available():
         hardware = f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}"
     training = {
-        "command": command,
-        "settings": settings,
+        "command": command, "settings": settings,
         "data": " ".join(filter(None, (DATA_NOTES[images.source], images.note))),
-        "images_seen": end.step * config.batch_size,
-        "ended": end.reason,
-        "precision": end.precision,
+        "images_seen": end.step * config.batch_size, "ended": end.reason, "precision": end.precision,
         "ema_length_images": round(end.ema_length * config.batch_size),
-        "hours": round(end.seconds / 3600, 2),
-        "hardware": f"{hardware}, torch {torch.__version__}",
+        "hours": round(end.seconds / 3600, 2), "hardware": f"{hardware}, torch {torch.__version__}",
         "seed": config.seed,
-    }
+    }  # fmt: skip
     if origin.exists():
         training["start"] = json.loads(origin.read_text())
     facts = {"training": training, "defaults": defaults, "metrics": {}}

@@ -29,8 +29,7 @@ def label_loss(logits: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
 def noisy_classification_loss(schedule: NoiseSchedule, timesteps: Sequence[int] | None = None) -> LossFn:
     """Cross-entropy of p(y given x_t, t) on noised images (Dhariwal & Nichol 2021, sec. 4).
 
-    t is drawn from `timesteps`; None: from all of the schedule; empty: the images stay clean, and the network
-    is told t = 0.
+    t is drawn from `timesteps` (None: all); if these are empty, images stay clean and the network is told 0.
     """
     choices = torch.arange(schedule.num_timesteps) if timesteps is None else torch.tensor(timesteps).long()
 
@@ -73,8 +72,8 @@ def random_flip(x_0: Tensor, generator: torch.Generator) -> Tensor:
 def told_affine(x_0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Distort images [B, C, H, W] now and then, and say how: [B, TOLD], all 0 for an image left as it is.
 
-    Each image is mirrored with 0.5, and with 0.12 each scaled, turned and shifted; a network that is told
-    does not draw such images itself (Karras et al. 2022, sec. 5 and app. F.2).
+    Mirrored with 0.5, and with 0.12 each scaled, turned and shifted; a network that is told does not draw
+    such images itself (Karras et al. 2022, sec. 5 and app. F.2).
     """
     chance = torch.rand(len(x_0), 4, generator=generator) < torch.tensor([0.5, 0.12, 0.12, 0.12])
     # In standard deviations: scale and shift as in the paper, a turn of 0.3 radians in place of any.
@@ -87,10 +86,7 @@ def told_affine(x_0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor
 
 
 def random_crop_and_flip(x_0: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:
-    """For a classifier of objects: mirror about half of the images, and shift each by up to `padding` pixels.
-
-    What is shifted in from outside is the image's mirrored edge.
-    """
+    """For objects: mirror about half of the images; shift each by up to `padding` pixels, edges mirrored."""
     batch, _, height, width = x_0.shape
     padded = F.pad(random_flip(x_0, generator), (padding,) * 4, mode="reflect")
     top, left = torch.randint(2 * padding + 1, (2, batch), generator=generator)

@@ -22,13 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lessons_lib.files import atomic_write
+from lessons_lib.files import write_whole
 from lessons_lib.training.averaging import EMA
 from lessons_lib.training.checkpoints import BEFORE_DECAY, CHECKPOINT, TrainState
 from lessons_lib.training.config import EpochDone, Event, PrecisionChosen, StepDone, Stopped, TrainConfig
 from lessons_lib.training.config import TrainingError as TrainingError
-from lessons_lib.training.denoising import LossFn as LossFn
-from lessons_lib.training.denoising import denoising_loss as denoising_loss
+from lessons_lib.training.denoising import LossFn, denoising_loss
 from lessons_lib.training.devices import make_accelerator, resolve_precision, seconds_a_step, training_device
 
 # What a resumed training may change: where and how long it runs, and what it writes.
@@ -38,18 +37,11 @@ clock = time.monotonic  # a benchmark may count the processor's seconds in their
 
 
 def train(
-    model: nn.Module,
-    loss_fn: LossFn,
-    train_data: Any,
-    config: TrainConfig,
-    *,
-    val_data: Any = None,
-    test_data: Any = None,
-    resume: bool = False,
-    extend: bool = False,
+    model: nn.Module, loss_fn: LossFn, train_data: Any, config: TrainConfig, *,
+    val_data: Any = None, test_data: Any = None, resume: bool = False, extend: bool = False,
     settings: Mapping[str, Any] | None = None,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
-) -> Iterator[Event]:
+) -> Iterator[Event]:  # fmt: skip
     """Train a model and yield what happens; the model itself is changed, the EMA comes with the events.
 
     Data have `len` and `batch(indices [B]) -> (x_0 [B, C, H, W], y [B])`; `augment` varies the images in
@@ -57,9 +49,9 @@ def train(
     config.output_dir, if its config and `settings`, which say what the training is of, are the same; `extend`
     also to more epochs, if config.lr_decay is below 1.
 
-    Ctrl-C, or the notebook's stop button, ends the training after the current step, writes a checkpoint and
-    yields Stopped("interrupted"). TrainingError (too few images, a loss that is no number, a checkpoint that
-    does not fit) and WriteError keep the last good checkpoint.
+    Ctrl-C ends the training after the current step with a checkpoint and Stopped("interrupted").
+    TrainingError (too few images, a loss that is no number, a checkpoint that does not fit) and WriteError
+    keep the last one.
     """
     count, batch_size = len(train_data), config.batch_size
     if count < batch_size:
@@ -214,8 +206,7 @@ class _Trainer:
             state.losses.setdefault(name, []).append(value)
         state.loss_sum, state.loss_count = 0.0, 0
         if self.config.output_dir and self.accelerator.is_main_process:
-            with atomic_write(self.config.output_dir / "losses.json") as path:
-                path.write_text(json.dumps(state.losses, indent=1))
+            write_whole(self.config.output_dir / "losses.json", json.dumps(state.losses, indent=1))
         return EpochDone(*row.values(), self.ema.model)
 
     @torch.no_grad()

@@ -8,10 +8,10 @@ from torch import nn
 
 
 class EMA:
-    """A moving average of a model's weights: exponential, which forgets the random first weights fast,
+    """A moving average of a model's weights: exponential, or by a power law with sigma_rel.
 
-    or by a power law with sigma_rel: the weights after update n weigh n^gamma, where the standard deviation
-    of that profile is sigma_rel of the training so far (Karras et al. 2024, sec. 3.1, eq. 127 and alg. 2).
+    The power law: the weights after update n weigh n^gamma, and the standard deviation of that profile is
+    sigma_rel of the training so far (Karras et al. 2024, sec. 3.1, eq. 127 and alg. 2).
     """
 
     def __init__(self, model: nn.Module, decay: float, sigma_rel: float | None = None) -> None:

@@ -1,12 +1,10 @@
 """Checkpoints: whole or not at all, and refused in a sentence where they do not fit."""
 
-from __future__ import annotations
-
 import io
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -39,7 +37,7 @@ class TrainState:
             torch.save(content | {"state": asdict(self)}, buffer)
             temporary.write_bytes(buffer.getbuffer())
 
-    def resumed(self, config: TrainConfig, extend: bool) -> tuple[TrainState, dict]:
+    def resumed(self, config: TrainConfig, extend: bool) -> tuple[Self, dict]:
         """The kept state, and its parts' state_dicts; this one and none if the run was killed before.
 
         With `extend` the training may have more epochs than the checkpoint's: if that one's learning rate was

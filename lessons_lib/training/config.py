@@ -1,27 +1,30 @@
 """How to train, and what a training tells while it runs."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import nn
 
+from lessons_lib.names import check_choice, refuse
+
 
 class TrainingError(RuntimeError):
     """A training that cannot start or go on; the message is one sentence for the user."""
 
 
-def check_choice(what: str, value: object, known: Sequence[str]) -> None:
-    """Refuse, as a ValueError, what is not among the known values."""
-    if value not in known:
-        raise ValueError(f"Unknown {what} {value!r}: choose one of {', '.join(known)}.")
+RULES = (  # fields, what is allowed, and the test of it
+    ("epochs batch_size accumulation_steps checkpoint_every measure_every", "at least 1", lambda x: x >= 1),
+    ("lr grad_clip max_seconds", "above 0", lambda x: x > 0),
+    ("ema_decay", "in [0, 1)", lambda x: 0 <= x < 1),
+    ("lr_decay", "in (0, 1]", lambda x: 0 < x <= 1),
+    # The power law's exponent is positive up to 1 / (2 sqrt 3), the spread of a plain mean.
+    ("ema_sigma_rel", "in (0, 0.288)", lambda x: 0 < x < 12**-0.5),
+)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train."""
-
     epochs: int = 20  # passes over the training images
     batch_size: int = 64  # images a step, over all processes and accumulated micro-batches together
     lr: float = 1e-3  # peak of AdamW's, reached after warmup_steps
@@ -42,22 +45,10 @@ class TrainConfig:
     output_dir: Path | None = None  # of checkpoint.pt and losses.json; None writes nothing
 
     def __post_init__(self) -> None:
-        for names, allowed, holds in (
-            (
-                "epochs batch_size accumulation_steps checkpoint_every measure_every",
-                "at least 1",
-                lambda x: x >= 1,
-            ),
-            ("lr grad_clip max_seconds", "above 0", lambda x: x > 0),
-            ("ema_decay", "in [0, 1)", lambda x: 0 <= x < 1),
-            ("lr_decay", "in (0, 1]", lambda x: 0 < x <= 1),
-            # The power law's exponent is positive up to 1 / (2 sqrt 3), the spread of a plain mean.
-            ("ema_sigma_rel", "in (0, 0.288)", lambda x: 0 < x < 12**-0.5),
-        ):
+        for names, allowed, holds in RULES:
             for name in names.split():
                 value = getattr(self, name)
-                if value is not None and not holds(value):
-                    raise ValueError(f"{name} must be {allowed}, got {value}.")
+                refuse({f"{name} must be {allowed}, got {value}.": value is not None and not holds(value)})
         check_choice("precision", self.precision, ("auto", "float32", "bf16", "fp16"))
         check_choice("device", self.device, ("auto", "cpu", "cuda", "mps"))
         if self.output_dir is not None:

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lessons_lib.names import check_choice, refuse
 from lessons_lib.schedules import NoiseSchedule, q_sample
-from lessons_lib.training.config import check_choice
 from lessons_lib.unet import timestep_embedding
 
 LossFn = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]  # model, x_0, y, generator -> scalar
@@ -19,20 +19,16 @@ UNIFORM_SHARE = 0.1  # a sampler visits every timestep, those in the tails of th
 
 
 def denoising_loss(
-    schedule: NoiseSchedule,
-    p_uncond: float = 0.1,
-    loss: str = "mse",
-    num_classes: int | None = None,
-    t_density: str = "uniform",
-    loss_weight: str = "none",
+    schedule: NoiseSchedule, p_uncond: float = 0.1, loss: str = "mse", num_classes: int | None = None,
+    t_density: str = "uniform", loss_weight: str = "none",
     told_augment: Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]] | None = None,
-) -> LossFn:
+) -> LossFn:  # fmt: skip
     """The simple loss: guess the noise that was mixed in (Ho et al. 2020, eq. 14).
 
     Args:
-        p_uncond: share of the labels replaced by the null label, in training only, so that one network learns
-            to be conditional and unconditional (Ho & Salimans 2022, alg. 1). Of the other samples with
-            attributes [B, K] each attribute is untold (-1) at a rate drawn for the sample.
+        p_uncond: share of the labels dropped, in training only, so that one network learns to be conditional
+            and unconditional (Ho & Salimans 2022, alg. 1). Of the other samples with attributes [B, K] each
+            attribute is untold (-1) at a rate drawn for the sample.
         loss: see `timestep_weights`; those in V_LOSSES need a network that answers v.
         num_classes: K, which is also the null label; None trains without labels.
         t_density: "uniform", or "logit-normal": see `logit_normal_density`.
@@ -43,8 +39,7 @@ def denoising_loss(
     check_choice("loss", loss, tuple(weights))
     check_choice("t_density", t_density, ("uniform", "logit-normal"))
     check_choice("loss_weight", loss_weight, ("none", "learned"))
-    if not 0 <= p_uncond <= 1:
-        raise ValueError(f"p_uncond must be in [0, 1], got {p_uncond}.")
+    refuse({f"p_uncond must be in [0, 1], got {p_uncond}.": not 0 <= p_uncond <= 1})
     distance = F.l1_loss if loss == "l1" else F.mse_loss
     cumulative = None if t_density == "uniform" else logit_normal_density(schedule).cumsum(0)
 
@@ -101,7 +96,7 @@ class LearnedWeight(nn.Module):
     """The mean of exp(-u_t) loss_t + u_t, with u learned beside the network and thrown away after training.
 
     At its best u_t = log E[loss_t], so that no noise level outweighs another (Kendall et al. 2018; Karras et
-    al. 2024, eq. 21). The loss of a training is then this weighted one; outside training it is not weighted.
+    al. 2024, eq. 21). Outside training the loss is not weighted.
     """
 
     CHANNELS = 64
