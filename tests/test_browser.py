@@ -181,7 +181,8 @@ def test_one_press_in_lesson_00_and_the_row_plays(lab):
     page.goto(f"{address}/lab/tree/{copied(lab, '00_start_here')}?reset")
     page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
     page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").wait_for()
-    page.locator(".jp-CodeCell .jp-InputPrompt").first.click()
+    page.wait_for_timeout(3000)  # idle is said a moment before the kernel listens
+    page.locator(".jp-Notebook").focus()  # the first cell is the active one, its source folded
     page.keyboard.press("Shift+Enter")
     card = panel(page, "how strongly each wish is told")
     expect_line(card, "Scale 2: ")  # it began at 0: nobody pressed anything else

@@ -158,8 +158,16 @@ class Film:
                 picture = Image.fromarray(to_pixels(image)).resize((side, side), Image.Resampling.NEAREST)
                 canvas.paste(picture, (zoom * x, zoom * top))
                 if ended and row.marks and row.marks[k]:
-                    box = zoom * x, zoom * top, zoom * x + side - 1, zoom * top + side - 1
-                    pen.rectangle(box, outline=MARK, width=2 * zoom)
+                    left, right, low = zoom * x, zoom * x + side - 1, zoom * top + side - 1
+                    for d in range(0, side, 6 * zoom):  # a dashed frame, and a cross in its corner
+                        for line in (
+                            (left + d, zoom * top),
+                            (left + d, low),
+                            (left, zoom * top + d),
+                            (right, zoom * top + d),
+                        ):
+                            pen.rectangle((*line, line[0] + 2 * zoom, line[1] + 2 * zoom), MARK)
+                    write(x + row.side - 3, top + 2, "✕", MARK, "ra", bold=True)
                 lines = textwrap.fill(text if ended or not text else f"→ {text}", max(8, step // 7))
                 below = write(x + row.side / 2, top + row.side + 3, lines.split("\n", 1)[0], INK, "ma")
                 for line in lines.split("\n")[1:]:
