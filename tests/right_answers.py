@@ -1,4 +1,4 @@
-"""Right answers to the exercises, each written in two or three ways."""
+"""Right answers to the exercises, each written in two ways or more: the library's, where it has one."""
 
 import math
 
@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from lessons_lib.counterfactuals import in_8_bits
-from lessons_lib.samplers import ddim_invert
-from lessons_lib.schedules import q_sample
+from lessons_lib.guidance import attribute_log_prob, class_log_prob
+from lessons_lib.samplers import ddim_invert, sample_ddim
+from lessons_lib.schedules import NoiseSchedule, predict_eps, predict_x0, q_sample
 
 
 def shown_by_scale(x):
@@ -70,11 +71,9 @@ def heads_written_out(q, k, v, heads):
     return (weights @ v).transpose(1, 2).reshape(B, N, C)
 
 
-def heads_with_chunk(q, k, v, heads):
-    pieces = zip(*(x.chunk(heads, dim=-1) for x in (q, k, v)), strict=True)
-    # Scores of keys and queries, transposed: the keys are then the first of the two axes.
-    each = [((k @ q.mT) / math.sqrt(q.shape[-1])).softmax(dim=1).mT @ v for q, k, v in pieces]
-    return torch.cat(each, dim=-1)
+def heads_in_one_call(q, k, v, heads):
+    q, k, v = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def draw(schedule, x_0, generator):
@@ -128,20 +127,21 @@ def step_as_in_the_paper(x_t, eps, abar, abar_prev, eta, noise):
     return root(abar_prev) * x_0 + root(1 - abar_prev - sigma**2) * eps + sigma * noise
 
 
-def step_with_tensors(x_t, eps, abar, abar_prev, eta, noise):
-    a, p = torch.tensor(abar, dtype=torch.float64), torch.tensor(abar_prev, dtype=torch.float64)
-    variance = eta**2 * (1 - p) / (1 - a) * (1 - a / p)
-    x_0 = (x_t - (1 - a).sqrt() * eps) / a.sqrt()
-    rest = (1 - p - variance).clamp(min=0).sqrt()
-    return torch.lerp(x_0 * 0, x_0, p.sqrt().float()) + rest * eps + variance.sqrt() * noise
+def step_of_the_sampler(x_t, eps, abar, abar_prev, eta, noise):
+    levels = torch.tensor([abar] if abar_prev == 1 else [abar_prev, abar], dtype=torch.float64)
+    walk = sample_ddim(
+        lambda x, t: eps, NoiseSchedule(betas_by_ratio(levels)), x_t, torch.arange(len(levels)).flip(0),
+        eta=eta, noise_fn=lambda x: noise, clip_x0=False,
+    )  # fmt: skip
+    return next(walk).x_t
 
 
 def yes_or_no_by_sign(logit, value):
     return F.logsigmoid(torch.where(value == 1, logit, -logit))
 
 
-def yes_or_no_by_cross_entropy(logit, value):
-    return -F.binary_cross_entropy_with_logits(logit, value.to(logit), reduction="none")
+def yes_or_no_of_the_library(logit, value):
+    return attribute_log_prob(lambda x_t, t: logit[:, None], 0, value)(logit, None)
 
 
 def gradient_as_in_the_lesson(classifier, x_t, t, y):
@@ -168,9 +168,9 @@ def gradient_with_vmap(classifier, x_t, t, y):
 
 
 @torch.enable_grad()
-def gradient_with_ones(classifier, x_t, t, y):
+def gradient_with_the_library(classifier, x_t, t, y):
     x = x_t.clone().requires_grad_()
-    log_p = -F.cross_entropy(classifier(x, t), y, reduction="none")
+    log_p = class_log_prob(classifier, y)(x, t)
     return torch.autograd.grad(log_p, x, grad_outputs=torch.ones_like(log_p))[0]
 
 
@@ -180,10 +180,9 @@ def pull_in_one_line(x_0, gradient, abar, s):
 
 def pull_by_way_of_eps(x_0, gradient, abar, s):
     """For any x_t: here one of zeros."""
-    signal, noise = abar**0.5, (1 - abar) ** 0.5
-    eps = (0 - signal * x_0) / noise
-    guided = eps - s * noise * gradient
-    return (0 - noise * guided) / signal
+    schedule, t, x_t = NoiseSchedule([1 - abar]), torch.zeros(len(x_0), dtype=torch.int64), 0 * x_0
+    guided = predict_eps(schedule, x_t, t, x_0) - s * (1 - abar) ** 0.5 * gradient
+    return predict_x0(schedule, x_t, t, guided)
 
 
 def any_by_mask(logits, wanted):
@@ -341,11 +340,8 @@ def all_as_in_the_lesson(logits, wanted):
     return total
 
 
-def all_by_cross_entropy(logits, wanted):
-    places = list(wanted)
-    answers = torch.tensor([wanted[i] for i in places]).float().expand(len(logits), -1)
-    loss = F.binary_cross_entropy_with_logits(logits[:, places], answers, reduction="none")
-    return -loss.sum(dim=1)
+def all_of_the_library(logits, wanted):
+    return sum(attribute_log_prob(lambda x_t, t: logits, i, v)(logits, None) for i, v in wanted.items())
 
 
 def held_as_in_the_lesson(pull, other):
@@ -365,18 +361,13 @@ RIGHT = {
     "01.1": (betas_by_ratio, betas_in_a_loop),
     "01.2": (more_by_ratio, more_by_missing_variance),
     "02.1": (field_forwards, field_by_gradient),
-    "02.2": (heads_written_out, heads_with_chunk),
+    "02.2": (heads_written_out, heads_in_one_call),
     "03.1": (loss_as_in_the_lesson, loss_by_hand),
     "03.2": (losses_in_a_loop, losses_in_one_batch),
     "04.1": (x0_of_score, x0_by_way_of_eps),
-    "04.2": (step_as_in_the_paper, step_with_tensors),
-    "05.1": (yes_or_no_by_sign, yes_or_no_by_cross_entropy),
-    "05.2": (
-        gradient_as_in_the_lesson,
-        gradient_by_backward,
-        gradient_with_vmap,
-        gradient_with_ones,
-    ),
+    "04.2": (step_as_in_the_paper, step_of_the_sampler),
+    "05.1": (yes_or_no_by_sign, yes_or_no_of_the_library),
+    "05.2": (gradient_as_in_the_lesson, gradient_by_backward, gradient_with_vmap, gradient_with_the_library),
     "06.1": (pull_in_one_line, pull_by_way_of_eps),
     "06.2": (any_by_mask, any_by_difference),
     "07.1": (scale_by_the_share, scale_from_b),
@@ -390,6 +381,6 @@ RIGHT = {
     "11.1": (shifted_as_in_the_lesson, shifted_in_log_snr),
     "11.2": (flip_as_in_the_lesson, flip_in_a_loop),
     "11.3": (front_as_in_the_lesson, front_by_sweep),
-    "12.1": (all_as_in_the_lesson, all_by_cross_entropy),
+    "12.1": (all_as_in_the_lesson, all_of_the_library),
     "12.2": (held_as_in_the_lesson, held_by_clamp),
 }
