@@ -3,7 +3,10 @@
 import csv
 
 import torch
+from numeric import SEED
 
+from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import save_pretrained
 
 
@@ -13,6 +16,22 @@ def awake(network, std=0.05, every=False):
         if every or not parameter.any():
             torch.nn.init.normal_(parameter, std=std)
     return network.eval()
+
+
+def tiny_unet(**shape):
+    """An awake U-Net for images of 8×8 pixels."""
+    torch.manual_seed(SEED)
+    usual = {"image_size": 8, "base_channels": 32, "channel_mults": (1, 2), "embedding_channels": 16}
+    return awake(UNet(UNetConfig(**usual | shape)))
+
+
+def tiny_reader(noisy=True, **shape):
+    """An awake classifier of noisy images, or an evaluator, for 8×8 pixels and three classes."""
+    torch.manual_seed(SEED + 1)
+    shape = {"image_size": 8, "widths": (32, 32), "num_classes": 3} | shape
+    if noisy:
+        return awake(NoisyClassifier(NoisyClassifierConfig(**shape, embedding_channels=16)))
+    return awake(Evaluator(EvaluatorConfig(**shape)))
 
 
 def save(path, network, schedule=None, names=(), **defaults):

@@ -8,6 +8,7 @@ from lessons_lib.schedules import (
     SCHEDULES,
     SPACINGS,
     NoiseSchedule,
+    eps_from_v,
     predict_eps,
     predict_x0,
     q_sample,
@@ -74,15 +75,19 @@ def test_q_sample_is_the_closed_form_and_each_sample_has_its_own_t():
     assert signal.item() == schedule.alphas_cumprod[0].sqrt().item(), "not rounded to float32 on the way"
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_conversions_are_inverse_and_keep_the_dtype(dtype):
-    schedule = NoiseSchedule.cosine()
-    x_0, eps = torch.randn(2, 4, 1, 3, 3, dtype=dtype)
-    t = torch.tensor([0, 10, 500, 900])
+def test_conversions_are_inverse_and_keep_the_dtype(name, dtype):
+    schedule, t = NoiseSchedule.by_name(name), torch.arange(900)
+    x_0, eps = torch.randn(2, 900, 1, 3, 3, dtype=dtype)
     x_t = q_sample(schedule, x_0, t, eps)
+    signal, noise = schedule.signal_and_noise(t, x_0)
+    v = signal * eps - noise * x_0
+    close = {"rtol": 0, "atol": 1e-10 if dtype == torch.float64 else 0.01}
     assert x_t.dtype == dtype
-    torch.testing.assert_close(predict_x0(schedule, x_t, t, eps), x_0, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(predict_eps(schedule, x_t, t, x_0), eps, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(predict_x0(schedule, x_t, t, eps), x_0, **close)
+    torch.testing.assert_close(predict_eps(schedule, x_t, t, x_0), eps, **close)
+    torch.testing.assert_close(eps_from_v(schedule, x_t, t, v), eps, **close)
 
 
 def test_tables_first_used_under_inference_mode_still_serve_gradients():
@@ -92,9 +97,6 @@ def test_tables_first_used_under_inference_mode_still_serve_gradients():
     x_0 = torch.zeros(2, 1, requires_grad=True)
     q_sample(schedule, x_0, t, torch.zeros(2, 1)).sum().backward()
     assert (x_0.grad > 0).all()
-
-
-# -- timestep spacing -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
