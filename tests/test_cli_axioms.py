@@ -125,8 +125,6 @@ def test_what_is_wrong_is_one_sentence_and_writes_nothing(evaluate, here, words)
     assert [path.name for path in here.iterdir()] == ["other.csv"]
 
 
-# -- the sweep -------------------------------------------------------------------------------------
-
 SWEEP = "--out sweep.csv --methods sdedit,same-noise --scales 1,2.5 --depths 20,39"
 FEW = "--num-samples 4 --steps 2"
 
@@ -182,6 +180,3 @@ def test_a_stopped_sweep_goes_on_and_a_whole_one_measures_nothing(evaluate, meas
     out = good(evaluate(words, FEW, command="sweep"))
     assert "3 of 3 combinations are in sweep.csv already." in out and len(measured) == 3
     assert (here / "sweep.csv").read_bytes() == before
-
-
-# -- the picture -----------------------------------------------------------------------------------

@@ -56,9 +56,6 @@ def fake_mnist(empty_machine):
     return raw
 
 
-# -- the embedded digits --------------------------------------------------------------------------------
-
-
 def test_embedded_digits_are_split_without_overlap_into_all_1797():
     sets = {split: data.load("digits", split) for split in data.SPLITS}
     assert sum(map(len, sets.values())) == 1797
@@ -68,9 +65,6 @@ def test_embedded_digits_are_split_without_overlap_into_all_1797():
         assert images.labels.bincount(minlength=10).min() >= 9
     everything = torch.cat([images.images for images in sets.values()]).flatten(1)
     assert len(everything.unique(dim=0)) == 1797
-
-
-# -- without MNIST --------------------------------------------------------------------------------------
 
 
 def test_offline_falls_back_to_the_digits_and_says_so_once_on_stderr(empty_machine, capsys):
@@ -109,9 +103,6 @@ def test_a_folder_that_cannot_be_written_is_no_missing_network(empty_machine, mo
     monkeypatch.setattr("torchvision.datasets.MNIST", download)
     with pytest.raises(data.DataError, match=f"MNIST cannot be written to {empty_machine}: reason."):
         data.load("mnist", "train")
-
-
-# -- with files -----------------------------------------------------------------------------------------
 
 
 def test_mnists_splits(fake_mnist):
@@ -154,8 +145,6 @@ def test_the_real_mnist():
     assert data.load("mnist", "val").labels[:4].tolist() == [7, 1, 4, 4]
     assert test.labels[:4].tolist() == [2, 0, 1, 9]
 
-
-# -- CIFAR-10 -------------------------------------------------------------------------------------------
 
 COUNTS = {"train": 5, "test": 2}  # images of each class in the fakes; the last one of five is for validation
 

@@ -5,33 +5,15 @@ import itertools
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
-from numeric import assert_close_by_scale, seeded
+from numeric import assert_close_by_scale
+from test_oracles import MEAN, STD, gaussian_eps, normal
 
-from lessons_lib.samplers import (
-    sample_ddim,
-    sample_dpmpp_2m,
-    timesteps_for,
-)
+from lessons_lib.samplers import sample_ddim, sample_dpmpp_2m, timesteps_for
 from lessons_lib.schedules import NoiseSchedule, spaced_timesteps_logsnr
 
 pytestmark = pytest.mark.numeric
 
 LINEAR = NoiseSchedule.linear()
-MEAN, STD = 0.4, 0.3
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=seeded(seed), dtype=torch.float64)
-
-
-def gaussian_eps(schedule):
-    """The exact E[eps given x_t] for data N(MEAN, STD²)."""
-
-    def eps_fn(x_t, t):
-        abar = schedule.alphas_cumprod[t].view(-1, 1, 1, 1)
-        return (1 - abar).sqrt() * (x_t - abar.sqrt() * MEAN) / (abar * STD**2 + 1 - abar)
-
-    return eps_fn
 
 
 def exact_state(schedule, x_T, t):
@@ -59,9 +41,6 @@ def test_it_converges_at_second_order(name):
     for coarse, fine in itertools.pairwise(found):
         assert 3.4 < coarse / fine < 4.6  # half the step, a quarter of the error
     assert found[-1] < 2e-3
-
-
-# -- diffusers ------------------------------------------------------------------------------------------
 
 
 def wavy(x_t, t):
@@ -92,15 +71,11 @@ def test_it_agrees_with_diffusers(spacing, steps):
         assert_close_by_scale(step.x_t, x, 1e-4)  # theirs steps in float32, and was up to 1e-5 off
 
 
-# -- its ends, and what it is made of -------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("clip", [True, False])
 def test_one_step_is_ddims_and_so_is_the_first_of_many(clip):
     x_T = normal(2, 1, 3, 3)
     for ts in (torch.tensor([999]), torch.tensor([999, 500, 20])):
-        ours, ddim = (
-            next(sampler(wavy, LINEAR, x_T, ts, clip_x0=clip)) for sampler in (sample_dpmpp_2m, sample_ddim)
-        )
+        both = sample_dpmpp_2m, sample_ddim
+        ours, ddim = (next(sampler(wavy, LINEAR, x_T, ts, clip_x0=clip)) for sampler in both)
         torch.testing.assert_close(ours.x_t, ddim.x_t, rtol=0, atol=1e-12)
         assert torch.equal(ours.x_0, ddim.x_0)

@@ -44,21 +44,13 @@ def flips(before=BEFORE, after=AFTER, targets=TARGETS, place=0, names=NAMES):
     return evaluation.measure_flips(Channels(), before, after, names, place, targets)
 
 
-# -- reading -------------------------------------------------------------------------------------------
-
-
-# -- flips ---------------------------------------------------------------------------------------------
-
-
 def test_flips_by_hand():
     found = flips()
     assert (found.flipped.successes, found.flipped.total) == (3, 4), "the second stays dark"
     per_image = [240 / 3, (100 + 140 + 100) / 3, (110 + 10) / 3, 120 / 3]
     assert found.l1 == pytest.approx(sum(per_image) / 4 / 255, abs=1e-6) and found.l1.total == 4
     green, blue = found.drifts
-    assert (green.name, blue.name) == ("green", "blue"), (
-        "the asked attribute is left out, the largest is first"
-    )
+    assert (green.name, blue.name) == ("green", "blue"), "the asked one is left out, the largest is first"
     assert green.mean == pytest.approx((0 - 140 + 10 + 0) / 4 / 255, abs=1e-6)
     assert blue.mean == pytest.approx(100 / 4 / 255, abs=1e-6)
     assert green.changed.successes == blue.changed.successes == 1
@@ -74,32 +66,20 @@ def test_what_no_picture_holds_counts_for_nothing():
     assert found.flipped.successes == 0, "0.4999 rounds to 127 of 255"
 
 
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        (
-            {"before": BEFORE[:0], "after": AFTER[:0], "targets": TARGETS[:0]},
-            "There are no images to measure.",
-        ),
-        ({"after": AFTER[:3]}, r"must have one shape, got \[4, 3, 4, 6\] and \[3, 3, 4, 6\]"),
-        ({"after": AFTER[..., :4]}, "must have one shape"),
-        ({"targets": TARGETS[:3]}, "There are 3 targets for 4 images."),
-        ({"targets": TARGETS[:, None]}, "There are 4 targets for 4 images."),
-        ({"after": AFTER * math.nan}, "not finite"),
-        ({"names": NAMES[:2]}, "There are 2 names for 3 attributes."),
-        ({"names": (*NAMES, "grey")}, "There are 4 names for 3 attributes."),
-    ],
-)
+NO_IMAGES = {"before": BEFORE[:0], "after": AFTER[:0], "targets": TARGETS[:0]}
+UNFIT = [
+    (NO_IMAGES, "There are no images to measure."),
+    ({"after": AFTER[:3]}, r"must have one shape, got \[4, 3, 4, 6\] and \[3, 3, 4, 6\]"),
+    ({"after": AFTER[..., :4]}, "must have one shape"),
+    ({"targets": TARGETS[:3]}, "There are 3 targets for 4 images."),
+    ({"targets": TARGETS[:, None]}, "There are 4 targets for 4 images."),
+    ({"after": AFTER * math.nan}, "not finite"),
+    ({"names": NAMES[:2]}, "There are 2 names for 3 attributes."),
+]
+
+
+@pytest.mark.parametrize("changes, message", UNFIT)
 def test_what_does_not_fit_is_one_sentence(changes, message):
     with pytest.raises(ValueError, match=message) as caught:
         flips(**changes)
     assert "\n" not in str(caught.value)
-
-
-# -- the reference from features ------------------------------------------------------------------------
-
-
-# -- telling ---------------------------------------------------------------------------------------------
-
-
-# -- figures ---------------------------------------------------------------------------------------------

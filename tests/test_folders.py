@@ -55,9 +55,6 @@ def splits(folder, **how):
     return {split: load(folder, split, **how) for split in data.SPLITS}
 
 
-# -- what is read -----------------------------------------------------------------------------------
-
-
 def test_class_folders_become_labels(pets, capsys):
     sets = splits(pets)
     assert sum(map(len, sets.values())) == 27 and all(map(len, sets.values()))
@@ -114,9 +111,6 @@ def test_size_and_channels_are_inferred_or_given(tmp_path):
         data.load("mnist", strict=True)
 
 
-# -- pictures of every kind -------------------------------------------------------------------------
-
-
 def saved(tmp_path, image, name="x.png", **how):
     image.save(tmp_path / name, **how)
     return tmp_path / name
@@ -151,9 +145,6 @@ def test_transparency_is_white_and_other_modes_are_read(tmp_path):
     exif[0x0112] = 3  # the camera was upside down
     found = decode(saved(tmp_path, Image.fromarray(pixels), "x.jpg", exif=exif, quality=95), 16, 1)[0]
     assert found[2:6].max() < 10 and found[10:14].min() > 245
-
-
-# -- broken pictures --------------------------------------------------------------------------------
 
 
 def test_one_broken_picture_among_a_thousand_is_named_and_skipped(tmp_path, capsys):
@@ -210,9 +201,6 @@ def test_a_bad_folder_is_one_sentence(bad, name):
     assert "\n" not in str(caught.value)
 
 
-# -- what is kept -----------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def decoded(monkeypatch):
     """The pictures that are decoded."""
@@ -256,12 +244,6 @@ def test_a_damaged_file_is_made_anew(pets, decoded, tmp_path, harm):
     again = load(pets).images[:]
     assert torch.equal(again, first)
     assert len(decoded) == 54
-
-
-# -- recipes ----------------------------------------------------------------------------------------
-
-
-# -- the command line -------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -88,12 +88,6 @@ def test_the_evaluator_reads_what_was_drawn(name):
         assert centre_of_mass(digit[None]) == pytest.approx((14, 14), abs=0.51)
 
 
-# ---- files ----
-
-
-# ---- what cannot be read ----
-
-
 def png_header(width, height):
     """The first bytes of a PNG file of any size; there are no pixels behind them."""
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)

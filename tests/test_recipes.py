@@ -186,9 +186,6 @@ def test_a_resume_with_other_images_is_refused_by_name(tmp_path, monkeypatch, ch
         run(tmp_path, resume=True)
 
 
-# -- whitening, variations, losses ----------------------------------------------------------------------
-
-
 def test_whitening_is_fitted_to_the_images_and_not_over_a_start(tmp_path, monkeypatch):
     fits, network = [], EvaluatorConfig(8, widths=(8, 16), body="whitened")
     monkeypatch.setattr(Whitening, "fit", lambda layer, images: fits.append(len(images)))
@@ -255,9 +252,6 @@ def test_a_distorted_image_comes_with_numbers_that_say_how():
     assert (changed > 0).all() and changed.mean() > 0.3
 
 
-# -- the evaluator's loss -------------------------------------------------------------------------------
-
-
 def test_digits_are_never_flipped():
     """Trap 15: averaged over many bends, a digit still resembles itself more than its mirror images."""
     x_0 = data.to_signed(DIGITS.images[DIGITS.labels == 2][:1])
@@ -270,9 +264,6 @@ def test_digits_are_never_flipped():
     flipped = torch.stack([likeness(x_0.flip(dims)) for dims in ((2,), (3,))])
     assert (likeness(x_0) > flipped).float().mean() > 0.9
     assert likeness(x_0).mean() > flipped.mean() + 0.2
-
-
-# ---- the classifier of noisy images ----
 
 
 class Spy(torch.nn.Module):

@@ -4,12 +4,11 @@ import itertools
 
 import pytest
 import torch
-from command_tools import awake
-from numeric import SEED, assert_close_by_scale, seeded
+from command_tools import tiny_unet
+from numeric import assert_close_by_scale, seeded
 
 from lessons_lib.samplers import SampleNoise, Step, sample_ddim, sample_ddpm, sample_dpmpp_2m
 from lessons_lib.schedules import NoiseSchedule, predict_x0, q_sample, spaced_timesteps
-from lessons_lib.unet import UNet, UNetConfig
 
 pytestmark = pytest.mark.numeric
 
@@ -104,9 +103,6 @@ def test_timesteps_must_descend_within_the_schedule(sampler, ts):
         next(sampler(wavy, SCHEDULE, x_T(), torch.tensor(ts)))
 
 
-# -- dtype, memory, grad mode ---------------------------------------------------------------------------
-
-
 @each_sampler
 def test_the_state_never_falls_below_float32_and_nothing_is_changed_in_place(sampler):
     ts = spaced_timesteps(1000, 3)
@@ -143,9 +139,6 @@ def test_the_grad_mode_is_the_callers_between_steps_and_off_inside(sampler):
     assert last.x_t.isfinite().all() and torch.is_grad_enabled()
 
 
-# -- noise ----------------------------------------------------------------------------------------------
-
-
 def test_a_samples_noise_depends_on_its_seed_only():
     shape = (1, 2, 3)
     batch = SampleNoise([(0, k) for k in range(4)])
@@ -173,10 +166,7 @@ def test_no_two_samples_share_their_noise():
 @pytest.mark.usefixtures("in_float64")
 @each_sampler
 def test_a_batch_of_8_equals_8_singles(sampler):
-    torch.manual_seed(SEED)
-    network = awake(UNet(UNetConfig(image_size=8, base_channels=32, channel_mults=(1, 2))))
-    y = torch.arange(8)
-    ts = spaced_timesteps(1000, 5)
+    network, y, ts = tiny_unet(num_classes=10), torch.arange(8), spaced_timesteps(1000, 5)
 
     def run(ks):
         source = SampleNoise([(0, k) for k in ks])
