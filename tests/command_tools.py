@@ -6,6 +6,7 @@ import torch
 from numeric import SEED
 
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.data import ATTRIBUTES
 from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import save_pretrained
 
@@ -41,6 +42,18 @@ def save(path, network, schedule=None, names=(), **defaults):
     return path
 
 
+def write_celeba_lists(folder, answers, parts, names=ATTRIBUTES, suffix=".txt"):
+    """CelebA's two lists, as its authors or (.csv) Kaggle write them; a row of 40 answers a picture."""
+    gap, head = (",", ["image_id"]) if suffix == ".csv" else (" ", [])
+    lines = [gap.join([*head, *names])] if head else [str(len(answers)), " ".join(names) + " "]
+    splits, order = ["image_id,partition"] if head else [], [ATTRIBUTES.index(name) for name in names]
+    for k, (mine, part) in enumerate(zip(answers, parts, strict=True)):
+        lines.append(gap.join([f"{k:06d}.jpg", *(str(mine[place]) for place in order)]))
+        splits.append(f"{k:06d}.jpg{gap}{part}")
+    (folder / f"list_attr_celeba{suffix}").write_text("\n".join(lines) + "\n")
+    (folder / f"list_eval_partition{suffix}").write_text("\n".join(splits) + "\n")
+
+
 def copy_weights(source, target):
     """Copy weights and card: paths without their endings."""
     for suffix in (".safetensors", ".json"):
@@ -54,7 +67,7 @@ def everything(folder):
 
 def sentence(err):
     """What a user reads last; a progress bar may stand before it on its line."""
-    return err.strip().splitlines()[-1].split("\r")[-1].strip()
+    return err.strip().split("\n")[-1].split("\r")[-1].strip()
 
 
 def good(result):
@@ -67,7 +80,7 @@ def good(result):
 def refused(result, words):
     """The command has said one sentence with these words, and nothing else."""
     status, out, err = result
-    lines = [line for line in err.strip().splitlines() if not line.startswith("MNIST is not here")]
+    lines = [line for line in err.strip().split("\n") if not line.startswith("MNIST is not here")]
     assert status == 2 and out == "" and len(lines) == 1 and words in sentence(err), result
 
 
