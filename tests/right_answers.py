@@ -12,14 +12,6 @@ from lessons_lib.samplers import ddim_invert, sample_ddim
 from lessons_lib.schedules import NoiseSchedule, predict_eps, predict_x0, q_sample
 
 
-def shown_by_scale(x):
-    return x * 0.5 + 0.5
-
-
-def shown_and_clipped(x):
-    return torch.clip((1 + x) / 2, 0, 1)
-
-
 def betas_by_ratio(abar):
     return 1 - abar / torch.cat([torch.ones(1, dtype=abar.dtype), abar[:-1]])
 
@@ -30,11 +22,6 @@ def betas_in_a_loop(abar):
         betas.append((before - now) / before)
         before = now
     return torch.tensor(betas)
-
-
-def more_by_ratio(x, abar, abar_next, eps):
-    ratio = abar_next / abar
-    return math.sqrt(ratio) * x + math.sqrt(1 - ratio) * eps
 
 
 def more_by_missing_variance(x, abar, abar_next, eps):
@@ -136,14 +123,6 @@ def step_of_the_sampler(x_t, eps, abar, abar_prev, eta, noise):
     return next(walk).x_t
 
 
-def yes_or_no_by_sign(logit, value):
-    return F.logsigmoid(torch.where(value == 1, logit, -logit))
-
-
-def yes_or_no_of_the_library(logit, value):
-    return attribute_log_prob(lambda x_t, t: logit[:, None], 0, value)(logit, None)
-
-
 def gradient_as_in_the_lesson(classifier, x_t, t, y):
     with torch.enable_grad():
         x = x_t.detach().requires_grad_()
@@ -174,32 +153,11 @@ def gradient_with_the_library(classifier, x_t, t, y):
     return torch.autograd.grad(log_p, x, grad_outputs=torch.ones_like(log_p))[0]
 
 
-def pull_in_one_line(x_0, gradient, abar, s):
-    return x_0 + s * (1 - abar) / math.sqrt(abar) * gradient
-
-
 def pull_by_way_of_eps(x_0, gradient, abar, s):
     """For any x_t: here one of zeros."""
     schedule, t, x_t = NoiseSchedule([1 - abar]), torch.zeros(len(x_0), dtype=torch.int64), 0 * x_0
     guided = predict_eps(schedule, x_t, t, x_0) - s * (1 - abar) ** 0.5 * gradient
     return predict_x0(schedule, x_t, t, guided)
-
-
-def any_by_mask(logits, wanted):
-    return logits.log_softmax(dim=1).masked_fill(~wanted, -math.inf).logsumexp(dim=1)
-
-
-def any_by_difference(logits, wanted):
-    chosen = torch.where(wanted, logits, -torch.inf)
-    return torch.logsumexp(chosen, 1) - torch.logsumexp(logits, 1)
-
-
-def scale_by_the_share(eps_a, a, eps_b, b, w):
-    return eps_a + (w - a) / (b - a) * (eps_b - eps_a)
-
-
-def scale_from_b(eps_a, a, eps_b, b, w):
-    return eps_b + (eps_a - eps_b) / (a - b) * (w - b)
 
 
 def away_in_one_batch(model, x_t, t, y, y_not, w):
@@ -211,10 +169,6 @@ def away_interleaved(model, x_t, t, y, y_not, w):
     labels = torch.stack([y_not, y], dim=1).flatten()
     eps = model(x_t.repeat_interleave(2, dim=0), t.repeat_interleave(2), labels)
     return torch.lerp(eps[::2], eps[1::2], w)
-
-
-def grid_by_repeat_interleave(x_T, num_classes):
-    return x_T.repeat_interleave(num_classes, dim=0), torch.arange(num_classes).repeat(len(x_T))
 
 
 def grid_in_a_loop(x_T, num_classes):
@@ -260,19 +214,6 @@ def inverted_as_in_the_lesson(eps_fn, schedule, x_0, timesteps):
     return x
 
 
-def inverted_with_the_library(eps_fn, schedule, x_0, timesteps):
-    *_, last = ddim_invert(eps_fn, schedule, x_0, timesteps)
-    return last.x_t
-
-
-def order_by_fit(steps, errors):
-    return -np.polyfit(np.log(steps), np.log(errors), 1)[0]
-
-
-def order_by_first_and_last(steps, errors):
-    return math.log(errors[0] / errors[-1]) / math.log(steps[-1] / steps[0])
-
-
 def heun_as_in_the_lesson(eps_fn, x_t, t, t_next, abar, abar_next):
     sigma, sigma_next = math.sqrt((1 - abar) / abar), math.sqrt((1 - abar_next) / abar_next)
     xbar = x_t / math.sqrt(abar)
@@ -297,10 +238,6 @@ def heun_as_two_ddim_steps(eps_fn, x_t, t, t_next, abar, abar_next):
 def shifted_as_in_the_lesson(abar, factor):
     snr = abar / (1 - abar) / factor**2
     return snr / (1 + snr)
-
-
-def shifted_in_log_snr(abar, factor):
-    return torch.sigmoid(torch.logit(abar) - 2 * math.log(factor))
 
 
 def flip_as_in_the_lesson(x_0, generator):
@@ -340,10 +277,6 @@ def all_as_in_the_lesson(logits, wanted):
     return total
 
 
-def all_of_the_library(logits, wanted):
-    return sum(attribute_log_prob(lambda x_t, t: logits, i, v)(logits, None) for i, v in wanted.items())
-
-
 def held_as_in_the_lesson(pull, other):
     along = (pull * other).sum(dim=(1, 2, 3), keepdim=True)
     square = (other * other).sum(dim=(1, 2, 3), keepdim=True)
@@ -357,30 +290,48 @@ def held_by_clamp(pull, other):
 
 
 RIGHT = {
-    "00.1": (shown_by_scale, shown_and_clipped),
+    "00.1": (lambda x: x * 0.5 + 0.5, lambda x: torch.clip((1 + x) / 2, 0, 1)),
     "01.1": (betas_by_ratio, betas_in_a_loop),
-    "01.2": (more_by_ratio, more_by_missing_variance),
+    "01.2": (
+        lambda x, abar, abar_next, eps: (abar_next / abar) ** 0.5 * x + (1 - abar_next / abar) ** 0.5 * eps,
+        more_by_missing_variance,
+    ),
     "02.1": (field_forwards, field_by_gradient),
     "02.2": (heads_written_out, heads_in_one_call),
     "03.1": (loss_as_in_the_lesson, loss_by_hand),
     "03.2": (losses_in_a_loop, losses_in_one_batch),
     "04.1": (x0_of_score, x0_by_way_of_eps),
     "04.2": (step_as_in_the_paper, step_of_the_sampler),
-    "05.1": (yes_or_no_by_sign, yes_or_no_of_the_library),
+    "05.1": (
+        lambda logit, value: F.logsigmoid(torch.where(value == 1, logit, -logit)),
+        lambda logit, value: attribute_log_prob(lambda x_t, t: logit[:, None], 0, value)(logit, None),
+    ),
     "05.2": (gradient_as_in_the_lesson, gradient_by_backward, gradient_with_vmap, gradient_with_the_library),
-    "06.1": (pull_in_one_line, pull_by_way_of_eps),
-    "06.2": (any_by_mask, any_by_difference),
-    "07.1": (scale_by_the_share, scale_from_b),
+    "06.1": (lambda x_0, g, abar, s: x_0 + s * (1 - abar) / math.sqrt(abar) * g, pull_by_way_of_eps),
+    "06.2": (
+        lambda logits, w: logits.log_softmax(dim=1).masked_fill(~w, -math.inf).logsumexp(dim=1),
+        lambda logits, w: torch.where(w, logits, -torch.inf).logsumexp(1) - torch.logsumexp(logits, 1),
+    ),
+    "07.1": (
+        lambda eps_a, a, eps_b, b, w: eps_a + (w - a) / (b - a) * (eps_b - eps_a),
+        lambda eps_a, a, eps_b, b, w: eps_b + (eps_a - eps_b) / (a - b) * (w - b),
+    ),
     "07.2": (away_in_one_batch, away_interleaved),
-    "08.1": (grid_by_repeat_interleave, grid_in_a_loop),
+    "08.1": (lambda x, K: (x.repeat_interleave(K, dim=0), torch.arange(K).repeat(len(x))), grid_in_a_loop),
     "08.2": (inverse_as_in_the_lesson, inverse_in_xbar),
     "09.1": (error_as_in_the_lesson, error_of_8_bits),
-    "09.2": (inverted_as_in_the_lesson, inverted_with_the_library),
-    "10.1": (order_by_fit, order_by_first_and_last),
+    "09.2": (inverted_as_in_the_lesson, lambda *given: list(ddim_invert(*given))[-1].x_t),
+    "10.1": (
+        lambda steps, errors: -np.polyfit(np.log(steps), np.log(errors), 1)[0],
+        lambda steps, errors: math.log(errors[0] / errors[-1]) / math.log(steps[-1] / steps[0]),
+    ),
     "10.2": (heun_as_in_the_lesson, heun_as_two_ddim_steps),
-    "11.1": (shifted_as_in_the_lesson, shifted_in_log_snr),
+    "11.1": (shifted_as_in_the_lesson, lambda a, n: torch.sigmoid(torch.logit(a) - 2 * math.log(n))),
     "11.2": (flip_as_in_the_lesson, flip_in_a_loop),
     "11.3": (front_as_in_the_lesson, front_by_sweep),
-    "12.1": (all_as_in_the_lesson, all_of_the_library),
+    "12.1": (
+        all_as_in_the_lesson,
+        lambda z, wanted: sum(attribute_log_prob(lambda x_t, t: z, i, v)(z, None) for i, v in wanted.items()),
+    ),
     "12.2": (held_as_in_the_lesson, held_by_clamp),
 }
