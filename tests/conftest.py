@@ -104,10 +104,13 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty working folder on a machine without MNIST and without a network."""
+    """An empty working folder without a network and without data, which belong into its data/."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(data, "_data_roots", lambda: [tmp_path / "nowhere"])
-    return tmp_path
+    monkeypatch.delenv("LESSONS_DATA", raising=False)
+    monkeypatch.setattr(data, "_data_roots", lambda: [tmp_path / "data"])
+    data.notice.cache_clear()
+    yield tmp_path
+    data.notice.cache_clear()
 
 
 @pytest.fixture

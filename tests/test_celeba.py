@@ -22,15 +22,7 @@ SMALL, WHOLE = (89, 109), (178, 218)  # what CelebA's pictures have, halved or n
 COUNT = 20  # 12 for training, 4 for validation, 4 for testing
 
 
-@pytest.fixture(autouse=True)
-def machine(tmp_path, monkeypatch):
-    """An empty working folder without a network; CelebA is looked for in data/, and kept there."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LESSONS_OFFLINE", "1")
-    monkeypatch.delenv("LESSONS_DATA", raising=False)
-    monkeypatch.setattr(data, "_data_roots", lambda: [tmp_path / "data"])
-    data.notice.cache_clear()
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def colour(k):
@@ -60,8 +52,8 @@ def make_celeba(folder):
 
 
 @pytest.fixture
-def faces(machine):
-    return make_celeba(machine / "data" / "celeba")
+def faces(here):
+    return make_celeba(here / "data" / "celeba")
 
 
 @pytest.fixture
@@ -145,13 +137,13 @@ def test_kaggles_csv_lists_and_doubled_folder_are_the_same_data(faces, repeated)
 
 @pytest.mark.parametrize("size", [SMALL, WHOLE])
 @pytest.mark.parametrize("image_size", [8, 64, 176])
-def test_the_cut_is_the_middle_of_the_face(machine, size, image_size):
+def test_the_cut_is_the_middle_of_the_face(here, size, image_size):
     """A white square where the cut is, black around: 128 of 178×218 pixels, in the middle."""
     half = WHOLE[0] // size[0]
     picture = Image.new("RGB", size)
     picture.paste((255, 255, 255), tuple(edge // half for edge in (25, 45, 153, 173)))
-    picture.save(machine / "face.png")
-    found = data.read_face(machine / "face.png", image_size)
+    picture.save(here / "face.png")
+    found = data.read_face(here / "face.png", image_size)
     assert found.shape == (3, image_size, image_size) and found.dtype == np.uint8
     rim = max(1, image_size // 32)
     assert (found[:, rim:-rim, rim:-rim] >= 250).all() and found.mean() > 245
@@ -245,7 +237,7 @@ class QuotaError(Exception):
 @pytest.mark.parametrize(
     "error", [QuotaError("too many users"), ConnectionError(), RuntimeError("File not found or corrupted.")]
 )
-def test_a_download_that_fails_is_a_sentence_and_what_it_left_is_no_celeba(machine, monkeypatch, error):
+def test_a_download_that_fails_is_a_sentence_and_what_it_left_is_no_celeba(here, monkeypatch, error):
     import torchvision.datasets
 
     def refuse(root, download):
@@ -259,7 +251,7 @@ def test_a_download_that_fails_is_a_sentence_and_what_it_left_is_no_celeba(machi
             monkeypatch.setattr(torchvision.datasets, "CelebA", refuse)
         with pytest.raises(data.DataError, match="CelebA is not here and cannot be downloaded") as caught:
             load()
-        assert str(machine / "data" / "celeba") in str(caught.value) and "gdown" in str(caught.value)
+        assert str(here / "data" / "celeba") in str(caught.value) and "gdown" in str(caught.value)
 
 
 def test_pictures_are_decoded_once_for_each_size_and_share(faces, decoded):
@@ -273,8 +265,8 @@ def test_pictures_are_decoded_once_for_each_size_and_share(faces, decoded):
         assert len(decoded) == 2 * COUNT + COUNT // 2, "the two are kept beside the whole"
 
 
-def test_a_kept_file_that_is_cut_or_lost_while_in_use_is_a_sentence(machine, faces):
-    images, (file,) = load(), (machine / "data" / "faces").rglob("pictures.npy")
+def test_a_kept_file_that_is_cut_or_lost_while_in_use_is_a_sentence(here, faces):
+    images, (file,) = load(), (here / "data" / "faces").rglob("pictures.npy")
     os.truncate(file, file.stat().st_size - 3 * 32 * 32 * 10)
     with pytest.raises(data.DataError, match=r"pictures.npy is cut short or was replaced: load the data"):
         images.batch(torch.tensor([2]))
@@ -296,40 +288,40 @@ def test_names_are_found_however_they_are_written_and_others_are_told_what_is_ne
         place_of("", ("cat", "dog"), "animal")
 
 
-def test_a_face_of_celebas_shape_is_cut_and_a_square_is_taken_whole(machine, faces):
+def test_a_face_of_celebas_shape_is_cut_and_a_square_is_taken_whole(here, faces):
     path = faces / "img_align_celeba" / "000008.jpg"
     assert np.array_equal(data.read_face(path, 32), load().images[8].numpy()), "cut as in training"
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(machine / "cut.png")
-    assert np.array_equal(data.read_face(machine / "cut.png"), pixels.transpose(2, 0, 1))
-    assert data.read_face(machine / "cut.png", 48).shape == (3, 48, 48)
-    Image.new("L", (40, 40), 77).save(machine / "grey.png")
-    assert (data.read_face(machine / "grey.png", 64) == 77).all(), "grey is shown in all channels"
+    Image.fromarray(pixels).save(here / "cut.png")
+    assert np.array_equal(data.read_face(here / "cut.png"), pixels.transpose(2, 0, 1))
+    assert data.read_face(here / "cut.png", 48).shape == (3, 48, 48)
+    Image.new("L", (40, 40), 77).save(here / "grey.png")
+    assert (data.read_face(here / "grey.png", 64) == 77).all(), "grey is shown in all channels"
     for size in ((640, 480), (20, 20), (218, 178)):
-        Image.new("RGB", size).save(machine / "x.png")
+        Image.new("RGB", size).save(here / "x.png")
         with pytest.raises(data.DataError, match=f"{size[0]}×{size[1]} pixels, but .*square of at least 32"):
-            data.read_face(machine / "x.png")
-    (machine / "text.jpg").write_text("no picture")
-    (machine / "cut.jpg").write_bytes(path.read_bytes()[:-200])
+            data.read_face(here / "x.png")
+    (here / "text.jpg").write_text("no picture")
+    (here / "cut.jpg").write_bytes(path.read_bytes()[:-200])
     for name in ("text.jpg", "cut.jpg", "data", "nowhere.jpg"):
         with pytest.raises(data.DataError, match=rf"The picture .*{name} cannot be used: "):
-            data.read_face(machine / name)
+            data.read_face(here / name)
 
 
 SHORT = "--image-size 32 --epochs 1 --batch-size 6 --timesteps 10 --device cpu --precision float32"
 
 
 @pytest.mark.parametrize("model", ["denoiser", "classifier", "evaluator"])
-def test_each_model_is_trained_and_its_card_says_on_what(faces, run, machine, model):
+def test_each_model_is_trained_and_its_card_says_on_what(faces, run, here, model):
     good(run(f"train celeba --model {model} {SHORT} --sample-every 1"))
-    drawn = list((machine / "runs").rglob("samples_epoch_001.png"))
+    drawn = list((here / "runs").rglob("samples_epoch_001.png"))
     assert len(drawn) == (model == "denoiser"), "drawn without labels"
-    network, _, card = load_pretrained(machine / "runs" / f"celeba-{model}" / f"celeba-{model}.safetensors")
+    network, _, card = load_pretrained(here / "runs" / f"celeba-{model}" / f"celeba-{model}.safetensors")
     assert network.config.image_size == 32
     assert network.config.num_classes == (0 if model == "denoiser" else 40)
     assert card["class_names"] == list(data.ATTRIBUTES)
     told = card["training"]["data"]
-    assert "non-commercial research only: 20 of the 202,599 faces" in told and str(machine) not in told
+    assert "non-commercial research only: 20 of the 202,599 faces" in told and str(here) not in told
 
 
 WRONG_WORDS = {
@@ -370,11 +362,11 @@ print(len(images), round(peak / 2**20, 1))
 """
 
 
-def peak_of(machine, fraction):
+def peak_of(here, fraction):
     """(training faces, peak memory in MB) of a fresh process that decodes them and walks through them."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "LESSONS_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", MEASURE, str(machine), str(fraction)]
-    done = subprocess.run(command, env=environment, cwd=machine, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-c", MEASURE, str(here), str(fraction)]
+    done = subprocess.run(command, env=environment, cwd=here, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     count, peak = done.stdout.split()
     return int(count), float(peak)
@@ -382,21 +374,21 @@ def peak_of(machine, fraction):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="a process's peak is not to be had from the library here")
-def test_ten_thousand_faces_take_no_more_memory_than_one_thousand(machine):
-    folder = machine / "data" / "celeba"
+def test_ten_thousand_faces_take_no_more_memory_than_one_thousand(here):
+    folder = here / "data" / "celeba"
     pictures = folder / "img_align_celeba"
     pictures.mkdir(parents=True)
     noise = np.random.default_rng(0).integers(0, 256, (4, 11, 9, 3), dtype=np.uint8)
     contents = []
     for k in range(4):
-        Image.fromarray(noise[k]).resize(SMALL).save(machine / "one.jpg")
-        contents.append((machine / "one.jpg").read_bytes())
+        Image.fromarray(noise[k]).resize(SMALL).save(here / "one.jpg")
+        contents.append((here / "one.jpg").read_bytes())
     for k in range(10_000):
         (pictures / f"{k:06d}.jpg").write_bytes(contents[k % 4])
     write_lists(folder, 10_000)
     edit(folder / PARTITION, lambda text: text.replace(".jpg 1", ".jpg 0").replace(".jpg 2", ".jpg 0"))
-    few, peak_of_few = peak_of(machine, 0.1)
-    many, peak_of_many = peak_of(machine, 1.0)
+    few, peak_of_few = peak_of(here, 0.1)
+    many, peak_of_many = peak_of(here, 1.0)
     assert (few, many) == (1000, 10_000)
     print(f"{few} faces: {peak_of_few} MB, {many} faces: {peak_of_many} MB")
     assert peak_of_many - peak_of_few < 60, (peak_of_few, peak_of_many)  # MB; in memory they would be 123
@@ -409,9 +401,9 @@ REAL = next(
 
 
 @pytest.mark.skipif(REAL is None, reason="needs the real CelebA in $LESSONS_DATA or data/")
-def test_the_real_faces_and_what_is_true_of_them(machine, monkeypatch):
-    (machine / "data").mkdir()
-    (machine / "data" / "celeba").symlink_to(REAL.resolve() / "celeba")
+def test_the_real_faces_and_what_is_true_of_them(here, monkeypatch):
+    (here / "data").mkdir()
+    (here / "data" / "celeba").symlink_to(REAL.resolve() / "celeba")
     images = load(image_size=64, fraction=0.03)
     assert len(images) > 100 and images.images.shape[1:] == (3, 64, 64)
     share = dict(zip(images.class_names, images.labels.float().mean(0).tolist(), strict=True))

@@ -456,7 +456,7 @@ def test_truncated_data_and_a_diverged_training_are_one_sentence(run, tiny_recip
     status, _, err = run("train mnist --model denoiser --lr 1e30 --epochs 3 --output-dir wild")
     assert status == 2 and "try a smaller learning rate" in sentence(err)
     assert not list(Path("wild").glob("*.safetensors"))
-    raw = tiny_recipes / "nowhere/MNIST/raw"
+    raw = tiny_recipes / "data/MNIST/raw"
     raw.mkdir(parents=True)
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (raw / f"{name}-ubyte").write_bytes(b"\0\0\x08\x03" + bytes(1000))
