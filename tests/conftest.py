@@ -18,32 +18,25 @@ os.environ["LESSONS_OFFLINE"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent
 MNIST_FILES = [
-    f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
+    f"MNIST/raw/{split}-{kind}-ubyte"
+    for split in ("train", "t10k")
+    for kind in ("images-idx3", "labels-idx1")
 ]
 
 
-def mnist_folder() -> Path | None:
-    """The folder whose MNIST/raw holds all four files, looked for where the library looks."""
-    for folder in (os.environ.get("LESSONS_DATA"), ROOT / "data"):
-        if folder and all(Path(folder, "MNIST/raw", name).is_file() for name in MNIST_FILES):
-            return Path(folder)
-    return None
-
-
-def cifar10_folder() -> Path | None:
-    """The folder with CIFAR-10 in one of its layouts, looked for where the library looks."""
-    for folder in (os.environ.get("LESSONS_DATA"), ROOT / "data"):
-        if folder and any(Path(folder, name).is_dir() for name in ("cifar10", "cifar-10-batches-py")):
-            return Path(folder)
-    return None
+def holds(*names: str) -> bool:
+    """Whether all of these lie in one of the folders where the library looks for data."""
+    folders = [folder for folder in (os.environ.get("LESSONS_DATA"), ROOT / "data") if folder]
+    return any(all(Path(folder, name).exists() for name in names) for folder in folders)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    missing = {"mnist": ("MNIST", mnist_folder() is None), "cifar10": ("CIFAR-10", cifar10_folder() is None)}
-    for marker, (name, is_missing) in missing.items():
+    cifar10 = holds("cifar10") or holds("cifar-10-batches-py")
+    here = {"mnist": ("MNIST", holds(*MNIST_FILES)), "cifar10": ("CIFAR-10", cifar10)}
+    for marker, (name, is_here) in here.items():
         skip = pytest.mark.skip(reason=f"needs the real {name} in $LESSONS_DATA or data/")
         for item in items:
-            if is_missing and item.get_closest_marker(marker):
+            if not is_here and item.get_closest_marker(marker):
                 item.add_marker(skip)
 
 

@@ -325,7 +325,6 @@ def test_each_model_is_trained_and_its_card_says_on_what(faces, run, here, model
 
 
 WRONG_WORDS = {
-    "--attribute smilng": "Unknown attribute 'smilng': did you mean Smiling",
     "--attribute Smiling,glasses": "Unknown attribute 'glasses': did you mean Eyeglasses",
     "--fraction 1.5": "The fraction must be above 0 and at most 1, got 1.5.",
     "--fraction half": "'half' is not a number",

@@ -4,8 +4,7 @@ import itertools
 
 import pytest
 import torch
-from command_tools import tiny_unet
-from numeric import assert_close_by_scale, seeded
+from numeric import seeded
 
 from lessons_lib.samplers import SampleNoise, Step, sample_ddim, sample_ddpm, sample_dpmpp_2m
 from lessons_lib.schedules import NoiseSchedule, predict_x0, q_sample, spaced_timesteps
@@ -161,17 +160,3 @@ def test_no_two_samples_share_their_noise():
     assert len(first.unique(dim=0)) == len(pairs)
     correlations = torch.corrcoef(SampleNoise([(0, k) for k in range(20)])(torch.empty(20, 4000)))
     assert (correlations - torch.eye(20)).abs().max() < 0.1
-
-
-@pytest.mark.usefixtures("in_float64")
-@each_sampler
-def test_a_batch_of_8_equals_8_singles(sampler):
-    network, y, ts = tiny_unet(num_classes=10), torch.arange(8), spaced_timesteps(1000, 5)
-
-    def run(ks):
-        source = SampleNoise([(0, k) for k in ks])
-        start = source(torch.empty(len(ks), 1, 8, 8))
-        *_, last = sampler(lambda x, t: network(x, t, y[ks]), SCHEDULE, start, ts, noise_fn=source)
-        return last.x_t
-
-    assert_close_by_scale(run(list(range(8))), torch.cat([run([k]) for k in range(8)]))

@@ -62,13 +62,6 @@ def test_no_label_is_the_null_label_labels_differ_and_may_be_mixed(tiny):
     assert not torch.allclose(labelled[0], unlabelled) and not torch.allclose(labelled[0], labelled[1])
 
 
-@pytest.mark.usefixtures("in_float64")
-def test_labels_may_be_mixed_in_one_batch(tiny):
-    x_t, t, y = torch.randn(3, 1, 8, 8), torch.tensor([1, 2, 3]), torch.tensor([2, 3, 0])
-    singles = [tiny(x_t[k : k + 1], t[k : k + 1], y[k : k + 1]) for k in range(3)]
-    assert_close_by_scale(tiny(x_t, t, y), torch.cat(singles))
-
-
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 1, 8, 9), (2, 1, 28, 28)])
 def test_images_of_another_shape_are_refused(tiny, shape):
     with pytest.raises(ValueError, match=r"must have shape \[B, 1, 8, 8\]"):
@@ -114,13 +107,6 @@ def test_untold_is_nothing_and_each_answer_is_something(told):
         answers = [told(X_T, T, y) for y in (yes, no)]
         assert not any(torch.allclose(answer, untold, rtol=1e-3, atol=1e-4) for answer in answers)
         assert not torch.allclose(*answers, rtol=1e-3, atol=1e-4), "no is not untold, and not yes"
-
-
-def test_the_embedding_adds_one_column_an_answer(told):
-    y = torch.tensor([[1, 0, -1]] * 4)
-    columns = told.attribute_linear.weight  # yes to each of the three, then no to each
-    expected = F.silu(told.time_mlp(timestep_embedding(T, 64)) + columns[:, 0] + columns[:, 4])
-    torch.testing.assert_close(told.embed(T, y), expected)
 
 
 NO_ATTRIBUTES = [
