@@ -80,7 +80,7 @@ def good(result):
 def refused(result, words):
     """The command has said one sentence with these words, and nothing else."""
     status, out, err = result
-    lines = [line for line in err.strip().split("\n") if not line.startswith("MNIST is not here")]
+    lines = [line for line in err.strip().split("\n") if "MNIST is not here" not in line]
     assert status == 2 and out == "" and len(lines) == 1 and words in sentence(err), result
 
 

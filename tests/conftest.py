@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_tools import save
+from command_tools import save, tiny_reader, tiny_unet
 
 from lessons_lib import classifier, data, evaluation, pipeline, unet, weights
-from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.cli import app
 from lessons_lib.schedules import NoiseSchedule
-from lessons_lib.unet import UNet, UNetConfig
 
 os.environ["LESSONS_OFFLINE"] = "1"
 
@@ -71,22 +69,17 @@ def in_float64(monkeypatch):
 
 
 # ---- the command line ----
-
-
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """A folder with untrained weights for digits (T = 40), and a reference "of MNIST" beside the judge."""
     folder, schedule = tmp_path_factory.mktemp("tiny"), NoiseSchedule.linear(40)
-    torch.manual_seed(0)
+    digits, defaults = {"image_size": 28}, {"guidance_scale": 2.0, "sampler": "ddim", "steps": 3}
     for name, num_classes in (("denoiser", 10), ("unlabelled", 0)):
-        shape = {"base_channels": 32, "channel_mults": (1, 1, 1), "num_classes": num_classes}
-        model = UNet(UNetConfig(**shape, embedding_channels=16))
-        torch.nn.init.normal_(model.conv_out.weight, std=0.1)  # a new U-Net's last layer is zero
-        save(folder / f"{name}.safetensors", model, schedule, guidance_scale=2.0, sampler="ddim", steps=3)
+        model = tiny_unet(**digits, channel_mults=(1, 1, 1), num_classes=num_classes)
+        save(folder / f"{name}.safetensors", model, schedule, **defaults)
     for name, when in (("guide", schedule), ("other-T", NoiseSchedule.linear(50))):
-        guide = NoisyClassifier(NoisyClassifierConfig(widths=(32, 32), embedding_channels=16))
-        save(folder / f"{name}.safetensors", guide, when)
-    save(folder / "judge.safetensors", Evaluator(EvaluatorConfig(widths=(32, 32))))
+        save(folder / f"{name}.safetensors", tiny_reader(**digits, num_classes=10), when)
+    save(folder / "judge.safetensors", tiny_reader(False, **digits, num_classes=10))
     judge, _, card = weights.load_pretrained(folder / "judge.safetensors")
     digits = data.load("digits", "train").subset(torch.arange(240))
     features = evaluation.features(judge, data.to_signed(digits.images))

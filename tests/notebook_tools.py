@@ -59,8 +59,6 @@ class Violation(NamedTuple):
 
 
 # ---- reading ----
-
-
 def lessons() -> list[Path]:
     """The lessons that exist, in order."""
     return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
@@ -73,10 +71,10 @@ def templates() -> list[Path]:
 
 def all_notebooks() -> list[Path]:
     """Lessons, playground, solutions, templates."""
-    others = [
-        path for name in ("playground", "solutions/*") for path in sorted(NOTEBOOKS.glob(f"{name}.ipynb"))
-    ]
-    return [*lessons(), *others, *templates()]
+    playground, solutions = (
+        sorted(NOTEBOOKS.glob(f"{name}.ipynb")) for name in ("playground", "solutions/*")
+    )
+    return [*lessons(), *playground, *solutions, *templates()]
 
 
 def name_of(path: Path) -> str:
@@ -85,12 +83,10 @@ def name_of(path: Path) -> str:
 
 
 def read(path: Path) -> NotebookNode:
-    """A notebook as it lies on the disk."""
     return nbformat.read(path, as_version=4)
 
 
 def tags(cell: NotebookNode) -> list[str]:
-    """A cell's tags."""
     return cell.metadata.get("tags", [])
 
 
@@ -133,7 +129,6 @@ def lines_of(cell: NotebookNode) -> int:
 
 
 def has_assert(cell: NotebookNode) -> bool:
-    """Whether a code cell holds an assert statement."""
     return any(isinstance(node, ast.Assert) for node in ast.walk(tree_of(cell)))
 
 
@@ -144,8 +139,6 @@ def core(nb: NotebookNode) -> list[NotebookNode]:
 
 
 # ---- solutions ----
-
-
 def exercises_of(nb: NotebookNode, tag: str = "exercise") -> dict[str, int]:
     """Exercise id -> index of its cell."""
     return {cell.metadata.get("exercise", "?"): i for i, cell in tagged(nb, tag)}
@@ -167,8 +160,6 @@ def with_solutions(lesson: NotebookNode, solutions: NotebookNode) -> NotebookNod
 
 
 # ---- the anatomy of a lesson ----
-
-
 def _header(nb: NotebookNode) -> Found:
     first = nb.cells[0] if nb.cells else None
     if first is None or first.cell_type != "markdown" or "header" not in tags(first):
@@ -297,18 +288,22 @@ def _size(nb: NotebookNode) -> Found:
 
 
 ANATOMY: dict[str, Callable[[NotebookNode], Found]] = {
-    "header": _header,
-    "guard": _guard,
-    "recall": _recall,
-    "predictions": _predictions,
-    "misconception": _misconception,
+    rule.__name__.removeprefix("_"): rule
+    for rule in (
+        _header,
+        _guard,
+        _recall,
+        _predictions,
+        _misconception,
+        _measure,
+        _exercises,
+        _summary,
+        _size,
+    )
+} | {
     "by-hand": _one_of("by-hand", "an example worked by hand"),
     "picture": _one_of("picture", "the picture to remember"),
     "widget": _one_of("widget", "a widget"),
-    "measure": _measure,
-    "exercises": _exercises,
-    "summary": _summary,
-    "size": _size,
 }
 
 
@@ -331,14 +326,11 @@ def anatomy(name: str, nb: NotebookNode) -> list[Violation]:
 
 
 def is_free(nb: NotebookNode, path: Path) -> bool:
-    """Whether the anatomy does not bind this notebook."""
     info = nb.metadata.get("lesson", {})
     return path.stem.startswith(FREE) or info.get("number") == "00" or bool(info.get("solutions"))
 
 
 # ---- the hygiene of a committed notebook ----
-
-
 def _format(nb: NotebookNode) -> Found:
     try:
         nbformat.validate(nb)
@@ -462,11 +454,7 @@ HYGIENE: dict[str, Callable[[NotebookNode], Found]] = {
 
 
 def hygiene(name: str, nb: NotebookNode, folder: Path = NOTEBOOKS) -> list[Violation]:
-    """What a committed notebook must not hold, or lacks.
-
-    Args:
-        folder: where it lies, for its links.
-    """
+    """What a committed notebook must not hold, or lacks; its links are followed from the folder."""
     found = [Violation(name, _count(i), rule, what) for rule, look in HYGIENE.items() for i, what in look(nb)]
     found += [Violation(name, _count(i), "links", what) for i, what in _links(nb, folder)]
     size = len(nbformat.writes(nb).encode())
@@ -490,14 +478,8 @@ def _count(index: int | None) -> int | None:
 
 
 # ---- the chain of lessons ----
-
-
 def chain(found: dict[str, NotebookNode]) -> list[Violation]:
-    """What is wrong between lessons: neighbours that are not linked, a map or a sentence that is out of date.
-
-    Args:
-        found: file name -> notebook, of every lesson that exists, in order.
-    """
+    """What is wrong between the lessons, given in order by file name: links, the map, "not written"."""
     names = list(found)
     violations = []
     for name, before, after in zip(names, [None, *names], [*names[1:], None], strict=False):
@@ -560,27 +542,19 @@ def _prose(nb: NotebookNode) -> str:
 
 
 # ---- running ----
-
-
 class NotebookError(RuntimeError):
     """A notebook that does not run; the message is a sentence with its cell."""
 
 
 def limit_of(nb: NotebookNode) -> float:
-    """The seconds that this notebook may take."""
     return nb.metadata.get("lesson", {}).get("limit_s", LIMIT_S)
 
 
 def execute(nb: NotebookNode, folder: Path, progress: Path, timeout: float = 4 * LIMIT_S) -> float:
     """Run a notebook in place with this Python, as a fresh learner without a network; returns the seconds.
 
-    Args:
-        folder: the working folder.
-        progress: the file for the learner's progress.
-        timeout: seconds for each cell.
-
-    Raises:
-        NotebookError: if a cell raises, takes too long or kills the kernel.
+    It works in the folder and keeps its progress in that file; the timeout is of each cell, in seconds.
+    Raises NotebookError if a cell raises, takes too long or kills the kernel.
     """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
@@ -589,13 +563,9 @@ def execute(nb: NotebookNode, folder: Path, progress: Path, timeout: float = 4 *
 
     environment = {**os.environ, "LESSONS_OFFLINE": "1", "LESSONS_PROGRESS": str(progress)}
     client = NotebookClient(
-        nb,
-        kernel_manager_class=ThisPython,
-        timeout=timeout,
-        store_widget_state=False,
-        coalesce_streams=True,
-        resources={"metadata": {"path": str(folder)}},
-    )
+        nb, kernel_manager_class=ThisPython, timeout=timeout, store_widget_state=False,
+        coalesce_streams=True, resources={"metadata": {"path": str(folder)}},
+    )  # fmt: skip
     begun = time.perf_counter()
     try:
         client.execute(env=environment)
@@ -610,7 +580,7 @@ def execute(nb: NotebookNode, folder: Path, progress: Path, timeout: float = 4 *
 
 
 def seconds_of_cells(nb: NotebookNode) -> dict[int, float]:
-    """Index -> seconds of the cells that have just run."""
+    """By index, of the cells that have just run."""
     found = {}
     for index, cell in code_cells(nb):
         times = cell.metadata.get("execution", {})

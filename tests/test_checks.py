@@ -120,8 +120,6 @@ def test_at_least_45_of_60_unforeseen_mistakes_are_named():
 
 
 # ---- the right functions against the library ----
-
-
 def right(number):
     return checks.EXERCISES[number].right
 
@@ -179,8 +177,6 @@ def test_right_shift_makes_means_over_blocks_as_noisy():
 
 
 # ---- what is not right or wrong ----
-
-
 @each_exercise
 def test_planted_bug_is_not_started_until_touched(exercise):
     if exercise.planted is not None:

@@ -31,8 +31,6 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 # ---- sample ----
-
-
 @pytest.fixture
 def sample(run, tiny, here):
     def sample(words, *more):
@@ -174,8 +172,6 @@ def test_full_memory_and_full_disk_are_one_sentence_and_the_librarys_own_faults_
 
 
 # ---- CIFAR-10 ----
-
-
 @pytest.fixture(scope="module")
 def colour(tmp_path_factory):
     """A folder with an untrained denoiser and evaluator of colour images of 8×8 pixels."""
@@ -218,8 +214,6 @@ def test_evaluate_measures_colour_images_against_its_own_45_000(run, colour, her
 
 
 # ---- evaluate ----
-
-
 @pytest.fixture
 def evaluate(run, tiny, here):
     """Evaluate the tiny denoiser with a copy of the tiny judge, which has no reference yet."""
@@ -341,8 +335,6 @@ def test_reading_by_timestep(run, here, tiny, monkeypatch):
 
 
 # ---- train ----
-
-
 @pytest.fixture
 def tiny_recipes(here, monkeypatch):
     reader = NoisyClassifierConfig(widths=(32, 32), embedding_channels=16)
@@ -449,8 +441,6 @@ def test_truncated_data_and_a_diverged_training_are_one_sentence(run, tiny_recip
 
 
 # ---- the program itself ----
-
-
 def test_the_program_says_a_users_error_without_a_traceback_and_help_without_torch(tmp_path):
     code = """if True:
         import sys
@@ -503,8 +493,6 @@ def test_freed_memory_is_kept():
 
 
 # ---- the shipped weights ----
-
-
 def test_shipped_weights_draw_what_was_asked(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     status, out, err = run("evaluate mnist --num-samples 40 --json")

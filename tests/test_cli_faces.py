@@ -7,14 +7,23 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from command_tools import copy_weights, everything, good, refused, rows_of, save, write_celeba_lists
+from command_tools import (
+    copy_weights,
+    everything,
+    good,
+    refused,
+    rows_of,
+    save,
+    tiny_reader,
+    tiny_unet,
+    write_celeba_lists,
+)
 
 from lessons_lib import data, pipeline, weights
-from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.classifier import Evaluator, EvaluatorConfig
 from lessons_lib.cli import app
 from lessons_lib.evaluation.task import Faces
 from lessons_lib.schedules import NoiseSchedule
-from lessons_lib.unet import UNet, UNetConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -59,42 +68,29 @@ def evaluator(names=NAMES, size=SIZE):
     return model
 
 
-def save_models(folder):
-    torch.manual_seed(0)
-    shape = {"image_size": SIZE, "in_channels": 3, "base_channels": 32, "channel_mults": (1, 1), "patch": 2}
-    shape |= {"embedding_channels": 16, "v_schedule": "linear", "v_timesteps": 40}
-    schedule, guide = NoiseSchedule.linear(40), {"classifier": str(folder / "guide.safetensors")}
-    for name, told, names in (
-        ("denoiser", {"num_classes": 0}, ()),
-        ("told", {"num_classes": 2, "multi_label": True}, ("Male", "Smiling")),
-    ):
-        model = UNet(UNetConfig(**shape, **told))
-        for layer in (model.conv_out, model.middle2.conv2):
-            torch.nn.init.normal_(layer.weight, std=0.1)
-        save(folder / f"{name}.safetensors", model, schedule, names, sampler="ddim", steps=3, **guide)
-    reader = NoisyClassifierConfig(SIZE, 3, (32, 32), 40, 16, patch=2, multi_label=True)
-    guide, proposed = NoisyClassifier(reader), {"guidance_scale": 6.0, "depth": 30}
-    torch.nn.init.normal_(guide.head.weight)
-    scales = {"guidance_scale": 5.0, "counterfactual": proposed}
-    save(folder / "guide.safetensors", guide, schedule, NAMES, **scales)
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A folder with untrained networks (T = 40) and a small CelebA."""
+    folder = tmp_path_factory.mktemp("tiny")
+    write_celeba(folder / "data")
+    colour = {"image_size": SIZE, "in_channels": 3, "patch": 2}
+    shape = colour | {"channel_mults": (1, 1), "v_schedule": "linear", "v_timesteps": 40}
+    schedule, reader = NoiseSchedule.linear(40), colour | {"num_classes": 40, "multi_label": True}
+    defaults = {"sampler": "ddim", "steps": 3, "classifier": str(folder / "guide.safetensors")}
+    plain, told = tiny_unet(**shape, num_classes=0), tiny_unet(**shape, num_classes=2, multi_label=True)
+    save(folder / "denoiser.safetensors", plain, schedule, **defaults)
+    save(folder / "told.safetensors", told, schedule, ("Male", "Smiling"), **defaults)
+    scales = {"guidance_scale": 5.0, "counterfactual": {"guidance_scale": 6.0, "depth": 30}}
+    save(folder / "guide.safetensors", tiny_reader(**reader), schedule, NAMES, **scales)
+    save(folder / "classes.safetensors", tiny_reader(**colour, num_classes=10), schedule)
     for name, judge, names in (
         ("judge", evaluator(), NAMES),
         ("few", evaluator(FEW), FEW),
         ("small", evaluator(size=16), NAMES),
         ("nameless", evaluator(), ()),
-        ("class-judge", Evaluator(EvaluatorConfig(SIZE, 3, (32, 32), 10, patch=2)), ()),
+        ("class-judge", tiny_reader(False, **colour, num_classes=10), ()),
     ):
         save(folder / f"{name}.safetensors", judge, None, names)
-    classes = NoisyClassifier(NoisyClassifierConfig(SIZE, 3, (32, 32), 10, 16, patch=2))
-    save(folder / "classes.safetensors", classes, schedule)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A folder with untrained networks (T = 40) and a small CelebA."""
-    folder = tmp_path_factory.mktemp("tiny")
-    save_models(folder)
-    write_celeba(folder / "data")
     return folder
 
 

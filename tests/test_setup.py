@@ -69,8 +69,6 @@ def text_files() -> dict[str, str]:
 
 
 # ---- the lists of dependencies ----
-
-
 def test_direct_dependencies_are_pinned_within_their_bounds_at_plain_versions():
     for wanted in DIRECT:
         pin = pins().get(canonicalize_name(wanted.name))
@@ -197,8 +195,6 @@ def test_environment_yml_and_makefile_agree_with_the_rest():
 
 
 # ---- files ----
-
-
 def test_no_file_names_a_machine_or_a_registry_or_is_kept_in_lfs():
     texts, problems = text_files(), []
     for name, text in texts.items():
@@ -217,8 +213,6 @@ def test_data_and_environment_are_ignored():
 
 
 # ---- lab.py ----
-
-
 def test_lab_is_standard_library_and_readable_for_an_old_python():
     imported = modules_of(ast.parse((ROOT / "lab.py").read_text(encoding="utf-8"), feature_version=(3, 6)))
     assert imported <= sys.stdlib_module_names
@@ -387,8 +381,6 @@ def test_failed_step_is_one_sentence():
 
 
 # ---- update ----
-
-
 @pytest.fixture
 def plain_git(monkeypatch) -> None:
     """Git that knows of no repository but the folder's own."""
@@ -471,8 +463,6 @@ def test_update_that_cannot_work_loses_nothing(clone, capsys, spoil, said):
 
 
 # ---- bundle ----
-
-
 @pytest.fixture
 def teacher(course, steps, monkeypatch) -> Path:
     """A course with private files, in which pip wheel makes one empty wheel."""

@@ -114,8 +114,6 @@ def plain_loss(model, x_0, y, generator):
 
 
 # -- what happens ---------------------------------------------------------------------------------------
-
-
 def test_events_come_in_order_and_tell_the_numbers(tmp_path):
     events = run(val_data=Images(5), test_data=Images(4), output_dir=tmp_path)
     assert [type(event).__name__ for event in events] == (["StepDone"] * 3 + ["EpochDone"]) * 2 + ["Stopped"]
@@ -165,8 +163,6 @@ def test_the_seed_decides_and_neither_the_callers_generator_nor_gradients_that_w
 
 
 # -- the loss -------------------------------------------------------------------------------------------
-
-
 class Listener(nn.Module):
     """Notes what it is told, and answers a share of x_t."""
 
@@ -287,8 +283,6 @@ def test_the_learned_weight_brings_every_noise_level_to_the_same_size():
 
 
 # -- EMA and learning rate ------------------------------------------------------------------------------
-
-
 @pytest.mark.numeric
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.999])
 def test_the_moving_average_in_closed_form(decay):
@@ -373,8 +367,6 @@ def test_the_gradient_is_clipped(tmp_path):
 
 
 # -- stopping -------------------------------------------------------------------------------------------
-
-
 def test_the_clock_stops_it_with_the_learning_rate_at_its_end(monkeypatch):
     seconds = itertools.count(step=0.1)  # a clock that a busy machine cannot disturb
     monkeypatch.setattr("lessons_lib.training.clock", lambda: next(seconds))
@@ -479,8 +471,6 @@ def test_trainings_with_different_precisions_follow_each_other():
 
 
 # -- checkpoints ----------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def uninterrupted():
     model = build()
@@ -580,8 +570,6 @@ def test_what_cannot_be_extended_is_refused(tmp_path):
 
 
 # -- automatic precision --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("seconds, chosen", [((1.0, 0.5), "bf16"), ((1.0, 0.95), "float32")])
 def test_auto_takes_what_was_measured_faster_says_so_and_keeps_it(tmp_path, monkeypatch, seconds, chosen):
     measured = dict(zip(("float32", "bf16"), seconds, strict=True))
@@ -606,8 +594,6 @@ def test_the_measurement_leaves_no_trace_and_a_short_training_does_not_measure(m
 
 
 # -- what cannot be -------------------------------------------------------------------------------------
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on file sizes there")
 def test_a_disk_that_takes_no_more_bytes_is_one_sentence_and_keeps_the_old_checkpoint(tmp_path):
     """The real thing: torch.save itself reports a failed write as many lines about an archive."""
@@ -667,8 +653,6 @@ def test_a_wrong_loss_is_refused(options):
 
 
 # -- kill -9 --------------------------------------------------------------------------------------------
-
-
 def train_digits(folder: str) -> None:
     """A small training on the embedded digits: 72 steps, a checkpoint every 2."""
     torch.manual_seed(0)
