@@ -11,6 +11,22 @@ from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import save_pretrained
 
 
+class Images:
+    """Random images in memory, of three labels; they note which were asked for."""
+
+    def __init__(self, count=24, size=8, dtype=torch.float32):
+        self.x = torch.randn(count, 1, size, size, generator=torch.Generator().manual_seed(9)).to(dtype)
+        self.y = torch.arange(count) % 3
+        self.asked = []
+
+    def __len__(self):
+        return len(self.y)
+
+    def batch(self, indices):
+        self.asked.append(indices.tolist())
+        return self.x[indices], self.y[indices]
+
+
 def awake(network, std=0.05, every=False):
     """A fresh network ends in zeros, and would answer 0 whatever it is asked."""
     for parameter in network.parameters():
@@ -61,7 +77,6 @@ def copy_weights(source, target):
 
 
 def everything(folder):
-    """The paths of all that lies in a folder."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
@@ -90,6 +105,5 @@ def without_time(report):
 
 
 def rows_of(path):
-    """The rows of a table."""
     with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))

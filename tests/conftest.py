@@ -10,6 +10,7 @@ from command_tools import save, tiny_reader, tiny_unet
 
 from lessons_lib import classifier, data, evaluation, pipeline, unet, weights
 from lessons_lib.cli import app
+from lessons_lib.data import image_set
 from lessons_lib.schedules import NoiseSchedule
 
 os.environ["LESSONS_OFFLINE"] = "1"
@@ -97,6 +98,14 @@ def here(tmp_path, monkeypatch):
     data.notice.cache_clear()
     yield tmp_path
     data.notice.cache_clear()
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The pictures that are decoded."""
+    seen, original = [], image_set.decode
+    monkeypatch.setattr(image_set, "decode", lambda path, *how: seen.append(path) or original(path, *how))
+    return seen
 
 
 @pytest.fixture

@@ -180,7 +180,6 @@ def test_what_these_weights_cannot_do_is_refused_before_any_work(asked, told):
 
 @pytest.fixture
 def heard(monkeypatch):
-    """The y of each call of a network."""
     calls, forward = [], UNet.forward
 
     def listening(self, x_t, t, y=None):
@@ -212,7 +211,6 @@ def test_rows_tell_all_attributes_at_once(told, heard):
 
 @pytest.fixture(scope="module")
 def drawn(folder):
-    """A picture that the denoiser itself would draw."""
     return generate_images(GenerationRequest((0,), folder / "denoiser.safetensors", "none", steps=8))
 
 

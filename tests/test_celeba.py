@@ -12,7 +12,7 @@ from command_tools import good, refused, write_celeba_lists
 from PIL import Image
 
 from lessons_lib import data
-from lessons_lib.data import celeba, image_set
+from lessons_lib.data import celeba
 from lessons_lib.names import place_of
 from lessons_lib.weights import load_pretrained
 
@@ -54,14 +54,6 @@ def make_celeba(folder):
 @pytest.fixture
 def faces(here):
     return make_celeba(here / "data" / "celeba")
-
-
-@pytest.fixture
-def decoded(monkeypatch):
-    """The names of the pictures that are decoded."""
-    seen, original = [], image_set.decode
-    monkeypatch.setattr(image_set, "decode", lambda path, *how: seen.append(path) or original(path, *how))
-    return seen
 
 
 def load(split="train", **how):

@@ -224,7 +224,6 @@ def evaluate(run, tiny, here):
 
 @pytest.fixture
 def reference(evaluate, tiny, here):
-    """The judge's reference "of MNIST"."""
     (here / "judge-reference.npz").write_bytes((tiny / "judge-reference.npz").read_bytes())
     return evaluation.Reference.load(here / "judge-reference.npz")
 

@@ -26,7 +26,6 @@ def here(here, monkeypatch):
 
 @pytest.fixture
 def evaluate(run, tiny, here):
-    """Run the command on few images and steps; returns (exit status, stdout, stderr)."""
 
     def evaluate(words, few="--num-samples 6 --steps 3", denoiser="denoiser", command="evaluate"):
         names = f"--weights {tiny}/{denoiser}.safetensors --evaluator-weights {tiny}/judge.safetensors"

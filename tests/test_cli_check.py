@@ -40,7 +40,6 @@ def plain(source, *tags):
 
 @pytest.fixture
 def write(tmp_path):
-    """Write a notebook with these cells and return its path."""
 
     def write(name, *cells, lesson=None):
         nb = new_notebook(cells=[new_markdown_cell("# Mine"), *cells])

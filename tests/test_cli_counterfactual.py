@@ -15,7 +15,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture
 def intervene(run, tiny, here):
-    """Run the command with the tiny weights; returns (exit status, stdout, stderr)."""
     fixed = f"counterfactual mnist --weights {tiny}/denoiser.safetensors --steps 3"
     fixed += f" --evaluator-weights {tiny}/judge.safetensors"
     return lambda words: run(f"{fixed} {words.format(tiny=tiny)}")

@@ -104,7 +104,6 @@ def here(here, tiny, monkeypatch):
 
 @pytest.fixture
 def run(run, tiny, here):
-    """Run a command with the tiny weights; returns (exit status, stdout, stderr)."""
 
     def run_of_faces(command, words=""):
         judged = "" if command == "sample" else f"--evaluator-weights {tiny}/judge.safetensors"
@@ -344,7 +343,6 @@ BAD_EVALUATIONS = {
 
 
 def evaluate_or_sweep(run, words):
-    """What the first word says."""
     if words.startswith("--sweep"):
         return run("sweep", f"--steps 3 --num-counterfactuals 5 {words.removeprefix('--sweep')}")
     if words.startswith("evaluator"):

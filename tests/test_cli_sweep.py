@@ -13,7 +13,6 @@ from lessons_lib.schedules import NoiseSchedule
 
 @pytest.fixture
 def here(tiny, here):
-    """A working folder with copies of the tiny weights."""
     for name in ("denoiser", "judge", "guide"):
         copy_weights(tiny / name, here / name)
     (here / "judge-reference.npz").write_bytes((tiny / "judge-reference.npz").read_bytes())
@@ -22,7 +21,6 @@ def here(tiny, here):
 
 @pytest.fixture
 def sweep(run, here):
-    """Run a sweep over the tiny weights; returns (exit status, stdout, stderr)."""
     fixed = "--weights ./denoiser.safetensors --evaluator-weights ./judge.safetensors --num-samples 12"
     return lambda words, names="--classifier ./guide.safetensors": run(f"sweep mnist {fixed} {names} {words}")
 

@@ -25,12 +25,10 @@ TARGET = 1 - SOURCE
 
 
 def cloud(y):
-    """The exact EpsFn of class y."""
     return CLOUDS.eps_fn(SCHEDULE, y)
 
 
 def points():
-    """Eight points of the first cloud."""
     noise = torch.randn(8, 2, dtype=torch.float64, generator=seeded())
     return CLOUDS.means[0] + CLOUDS.std * noise
 

@@ -29,7 +29,6 @@ def fill(folder, count, colour=RED, size=(20, 24), mode="RGB", start=0):
 
 @pytest.fixture
 def pets(tmp_path):
-    """12 red cats and 15 blue dogs."""
     fill(tmp_path / "pets" / "cat", 12)
     fill(tmp_path / "pets" / "dog", 15, BLUE)
     return tmp_path / "pets"
@@ -182,14 +181,6 @@ def test_a_bad_folder_is_one_sentence(here):
         assert words.format(here=here) in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.fixture
-def decoded(monkeypatch):
-    """The pictures that are decoded."""
-    seen, original = [], image_set.decode
-    monkeypatch.setattr(image_set, "decode", lambda path, *how: seen.append(path) or original(path, *how))
-    return seen
-
-
 def test_pictures_are_decoded_once(pets, decoded, tmp_path):
     before = sorted(pets.rglob("*"))
     first = splits(pets)
@@ -225,7 +216,6 @@ def test_a_damaged_file_is_made_anew(pets, decoded, tmp_path, harm):
 
 @pytest.fixture
 def run(run, monkeypatch):
-    """Run a command with a tiny U-Net; returns (exit status, stdout, stderr)."""
 
     def tiny(size, channels, num_classes):
         return UNetConfig(size, channels, 32, (1,), num_classes=num_classes, embedding_channels=16)

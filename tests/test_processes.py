@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_tools import Images
 from torch import nn
 
 from lessons_lib.cli import app, common, processes
@@ -135,7 +136,6 @@ TWO_STEPS = {"name": "two", "accumulation_steps": 2}
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """All jobs in two processes of one launch."""
     folder = tmp_path_factory.mktemp("two")
     commands = {name: words.format(count=2) for name, words in COMMANDS.items()}
     told = together(2, folder, [*commands.values(), TWO_STEPS, HERE_ONLY])
@@ -233,21 +233,6 @@ def test_the_launched_command_trains_with_accumulation_and_bfloat16_and_says_an_
     assert training["ended"] == "time"
 
 
-class Images:
-    """48 pictures of noise, which remember who was asked for."""
-
-    def __init__(self):
-        self.x = torch.randn(48, 1, 4, 4, generator=torch.Generator().manual_seed(1))
-        self.asked = []
-
-    def __len__(self):
-        return len(self.x)
-
-    def batch(self, indices):
-        self.asked += indices.tolist()
-        return self.x[indices], indices
-
-
 def loss(model, x_0, y, generator):
     return nn.functional.mse_loss(model(x_0.flatten(1)).float(), x_0.flatten(1).flip(1))
 
@@ -255,7 +240,7 @@ def loss(model, x_0, y, generator):
 def train_some(folder, name, until=8, resume=False, accumulation_steps=1, precision="float32"):
     """Train to a step, with a checkpoint after each; which images this process saw, and the result."""
     torch.manual_seed(0)
-    model, images, steps, saved, losses = nn.Linear(16, 16), Images(), {}, [], []
+    model, images, steps, saved, losses = nn.Linear(16, 16), Images(48, 4), {}, [], []
     config = TrainConfig(
         epochs=2, batch_size=12, accumulation_steps=accumulation_steps, precision=precision, device="cpu",
         warmup_steps=1, checkpoint_every=1, output_dir=folder / name,
@@ -265,7 +250,7 @@ def train_some(folder, name, until=8, resume=False, accumulation_steps=1, precis
         patch.setattr(TrainState, "save", lambda *content: saved.append(1) or original(*content))
         for event in train(model, loss, images, config, resume=resume):
             if isinstance(event, StepDone):
-                steps[str(event.step)], images.asked = images.asked, []
+                steps[str(event.step)], images.asked = [k for part in images.asked for k in part], []
                 losses.append(event.loss)
                 # The checkpoint of a step is written when the next one is asked for: the last one is lost.
                 if event.step == until:

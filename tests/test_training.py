@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from command_tools import Images
 from torch import nn
 
 from lessons_lib import data
@@ -47,23 +48,6 @@ LOSS = denoising_loss(SCHEDULE, num_classes=3)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-class Images:
-    """Random images in memory; also counts which were asked for."""
-
-    def __init__(self, count=24, dtype=torch.float32):
-        generator = torch.Generator().manual_seed(9)
-        self.x = torch.randn(count, 1, 8, 8, generator=generator).to(dtype)
-        self.y = torch.arange(count) % 3
-        self.asked = []
-
-    def __len__(self):
-        return len(self.y)
-
-    def batch(self, indices):
-        self.asked.append(indices.tolist())
-        return self.x[indices], self.y[indices]
-
-
 def build(dropout=0.2, **shape):
     torch.manual_seed(0)
     shape = {"channel_mults": (1,), "embedding_channels": 32} | shape
@@ -90,7 +74,6 @@ def run(model=None, loss_fn=LOSS, images=None, stop_after=None, **options):
 
 
 def trained(**options):
-    """The weights after a training."""
     model = build()
     run(model, **options)
     return model.state_dict()
