@@ -517,24 +517,12 @@ def _neighbours(name: str, nb: NotebookNode, before: str | None, after: str | No
 
 
 def _said_missing(nb: NotebookNode) -> Iterator[tuple[int, str]]:
-    """(index, number) of each lesson of which a sentence or a table row says that it is not written."""
+    """(index, number) of each lesson in a sentence or a table row that calls it not written."""
     for index, cell in enumerate(nb.cells):
-        lines = cell.source.splitlines() if cell.cell_type == "markdown" else []
-        for line in lines:
-            numbers: list[str] = []
-            for clause in [line] if line.startswith("|") else re.split(r"(?<=[.!?;])\s+", line):
-                # "It is not written yet" speaks of the one before.
-                numbers = _lesson_numbers(clause) or numbers
-                if "not written" in clause.lower():
-                    yield from ((index, number) for number in numbers)
-
-
-def _lesson_numbers(text: str) -> list[str]:
-    """The lessons that a text names: 01, 02 and 05 to 08."""
-    found = []
-    for first, last in re.findall(r"\b([01]\d)\b(?:\s*(?:to|–)\s*([01]\d)\b)?", text):
-        found += [f"{number:02}" for number in range(int(first), int(last or first) + 1)]
-    return found
+        text = cell.source if cell.cell_type == "markdown" else ""
+        for sentence in re.split(r"(?<=[.!?;])\s+|\n", text):
+            if "not written" in sentence.lower():
+                yield from ((index, number) for number in re.findall(r"\b[01]\d\b", sentence))
 
 
 def _prose(nb: NotebookNode) -> str:

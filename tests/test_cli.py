@@ -15,17 +15,27 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from command_tools import copy_weights, everything, good, refused, save, sentence, without_time
+from command_tools import (
+    copy_weights,
+    everything,
+    good,
+    refused,
+    save,
+    sentence,
+    tiny_reader,
+    tiny_unet,
+    without_time,
+)
 from tqdm.auto import tqdm
 
 from lessons_lib import data, evaluation, recipes, weights
-from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifierConfig
+from lessons_lib.classifier import EvaluatorConfig, NoisyClassifierConfig
 from lessons_lib.cli import app
 from lessons_lib.cli import sample as sample_command
 from lessons_lib.cli.common import parse_labels
 from lessons_lib.evaluation import task
 from lessons_lib.schedules import NoiseSchedule
-from lessons_lib.unet import UNet, UNetConfig
+from lessons_lib.unet import UNetConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -129,7 +139,6 @@ def test_bad_sample_is_one_sentence_and_writes_nothing(run, tiny, here, words):
 BAD_COMMANDS = {
     "evaluate cats": "No such command 'cats'.",
     "sample cats --out x.png": "Unknown data set 'cats': choose mnist, cifar10 or celeba.",
-    "train cats": "Unknown data set 'cats': choose mnist, cifar10 or celeba.",
     "evaluate evaluator cats": "Unknown data set 'cats': choose mnist, cifar10 or celeba.",
     "sample": "Missing",
     "smaple": "smaple",
@@ -176,10 +185,9 @@ def test_full_memory_and_full_disk_are_one_sentence_and_the_librarys_own_faults_
 def colour(tmp_path_factory):
     """A folder with an untrained denoiser and evaluator of colour images of 8×8 pixels."""
     folder = tmp_path_factory.mktemp("colour")
-    unet = UNet(UNetConfig(image_size=8, in_channels=3, channel_mults=(1,), embedding_channels=16))
     defaults = {"guidance_scale": 2.0, "sampler": "ddim", "steps": 3}
-    save(folder / "denoiser.safetensors", unet, NoiseSchedule.cosine(40), **defaults)
-    save(folder / "evaluator.safetensors", Evaluator(EvaluatorConfig(8, 3, widths=(8, 16), body="resnet9")))
+    save(folder / "denoiser.safetensors", tiny_unet(in_channels=3), NoiseSchedule.cosine(40), **defaults)
+    save(folder / "evaluator.safetensors", tiny_reader(False, in_channels=3, num_classes=10, body="resnet9"))
     return folder
 
 

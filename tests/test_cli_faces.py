@@ -171,7 +171,6 @@ BAD_SAMPLES = {
     "--target 1": "--target 1 needs an --attribute, such as Smiling.",
     "--guidance classifier": "--guidance classifier needs an --attribute, such as Smiling.",
     "--guidance-scale 3": "--guidance-scale needs an --attribute and a --target.",
-    "--attribute Smiling --target none --guidance-scale 3": "--guidance-scale needs",
     "--classifier {tiny}/guide.safetensors": "--classifier needs an --attribute",
     "--attribute Smiling --guidance none --target 1": "--guidance none asks for nothing: leave out --target.",
     "--labels 3": "--labels is for data sets with classes: of celeba name an --attribute and a --target.",
@@ -232,9 +231,6 @@ BAD_COUNTERFACTUALS = {
     "--attribute Smiling --index 1 --target none": "Unknown target 'none': choose 1 or 0.",
     "--attribute Smiling --index 1 --target-class 3": "--target-class is for data sets with classes",
     "--attribute Smiling --index 1 --evaluator-weights {tiny}/guide.safetensors": "are no evaluator",
-    "--attribute Smiling --index 1 --evaluator-weights {tiny}/few.safetensors": "Unknown attribute 'Smiling'",
-    "--attribute Smiling --index 1 --evaluator-weights {tiny}/class-judge.safetensors": "reads classes, not",
-    "--attribute Smiling --index 1 --evaluator-weights {tiny}/nameless.safetensors": "does not name all",
     "--attribute Smiling --index 1 --evaluator-weights {tiny}/small.safetensors": "draws 32 pixels a side",
 }
 
