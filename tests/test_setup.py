@@ -297,19 +297,22 @@ def steps(monkeypatch) -> list[str]:
     return done
 
 
+def set_up(steps, *choice: str) -> list[str]:
+    """What a set-up does."""
+    steps.clear()
+    lab.set_up(*choice)
+    return list(steps)
+
+
 def test_second_set_up_does_nothing_until_something_changes(course, steps):
-    lab.set_up()
-    assert steps[0] == "environment" and len(steps) == 3
-    assert steps[1].endswith("-r requirements.txt")
-    assert steps[2].endswith("--no-deps --no-build-isolation -e .")
+    environment, packages, project = set_up(steps)
+    assert environment == "environment" and packages.endswith("-r requirements.txt")
+    assert project.endswith("--no-deps --no-build-isolation -e .")
     for change in ("requirements.txt", "pyproject.toml", ".venv/pyvenv.cfg"):
-        steps.clear()
-        lab.set_up()
-        assert steps == []
+        assert set_up(steps) == []
         with open(course / change, "a") as file:
             file.write("# changed\n" if change != ".venv/pyvenv.cfg" else "version_info = 3.13.1\n")
-        lab.set_up()
-        assert len(steps) == 3, change
+        assert len(set_up(steps)) == 3, change
 
 
 TORCH = version_of(pins()["torch"])
@@ -318,10 +321,12 @@ TORCH = version_of(pins()["torch"])
 def provide(monkeypatch, *answers: str) -> None:
     """A Linux machine on which these commands answer: nvidia-smi, and the question to PyTorch's own index."""
     says = {"nvidia-smi": "a GPU", "versions": f"Available versions: 2.0.0+cpu, {TORCH}+cpu"}
+
+    def answer(*words, limit=60):
+        return next((says[name] for name in answers if name in words), "")
+
     monkeypatch.setattr(lab.sys, "platform", "linux")
-    monkeypatch.setattr(
-        lab, "answer", lambda *words, limit=60: next((says[name] for name in answers if name in words), "")
-    )
+    monkeypatch.setattr(lab, "answer", answer)
 
 
 def install_torch(course: Path, *versions: str) -> None:
@@ -345,26 +350,20 @@ BUILDS = [
 def test_build_of_torch_suits_the_machine(course, steps, monkeypatch, capsys, answers, choice, present, cpu):
     provide(monkeypatch, *answers)
     install_torch(course, *filter(None, [present]))
-    lab.set_up(choice)
-    assert f"{lab.CPU_INDEX} torch=={TORCH}+cpu torchvision==" in steps[1] if cpu else len(steps) == 3
+    done = set_up(steps, choice)
+    assert f"{lab.CPU_INDEX} torch=={TORCH}+cpu torchvision==" in done[1] if cpu else len(done) == 3
     assert ("out of reach" in capsys.readouterr().out) == (answers == [])
 
 
 def test_environment_keeps_its_torch_until_another_is_asked_for(course, steps, monkeypatch, capsys):
     provide(monkeypatch, "nvidia-smi")
     install_torch(course, f"torch-{TORCH}+cpu", f"torchvision-{version_of(pins()['torchvision'])}+cpu")
-    lab.set_up()
-    assert len(steps) == 3 and "out of reach" not in capsys.readouterr().out
-    steps.clear()
-    lab.set_up("cpu")
-    assert steps == []
-    lab.set_up("cuda")
-    assert steps[1].endswith("uninstall --yes torch torchvision") and len(steps) == 4
+    assert len(set_up(steps)) == 3 and "out of reach" not in capsys.readouterr().out
+    assert set_up(steps, "cpu") == []
+    done = set_up(steps, "cuda")
+    assert done[1].endswith("uninstall --yes torch torchvision") and len(done) == 4
     install_torch(course, f"torch-{TORCH}")
-    steps.clear()
-    lab.set_up()
-    lab.set_up("cuda")
-    assert steps == []
+    assert set_up(steps) == set_up(steps, "cuda") == []
 
 
 def test_failed_step_is_one_sentence():
@@ -374,9 +373,8 @@ def test_failed_step_is_one_sentence():
         "ERROR: something else": "its last lines are above",
     }.items():
         program = f"import sys; print({printed!r}, file=sys.stderr); sys.exit(1)"
-        with pytest.raises(
-            lab.Refusal, match=rf"^Installing did not finish \(.*{cause}.*next call resumes\.$"
-        ):
+        said = rf"^Installing did not finish \(.*{cause}.*next call resumes\.$"
+        with pytest.raises(lab.Refusal, match=said):
             lab.step("Installing", sys.executable, "-c", program)
 
 
@@ -466,11 +464,10 @@ def test_update_that_cannot_work_loses_nothing(clone, capsys, spoil, said):
 @pytest.fixture
 def teacher(course, steps, monkeypatch) -> Path:
     """A course with private files, in which pip wheel makes one empty wheel."""
-    for name in ("library.py", "data/x", "my_work/x", "wheels/old.whl", ".env", "env/pyvenv.cfg", "env/x.py"):
-        (course / name).parent.mkdir(exist_ok=True)
+    private = "data/x", "my_work/x", "wheels/old.whl", ".env", "env/pyvenv.cfg", "env/x.py"
+    for name in ("library.py", "package/data/x.py", *private):
+        (course / name).parent.mkdir(parents=True, exist_ok=True)
         (course / name).write_text("x")
-    (course / "package/data").mkdir(parents=True)
-    (course / "package/data/x.py").write_text("x")
 
     def step(what, *words):
         Path(words[words.index("--wheel-dir") + 1], "torch-1+cpu.whl").touch()
@@ -484,8 +481,8 @@ def bundled(course: Path) -> tuple[zipfile.ZipFile, set[str]]:
     (archive,) = (course / "dist").iterdir()
     assert archive.suffix == ".zip" and "-with-Python-" in archive.name
     file = zipfile.ZipFile(archive)
-    assert all(name.startswith("steering-diffusion/") for name in file.namelist())
-    return file, {name.split("/", 1)[1] for name in file.namelist() if not name.endswith("/")}
+    names = {name for name in file.namelist() if not name.endswith("/")}
+    return file, {name.removeprefix("steering-diffusion/") for name in names}
 
 
 WHEELS = {"wheels/torch-1+cpu.whl", "wheels/made-for.txt"}
@@ -519,11 +516,9 @@ def test_unpacked_bundle_needs_no_network(teacher, steps, monkeypatch, tmp_path,
     monkeypatch.setattr(lab, "ROOT", tmp_path / "room/steering-diffusion")
     monkeypatch.setattr(lab, "step", lambda what, *words: steps.append(" ".join(map(str, words))))
     provide(monkeypatch, "versions")
-    steps.clear()
-    lab.set_up("cuda")
-    assert steps[1].endswith("install --no-index --find-links wheels -r requirements.txt") and len(steps) == 3
-    lab.set_up("cuda")
-    assert len(steps) == 3
+    done = set_up(steps, "cuda")
+    assert done[1].endswith("install --no-index --find-links wheels -r requirements.txt") and len(done) == 3
+    assert set_up(steps, "cuda") == []
     monkeypatch.setattr(lab.platform, "machine", lambda: "riscv")
     (lab.ROOT / "requirements.txt").write_text("torch==1\n")
     assert lab.main(["check"]) == 1
