@@ -1,6 +1,7 @@
 """What the tests of the commands and of the panels share: networks that answer, what a user reads."""
 
 import csv
+import json
 
 import torch
 from numeric import SEED
@@ -90,6 +91,15 @@ def good(result):
     status, out, err = result
     assert status == 0, err
     return out
+
+
+def report_of(result):
+    """The JSON that a command has printed, all of it numbers."""
+
+    def refuse(text):
+        raise AssertionError(f"{text} is no JSON")
+
+    return json.loads(good(result), parse_constant=refuse)
 
 
 def refused(result, words):

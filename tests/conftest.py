@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_tools import save, tiny_reader, tiny_unet
+from command_tools import report_of, save, tiny_reader, tiny_unet
 
 from lessons_lib import classifier, data, evaluation, pipeline, unet, weights
 from lessons_lib.cli import app
@@ -118,3 +118,9 @@ def run(capsys):
         return status, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def again(run):
+    """Run a command that a report names once more; what it reports."""
+    return lambda words: report_of(run(f"{words.removeprefix('python -m lessons_lib ')} --json"))

@@ -20,6 +20,7 @@ from command_tools import (
     everything,
     good,
     refused,
+    report_of,
     save,
     sentence,
     tiny_reader,
@@ -214,10 +215,10 @@ def test_evaluate_measures_colour_images_against_its_own_45_000(run, colour, her
     monkeypatch.setattr(data, "load", lambda name, split: images)
     judge = f"--evaluator-weights {colour}/evaluator.safetensors --json"
     words = f"--weights {colour}/denoiser.safetensors --num-samples 20 --steps 2 {judge}"
-    report = json.loads(good(run(f"evaluate cifar10 {words}")))
+    report = report_of(run(f"evaluate cifar10 {words}"))
     assert report["accuracy"]["total"] == 20
     assert report["fid"]["reference"] == "500 training images of CIFAR-10"
-    report = json.loads(good(run(f"evaluate evaluator cifar10 {judge}")))
+    report = report_of(run(f"evaluate evaluator cifar10 {judge}"))
     assert report["images"] == "600 test images of CIFAR-10"  # validation images are no test images
 
 
@@ -236,12 +237,8 @@ def reference(evaluate, tiny, here):
     return evaluation.Reference.load(here / "judge-reference.npz")
 
 
-def measured(result):
-    return json.loads(good(result))
-
-
 def test_json_is_all_that_is_printed_and_the_report_says_the_same(evaluate, reference):
-    result = measured(evaluate("--num-samples 40 --guidance-scale 1 --steps 2 --json"))
+    result = report_of(evaluate("--num-samples 40 --guidance-scale 1 --steps 2 --json"))
     assert result["num_samples"] == 40 and "w=1, ddim, 2 steps" in result["settings"]
     counts = [result["accuracy"]["by_class"][str(k)]["total"] for k in range(10)]
     assert counts == evaluation.labels_by_frequency(reference.class_counts, 40).bincount().tolist()
@@ -261,21 +258,20 @@ def test_json_is_all_that_is_printed_and_the_report_says_the_same(evaluate, refe
 
 
 def test_unconditional_has_no_accuracy_and_one_image_no_fid(evaluate, reference):
-    result = measured(evaluate("--guidance none --num-samples 20 --json"))
+    result = report_of(evaluate("--guidance none --num-samples 20 --json"))
     assert result["accuracy"] is None and result["fid"]["value"] > 0
-    result = measured(evaluate("--guidance none --num-samples 1 --json"))
+    result = report_of(evaluate("--guidance none --num-samples 1 --json"))
     assert result["fid"] is None and result["diversity"] is None
 
 
 @pytest.mark.usefixtures("reference")
-def test_guidance_by_a_classifier_is_measured_and_its_command_measures_it_again(run, evaluate, tiny):
+def test_guidance_by_a_classifier_is_measured_and_its_command_measures_it_again(evaluate, again, tiny):
     words = "--guidance classifier --classifier {tiny}/guide.safetensors --sampler dpmpp_2m --spacing leading"
-    result = measured(evaluate(f"{words} --num-samples 12 --steps 2 --json"))
+    result = report_of(evaluate(f"{words} --num-samples 12 --steps 2 --json"))
     assert result["classifier_sha256"] == weights.read_card(tiny / "guide.safetensors")["sha256"]
     for words in ("guide.safetensors", "--guidance-scale 1", "--spacing leading", "--sampler dpmpp_2m"):
         assert words in result["command"]
-    again = measured(run(f"{result['command'].removeprefix('python -m lessons_lib ')} --json"))
-    assert without_time(again) == without_time(result)
+    assert without_time(again(result["command"])) == without_time(result)
 
 
 def test_a_judge_that_guided_is_called_circular_and_a_missing_reference_measured(evaluate, here):
@@ -289,7 +285,7 @@ def test_a_judge_that_guided_is_called_circular_and_a_missing_reference_measured
 
 def test_the_evaluator_itself_and_a_card_needs_mnist(run, evaluate, here):
     words = "evaluate evaluator mnist --evaluator-weights ./judge.safetensors"
-    result = measured(run(f"{words} --json"))
+    result = report_of(run(f"{words} --json"))
     assert result["images"] == "400 test images of scikit-learn's digits"
     assert result["accuracy"]["total"] == 400
     out = good(run(words))
@@ -301,7 +297,7 @@ def test_the_evaluator_itself_and_a_card_needs_mnist(run, evaluate, here):
 
 
 @pytest.mark.usefixtures("reference")
-def test_card_gets_every_standard_evaluation_with_its_command(run, evaluate, here, tiny, monkeypatch):
+def test_card_gets_every_standard_evaluation_with_its_command(evaluate, again, here, tiny, monkeypatch):
     drawn = {(scale, steps): count for scale, _, steps, count in task.STANDARD["mnist"]}
     assert all(drawn[setting] >= 2_000 for setting in ((1.0, 50), (2.0, 25), (2.0, 10)))
     assert max(count for (scale, _), count in drawn.items() if scale == 1) >= 10_000, "the FID's samples"
@@ -314,8 +310,7 @@ def test_card_gets_every_standard_evaluation_with_its_command(run, evaluate, her
     assert metrics["tried"] == ["a table"], "what else the card says stays"
     assert [report["num_samples"] for report in metrics["evaluations"]] == [11, 10]
     first = metrics["evaluations"][0]
-    again = measured(run(f"{first['command'].removeprefix('python -m lessons_lib ')} --json"))
-    assert without_time(again) == without_time(first)
+    assert without_time(again(first["command"])) == without_time(first)
 
 
 def test_bad_evaluate_is_one_sentence_before_any_work(evaluate, here):
@@ -332,7 +327,7 @@ def test_reading_by_timestep(run, here, tiny, monkeypatch):
     few, images = torch.arange(40), data.test_images
     monkeypatch.setattr(data, "test_images", lambda name: images(name).subset(few))
     words = f"evaluate timesteps mnist --classifier {tiny}/guide.safetensors"
-    rows = measured(run(f"{words} --json"))["by_timestep"]
+    rows = report_of(run(f"{words} --json"))["by_timestep"]
     assert len(rows) >= 10 and rows[0]["t"] == 0 and rows[-1]["t"] == 39
     quarter = max(t for t, snr in enumerate(NoiseSchedule.linear(40).snr) if snr >= 0.25)
     assert quarter in [row["t"] for row in rows], "the timestep at which signal-to-noise is 1 to 4"
@@ -503,7 +498,7 @@ def test_freed_memory_is_kept():
 def test_shipped_weights_draw_what_was_asked(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     status, out, err = run("evaluate mnist --num-samples 40 --json")
-    result = measured((status, out, err))
+    result = report_of((status, out, err))
     assert result["accuracy"]["value"] >= 0.9 and 0.3 < result["diversity"] < 2
     assert result["fid"]["reference"] == "50,000 training images of MNIST"
     assert result["fid"]["extractor_sha256"] == weights.read_card("mnist-evaluator")["sha256"]

@@ -1,11 +1,9 @@
 """evaluate counterfactuals: the measures as JSON and in words, the sweep and its picture, what is refused."""
 
-import json
-
 import imageio.v3 as iio
 import pytest
 import torch
-from command_tools import good, refused, rows_of, without_time
+from command_tools import good, refused, report_of, rows_of, without_time
 
 from lessons_lib import data, weights
 from lessons_lib.counterfactuals import in_8_bits
@@ -34,11 +32,7 @@ def evaluate(run, tiny, here):
     return evaluate
 
 
-def report_of(result):
-    return json.loads(good(result))
-
-
-def test_json_is_complete_and_its_command_measures_it_again(evaluate, run):
+def test_json_is_complete_and_its_command_measures_it_again(evaluate, again):
     report = report_of(evaluate("--json --depth 30 --null-images 4 --seed 1"))
     settings = [report[name] for name in ("method", "guidance", "guidance_scale", "depth", "steps", "seed")]
     assert settings == ["ddim", "cfg", 3.0, 30, 3, 1] and report["null_guidance_scale"] == 1
@@ -53,8 +47,7 @@ def test_json_is_complete_and_its_command_measures_it_again(evaluate, run):
     assert report["with_stored_latents"]["num_images"] == 6 and report["with_stored_latents"]["error"] >= 0
     assert report["feature_fid"] > 0 and report["feature_fid_floor"] > 0 and report["minimality"]
     assert report["seconds"] > 0 and report["seconds_per_image"] > 0
-    again = report_of(run(f"{report['command'].removeprefix('python -m lessons_lib ')} --json"))
-    assert without_time(again) == without_time(report)
+    assert without_time(again(report["command"])) == without_time(report)
 
 
 def test_the_measures_are_those_of_the_request(evaluate, tiny):
@@ -124,7 +117,7 @@ def measured(monkeypatch):
     return settings
 
 
-def test_one_row_a_combination_and_a_picture(evaluate, run, measured):
+def test_one_row_a_combination_and_a_picture(evaluate, again, measured):
     out = good(evaluate(SWEEP, FEW, command="sweep"))
     rows = rows_of("sweep.csv")
     assert tuple(rows[0]) == (*Counterfactuals.COLUMNS, "command", "weights_sha256")
@@ -138,5 +131,5 @@ def test_one_row_a_combination_and_a_picture(evaluate, run, measured):
         assert min(float(row[name]) for name in ("features", "fid", "seconds_per_image", "null_1")) > 0
     assert iio.imread("sweep.png").shape[2] >= 3
     assert "6 of 6: same-noise, cfg, w=2.5, 2 steps; read as the target" in out
-    again = report_of(run(f"{rows[1]['command'].removeprefix('python -m lessons_lib ')} --json"))
-    assert str(again["proximity"]["l1"]["value"]) == rows[1]["l1"], "a row says how to measure it again"
+    report = again(rows[1]["command"])
+    assert str(report["proximity"]["l1"]["value"]) == rows[1]["l1"], "a row says how to measure it again"

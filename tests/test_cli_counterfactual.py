@@ -5,7 +5,7 @@ import json
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from command_tools import everything, good, refused
+from command_tools import everything, good, refused, report_of
 
 from lessons_lib import data
 from lessons_lib.images import to_pixels
@@ -70,11 +70,11 @@ def test_a_users_own_picture(intervene):
     drawn[10:80, 26:34] = (20, 20, 120)  # a blue one on white paper
     iio.imwrite("mine.png", drawn)
     words = "--image mine.png --target-class 7 --json"
-    report = json.loads(good(intervene(f"{words} --source-class 1 --out x.npz")))
+    report = report_of(intervene(f"{words} --source-class 1 --out x.npz"))
     assert report["image"] == "mine.png" and report["source_class"] == 1
     source = np.load("x.npz")["source"]
     assert source.shape == (1, 28, 28) and source[0, 14, 13:15].max() > 0.9 and source[0, :2].max() == 0
-    report = json.loads(good(intervene(words)))
+    report = report_of(intervene(words))
     assert report["source_class"] == report["source_read"]["read_as"]
 
 

@@ -1,7 +1,6 @@
 """celeba on the command line: faces are drawn, changed and measured; one sentence for whatever is wrong."""
 
 import json
-import shlex
 
 import imageio.v3 as iio
 import numpy as np
@@ -12,6 +11,7 @@ from command_tools import (
     everything,
     good,
     refused,
+    report_of,
     rows_of,
     save,
     tiny_reader,
@@ -21,7 +21,6 @@ from command_tools import (
 
 from lessons_lib import data, pipeline, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig
-from lessons_lib.cli import app
 from lessons_lib.evaluation.task import Faces
 from lessons_lib.schedules import NoiseSchedule
 
@@ -31,14 +30,6 @@ SIZE, NAMES = 32, list(data.ATTRIBUTES)
 SMILING, FEW = NAMES.index("Smiling"), ("Male", "Eyeglasses", "Wearing_Hat")
 COUNTS = 24, 4, 12  # for training, validation, testing
 MEASURE = "--steps 3 --num-samples 6 --num-counterfactuals 5"
-
-
-def refuse_constant(text):
-    raise AssertionError(f"{text} is no JSON")
-
-
-def read_json(text):
-    return json.loads(text, parse_constant=refuse_constant)
 
 
 def write_celeba(root):
@@ -103,7 +94,7 @@ def here(here, tiny, monkeypatch):
 
 
 @pytest.fixture
-def run(run, tiny, here):
+def ask(run, tiny, here):
 
     def run_of_faces(command, words=""):
         judged = "" if command == "sample" else f"--evaluator-weights {tiny}/judge.safetensors"
@@ -113,17 +104,9 @@ def run(run, tiny, here):
     return run_of_faces
 
 
-@pytest.fixture
-def again(run, capsys):
-    """What a command that was kept prints."""
-    return lambda words: read_json(
-        good((app.main([*shlex.split(words)[3:], "--json"]), *capsys.readouterr()))
-    )
-
-
-def test_a_grid_and_a_file_for_each_face(run, here):
+def test_a_grid_and_a_file_for_each_face(ask, here):
     words = "--attribute Smiling --target 1 --num-samples 5 --out grid.png --individual faces"
-    out = good(run("sample", words))
+    out = good(ask("sample", words))
     assert iio.imread("grid.png").shape == (2 * (2 * SIZE + 2), 2 * (3 * SIZE + 2 * 2), 3), "3 columns"
     names = [f"faces/0000{k}_label_1.png" for k in range(5)]
     assert everything(here) == ["faces", *names, "grid.png"]
@@ -132,35 +115,35 @@ def test_a_grid_and_a_file_for_each_face(run, here):
     assert "s=5," in out, "the scale of the classifier's card"
 
 
-def test_every_answer_and_its_label(run):
+def test_every_answer_and_its_label(ask):
     for words, label in {"1": 1, "yes": 1, "Yes": 1, "0": 0, "no": 0, "none": -1, None: 1}.items():
         target = "" if words is None else f"--target {words}"
-        good(run("sample", f"--attribute smiling {target} --num-samples 2 --out x.npz"))
+        good(ask("sample", f"--attribute smiling {target} --num-samples 2 --out x.npz"))
         with np.load("x.npz") as found:
             assert found["labels"].tolist() == [label] * 2
             assert found["images"].shape == (2, 3, SIZE, SIZE)
             assert found["images"].min() >= 0 and found["images"].max() <= 1
 
 
-def images_of(run, words):
-    good(run("sample", f"--num-samples 3 --out x.npz {words}"))
+def images_of(ask, words):
+    good(ask("sample", f"--num-samples 3 --out x.npz {words}"))
     with np.load("x.npz") as found:
         return found["images"]
 
 
-def test_a_denoiser_that_is_told_attributes_needs_no_classifier(run):
+def test_a_denoiser_that_is_told_attributes_needs_no_classifier(ask):
     told = "--weights {tiny}/told.safetensors"
-    plain = images_of(run, told)
+    plain = images_of(ask, told)
     wish = f"{told} --attribute smiling --guidance-scale 20"
-    steered = [images_of(run, f"{wish} --target {k} --guidance cfg") for k in (0, 1)]
+    steered = [images_of(ask, f"{wish} --target {k} --guidance cfg") for k in (0, 1)]
     assert np.abs(steered[0] - steered[1]).max() > 1e-3 < np.abs(steered[1] - plain).max()
-    assert np.array_equal(images_of(run, wish), steered[1]), "cfg is what is meant of such weights"
-    assert np.abs(images_of(run, f"{wish} --guidance classifier") - steered[1]).max() > 1e-3
-    out = good(run("sample", f"{wish} --num-samples 2 --out x.npz"))
+    assert np.array_equal(images_of(ask, wish), steered[1]), "cfg is what is meant of such weights"
+    assert np.abs(images_of(ask, f"{wish} --guidance classifier") - steered[1]).max() > 1e-3
+    out = good(ask("sample", f"{wish} --num-samples 2 --out x.npz"))
     assert "told.safetensors, cfg, w=20, smiling = yes, ddim, 3 steps" in out
     with np.load("x.npz") as found:
         assert found["labels"].tolist() == [1, 1]
-    out = good(run("sample", f"{told} --attribute Eyeglasses --guidance classifier --out x.npz"))
+    out = good(ask("sample", f"{told} --attribute Eyeglasses --guidance classifier --out x.npz"))
     assert "classifier" in out and "Eyeglasses = yes" in out, "the classifier reads more than the denoiser"
 
 
@@ -181,21 +164,21 @@ BAD_SAMPLES = {
 
 
 @pytest.mark.parametrize("words", BAD_SAMPLES)
-def test_bad_sample_is_one_sentence_and_writes_nothing(run, here, words):
+def test_bad_sample_is_one_sentence_and_writes_nothing(ask, here, words):
     (here / "text.png").write_text("no picture")
-    refused(run("sample", f"--out out.png {words}"), BAD_SAMPLES[words])
+    refused(ask("sample", f"--out out.png {words}"), BAD_SAMPLES[words])
     assert everything(here) == ["text.png"]
 
 
-def changed(run, words):
-    return read_json(good(run("counterfactual", f"--steps 3 --attribute Smiling --json {words}")))
+def changed(ask, words):
+    return report_of(ask("counterfactual", f"--steps 3 --attribute Smiling --json {words}"))
 
 
-def test_a_folder_gets_everything_and_json_is_one_object(run, here):
-    found = changed(run, "--index 3 --target 1 --guidance-scale 7 --depth 30 --seed 2 --output-dir results")
+def test_a_folder_gets_everything_and_json_is_one_object(ask, here):
+    found = changed(ask, "--index 3 --target 1 --guidance-scale 7 --depth 30 --seed 2 --output-dir results")
     names = ["counterfactual.gif", "counterfactual.npz", "counterfactual.png", "measures.json"]
     assert everything(here / "results") == names
-    assert read_json((here / "results/measures.json").read_text()) == found
+    assert json.loads((here / "results/measures.json").read_text()) == found
     assert (found["index"], found["attribute"], found["target"]) == (3, "Smiling", 1)
     settings = {"method": "ddim", "guidance_scale": 7.0, "depth": 30, "steps": 3, "seed": 2}
     assert settings.items() <= found.items()
@@ -214,8 +197,8 @@ def test_a_folder_gets_everything_and_json_is_one_object(run, here):
     assert iio.imread("results/counterfactual.png").shape == (2 * (2 * SIZE + 2), 2 * (2 * SIZE + 2), 3)
 
 
-def test_a_report_for_people(run):
-    out = good(run("counterfactual", "--steps 3 --attribute smiling --target yes --index 1 --out row.png"))
+def test_a_report_for_people(ask):
+    out = good(ask("counterfactual", "--steps 3 --attribute smiling --target yes --index 1 --out row.png"))
     assert out.startswith("Smiling to yes: read ") and "s=6, depth 30, 3 steps; " in out
     assert "also changed: " in out and "in row.png" in out
     assert iio.imread("row.png").shape[2] == 3
@@ -236,26 +219,22 @@ BAD_COUNTERFACTUALS = {
 
 
 @pytest.mark.parametrize("words", BAD_COUNTERFACTUALS)
-def test_bad_counterfactual_is_one_sentence_and_writes_nothing(run, here, words):
+def test_bad_counterfactual_is_one_sentence_and_writes_nothing(ask, here, words):
     (here / "text.png").write_text("no picture")
     iio.imwrite("wide.png", np.zeros((480, 640, 3), dtype=np.uint8))
-    refused(run("counterfactual", f"--steps 3 --out x.png {words}"), BAD_COUNTERFACTUALS[words])
+    refused(ask("counterfactual", f"--steps 3 --out x.png {words}"), BAD_COUNTERFACTUALS[words])
     assert everything(here) == ["text.png", "wide.png"]
 
 
-def test_a_result_must_go_somewhere_and_a_test_face_must_be_there(run, here, monkeypatch):
-    refused(run("counterfactual", "--attribute Smiling --index 1"), "Say where the result goes")
+def test_a_result_must_go_somewhere_and_a_test_face_must_be_there(ask, here, monkeypatch):
+    refused(ask("counterfactual", "--attribute Smiling --index 1"), "Say where the result goes")
     monkeypatch.setattr(data, "_data_roots", lambda: [here / "nowhere"])
-    refused(run("counterfactual", "--attribute Smiling --index 1 --steps 3 --json"), "CelebA")
+    refused(ask("counterfactual", "--attribute Smiling --index 1 --steps 3 --json"), "CelebA")
     assert everything(here) == []
 
 
-def measured(run, words=""):
-    return read_json(good(run("evaluate", f"{MEASURE} --json {words}")))
-
-
-def test_evaluate_reports_everything_and_can_be_run_again(run, again, tiny):
-    found = measured(run, "--guidance-scale 9 --seed 1 --depth 25")
+def test_evaluate_reports_everything_and_can_be_run_again(ask, again, tiny):
+    found = report_of(ask("evaluate", f"{MEASURE} --json --guidance-scale 9 --seed 1 --depth 25"))
     assert found["attribute"] == "Smiling"
     assert len(found["weights_sha256"]) == len(found["evaluator_sha256"]) == 64
     assert list(found["drawn"]) == ["unguided", "yes", "no"]
@@ -282,14 +261,14 @@ def test_evaluate_reports_everything_and_can_be_run_again(run, again, tiny):
 
 
 @pytest.fixture
-def copied(tiny, here, run):
+def copied(tiny, here, ask):
     """Weights whose cards may be written; copied(words) measures the denoiser, or the evaluator."""
     for name in ("denoiser", "judge"):
         copy_weights(tiny / name, here / name)
     mine = "--weights ./denoiser.safetensors", "--evaluator-weights ./judge.safetensors"
     drawn = " ".join((*mine, MEASURE, "--card --json"))
     return lambda words=None: (
-        run("evaluate", drawn) if words is None else run("evaluate evaluator", f"{mine[1]} {words}")
+        ask("evaluate", drawn) if words is None else ask("evaluate evaluator", f"{mine[1]} {words}")
     )
 
 
@@ -297,7 +276,7 @@ def test_the_card_gets_the_evaluation_and_keeps_the_rest(copied):
     card = weights.read_card("./denoiser.safetensors")
     metrics = {"loss": 0.5, "evaluations": [{"attribute": "Smiling"}, {"attribute": "Bald"}]}
     weights.write_card("./denoiser.safetensors", card | {"metrics": metrics})
-    found = read_json(good(copied()))
+    found = report_of(copied())
     after = weights.read_card("./denoiser.safetensors")
     assert after["metrics"] == {"loss": 0.5, "evaluations": [{"attribute": "Bald"}, found]}
     assert {**after, "metrics": 0} == {**card, "metrics": 0}
@@ -306,7 +285,7 @@ def test_the_card_gets_the_evaluation_and_keeps_the_rest(copied):
 def test_the_evaluator_is_measured_and_its_reference_kept(copied, here):
     told = good(copied(""))
     assert "./judge.safetensors on 12 test faces: " in told and "Wearing_Lipstick" in told
-    found = read_json(good(copied("--json")))
+    found = report_of(copied("--json"))
     assert not (here / "judge-reference.npz").exists()
     assert found["images"] == "12 test faces" and list(found["by_attribute"]) == NAMES
     test = data.load("celeba", "test", image_size=SIZE)
@@ -315,7 +294,7 @@ def test_the_evaluator_is_measured_and_its_reference_kept(copied, here):
     assert found["mean_accuracy"] == round(float(right.float().mean()), 5)
     assert found["by_attribute"]["Smiling"]["right"] == int(right[:, SMILING].sum())
     assert found["by_attribute"]["Smiling"]["commonest_answer"] == 0.5
-    assert read_json(good(copied("--card --json"))) == found
+    assert report_of(copied("--card --json")) == found
     assert weights.read_card("./judge.safetensors")["metrics"] == {"test": found}
     assert (here / "judge-reference.npz").exists()
 
@@ -338,29 +317,29 @@ BAD_EVALUATIONS = {
 }
 
 
-def evaluate_or_sweep(run, words):
+def evaluate_or_sweep(ask, words):
     if words.startswith("--sweep"):
-        return run("sweep", f"--steps 3 --num-counterfactuals 5 {words.removeprefix('--sweep')}")
+        return ask("sweep", f"--steps 3 --num-counterfactuals 5 {words.removeprefix('--sweep')}")
     if words.startswith("evaluator"):
-        return run("evaluate evaluator")
-    return run("evaluate", f"{MEASURE} {words}")
+        return ask("evaluate evaluator")
+    return ask("evaluate", f"{MEASURE} {words}")
 
 
 @pytest.mark.parametrize("words", BAD_EVALUATIONS)
-def test_bad_evaluation_is_one_sentence_before_any_work(run, here, monkeypatch, words):
+def test_bad_evaluation_is_one_sentence_before_any_work(ask, here, monkeypatch, words):
     (here / "other.csv").write_text("steps,l1\n1,2\n")
     for module in ("lessons_lib.cli.batches.generate", "lessons_lib.pipeline.counterfactual_images"):
         monkeypatch.setattr(module, lambda *_: 1 / 0)  # nothing is drawn
     data.load("celeba", "test", image_size=SIZE)  # whose decoding would say a line
-    refused(evaluate_or_sweep(run, words), BAD_EVALUATIONS[words])
+    refused(evaluate_or_sweep(ask, words), BAD_EVALUATIONS[words])
     assert everything(here) == ["other.csv"]
 
 
 @pytest.mark.parametrize("words", ["", "evaluator", "--sweep --out x.csv --depths 20"])
-def test_without_celeba_nothing_is_drawn(run, here, monkeypatch, words):
+def test_without_celeba_nothing_is_drawn(ask, here, monkeypatch, words):
     monkeypatch.setattr(data, "_data_roots", lambda: [here / "nowhere"])
     monkeypatch.setattr("lessons_lib.cli.batches.generate", lambda *_: 1 / 0)
-    refused(evaluate_or_sweep(run, words), "CelebA")
+    refused(evaluate_or_sweep(ask, words), "CelebA")
     assert everything(here) == []
 
 
@@ -380,8 +359,8 @@ def counted(monkeypatch):
     return seen
 
 
-def test_a_row_for_each_depth_and_scale_and_a_picture(run, counted, again):
-    out = good(run("sweep", SWEEP))
+def test_a_row_for_each_depth_and_scale_and_a_picture(ask, counted, again):
+    out = good(ask("sweep", SWEEP))
     rows = rows_of("sweep.csv")
     assert tuple(rows[0]) == (*Faces.COLUMNS, "command", "weights_sha256")
     assert counted == [(20, 0.0), (20, 5.0), (35, 0.0), (35, 5.0)]

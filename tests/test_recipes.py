@@ -3,9 +3,6 @@
 import dataclasses
 import functools
 import itertools
-import json
-import os
-import signal
 from collections import Counter
 
 import pytest
@@ -25,7 +22,7 @@ from lessons_lib.recipes.losses import (
     told_affine,
 )
 from lessons_lib.schedules import NoiseSchedule, q_sample
-from lessons_lib.training import StepDone, Stopped, TrainConfig, TrainingError, train
+from lessons_lib.training import Stopped, TrainConfig, TrainingError, train
 from lessons_lib.unet import UNetConfig
 from lessons_lib.weights import WeightsError, load_pretrained
 
@@ -115,21 +112,6 @@ def test_a_start_that_does_not_fit_is_refused(tmp_path):
     with pytest.raises(WeightsError, match="There are no weights"):
         run(tmp_path / "fourth", start="nowhere")
     assert not (tmp_path / "second").exists()
-
-
-def test_an_interrupted_recipe_keeps_its_weights_and_resumes_to_the_same_ones(tmp_path):
-    run(tmp_path / "whole")
-    events = begin("mnist", "denoiser", config(tmp_path / "cut"), DiffusionOptions(timesteps=20))
-    for event in events:
-        if isinstance(event, StepDone) and event.step == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-    weights = tmp_path / "cut" / "mnist-denoiser.safetensors"
-    assert event == WeightsSaved(weights)
-    assert load_pretrained(weights)[2]["training"]["ended"] == "interrupted"
-    run(tmp_path / "cut", resume=True)
-    assert weights.read_bytes() == (tmp_path / "whole" / weights.name).read_bytes()
-    losses = [json.loads((tmp_path / name / "losses.json").read_text()) for name in ("whole", "cut")]
-    assert losses[0] == losses[1]
 
 
 OTHER_OPTIONS = [
