@@ -82,22 +82,18 @@ BAD = {
     "--weights {tiny}/unlabelled.safetensors": "Unknown label 0",
     "--sampler ddim": "No such option: --sampler",
     "--out x.csv": "No such option: --out",
-    "--sweep --out x.csv --json": "No such option: --json",
     "--sweep --out x.csv --methods cfg": "Unknown method 'cfg': choose from ddim, ddpm, sdedit, same-noise.",
-    "--sweep --out x.csv --scales 1,x": "'--scales': 'x' is not a number.",
     "--sweep --out x.csv --depths 2.5": "'--depths': '2.5' is not a whole number.",
     "--sweep --out x.csv --methods same-noise --depths 30": "takes no --depths.",
     "--sweep --out x.csv --depths 30 --num-samples 201": "--num-samples must be between 1 and 200",
-    "--sweep --out other.csv --depths 30": "other.csv is no table of a sweep",
 }
 
 
 @pytest.mark.parametrize("words", BAD)
 def test_what_is_wrong_is_one_sentence_and_writes_nothing(evaluate, here, words):
-    (here / "other.csv").write_text("steps,accuracy\n1,2\n")
     command = "sweep" if words.startswith("--sweep") else "evaluate"
     refused(evaluate(words.removeprefix("--sweep"), command=command), BAD[words])
-    assert [path.name for path in here.iterdir()] == ["other.csv"]
+    assert list(here.iterdir()) == []
 
 
 SWEEP = "--out sweep.csv --methods sdedit,same-noise --scales 1,2.5 --depths 20,39 --null-images 2"

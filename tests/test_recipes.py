@@ -57,15 +57,12 @@ def config(folder, **changes):
     return TrainConfig(**(given | changes))
 
 
-def begin(dataset, model, config, options, **how):
-    sets = functools.partial(recipes.load_splits, dataset, config)
-    return recipes.run_recipe(RECIPES[dataset, model], sets, config, options, **how)
-
-
 def run(folder, model="denoiser", options=None, **changes):
     how = {name: changes.pop(name) for name in ("resume", "start") if name in changes}
-    options = options or DiffusionOptions(timesteps=20)
-    return list(begin("mnist", model, config(folder, **changes), options, command="train me", **how))
+    options, training = options or DiffusionOptions(timesteps=20), config(folder, **changes)
+    sets = functools.partial(recipes.load_splits, "mnist", training)
+    recipe = RECIPES["mnist", model]
+    return list(recipes.run_recipe(recipe, sets, training, options, command="train me", **how))
 
 
 def test_a_denoiser_writes_samples_losses_weights_and_card(tmp_path):

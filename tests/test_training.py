@@ -79,12 +79,8 @@ def trained(**options):
     return model.state_dict()
 
 
-def steps(events):
-    return [event for event in events if isinstance(event, StepDone)]
-
-
-def epochs(events):
-    return [event for event in events if isinstance(event, EpochDone)]
+def steps(events, kind=StepDone):
+    return [event for event in events if isinstance(event, kind)]
 
 
 def same(a, b):
@@ -104,7 +100,7 @@ def test_events_come_in_order_and_tell_the_numbers(tmp_path):
     assert numbers == [(k, 6, 1 + (k > 3)) for k in range(1, 7)]
     assert all(event.images_per_second > 0 and event.seconds_left >= 0 for event in steps(events))
     assert steps(events)[-1].seconds_left == 0 and not events[-1].ema_model.training
-    first, second = epochs(events)
+    first, second = steps(events, EpochDone)
     assert first.train_loss == pytest.approx(sum(event.loss for event in steps(events)[:3]) / 3)
     assert (events[-1].reason, events[-1].step) == ("finished", 6)
     assert json.loads((tmp_path / "losses.json").read_text()) == {
@@ -118,7 +114,7 @@ def test_events_come_in_order_and_tell_the_numbers(tmp_path):
 def test_every_epoch_sees_each_image_at_most_once_in_another_order_and_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     images = Images(26)
-    assert epochs(run(images=images))[0].test_loss is None
+    assert steps(run(images=images), EpochDone)[0].test_loss is None
     first, second = ([image for batch in images.asked[k : k + 3] for image in batch] for k in (0, 3))
     assert len(set(first)) == len(set(second)) == 24 and first != second
     assert os.listdir(tmp_path) == []
@@ -471,8 +467,8 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, uninterrupted, stop_
     losses = {event.step: event.loss for event in steps(expected)}
     assert all(event.loss == losses[event.step] for event in steps(events))
     history = json.loads((tmp_path / "losses.json").read_text())
-    assert history["train_loss"] == [event.train_loss for event in epochs(expected)]
-    assert history["val_loss"] == [event.val_loss for event in epochs(expected)]
+    assert history["train_loss"] == [event.train_loss for event in steps(expected, EpochDone)]
+    assert history["val_loss"] == [event.val_loss for event in steps(expected, EpochDone)]
 
 
 def test_resuming_what_is_finished_what_was_not_saved_and_what_another_training_left(tmp_path):
@@ -626,13 +622,11 @@ def test_what_cannot_train_is_refused(wrong, message):
         run(**wrong)
 
 
-WRONG_LOSSES = [{"loss": "huber"}, {"p_uncond": 1.5}, {"p_uncond": math.nan}, {"t_density": "square"}]
-
-
-@pytest.mark.parametrize("options", [*WRONG_LOSSES, {"loss_weight": "x"}])
-def test_a_wrong_loss_is_refused(options):
-    with pytest.raises(ValueError, match=r"Unknown \w+ '\w+': choose one of|must be in"):
-        denoising_loss(SCHEDULE, **options)
+def test_a_wrong_loss_is_refused():
+    shares = {"p_uncond": 1.5}, {"p_uncond": math.nan}
+    for options in ({"loss": "huber"}, *shares, {"t_density": "square"}, {"loss_weight": "x"}):
+        with pytest.raises(ValueError, match=r"Unknown \w+ '\w+': choose one of|must be in"):
+            denoising_loss(SCHEDULE, **options)
 
 
 # -- kill -9 --------------------------------------------------------------------------------------------
