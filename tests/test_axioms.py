@@ -40,6 +40,9 @@ X, Y = images(24)
 TARGET = (Y + 1 + torch.arange(24) // K % (K - 1)) % K  # every other class, in turn
 
 
+REFERENCE = evaluation.real_features(JUDGE, *images(40, seed=1))
+
+
 def identity(x, source, target):
     return x
 
@@ -141,19 +144,14 @@ def test_reversibility():
     assert one_way.read_as_source.successes == 6, "only what was class 0"
 
 
-@pytest.fixture(scope="module")
-def reference():
-    return evaluation.real_features(JUDGE, *images(40, seed=1))
-
-
-def test_proximity(reference):
-    found = evaluation.proximity(JUDGE, X, identity(X, Y, TARGET), reference)
-    assert (found.l1, found.features, found.unit) == (0.0, 0.0, reference.unit)
+def test_proximity():
+    found = evaluation.proximity(JUDGE, X, identity(X, Y, TARGET), REFERENCE)
+    assert (found.l1, found.features, found.unit) == (0.0, 0.0, REFERENCE.unit)
     found = evaluation.proximity(JUDGE, X, X + 5 / 127.5)
     assert found.l1 == pytest.approx(5 / 255, rel=1e-4) and found.unit is None
     assert found.features == pytest.approx(5 / 255 * 4, rel=1e-4), "16 pixels: the root of 16 squares"
-    far = evaluation.proximity(JUDGE, X, constant(X, Y, TARGET), reference)
-    near = evaluation.proximity(JUDGE, X, swap(X, Y, TARGET), reference)
+    far = evaluation.proximity(JUDGE, X, constant(X, Y, TARGET), REFERENCE)
+    near = evaluation.proximity(JUDGE, X, swap(X, Y, TARGET), REFERENCE)
     assert near.l1 == pytest.approx(128 / 255 / 2, rel=1e-4), "two rows of four change"
     assert near.l1 < far.l1 and near.features < 1 < far.features
 
@@ -172,25 +170,24 @@ def test_minimality_counts_by_hand():
         evaluation.minimality(JUDGE, x, moved, ones * 3, real)
 
 
-def test_the_report_agrees_with_the_single_measures(reference):
+def test_the_report_agrees_with_the_single_measures():
     statistics = evaluation.FeatureStatistics.of(evaluation.features(JUDGE, images(40, seed=1)[0]))
-    report = evaluation.measure_axioms(noisy, JUDGE, X, Y, TARGET, reference, statistics, batch_size=7)
-    there = torch.cat([noisy(*batch) for batch in zip(*(z.split(7) for z in (X, Y, TARGET)), strict=True)])
-    there = in_8_bits(there)
-    assert report["num_images"] == 24
+    report = evaluation.measure_axioms(noisy, JUDGE, X, Y, TARGET, REFERENCE, statistics, batch_size=7)
+    batches = zip(*(z.split(7) for z in (X, Y, TARGET)), strict=True)
+    there = in_8_bits(torch.cat([noisy(*batch) for batch in batches]))
+    assert report["num_images"] == 24 and report["effectiveness"]["value"] == 1.0
     assert report["effectiveness"] == evaluation.effectiveness(JUDGE, there, TARGET, Y).as_json()
-    assert report["effectiveness"]["value"] == 1.0
     nulls = evaluation.composition(noisy, X, Y, batch_size=7)
     assert report["composition"] == {n: mean.as_json() for n, mean in nulls.items()}
     back = evaluation.reversibility(noisy, JUDGE, X, Y, TARGET, batch_size=7)
     assert report["reversibility"] == {
         "read_as_source": back.read_as_source.as_json(), "error": back.error.as_json()
     }  # fmt: skip
-    near = evaluation.proximity(JUDGE, X, there, reference)
+    near = evaluation.proximity(JUDGE, X, there, REFERENCE)
     assert report["proximity"]["l1"] == near.l1.as_json()
     assert report["proximity"]["features"] == near.features.as_json()
-    assert report["proximity"]["unit"] == pytest.approx(reference.unit, abs=1e-5)
-    least = evaluation.minimality(JUDGE, X, there, TARGET, reference)
+    assert report["proximity"]["unit"] == pytest.approx(REFERENCE.unit, abs=1e-5)
+    least = evaluation.minimality(JUDGE, X, there, TARGET, REFERENCE)
     assert report["minimality"]["pixels"] == least.pixels.as_json()
     assert report["minimality"]["features"] == least.features.as_json()
     for name, images_ in (("feature_fid", there), ("feature_fid_originals", X)):
