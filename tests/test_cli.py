@@ -106,60 +106,6 @@ def test_what_is_chosen_is_said_and_draws_other_images(sample, tiny):
     assert len(set(drawn)) == len(SAID)
 
 
-BAD_SAMPLES = {
-    "--labels 3,x": "Unknown label 'x': choose from 0 to 9, or all.",
-    "--labels 1,,2": "Unknown label ''",
-    "--guidance-scale abc": "'abc' is not a number",
-    "--guidance maybe": "Unknown guidance 'maybe': choose one of none, cfg, classifier, classifier-x0.",
-    "--guidance classifier --classifier {tiny}/other-T.safetensors": "another schedule (linear, T=50; not",
-    "--steps 41": "between 1 and 40 (T), got 41",
-    "--steps 2.5": "--steps",
-    "--num-per-label 0": "at least 1, got 0",
-    "--batch-size 0": "at least 1, got 0",
-    "--device quantum": "Unknown device 'quantum'",
-    "--colour red": "--colour",
-    "--weights no-such": "There are no weights 'no-such'",
-    "--weights {tiny}/judge.safetensors": "no denoiser",
-    "--out x.jpg": "must end in .png, .gif or .npz, got 'x.jpg'",
-    "--out full.png/x.png": "cannot be written",
-    "--out folder.png": "it is a folder",
-    "--individual full.png": "it is a file",
-}
-
-
-@pytest.mark.parametrize("words", BAD_SAMPLES)
-def test_bad_sample_is_one_sentence_and_writes_nothing(run, tiny, here, words):
-    (here / "full.png").write_text("a file")
-    (here / "folder.png").mkdir()
-    before = everything(here)
-    fixed = f"sample mnist --weights {tiny}/denoiser.safetensors --out out.png"  # a later option wins
-    refused(run(f"{fixed} {words.format(tiny=tiny)}"), BAD_SAMPLES[words])
-    assert everything(here) == before
-
-
-BAD_COMMANDS = {
-    "evaluate cats": "No such command 'cats'.",
-    "sample cats --out x.png": "Unknown data set 'cats': choose mnist, cifar10 or celeba.",
-    "evaluate evaluator cats": "Unknown data set 'cats': choose mnist, cifar10 or celeba.",
-    "sample": "Missing",
-    "smaple": "smaple",
-    "--nothing": "--nothing",
-    "train cifar10 --model classifier": "choose one of denoiser, evaluator, denoiser-v, second-judge, all.",
-    "evaluate evaluator cifar10 --evaluator-weights {tiny}/judge.safetensors": "CIFAR-10 is not here",
-    "evaluate mnist --evaluator-weights {tiny}/denoiser.safetensors": "no evaluator",
-    "evaluate timesteps mnist --classifier {tiny}/judge.safetensors": "no classifier of noisy images",
-    "evaluate timesteps mnist --classifier {tiny}/none.safetensors": "There are no weights",
-    "evaluate timesteps mnist --card --classifier {tiny}/guide.safetensors": "needs the real MNIST",
-}
-
-
-@pytest.mark.parametrize("words", BAD_COMMANDS)
-def test_what_no_command_can_do_is_one_sentence(run, here, tiny, words):
-    before = {path.name: path.read_bytes() for path in tiny.iterdir()}
-    refused(run(words.format(tiny=tiny)), BAD_COMMANDS[words])
-    assert everything(here) == [] and before == {path.name: path.read_bytes() for path in tiny.iterdir()}
-
-
 def test_full_memory_and_full_disk_are_one_sentence_and_the_librarys_own_faults_are_not(
     run, tiny, here, monkeypatch
 ):
@@ -395,33 +341,6 @@ def test_ctrl_c_keeps_the_model_and_says_so(run, tiny_recipes, monkeypatch):
     assert "Stopped by Ctrl-C after step 1" in out and "--resume" in out
     assert Path("kept/mnist-denoiser/mnist-denoiser.safetensors").exists()
     assert not Path("kept/mnist-evaluator").exists(), "the next model is not started"
-
-
-BAD_TRAININGS = {
-    "--model gan": "choose one of denoiser, classifier, clean-classifier, evaluator, denoiser-v, second-",
-    "--told-augment": "--told-augment mirrors images, which digits may not be.",
-    "--ema-sigma-rel 0.1 --ema-decay 0.9": "are two averages: choose one.",
-    "--extend": "--extend goes on to more --epochs: name them.",
-    "--extend --epochs 9": "There is nothing to extend in runs/mnist-denoiser.",
-    "--dropout 2": "dropout must be in [0, 1)",
-    "--loss v-mse": "The loss v-mse is for a network that answers v",
-    "--model evaluator --loss-weight learned": "--loss-weight belongs to a denoiser",
-    "--epochs 0": "epochs must be at least 1",
-    "--batch-size 5000": "only 144 training images",
-    "--lr fast": "'fast' is not a number",
-    "--timesteps 1": "at least 2 timesteps",
-    "--loss huber": "Unknown loss 'huber'",
-    "--device quantum": "Unknown device 'quantum'",
-    "--output-dir full.txt": "it is a file",
-    "--output-dir full.txt/below": "cannot be written",
-}
-
-
-@pytest.mark.parametrize("words", BAD_TRAININGS)
-def test_bad_train_is_one_sentence_and_writes_nothing(run, tiny_recipes, words):
-    (tiny_recipes / "full.txt").write_text("a file")
-    refused(run(f"train mnist --model denoiser {words}"), BAD_TRAININGS[words])
-    assert everything(tiny_recipes) == ["full.txt"]
 
 
 def test_truncated_data_and_a_diverged_training_are_one_sentence(run, tiny_recipes):

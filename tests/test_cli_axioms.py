@@ -3,7 +3,7 @@
 import imageio.v3 as iio
 import pytest
 import torch
-from command_tools import good, refused, report_of, rows_of, without_time
+from command_tools import good, report_of, rows_of, without_time
 
 from lessons_lib import data, weights
 from lessons_lib.counterfactuals import in_8_bits
@@ -73,27 +73,6 @@ def test_the_report_says_what_json_says(evaluate):
     matrix = out.split("from row to column\n")[1].splitlines()
     assert matrix[0].split() == [str(k) for k in range(10)] and len(matrix) == 11
     assert matrix[1].split()[:2] == ["0", "–"]
-
-
-BAD = {
-    "--num-samples 201": "--num-samples must be between 1 and 200 (test images), got 201.",
-    "--null-images 7": "--null-images must be between 0 and 6 (--num-samples), got 7.",
-    "--evaluator-weights {tiny}/guide.safetensors": "are no evaluator",
-    "--weights {tiny}/unlabelled.safetensors": "Unknown label 0",
-    "--sampler ddim": "No such option: --sampler",
-    "--out x.csv": "No such option: --out",
-    "--sweep --out x.csv --methods cfg": "Unknown method 'cfg': choose from ddim, ddpm, sdedit, same-noise.",
-    "--sweep --out x.csv --depths 2.5": "'--depths': '2.5' is not a whole number.",
-    "--sweep --out x.csv --methods same-noise --depths 30": "takes no --depths.",
-    "--sweep --out x.csv --depths 30 --num-samples 201": "--num-samples must be between 1 and 200",
-}
-
-
-@pytest.mark.parametrize("words", BAD)
-def test_what_is_wrong_is_one_sentence_and_writes_nothing(evaluate, here, words):
-    command = "sweep" if words.startswith("--sweep") else "evaluate"
-    refused(evaluate(words.removeprefix("--sweep"), command=command), BAD[words])
-    assert list(here.iterdir()) == []
 
 
 SWEEP = "--out sweep.csv --methods sdedit,same-noise --scales 1,2.5 --depths 20,39 --null-images 2"

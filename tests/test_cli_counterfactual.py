@@ -78,30 +78,6 @@ def test_a_users_own_picture(intervene):
     assert report["source_class"] == report["source_read"]["read_as"]
 
 
-BAD = {
-    "": "Name one image: a picture with --image FILE, or a test image with --index N.",
-    "--index 1 --image mine.png": "Name one image",
-    "--index 200": "--index must be between 0 and 199, got 200.",
-    "--index one": "--index",
-    "--image none.png": "none.png",
-    "--image text.png": "text.png",
-    "--index 1 --source-class 10": "Unknown source class '10': choose from 0 to 9.",
-    "--index 1 --target-class 3,10": "Unknown label '10'",
-    "--index 1 --depth 5": "No timestep is left at depth 5",
-    "--index 1 --evaluator-weights {tiny}/guide.safetensors": "are no evaluator",
-    "--index 1 --out x.jpg": "must end in .png, .gif or .npz, got 'x.jpg'",
-    "--index 1 --out text.png/x.png": "cannot be written",
-    "--index 1 --output-dir text.png": "it is a file",
-}
-
-
-@pytest.mark.parametrize("words", BAD)
-def test_what_is_wrong_is_one_sentence_and_writes_nothing(intervene, here, words):
-    (here / "text.png").write_text("no picture")
-    refused(intervene(f"--out x.png {words}"), BAD[words])
-    assert everything(here) == ["text.png"]
-
-
 def test_a_result_must_go_somewhere_and_the_data_set_be_known(intervene, run):
     refused(intervene("--index 1"), "Say where the result goes")
     refused(run("counterfactual cifar10 --index 1 --out x.png"), "'cifar10': choose mnist or celeba.")

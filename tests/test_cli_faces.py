@@ -147,29 +147,6 @@ def test_a_denoiser_that_is_told_attributes_needs_no_classifier(ask):
     assert "classifier" in out and "Eyeglasses = yes" in out, "the classifier reads more than the denoiser"
 
 
-BAD_SAMPLES = {
-    "--attribute Smilng": "Unknown attribute 'Smilng': did you mean Smiling",
-    "--attribute Smiling --target 2": "Unknown target '2': choose 1, 0 or none.",
-    "--weights {tiny}/told.safetensors --attribute Eyeglasses": "Unknown attribute 'Eyeglasses': choose one",
-    "--target 1": "--target 1 needs an --attribute, such as Smiling.",
-    "--guidance classifier": "--guidance classifier needs an --attribute, such as Smiling.",
-    "--guidance-scale 3": "--guidance-scale needs an --attribute and a --target.",
-    "--classifier {tiny}/guide.safetensors": "--classifier needs an --attribute",
-    "--attribute Smiling --guidance none --target 1": "--guidance none asks for nothing: leave out --target.",
-    "--labels 3": "--labels is for data sets with classes: of celeba name an --attribute and a --target.",
-    "--num-per-label 2": "--num-per-label is for data sets with classes",
-    "--num-samples 0": "at least 1, got 0",
-    "--attribute Smiling --classifier {tiny}/classes.safetensors": "reads classes, not attributes.",
-}
-
-
-@pytest.mark.parametrize("words", BAD_SAMPLES)
-def test_bad_sample_is_one_sentence_and_writes_nothing(ask, here, words):
-    (here / "text.png").write_text("no picture")
-    refused(ask("sample", f"--out out.png {words}"), BAD_SAMPLES[words])
-    assert everything(here) == ["text.png"]
-
-
 def changed(ask, words):
     return report_of(ask("counterfactual", f"--steps 3 --attribute Smiling --json {words}"))
 
@@ -202,35 +179,6 @@ def test_a_report_for_people(ask):
     assert out.startswith("Smiling to yes: read ") and "s=6, depth 30, 3 steps; " in out
     assert "also changed: " in out and "in row.png" in out
     assert iio.imread("row.png").shape[2] == 3
-
-
-BAD_COUNTERFACTUALS = {
-    "--index 1": "Name an --attribute, such as Smiling.",
-    "--attribute Smiling": "Name one face: a picture with --image FILE, or a test face with --index N.",
-    "--attribute Smiling --index 1 --image wide.png": "Name one face",
-    "--attribute Smiling --index 12": "--index must be between 0 and 11, got 12.",
-    "--attribute Smiling --image wide.png": "it has 640×480 pixels, but an aligned face has 178×218",
-    "--attribute Smiling --image text.png": "text.png cannot be used: no picture",
-    "--attribute Smiling --index 1 --target none": "Unknown target 'none': choose 1 or 0.",
-    "--attribute Smiling --index 1 --target-class 3": "--target-class is for data sets with classes",
-    "--attribute Smiling --index 1 --evaluator-weights {tiny}/guide.safetensors": "are no evaluator",
-    "--attribute Smiling --index 1 --evaluator-weights {tiny}/small.safetensors": "draws 32 pixels a side",
-}
-
-
-@pytest.mark.parametrize("words", BAD_COUNTERFACTUALS)
-def test_bad_counterfactual_is_one_sentence_and_writes_nothing(ask, here, words):
-    (here / "text.png").write_text("no picture")
-    iio.imwrite("wide.png", np.zeros((480, 640, 3), dtype=np.uint8))
-    refused(ask("counterfactual", f"--steps 3 --out x.png {words}"), BAD_COUNTERFACTUALS[words])
-    assert everything(here) == ["text.png", "wide.png"]
-
-
-def test_a_result_must_go_somewhere_and_a_test_face_must_be_there(ask, here, monkeypatch):
-    refused(ask("counterfactual", "--attribute Smiling --index 1"), "Say where the result goes")
-    monkeypatch.setattr(data, "_data_roots", lambda: [here / "nowhere"])
-    refused(ask("counterfactual", "--attribute Smiling --index 1 --steps 3 --json"), "CelebA")
-    assert everything(here) == []
 
 
 def test_evaluate_reports_everything_and_can_be_run_again(ask, again, tiny):
@@ -299,44 +247,86 @@ def test_the_evaluator_is_measured_and_its_reference_kept(copied, here):
     assert (here / "judge-reference.npz").exists()
 
 
-BAD_EVALUATIONS = {
-    "--attribute Smilng": "Unknown attribute 'Smilng': did you mean Smiling",
-    "--num-counterfactuals 0": "--num-counterfactuals must be at least 1, got 0.",
-    "--num-counterfactuals 500": "test faces are read right: ask for fewer --num-counterfactuals.",
-    "--guidance none": "No such option: --guidance",
-    "--depth 40": "The depth must be between 0 and 39, got 40.",
-    "--evaluator-weights {tiny}/denoiser.safetensors": "are no evaluator: they cannot judge.",
-    "--evaluator-weights {tiny}/few.safetensors": "Unknown attribute 'Smiling'",
-    "--evaluator-weights {tiny}/class-judge.safetensors": "reads classes, not attributes.",
-    "--evaluator-weights {tiny}/nameless.safetensors": "does not name all attributes",
-    "--evaluator-weights {tiny}/small.safetensors": "draws 32 pixels a side but",
-    "--sweep --out x.csv --depths 20,40": "The depth must be between 0 and 39, got 40.",
+REFUSED = {
+    "sample --out out.png": {
+        "--attribute Smilng": "Unknown attribute 'Smilng': did you mean Smiling",
+        "--attribute Smiling --target 2": "Unknown target '2': choose 1, 0 or none.",
+        "--weights {tiny}/told.safetensors --attribute Eyeglasses": "Unknown attribute 'Eyeglasses'",
+        "--target 1": "--target 1 needs an --attribute, such as Smiling.",
+        "--guidance classifier": "--guidance classifier needs an --attribute, such as Smiling.",
+        "--guidance-scale 3": "--guidance-scale needs an --attribute and a --target.",
+        "--classifier {tiny}/guide.safetensors": "--classifier needs an --attribute",
+        "--attribute Smiling --guidance none --target 1": "asks for nothing: leave out --target.",
+        "--labels 3": "--labels is for data sets with classes: of celeba name an --attribute and a --target.",
+        "--num-per-label 2": "--num-per-label is for data sets with classes",
+        "--num-samples 0": "at least 1, got 0",
+        "--attribute Smiling --classifier {tiny}/classes.safetensors": "reads classes, not attributes.",
+    },
+    "counterfactual --steps 3 --out x.png": {
+        "--index 1": "Name an --attribute, such as Smiling.",
+        "--attribute Smiling": "Name one face: a picture with --image FILE, or a test face with --index N.",
+        "--attribute Smiling --index 12": "--index must be between 0 and 11, got 12.",
+        "--attribute Smiling --image wide.png": "it has 640×480 pixels, but an aligned face has 178×218",
+        "--attribute Smiling --image text.png": "text.png cannot be used: no picture",
+    },
+    "counterfactual --steps 3 --out x.png --attribute Smiling --index 1": {
+        "--image wide.png": "Name one face",
+        "--target none": "Unknown target 'none': choose 1 or 0.",
+        "--target-class 3": "--target-class is for data sets with classes",
+        "--evaluator-weights {tiny}/guide.safetensors": "are no evaluator",
+        "--evaluator-weights {tiny}/small.safetensors": "draws 32 pixels a side",
+    },
+    f"evaluate {MEASURE}": {
+        "--attribute Smilng": "Unknown attribute 'Smilng': did you mean Smiling",
+        "--num-counterfactuals 0": "--num-counterfactuals must be at least 1, got 0.",
+        "--num-counterfactuals 500": "test faces are read right: ask for fewer --num-counterfactuals.",
+        "--guidance none": "No such option: --guidance",
+        "--depth 40": "The depth must be between 0 and 39, got 40.",
+        "--evaluator-weights {tiny}/denoiser.safetensors": "are no evaluator: they cannot judge.",
+        "--evaluator-weights {tiny}/few.safetensors": "Unknown attribute 'Smiling'",
+        "--evaluator-weights {tiny}/class-judge.safetensors": "reads classes, not attributes.",
+        "--evaluator-weights {tiny}/nameless.safetensors": "does not name all attributes",
+        "--evaluator-weights {tiny}/small.safetensors": "draws 32 pixels a side but",
+    },
+    "sweep --steps 3 --num-counterfactuals 5": {
+        "--out x.csv --depths 20,40": "The depth must be between 0 and 39, got 40.",
+    },
 }
+CASES = {f"{command} {words}": said for command, table in REFUSED.items() for words, said in table.items()}
 
 
-def evaluate_or_sweep(ask, words):
-    if words.startswith("--sweep"):
-        return ask("sweep", f"--steps 3 --num-counterfactuals 5 {words.removeprefix('--sweep')}")
-    if words.startswith("evaluator"):
-        return ask("evaluate evaluator")
-    return ask("evaluate", f"{MEASURE} {words}")
+@pytest.fixture
+def ask_in_vain(ask, here, monkeypatch):
+    """Nothing may be drawn, and nothing written."""
+    (here / "text.png").write_text("no picture")
+    iio.imwrite("wide.png", np.zeros((480, 640, 3), dtype=np.uint8))
+    for work in ("lessons_lib.cli.batches.generate", "lessons_lib.pipeline.counterfactual_images"):
+        monkeypatch.setattr(work, lambda *_: pytest.fail("it works"))
+
+    def ask_in_vain(words, said):
+        command, _, more = words.partition(" ")
+        refused(ask(command, more), said)
+        assert everything(here) == ["text.png", "wide.png"]
+
+    return ask_in_vain
 
 
-@pytest.mark.parametrize("words", BAD_EVALUATIONS)
-def test_bad_evaluation_is_one_sentence_before_any_work(ask, here, monkeypatch, words):
-    for module in ("lessons_lib.cli.batches.generate", "lessons_lib.pipeline.counterfactual_images"):
-        monkeypatch.setattr(module, lambda *_: 1 / 0)  # nothing is drawn
+@pytest.mark.parametrize("words", CASES)
+def test_what_is_wrong_is_one_sentence_before_any_work(ask_in_vain, words):
     data.load("celeba", "test", image_size=SIZE)  # whose decoding would say a line
-    refused(evaluate_or_sweep(ask, words), BAD_EVALUATIONS[words])
-    assert everything(here) == []
+    ask_in_vain(words, CASES[words])
 
 
-@pytest.mark.parametrize("words", ["", "evaluator", "--sweep --out x.csv --depths 20"])
-def test_without_celeba_nothing_is_drawn(ask, here, monkeypatch, words):
+def test_without_celeba_nothing_is_drawn(ask, ask_in_vain, here, monkeypatch):
+    refused(ask("counterfactual", "--attribute Smiling --index 1"), "Say where the result goes")
     monkeypatch.setattr(data, "_data_roots", lambda: [here / "nowhere"])
-    monkeypatch.setattr("lessons_lib.cli.batches.generate", lambda *_: 1 / 0)
-    refused(evaluate_or_sweep(ask, words), "CelebA")
-    assert everything(here) == []
+    refused(ask("evaluate evaluator"), "CelebA")
+    for words in (
+        f"evaluate {MEASURE}",
+        "sweep --steps 3 --num-counterfactuals 5 --out x.csv --depths 20",
+        "counterfactual --attribute Smiling --index 1 --steps 3 --out x.png",
+    ):
+        ask_in_vain(words, "CelebA")
 
 
 SWEEP = "--steps 3 --num-counterfactuals 4 --scales 0,5 --depths 20,35 --out sweep.csv"
