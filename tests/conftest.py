@@ -12,6 +12,7 @@ from lessons_lib import classifier, data, evaluation, pipeline, unet, weights
 from lessons_lib.cli import app
 from lessons_lib.data import image_set
 from lessons_lib.schedules import NoiseSchedule
+from lessons_lib.unet import UNet
 
 os.environ["LESSONS_OFFLINE"] = "1"
 
@@ -98,6 +99,19 @@ def here(tmp_path, monkeypatch):
     data.notice.cache_clear()
     yield tmp_path
     data.notice.cache_clear()
+
+
+@pytest.fixture
+def heard(monkeypatch):
+    """The labels of each call of a U-Net; where it has none, the size of its batch."""
+    calls, forward = [], UNet.forward
+
+    def listening(self, x_t, t, y=None):
+        calls.append(len(x_t) if y is None else y.tolist())
+        return forward(self, x_t, t, y)
+
+    monkeypatch.setattr(UNet, "forward", listening)
+    return calls
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from lessons_lib.pipeline import (
 )
 from lessons_lib.recipes.losses import label_loss
 from lessons_lib.schedules import NoiseSchedule
-from lessons_lib.unet import UNet
 from lessons_lib.weights import load_pretrained
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("one_thread")]
@@ -176,18 +175,6 @@ def test_what_these_weights_cannot_do_is_refused_before_any_work(asked, told):
         for refuse in (GenerationRequest.plan, generate_images):
             with pytest.raises(ValueError, match=message):
                 refuse(request)
-
-
-@pytest.fixture
-def heard(monkeypatch):
-    calls, forward = [], UNet.forward
-
-    def listening(self, x_t, t, y=None):
-        calls.append(None if y is None else y.tolist())
-        return forward(self, x_t, t, y)
-
-    monkeypatch.setattr(UNet, "forward", listening)
-    return calls
 
 
 @pytest.mark.parametrize("attribute", ["smiling", 1])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import nn
+from command_tools import Judge
 
 from lessons_lib import evaluation
 from lessons_lib.counterfactuals import in_8_bits
@@ -10,21 +10,8 @@ from lessons_lib.counterfactuals import in_8_bits
 K, SIDE = 4, 4
 
 
-class Rows(nn.Module):
-    """Reads the brightest row as the class; its features are the pixels in [0, 1]."""
-
-    def __init__(self):
-        super().__init__()
-        self.unused = nn.Parameter(torch.zeros(1))
-
-    def features(self, x_0):
-        return (x_0.flatten(1) + 1) / 2
-
-    def forward(self, x_0):
-        return x_0.sum(dim=(1, 3))
-
-
-JUDGE = Rows()
+# Reads the brightest row as the class; its features are the pixels in [0, 1].
+JUDGE = Judge(features=lambda x_0: (x_0.flatten(1) + 1) / 2, answers=lambda x_0: x_0.sum(dim=(1, 3)))
 TEMPLATES = torch.eye(K)[:, None, :, None].expand(K, 1, SIDE, SIDE) * 128 / 127.5  # 128 grey levels
 
 
@@ -38,8 +25,6 @@ def images(n, seed=0):
 
 X, Y = images(24)
 TARGET = (Y + 1 + torch.arange(24) // K % (K - 1)) % K  # every other class, in turn
-
-
 REFERENCE = evaluation.real_features(JUDGE, *images(40, seed=1))
 
 

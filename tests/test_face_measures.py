@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from command_tools import Judge
 
 from lessons_lib import evaluation
 
@@ -13,20 +13,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 NAMES = ("red", "green", "blue")
 
 
-class Channels(nn.Module):
-    """Reads each attribute as the mean of its colour: [-1, 1] becomes a probability."""
-
-    def __init__(self):
-        super().__init__()
-        self.anchor = nn.Parameter(torch.zeros(1))
-        self.sizes = []
-
-    def probabilities(self, x):
-        self.sizes.append(len(x))
-        return (x.mean((2, 3)) + 1) / 2
-
-    def features(self, x):
-        return x.mean((2, 3))
+# Reads each attribute as the mean of its colour: [-1, 1] becomes a probability.
+CHANNELS = Judge(features=lambda x: x.mean((2, 3)), answers=lambda x: (x.mean((2, 3)) + 1) / 2)
 
 
 def images(*rows):
@@ -41,7 +29,7 @@ TARGETS = torch.tensor([1, 1, 0, 0])
 
 
 def flips(before=BEFORE, after=AFTER, targets=TARGETS, place=0, names=NAMES):
-    return evaluation.measure_flips(Channels(), before, after, names, place, targets)
+    return evaluation.measure_flips(CHANNELS, before, after, names, place, targets)
 
 
 def test_flips_by_hand():

@@ -5,25 +5,16 @@ import pytest
 import scipy.linalg
 import scipy.stats
 import torch
-from torch import nn
+from command_tools import Judge
 
 from lessons_lib import evaluation
 
 pytestmark = pytest.mark.numeric
 
 
-class Pixels(nn.Module):
+def pixels():
     """A judge whose features are the pixels themselves, and which reads the brightest pixel as the class."""
-
-    def __init__(self):
-        super().__init__()
-        self.unused = nn.Parameter(torch.zeros(1))
-
-    def features(self, x_0):
-        return x_0.flatten(1)
-
-    def forward(self, x_0):
-        return x_0.flatten(1)
+    return Judge(features=lambda x_0: x_0.flatten(1), answers=lambda x_0: x_0.flatten(1))
 
 
 def gaussian(n, mean, factor, seed):
@@ -44,7 +35,7 @@ def test_wilson_interval(successes, n):
 
 def test_accuracy_overall_and_by_class():
     images = one_hot_images([0, 0, 0, 1, 3, 3])
-    found = evaluation.accuracy(Pixels(), images, torch.tensor([0, 0, 1, 1, 3, 2]), batch_size=4)
+    found = evaluation.accuracy(pixels(), images, torch.tensor([0, 0, 1, 1, 3, 2]), batch_size=4)
     assert (found.overall.successes, found.overall.total) == (4, 6)
     by_class = {k: (s.successes, s.total) for k, s in found.by_class.items()}
     assert by_class == {0: (2, 2), 1: (1, 2), 2: (0, 1), 3: (1, 1)}
@@ -77,27 +68,27 @@ def test_fid_is_the_formula_on_the_sample_moments():
     flat = [x.flatten(1) for x in (real, drawn)]
     moments = [y for x in flat for y in (x.mean(0), torch.cov(x.T))]
     expected = frechet(*moments)
-    assert evaluation.feature_fid(Pixels().double(), real, drawn, batch_size=64) == pytest.approx(
+    assert evaluation.feature_fid(pixels().double(), real, drawn, batch_size=64) == pytest.approx(
         expected, rel=1e-9
     )
-    statistics = evaluation.FeatureStatistics.of(evaluation.features(Pixels().double(), real))
-    assert evaluation.feature_fid(Pixels().double(), statistics, drawn) == pytest.approx(expected, rel=1e-9)
+    statistics = evaluation.FeatureStatistics.of(evaluation.features(pixels().double(), real))
+    assert evaluation.feature_fid(pixels().double(), statistics, drawn) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.fixture
 def reference():
     images = torch.randn(60, 1, 2, 2, generator=torch.Generator().manual_seed(8))
     labels = torch.arange(60) % 3
-    features = evaluation.features(Pixels(), images)
+    features = evaluation.features(pixels(), images)
     return images, labels, evaluation.Reference.of(features, labels, 4, extractor="abc", source="mnist")
 
 
 def test_reference_splits_five_to_one_and_survives_a_file(reference, tmp_path):
     images, labels, found = reference
     assert (found.statistics.count, found.floor_count) == (50, 10)
-    assert found.floor == pytest.approx(evaluation.feature_fid(Pixels(), images[:50], images[50:]))
+    assert found.floor == pytest.approx(evaluation.feature_fid(pixels(), images[:50], images[50:]))
     assert found.class_counts.tolist() == [20, 20, 20, 0]
-    spread = evaluation.class_spread(evaluation.features(Pixels(), images[:50]), labels[:50], 4)
+    spread = evaluation.class_spread(evaluation.features(pixels(), images[:50]), labels[:50], 4)
     assert torch.equal(found.spread[:3], spread[:3])
     path, found = tmp_path / "reference.npz", reference[2]
     found.save(path)
