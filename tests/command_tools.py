@@ -102,6 +102,18 @@ def good(result):
     return out
 
 
+def noted(monkeypatch, owner, name, note):
+    """What note makes of each call of a function, which does its work all the same."""
+    notes, work = [], getattr(owner, name)
+
+    def noting(*given):
+        notes.append(note(*given))
+        return work(*given)
+
+    monkeypatch.setattr(owner, name, noting)
+    return notes
+
+
 def report_of(result):
     """The JSON that a command has printed, all of it numbers."""
 

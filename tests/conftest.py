@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_tools import report_of, save, tiny_reader, tiny_unet
+from command_tools import noted, report_of, save, tiny_reader, tiny_unet
 
 from lessons_lib import classifier, data, evaluation, pipeline, unet, weights
 from lessons_lib.cli import app
@@ -104,22 +104,14 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def heard(monkeypatch):
     """The labels of each call of a U-Net; where it has none, the size of its batch."""
-    calls, forward = [], UNet.forward
-
-    def listening(self, x_t, t, y=None):
-        calls.append(len(x_t) if y is None else y.tolist())
-        return forward(self, x_t, t, y)
-
-    monkeypatch.setattr(UNet, "forward", listening)
-    return calls
+    labels = lambda network, x_t, t, y=None: len(x_t) if y is None else y.tolist()  # noqa: E731
+    return noted(monkeypatch, UNet, "forward", labels)
 
 
 @pytest.fixture
 def decoded(monkeypatch):
     """The pictures that are decoded."""
-    seen, original = [], image_set.decode
-    monkeypatch.setattr(image_set, "decode", lambda path, *how: seen.append(path) or original(path, *how))
-    return seen
+    return noted(monkeypatch, image_set, "decode", lambda path, *how: path)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import imageio.v3 as iio
 import pytest
 import torch
-from command_tools import good, report_of, rows_of, without_time
+from command_tools import good, noted, report_of, rows_of, without_time
 
 from lessons_lib import data, weights
 from lessons_lib.counterfactuals import in_8_bits
@@ -79,20 +79,10 @@ SWEEP = "--out sweep.csv --methods sdedit,same-noise --scales 1,2.5 --depths 20,
 FEW = "--num-samples 4 --steps 2"
 
 
-@pytest.fixture
-def measured(monkeypatch):
-    """The settings that were measured, (method, scale, depth)."""
-    settings, measure = [], Counterfactuals.measure
-
-    def counting(trial, plan):
-        settings.append((plan.request.method, plan.request.guidance_scale, plan.request.depth))
-        return measure(trial, plan)
-
-    monkeypatch.setattr(Counterfactuals, "measure", counting)
-    return settings
-
-
-def test_one_row_a_combination_and_a_picture(evaluate, again, measured):
+def test_one_row_a_combination_and_a_picture(evaluate, again, monkeypatch):
+    names = "method", "guidance_scale", "depth"
+    settings = lambda _, plan: tuple(getattr(plan.request, name) for name in names)  # noqa: E731
+    measured = noted(monkeypatch, Counterfactuals, "measure", settings)
     out = good(evaluate(SWEEP, FEW, command="sweep"))
     rows = rows_of("sweep.csv")
     assert tuple(rows[0]) == (*Counterfactuals.COLUMNS, "command", "weights_sha256")

@@ -10,6 +10,7 @@ from command_tools import (
     copy_weights,
     everything,
     good,
+    noted,
     refused,
     report_of,
     rows_of,
@@ -333,8 +334,7 @@ SWEEP = "--steps 3 --num-counterfactuals 4 --scales 0,5 --depths 20,35 --out swe
 
 
 def test_a_row_for_each_depth_and_scale_and_a_picture(ask, again, monkeypatch):
-    drawn, draw = [], pipeline.counterfactual_images
-    monkeypatch.setattr(pipeline, "counterfactual_images", lambda *how: drawn.append(how[0]) or draw(*how))
+    drawn = noted(monkeypatch, pipeline, "counterfactual_images", lambda request, *how: request)
     out = good(ask("sweep", SWEEP))
     rows = rows_of("sweep.csv")
     assert tuple(rows[0]) == (*Faces.COLUMNS, "command", "weights_sha256")

@@ -2,7 +2,7 @@
 
 import imageio.v3 as iio
 import pytest
-from command_tools import copy_weights, rows_of, save, tiny_reader
+from command_tools import copy_weights, noted, rows_of, save, tiny_reader
 
 from lessons_lib.cli import app
 from lessons_lib.evaluation.curves import named_lines
@@ -27,15 +27,10 @@ def sweep(run, here):
 @pytest.fixture
 def measured(monkeypatch):
     """The settings that were measured, (guidance, scale, sampler, steps)."""
-    settings, measure = [], Classes.measure
-
-    def counting(task, plan):
-        asked = plan.asked
-        settings.append((asked.guidance, asked.guidance_scale, asked.sampler, asked.steps))
-        return measure(task, plan)
-
-    monkeypatch.setattr(Classes, "measure", counting)
-    return settings
+    names = "guidance", "guidance_scale", "sampler", "steps"
+    return noted(
+        monkeypatch, Classes, "measure", lambda _, plan: tuple(getattr(plan.asked, n) for n in names)
+    )
 
 
 def test_one_row_a_combination_and_a_picture(sweep, measured, capsys):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from command_tools import save, tiny_reader, tiny_unet
 from numeric import assert_close_by_scale, seeded
+from test_oracles import final
 
 from lessons_lib import counterfactuals as cf
 from lessons_lib.guidance import with_cfg
@@ -37,18 +38,13 @@ def noise(batch=8):
     return SampleNoise([(7, k) for k in range(batch)])
 
 
-def last(steps):
-    *_, step = steps
-    return step.x_t
-
-
 def moved(method, ts, target, targets_each=1, k=slice(8)):
     """Abduction told the source, prediction told the target, of the points k."""
     if isinstance(ts, int):
         ts = spaced_timesteps(1000, ts)
     seeds = SampleNoise([(7, i) for i in range(8)[k]])
     found = cf.abduct(method, cloud(SOURCE[k]), SCHEDULE, points()[k], ts, seeds, clip_x0=False)
-    return last(cf.predict(cloud(target), SCHEDULE, found.repeated(targets_each), clip_x0=False))
+    return final(cf.predict(cloud(target), SCHEDULE, found.repeated(targets_each), clip_x0=False))
 
 
 def errors(target, expected):
@@ -71,7 +67,7 @@ def test_inversion_undoes_the_samplers_step_and_asks_where_it_moves_to():
     ts = torch.tensor([700, 333, 20])
     steps = list(ddim_invert(fixed, SCHEDULE, points(), ts))
     assert [step.t for step in steps] == [20, 333, 700]
-    back = last(sample_ddim(fixed, SCHEDULE, steps[-1].x_t, ts, clip_x0=False))
+    back = final(sample_ddim(fixed, SCHEDULE, steps[-1].x_t, ts, clip_x0=False))
     torch.testing.assert_close(back, points(), rtol=0, atol=1e-12)
     asked = []
 
@@ -165,7 +161,7 @@ def test_a_request_is_the_library_by_hand(tiny, method):
     own, other = with_cfg(model, torch.tensor([0, 1]), 1.0), with_cfg(model, torch.tensor([1, 2]), 2.0)
     seeds = SampleNoise([(5, 0), (5, 1)])
     found = cf.abduct(method, own, schedule, cf.in_8_bits(images()), ts, seeds)
-    assert_close_by_scale(steps[-1].x_t, last(cf.predict(other, schedule, found)))
+    assert_close_by_scale(steps[-1].x_t, final(cf.predict(other, schedule, found)))
 
 
 @pytest.mark.usefixtures("in_float64")

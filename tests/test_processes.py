@@ -16,7 +16,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 import torch
-from command_tools import Images, copy_weights, rows_of
+from command_tools import Images, copy_weights, noted, rows_of
 from torch import nn
 
 from lessons_lib.cli import app, common, processes
@@ -219,14 +219,13 @@ def loss(model, x_0, y, generator):
 def train_some(folder, name, until=8, resume=False, accumulation_steps=1, precision="float32"):
     """Train to a step, with a checkpoint after each; which images this process saw, and the result."""
     torch.manual_seed(0)
-    model, images, steps, saved, losses = nn.Linear(16, 16), Images(48, 4), {}, [], []
+    model, images, steps, losses = nn.Linear(16, 16), Images(48, 4), {}, []
     config = TrainConfig(
         epochs=2, batch_size=12, accumulation_steps=accumulation_steps, precision=precision, device="cpu",
         warmup_steps=1, checkpoint_every=1, output_dir=folder / name,
     )  # fmt: skip
-    original = TrainState.save
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TrainState, "save", lambda *content: saved.append(1) or original(*content))
+        saved = noted(patch, TrainState, "save", lambda *content: 1)
         for event in train(model, loss, images, config, resume=resume):
             if isinstance(event, StepDone):
                 steps[str(event.step)], images.asked = [k for part in images.asked for k in part], []

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from numeric import seeded
+from test_oracles import wavy  # wrong enough for x_0 to be clipped
 
 from lessons_lib.samplers import SampleNoise, Step, sample_ddim, sample_ddpm, sample_dpmpp_2m
 from lessons_lib.schedules import NoiseSchedule, predict_x0, q_sample, spaced_timesteps
@@ -19,11 +20,6 @@ def dpmpp_2m(*arguments, noise_fn=None, **options):
 
 
 each_sampler = pytest.mark.parametrize("sampler", [sample_ddpm, sample_ddim, dpmpp_2m])
-
-
-def wavy(x_t, t):
-    """An EpsFn that depends on x and t and is wrong enough for x_0 to be clipped."""
-    return torch.sin(3 * x_t) + t.view(-1, 1, 1, 1) / 1000
 
 
 def x_T(batch=2, dtype=torch.float64):
