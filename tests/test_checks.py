@@ -83,7 +83,7 @@ def test_right_answers_are_accepted(exercise):
 
 @each_exercise
 def test_every_diagnosis_is_given_to_an_answer_written_by_hand(exercise):
-    told = set()
+    told = {check(number, function).message for number, _, function in SIXTY if number == exercise.number}
     for words, function in WRONG[exercise.number]:
         result = check(exercise.number, function)
         assert result.status == "wrong" and words in result.message, (words, result)
@@ -253,11 +253,6 @@ def test_every_exercise_survives_bad_results(exercise):
         assert check(exercise.number, no_function).status in ("error", "wrong", "not_started")
 
 
-def test_signature_of_the_function_is_the_checks_docstring():
-    assert checks.any_of.__doc__ == "Exercise 06.2: function(logits [B, K], wanted [B, K]) -> [B]."
-    assert {"any_of", "to_shown", "held_still", "yours"} <= set(checks.__all__) and "any_of" in dir(checks)
-
-
 def stub(*names):
     space = {}
     exec(f"def f({', '.join(names)}):\n    '''What to write.'''\n    ...", space)
@@ -311,9 +306,7 @@ def test_the_learners_line_is_shown():
     assert checks.x0_from_score(too_small).line.endswith("return x_0  # here")
     assert checks.x0_from_score(forgotten).line.endswith("# the last line")
     assert checks.x0_from_score(in_two_places).line is None
-    assert checks.x0_from_score(lambda x_t, score, abar: x_t + 7).line is None, (
-        "a number that is off has none"
-    )
+    assert checks.x0_from_score(lambda x, s, a: x + 7).line is None, "a number that is off has none"
     result = checks.x0_from_score(raises)
     assert result.status == "error" and "RuntimeError" in result.message
     assert result.line.endswith("return total.reshape(7, 7)  # raises")
@@ -363,10 +356,8 @@ def test_grad_mode_and_random_state_are_untouched():
 
 def test_result_is_told_by_sign_and_word():
     for status, sign in judging.SIGNS.items():
-        result, words = (
-            checks.CheckResult("03.1", status, "a < b", "line 2: x = <y>"),
-            status.replace("_", " "),
-        )
+        result = checks.CheckResult("03.1", status, "a < b", "line 2: x = <y>")
+        words = status.replace("_", " ")
         assert all(part in result._repr_html_() for part in (sign, words, "a &lt; b", "&lt;y&gt;"))
         assert repr(result) == f"[{words}] Exercise 03.1: a < b\n    line 2: x = <y>"
 
@@ -464,10 +455,7 @@ def test_progress_tells_what_is_done():
 
 
 DAMAGED = ["", "{", "[1, 2]", "null", '{"exercises": 3, "guesses": ["a"], "kept": null}', "\0\xff"]
-DAMAGED += [
-    '{"exercises": {"04.1": 7}}',
-    '{"exercises": {"04.1": {"status": "great"}}, "guesses": {"04.p2": 4}}',
-]
+DAMAGED += ['{"exercises": {"04.1": 7}}', '{"exercises": {"04.1": {"status": "?"}}, "guesses": {"04.p2": 4}}']
 
 
 @pytest.mark.parametrize("text", DAMAGED)

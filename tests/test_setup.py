@@ -137,34 +137,6 @@ def test_each_package_declares_what_it_imports():
     assert imported_packages("classroom") <= library | course
 
 
-LIBRARY_ALONE = """
-import importlib, pkgutil, sys
-
-BLOCKED = (
-    "IPython anywidget classroom ipycanvas ipywidgets jupyter_client jupyterlab "
-    "matplotlib nbclient nbformat torchinfo voila"
-).split()
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in BLOCKED:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Absent())
-import lessons_lib
-for module in pkgutil.walk_packages(lessons_lib.__path__, "lessons_lib."):
-    importlib.import_module(module.name)
-from lessons_lib.pipeline import GenerationRequest, generate
-*_, step = generate(GenerationRequest(labels=(7,)))
-print(*step.x_t.shape, bool(step.x_t.std() > 0.1))
-"""
-
-
-def test_library_works_without_jupyter():
-    done = subprocess.run([sys.executable, "-c", LIBRARY_ALONE], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout == "1 1 28 28 True\n", done.stderr
-
-
 def test_python_range_is_the_same_everywhere():
     allowed = SpecifierSet(PROJECT["requires-python"])
     for minor in range(8, 20):
@@ -259,18 +231,6 @@ def test_lessons_venv_is_no_folder_of_something_else_and_unknown_commands_are_on
     with pytest.raises(lab.Refusal, match="not empty"):
         lab.make_environment(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
-
-
-def test_playground_starts_voila_with_the_courses_page(monkeypatch):
-    monkeypatch.setenv("JUPYTER_PATH", "mine")
-    started = []
-    monkeypatch.setattr(lab, "start", lambda venv, *words: started.append(words))
-    lab.playground(Path("venv"), ["--no-browser", "--port", "8867"])
-    page = ROOT / "assets" / "playground"
-    words = ("-m", "voila", "notebooks/playground.ipynb", f"--Voila.config_file_paths={page}")
-    assert started == [(*words, "--no-browser", "--port", "8867")]
-    assert os.environ["JUPYTER_PATH"] == os.pathsep.join([str(page), "mine"])
-    assert (page / "voila.py").is_file() and (page / "voila/templates/playground/index.html.j2").is_file()
 
 
 @pytest.fixture
