@@ -123,11 +123,6 @@ def asked(nb: NotebookNode, name: str) -> list[tuple[int, str]]:
     ]
 
 
-def lines_of(cell: NotebookNode) -> int:
-    """The lines of a code cell that are not blank."""
-    return sum(bool(line.strip()) for line in cell.source.splitlines())
-
-
 def has_assert(cell: NotebookNode) -> bool:
     return any(isinstance(node, ast.Assert) for node in ast.walk(tree_of(cell)))
 
@@ -278,7 +273,7 @@ def _summary(nb: NotebookNode) -> Found:
 def _size(nb: NotebookNode) -> Found:
     if len(core(nb)) > MOST_CELLS:
         yield None, f"the core path has {len(core(nb))} cells, at most {MOST_CELLS}: move some to 'Further'"
-    sizes = {i: lines_of(cell) for i, cell in code_cells(nb)}
+    sizes = {i: sum(map(bool, map(str.strip, cell.source.splitlines()))) for i, cell in code_cells(nb)}
     for index, size in sizes.items():
         if size > MOST_LINES:
             yield index, f"{size} lines, at most {MOST_LINES}: move what is not the point to the library"

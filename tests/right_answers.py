@@ -171,11 +171,6 @@ def away_interleaved(model, x_t, t, y, y_not, w):
     return torch.lerp(eps[::2], eps[1::2], w)
 
 
-def grid_in_a_loop(x_T, num_classes):
-    pairs = [(noise, k) for noise in x_T for k in range(num_classes)]
-    return torch.stack([noise for noise, _ in pairs]), torch.tensor([k for _, k in pairs])
-
-
 def inverse_as_in_the_lesson(eps_fn, x, t_to, abar, abar_to):
     eps = eps_fn(x, torch.full((len(x),), t_to))
     x_0 = (x - math.sqrt(1 - abar) * eps) / math.sqrt(abar)
@@ -245,11 +240,6 @@ def flip_as_in_the_lesson(x_0, generator):
     return torch.where(coins[:, None, None, None], x_0.flip(3), x_0)
 
 
-def flip_in_a_loop(x_0, generator):
-    images = [x.flip(-1) if torch.rand(1, generator=generator) > 0.5 else x for x in x_0]
-    return torch.stack(images)
-
-
 def front_as_in_the_lesson(rows):
     def beats(other, row):
         as_good = other["accuracy"] >= row["accuracy"] and other["fid"] <= row["fid"]
@@ -317,7 +307,13 @@ RIGHT = {
         lambda eps_a, a, eps_b, b, w: eps_b + (eps_a - eps_b) / (a - b) * (w - b),
     ),
     "07.2": (away_in_one_batch, away_interleaved),
-    "08.1": (lambda x, K: (x.repeat_interleave(K, dim=0), torch.arange(K).repeat(len(x))), grid_in_a_loop),
+    "08.1": (
+        lambda x_T, K: (x_T.repeat_interleave(K, dim=0), torch.arange(K).repeat(len(x_T))),
+        lambda x_T, K: (
+            torch.stack([x for x in x_T for _ in range(K)]),
+            torch.tensor([*range(K)] * len(x_T)),
+        ),
+    ),
     "08.2": (inverse_as_in_the_lesson, inverse_in_xbar),
     "09.1": (error_as_in_the_lesson, error_of_8_bits),
     "09.2": (inverted_as_in_the_lesson, lambda *given: list(ddim_invert(*given))[-1].x_t),
@@ -327,7 +323,10 @@ RIGHT = {
     ),
     "10.2": (heun_as_in_the_lesson, heun_as_two_ddim_steps),
     "11.1": (shifted_as_in_the_lesson, lambda a, n: torch.sigmoid(torch.logit(a) - 2 * math.log(n))),
-    "11.2": (flip_as_in_the_lesson, flip_in_a_loop),
+    "11.2": (
+        flip_as_in_the_lesson,
+        lambda x_0, g: torch.stack([x.flip(-1) if torch.rand(1, generator=g) > 0.5 else x for x in x_0]),
+    ),
     "11.3": (front_as_in_the_lesson, front_by_sweep),
     "12.1": (
         all_as_in_the_lesson,

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from right_answers import RIGHT, loss_as_in_the_lesson, step_as_in_the_paper, x0_of_score
-from wrong_answers import GENERIC, WRONG
+from wrong_answers import GENERIC, WRONG, labelled
 from wrong_sixty import SIXTY
 
 from classroom import checks
@@ -193,10 +193,6 @@ def nan(x_t, score, abar):
     return x_t * float("nan")
 
 
-def labels_turned(x_T, K):
-    return x_T.repeat_interleave(K, 0), torch.arange(K).flip(0).repeat(len(x_T))
-
-
 SENTENCES = [
     *((number, function, "wrong", words) for number, words, function in GENERIC),
     ("04.1", lambda x_t, score, abar: print(end=""), "wrong", "returns nothing"),
@@ -222,7 +218,7 @@ SENTENCES = [
     ("08.2", lambda f, x, t, a, b: f(a, t), "wrong", "with x of shape [B, 3, 4, 5], got of type float"),
     ("11.3", lambda rows: [row["fid"] for row in rows], "wrong", "return a list of the rows as they are"),
     ("11.3", lambda rows: rows[:3], "wrong", "The row {'guidance_scale'"),
-    ("08.1", labels_turned, "wrong", "image 0 of the batch"),
+    ("08.1", labelled(lambda N, K: torch.arange(K).flip(0).repeat(N)), "wrong", "image 0 of the batch"),
     ("12.1", lambda logits, wanted: logits[:, 40], "error", "raised IndexError"),
 ]
 

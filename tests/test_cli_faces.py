@@ -33,20 +33,6 @@ COUNTS = 24, 4, 12  # for training, validation, testing
 MEASURE = "--steps 3 --num-samples 6 --num-counterfactuals 5"
 
 
-def write_celeba(root):
-    """Dark and bright pictures in turn: the bright ones smile, all other answers are chance."""
-    rng = np.random.default_rng(0)
-    folder = root / "celeba" / "img_align_celeba"
-    folder.mkdir(parents=True)
-    parts = [part for part, count in enumerate(COUNTS) for _ in range(count)]
-    answers = rng.choice([1, -1], (len(parts), len(NAMES)))
-    for k in range(len(parts)):
-        pixels = rng.integers(0, 60, (109, 89, 3)) + 190 * (k % 2)
-        iio.imwrite(folder / f"{k:06d}.jpg", pixels.astype(np.uint8))
-        answers[k, SMILING] = 1 if k % 2 else -1
-    write_celeba_lists(root / "celeba", answers, parts)
-
-
 def evaluator(names=NAMES, size=SIZE):
     """Reads every attribute by chance; but Smiling, if it is there, is the brightness of the picture."""
     model = Evaluator(EvaluatorConfig(size, 3, (32, 32), len(names), patch=2, multi_label=True)).eval()
@@ -62,9 +48,18 @@ def evaluator(names=NAMES, size=SIZE):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A folder with untrained networks (T = 40) and a small CelebA."""
-    folder = tmp_path_factory.mktemp("tiny")
-    write_celeba(folder / "data")
+    """Untrained networks (T = 40); dark and bright faces: the bright ones smile, other answers are chance."""
+    folder, rng = tmp_path_factory.mktemp("tiny"), np.random.default_rng(0)
+    pictures = folder / "data/celeba/img_align_celeba"
+    pictures.mkdir(parents=True)
+    parts = [part for part, count in enumerate(COUNTS) for _ in range(count)]
+    answers = rng.choice([1, -1], (len(parts), len(NAMES)))
+    for k in range(len(parts)):
+        pixels = rng.integers(0, 60, (109, 89, 3)) + 190 * (k % 2)
+        iio.imwrite(pictures / f"{k:06d}.jpg", pixels.astype(np.uint8))
+        answers[k, SMILING] = 1 if k % 2 else -1
+    write_celeba_lists(pictures.parent, answers, parts)
+
     colour = {"image_size": SIZE, "in_channels": 3, "patch": 2}
     shape = colour | {"channel_mults": (1, 1), "v_schedule": "linear", "v_timesteps": 40}
     schedule, reader = NoiseSchedule.linear(40), colour | {"num_classes": 40, "multi_label": True}

@@ -30,19 +30,15 @@ def idx_header(shape, magic=None):
     return struct.pack(f">{1 + len(shape)}I", magic or 0x800 + len(shape), *shape)
 
 
-def write_fake_mnist(raw):
+@pytest.fixture
+def fake_mnist(here):
     """Black images and labels 0 … 9 over and over; the images are sparse files, made in no time."""
+    raw = here / "data/MNIST/raw"
     raw.mkdir(parents=True)
     for name, shape in FILES.items():
         labels = bytes(range(10)) * (shape[0] // 10) if len(shape) == 1 else b""
         (raw / name).write_bytes(idx_header(shape) + labels)
         os.truncate(raw / name, 4 + 4 * len(shape) + math.prod(shape))
-
-
-@pytest.fixture
-def fake_mnist(here):
-    raw = here / "data/MNIST/raw"
-    write_fake_mnist(raw)
     return raw
 
 

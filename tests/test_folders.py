@@ -155,7 +155,7 @@ BAD_FOLDERS = {
 }
 
 
-def fill_badly(here):
+def test_a_bad_folder_is_one_sentence(here):
     (here / "file.png").write_bytes(b"x")
     (here / "empty" / "a").mkdir(parents=True)
     (here / "hole" / "b").mkdir(parents=True)
@@ -164,10 +164,6 @@ def fill_badly(here):
     for name, count in (("broken", 12), ("worse", 3)):
         for k in range(count):
             (here / name / f"{k:04d}.png").write_bytes(b"x")
-
-
-def test_a_bad_folder_is_one_sentence(here):
-    fill_badly(here)
     for name, words in BAD_FOLDERS.items():
         with pytest.raises(data.DataError) as caught:
             load(name)

@@ -23,10 +23,6 @@ def gaussian(n, mean, factor, seed):
     return (mean + noise @ factor.T)[:, None, None]
 
 
-def one_hot_images(labels, classes=4):
-    return torch.eye(classes)[torch.tensor(labels)][:, None, None]
-
-
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (5, 10), (97, 100), (1, 1), (9967, 10_000)])
 def test_wilson_interval(successes, n):
     expected = scipy.stats.binomtest(successes, n).proportion_ci(0.95, method="wilson")
@@ -34,7 +30,7 @@ def test_wilson_interval(successes, n):
 
 
 def test_accuracy_overall_and_by_class():
-    images = one_hot_images([0, 0, 0, 1, 3, 3])
+    images = torch.eye(4)[torch.tensor([0, 0, 0, 1, 3, 3])][:, None, None]
     found = evaluation.accuracy(pixels(), images, torch.tensor([0, 0, 1, 1, 3, 2]), batch_size=4)
     assert (found.overall.successes, found.overall.total) == (4, 6)
     by_class = {k: (s.successes, s.total) for k, s in found.by_class.items()}
@@ -55,19 +51,15 @@ def test_labels_follow_the_frequencies():
         evaluation.labels_by_frequency(mnist, 0)
 
 
-def frechet(m1, c1, m2, c2):
-    root = scipy.linalg.sqrtm((c1 @ c2).numpy())
-    return float((m1 - m2).square().sum() + (c1 + c2).trace()) - 2 * np.trace(root.real)
-
-
 def test_fid_is_the_formula_on_the_sample_moments():
     generator = torch.Generator().manual_seed(2)
     factors = torch.randn(2, 6, 6, generator=generator, dtype=torch.float64)
     real = gaussian(300, torch.zeros(6, dtype=torch.float64), factors[0], 3)
     drawn = gaussian(170, torch.ones(6, dtype=torch.float64), factors[1], 4)
     flat = [x.flatten(1) for x in (real, drawn)]
-    moments = [y for x in flat for y in (x.mean(0), torch.cov(x.T))]
-    expected = frechet(*moments)
+    (m1, c1), (m2, c2) = ((x.mean(0), torch.cov(x.T)) for x in flat)
+    root = scipy.linalg.sqrtm((c1 @ c2).numpy())
+    expected = float((m1 - m2).square().sum() + (c1 + c2).trace()) - 2 * np.trace(root.real)
     assert evaluation.feature_fid(pixels().double(), real, drawn, batch_size=64) == pytest.approx(
         expected, rel=1e-9
     )

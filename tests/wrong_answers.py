@@ -73,11 +73,6 @@ def loss_with(draw_t=None, draw_eps=None, mix=q_sample, compare=None, told=lambd
     return noising_loss
 
 
-def mixed_without_roots(schedule, x_0, t, eps):
-    abar = schedule.alphas_cumprod[t].view(-1, 1, 1, 1)
-    return abar * x_0 + (1 - abar) * eps
-
-
 def losses_with(compare=lambda guess, eps, x_0: F.mse_loss(guess, eps), shown=None, noise=torch.randn):
     def loss_by_timestep(eps_fn, schedule, x_0, timesteps, generator):
         losses = []
@@ -115,13 +110,13 @@ def gradient_of_a_copy(classifier, x_t, t, y):
         return torch.autograd.grad(pick(classifier(x, t).log_softmax(1), y).sum(), other)[0]
 
 
-def log_p_only(classifier, x_t, t, y):
-    return pick(classifier(x_t, t).log_softmax(1), y)
-
-
 def pair(model, x_t, t, y, y_not):
     """eps(y_not) and eps(y), asked in one batch."""
     return model(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([y_not, y])).chunk(2)
+
+
+def null(model, y):
+    return torch.full_like(y, model.null_label)
 
 
 def away(mix):
@@ -131,12 +126,6 @@ def away(mix):
 def away_cut_wrong(model, x_t, t, y, y_not, w):
     eps = model(x_t.repeat(2, 1, 1, 1), t.repeat(2), torch.cat([y_not, y]))
     return eps[0::2] + w * (eps[1::2] - eps[0::2])
-
-
-def away_from_null(model, x_t, t, y, y_not, w):
-    null = torch.full_like(y, model.null_label)
-    n, c = pair(model, x_t, t, y, null)
-    return n + w * (c - n)
 
 
 def moved(eps_fn, x, t_to, fix=lambda x_0: x_0, **levels):
@@ -302,10 +291,6 @@ def held_to_length(pull, other):
     return rest * (pull.flatten(1).norm(dim=1) / rest.flatten(1).norm(dim=1)).view(-1, 1, 1, 1)
 
 
-def lost_where_zero(pull, other):
-    return held_by_clamp(pull, other) * ((other**2).sum((1, 2, 3), keepdim=True) > 0)
-
-
 def nan_gradient(z, w):
     """Where the sum rounds to 0 the largest takes its place: for the numbers, not for autograd."""
     log_p = z.double().log_softmax(dim=1)
@@ -358,7 +343,10 @@ WRONG["03.1"] = [
     ("One t for the", loss_with(lambda T, B, g: torch.randint(T, (1,), generator=g).repeat(B))),
     ("Some timesteps are drawn", loss_with(lambda T, B, g: torch.randint(T - 1, (B,), generator=g))),
     ("shown the clean x_0", loss_with(mix=lambda schedule, x_0, t, eps: x_0)),
-    ("A factor in x_t is wrong", loss_with(mix=mixed_without_roots)),
+    (
+        "A factor in x_t is wrong",
+        loss_with(mix=lambda s, x, t, e: torch.lerp(e, x, s.alphas_cumprod.float()[t].view(-1, 1, 1, 1))),
+    ),
     ("told another t", loss_with(told=lambda t: (t + 1) % 5)),
     ("not standard normal", loss_with(draw_eps=lambda x, g: torch.rand(x.shape, generator=g))),
     ("The same noise", loss_with(draw_eps=lambda x, g: torch.randn(x.shape[1:], generator=g).expand_as(x))),
@@ -408,7 +396,7 @@ WRONG["05.2"] = [
     ("autograd diff", gradient_with(lambda z, y: pick(z.log_softmax(1), y), total=lambda x: x)),
     ("Nothing leads", gradient_with(lambda z, y: pick(z.log_softmax(1), y), under=torch.no_grad)),
     ("asked about another tensor", gradient_of_a_copy),
-    ("The classifier's answer", log_p_only),
+    ("The classifier's answer", lambda c, x, t, y: pick(c(x, t).log_softmax(1), y)),
 ]
 WRONG["06.1"] = [
     ("This is what eps loses", lambda x_0, gradient, abar, s: x_0 + s * (1 - abar) ** 0.5 * gradient),
@@ -447,7 +435,7 @@ WRONG["07.2"] = [
     ("eps(y) itself is added", away(lambda n, c, w: w * c + n)),
     ("Only the difference", away(lambda n, c, w: w * c - w * n)),
     ("cut in the wrong places", away_cut_wrong),
-    ("The unconditional prediction", away_from_null),
+    ("The unconditional prediction", lambda m, x, t, y, _, w: torch.lerp(*pair(m, x, t, y, null(m, y)), w)),
     ("2B predictions", away(lambda n, c, w: torch.cat([n, c]))),
 ]
 WRONG["08.1"] = [
@@ -559,7 +547,10 @@ WRONG["12.2"] = [
     ("too large", held(lambda p, o: dot(p, o) / (dot(o, o) + 1e-4))),
     ("The factors before other", lambda p, o: (p * o).sum((1, 2, 3)) / (o**2).sum((1, 2, 3))),
     ("The images stay flattened", lambda pull, other: held_by_clamp(pull, other).flatten(1)),
-    ("there is nothing to hold still", lost_where_zero),
+    (
+        "there is nothing to hold still",
+        lambda p, o: held_by_clamp(p, o) * ((o**2).sum((1, 2, 3), keepdim=True) > 0),
+    ),
     ("0 is divided by 0", held(lambda p, o: dot(p, o) / dot(o, o))),
 ]
 
