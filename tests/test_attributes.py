@@ -9,12 +9,8 @@ import torch.nn.functional as F
 from command_tools import save, tiny_reader, tiny_unet
 from numeric import assert_close_by_scale, seeded
 
-from lessons_lib.pipeline import (
-    CounterfactualRequest,
-    GenerationRequest,
-    counterfactual_images,
-    generate_images,
-)
+from lessons_lib import pipeline
+from lessons_lib.pipeline import GenerationRequest, generate_images
 from lessons_lib.recipes.losses import label_loss
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.weights import load_pretrained
@@ -200,9 +196,10 @@ def test_rows_tell_all_attributes_at_once(told, heard):
 def test_a_counterfactual_of_a_denoiser_that_is_told_abducts_what_the_source_is(told, method, heard):
     drawn = numbers(1, 3, 8, 8).clamp(-1, 1)
     options = {"method": method, "guidance_scale": 1.0, "steps": 5}
-    request = CounterfactualRequest((1,), (0,), told, attribute="Smiling", **options)
-    counterfactual_images(request, drawn)
+    request = pipeline.CounterfactualRequest((1,), (0,), told, attribute="Smiling", **options)
+    pipeline.counterfactual_images(request, drawn)
     assert heard == [[[-1, 1]]] * (len(heard) - 5) + [[[-1, 0]]] * 5 and len(heard) > 5
     heard.clear()
-    counterfactual_images(CounterfactualRequest(((1, 0),), ((0, 0),), told, **options), drawn)
+    request = pipeline.CounterfactualRequest(((1, 0),), ((0, 0),), told, **options)
+    pipeline.counterfactual_images(request, drawn)
     assert heard == [[[1, 0]]] * (len(heard) - 5) + [[[0, 0]]] * 5 and len(heard) > 5

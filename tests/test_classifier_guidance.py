@@ -1,4 +1,4 @@
-"""Classifier guidance against an exact classifier; batches, grad modes, dtypes; one sentence for misuse."""
+"""Classifier guidance against an exact classifier, held first; grad modes, dtypes; one sentence for misuse."""
 
 import inspect
 import types
@@ -10,16 +10,8 @@ from numeric import seeded
 from torch import nn
 
 from lessons_lib import guidance
-from lessons_lib.guidance import (
-    attribute_log_prob,
-    class_log_prob,
-    conditional,
-    unconditional,
-    with_cfg,
-    with_classifier,
-    x0_log_prob,
-)
-from lessons_lib.schedules import NoiseSchedule, predict_x0
+from lessons_lib.guidance import class_log_prob, conditional, unconditional, with_cfg, with_classifier
+from lessons_lib.schedules import NoiseSchedule, predict_x0, q_sample
 from lessons_lib.toy import GaussianMixture
 
 pytestmark = pytest.mark.numeric
@@ -51,6 +43,22 @@ class Clouds(nn.Module):
         parts = torch.stack([CLOUDS.eps_fn(LINEAR, torch.full_like(t, k))(x_t, t) for k in (0, 1)], dim=1)
         own = parts[torch.arange(len(y)), y.clamp(max=1)]
         return torch.where((y == 2)[:, None], CLOUDS.eps_fn(LINEAR)(x_t, t), own)
+
+
+def test_the_clouds_scores_are_gradients_and_obey_bayes_rule():
+    x = X.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(bayes(x, T).logsumexp(dim=1).sum(), x)
+    torch.testing.assert_close(CLOUDS.score(LINEAR, X, T), gradient)
+    log_p_y = CLOUDS.class_probabilities(LINEAR, x, T).log().gather(1, Y[:, None])
+    (gradient,) = torch.autograd.grad(log_p_y.sum(), x)
+    torch.testing.assert_close(CLOUDS.score(LINEAR, X, T, Y), CLOUDS.score(LINEAR, X, T) + gradient)
+
+
+def test_perfect_noise_is_the_mean_of_the_noise_given_x_t():
+    """With one cloud of no width the noise in x_t is known: eps_fn must return it."""
+    point = GaussianMixture(torch.tensor([[0.4, -0.2]], dtype=torch.float64), std=0.0)
+    x_t = q_sample(LINEAR, point.means.expand(8, 2), T, X)
+    torch.testing.assert_close(point.eps_fn(LINEAR)(x_t, T), X)
 
 
 def assert_exact(module=guidance):
@@ -151,7 +159,7 @@ def test_an_attribute_is_wanted_or_not(value):
     classifier, t = tiny_reader().double(), torch.tensor([3, 30, 300, 900])
     yes = classifier(pixels(dtype=torch.float64), t)[:, 1].sigmoid()
     wanted = torch.as_tensor(value).expand(4).bool()
-    found = attribute_log_prob(classifier, 1, value)(pixels(dtype=torch.float64), t)
+    found = guidance.attribute_log_prob(classifier, 1, value)(pixels(dtype=torch.float64), t)
     torch.testing.assert_close(found, torch.where(wanted, yes, 1 - yes).log(), rtol=0, atol=1e-12)
 
 
@@ -162,7 +170,7 @@ def test_an_estimates_gradient_goes_through_the_network():
     def eps_fn(x_t, t):
         return 0.3 * x_t
 
-    log_prob_fn = x0_log_prob(lambda x_0: x_0 @ weight, eps_fn, LINEAR, Y)
+    log_prob_fn = guidance.x0_log_prob(lambda x_0: x_0 @ weight, eps_fn, LINEAR, Y)
     x = X.clone().requires_grad_()
     (found,) = torch.autograd.grad(log_prob_fn(x, T).sum(), x)
     signal, noise = LINEAR.signal_and_noise(T, X)
@@ -181,16 +189,16 @@ def test_scales_intervals_and_attributes_that_cannot_be_are_refused_at_once():
     with pytest.raises(ValueError, match="0 <= t_low <= t_high"):
         guided(1.0, interval=(9, 3))
     with pytest.raises(ValueError, match="choose from 0 to 2"):
-        attribute_log_prob(tiny_reader(), 3, True)(pixels(), torch.tensor([3, 30, 300, 900]))
+        guidance.attribute_log_prob(tiny_reader(), 3, True)(pixels(), torch.tensor([3, 30, 300, 900]))
     for wrong in (-1, 2, torch.tensor([1, -1])):
         with pytest.raises(ValueError, match="must be True or False"):
-            attribute_log_prob(tiny_reader(), 0, wrong)
+            guidance.attribute_log_prob(tiny_reader(), 0, wrong)
 
 
 LOG_PROBS = {
     "class": class_log_prob,
-    "x_0": lambda classifier, y: x0_log_prob(classifier, lambda x, t: x / 2, LINEAR, y),
-    "attribute": lambda classifier, y: attribute_log_prob(classifier, 0, y),
+    "x_0": lambda classifier, y: guidance.x0_log_prob(classifier, lambda x, t: x / 2, LINEAR, y),
+    "attribute": lambda classifier, y: guidance.attribute_log_prob(classifier, 0, y),
 }
 
 

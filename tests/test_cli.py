@@ -11,22 +11,12 @@ import sys
 from pathlib import Path
 from unittest.mock import Mock
 
+import command_tools as tools
 import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from command_tools import (
-    copy_weights,
-    everything,
-    good,
-    refused,
-    report_of,
-    save,
-    sentence,
-    tiny_reader,
-    tiny_unet,
-    without_time,
-)
+from command_tools import everything, good, refused, report_of, save
 from tqdm.auto import tqdm
 
 from lessons_lib import data, evaluation, recipes, weights
@@ -124,7 +114,7 @@ def test_full_memory_and_full_disk_are_one_sentence_and_the_librarys_own_faults_
                     run(words)
             else:
                 status, _, err = run(words)
-                assert status == 2 and sentence(err).startswith(said) and everything(here) == []
+                assert status == 2 and tools.sentence(err).startswith(said) and everything(here) == []
 
 
 # ---- CIFAR-10 ----
@@ -133,8 +123,13 @@ def colour(tmp_path_factory):
     """A folder with an untrained denoiser and evaluator of colour images of 8×8 pixels."""
     folder = tmp_path_factory.mktemp("colour")
     defaults = {"guidance_scale": 2.0, "sampler": "ddim", "steps": 3}
-    save(folder / "denoiser.safetensors", tiny_unet(in_channels=3), NoiseSchedule.cosine(40), **defaults)
-    save(folder / "evaluator.safetensors", tiny_reader(False, in_channels=3, num_classes=10, body="resnet9"))
+    save(
+        folder / "denoiser.safetensors", tools.tiny_unet(in_channels=3), NoiseSchedule.cosine(40), **defaults
+    )
+    save(
+        folder / "evaluator.safetensors",
+        tools.tiny_reader(False, in_channels=3, num_classes=10, body="resnet9"),
+    )
     return folder
 
 
@@ -172,7 +167,7 @@ def test_evaluate_measures_colour_images_against_its_own_45_000(run, colour, her
 @pytest.fixture
 def evaluate(run, tiny, here):
     """Evaluate the tiny denoiser with a copy of the tiny judge, which has no reference yet."""
-    copy_weights(tiny / "judge", here / "judge")
+    tools.copy_weights(tiny / "judge", here / "judge")
     fixed = f"evaluate mnist --weights {tiny}/denoiser.safetensors --evaluator-weights ./judge.safetensors"
     return lambda words: run(f"{fixed} {words.format(tiny=tiny)}")
 
@@ -217,7 +212,7 @@ def test_guidance_by_a_classifier_is_measured_and_its_command_measures_it_again(
     assert result["classifier_sha256"] == weights.read_card(tiny / "guide.safetensors")["sha256"]
     for words in ("guide.safetensors", "--guidance-scale 1", "--spacing leading", "--sampler dpmpp_2m"):
         assert words in result["command"]
-    assert without_time(again(result["command"])) == without_time(result)
+    assert tools.without_time(again(result["command"])) == tools.without_time(result)
 
 
 def test_a_judge_that_guided_is_called_circular_and_a_missing_reference_measured(evaluate, here):
@@ -238,7 +233,7 @@ def test_the_evaluator_itself_and_a_card_needs_mnist(run, evaluate, here):
     assert "read right" in out and "400 images" in out
     before = {path: path.read_bytes() for path in here.iterdir()}
     for status, out, err in (evaluate("--card"), run(f"{words} --card")):
-        assert status == 2 and out == "" and sentence(err).startswith("A card needs the real MNIST")
+        assert status == 2 and out == "" and tools.sentence(err).startswith("A card needs the real MNIST")
     assert {path: path.read_bytes() for path in here.iterdir()} == before
 
 
@@ -248,7 +243,7 @@ def test_card_gets_every_standard_evaluation_with_its_command(evaluate, again, h
     assert all(drawn[setting] >= 2_000 for setting in ((1.0, 50), (2.0, 25), (2.0, 10)))
     assert max(count for (scale, _), count in drawn.items() if scale == 1) >= 10_000, "the FID's samples"
     monkeypatch.setitem(task.STANDARD, "mnist", ((1.0, "ddim", 3, 11), (2.0, "ddim", 2, 10)))
-    copy_weights(tiny / "denoiser", here / "mine")
+    tools.copy_weights(tiny / "denoiser", here / "mine")
     mine = here / "mine.safetensors"
     weights.write_card(mine, weights.read_card(mine) | {"metrics": {"tried": ["a table"]}})
     good(evaluate("--card --weights ./mine.safetensors"))
@@ -256,7 +251,7 @@ def test_card_gets_every_standard_evaluation_with_its_command(evaluate, again, h
     assert metrics["tried"] == ["a table"], "what else the card says stays"
     assert [report["num_samples"] for report in metrics["evaluations"]] == [11, 10]
     first = metrics["evaluations"][0]
-    assert without_time(again(first["command"])) == without_time(first)
+    assert tools.without_time(again(first["command"])) == tools.without_time(first)
 
 
 def test_bad_evaluate_is_one_sentence_before_any_work(evaluate, here):
@@ -345,7 +340,7 @@ def test_ctrl_c_keeps_the_model_and_says_so(run, tiny_recipes, monkeypatch):
 
 def test_truncated_data_and_a_diverged_training_are_one_sentence(run, tiny_recipes):
     status, _, err = run("train mnist --model denoiser --lr 1e30 --epochs 3 --output-dir wild")
-    assert status == 2 and "try a smaller learning rate" in sentence(err)
+    assert status == 2 and "try a smaller learning rate" in tools.sentence(err)
     assert not list(Path("wild").glob("*.safetensors"))
     raw = tiny_recipes / "data/MNIST/raw"
     raw.mkdir(parents=True)

@@ -2,23 +2,12 @@
 
 import json
 
+import command_tools as tools
 import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from command_tools import (
-    copy_weights,
-    everything,
-    good,
-    noted,
-    refused,
-    report_of,
-    rows_of,
-    save,
-    tiny_reader,
-    tiny_unet,
-    write_celeba_lists,
-)
+from command_tools import everything, good, refused, report_of, save
 
 from lessons_lib import data, pipeline, weights
 from lessons_lib.classifier import Evaluator, EvaluatorConfig
@@ -58,24 +47,27 @@ def tiny(tmp_path_factory):
         pixels = rng.integers(0, 60, (109, 89, 3)) + 190 * (k % 2)
         iio.imwrite(pictures / f"{k:06d}.jpg", pixels.astype(np.uint8))
         answers[k, SMILING] = 1 if k % 2 else -1
-    write_celeba_lists(pictures.parent, answers, parts)
+    tools.write_celeba_lists(pictures.parent, answers, parts)
 
     colour = {"image_size": SIZE, "in_channels": 3, "patch": 2}
     shape = colour | {"channel_mults": (1, 1), "v_schedule": "linear", "v_timesteps": 40}
     schedule, reader = NoiseSchedule.linear(40), colour | {"num_classes": 40, "multi_label": True}
     defaults = {"sampler": "ddim", "steps": 3, "classifier": str(folder / "guide.safetensors")}
-    plain, told = tiny_unet(**shape, num_classes=0), tiny_unet(**shape, num_classes=2, multi_label=True)
+    plain, told = (
+        tools.tiny_unet(**shape, num_classes=0),
+        tools.tiny_unet(**shape, num_classes=2, multi_label=True),
+    )
     save(folder / "denoiser.safetensors", plain, schedule, **defaults)
     save(folder / "told.safetensors", told, schedule, ("Male", "Smiling"), **defaults)
     scales = {"guidance_scale": 5.0, "counterfactual": {"guidance_scale": 6.0, "depth": 30}}
-    save(folder / "guide.safetensors", tiny_reader(**reader), schedule, NAMES, **scales)
-    save(folder / "classes.safetensors", tiny_reader(**colour, num_classes=10), schedule)
+    save(folder / "guide.safetensors", tools.tiny_reader(**reader), schedule, NAMES, **scales)
+    save(folder / "classes.safetensors", tools.tiny_reader(**colour, num_classes=10), schedule)
     for name, judge, names in (
         ("judge", evaluator(), NAMES),
         ("few", evaluator(FEW), FEW),
         ("small", evaluator(size=16), NAMES),
         ("nameless", evaluator(), ()),
-        ("class-judge", tiny_reader(False, **colour, num_classes=10), ()),
+        ("class-judge", tools.tiny_reader(False, **colour, num_classes=10), ()),
     ):
         save(folder / f"{name}.safetensors", judge, None, names)
     return folder
@@ -208,7 +200,7 @@ def test_evaluate_reports_everything_and_can_be_run_again(ask, again, tiny):
 def copied(tiny, here, ask):
     """Weights whose cards may be written; copied(words) measures the denoiser, or the evaluator."""
     for name in ("denoiser", "judge"):
-        copy_weights(tiny / name, here / name)
+        tools.copy_weights(tiny / name, here / name)
     mine = "--weights ./denoiser.safetensors", "--evaluator-weights ./judge.safetensors"
     drawn = " ".join((*mine, MEASURE, "--card --json"))
     return lambda words=None: (
@@ -329,9 +321,9 @@ SWEEP = "--steps 3 --num-counterfactuals 4 --scales 0,5 --depths 20,35 --out swe
 
 
 def test_a_row_for_each_depth_and_scale_and_a_picture(ask, again, monkeypatch):
-    drawn = noted(monkeypatch, pipeline, "counterfactual_images", lambda request, *how: request)
+    drawn = tools.noted(monkeypatch, pipeline, "counterfactual_images", lambda request, *how: request)
     out = good(ask("sweep", SWEEP))
-    rows = rows_of("sweep.csv")
+    rows = tools.rows_of("sweep.csv")
     assert tuple(rows[0]) == (*Faces.COLUMNS, "command", "weights_sha256")
     asked = [(request.depth, request.guidance_scale) for request in drawn]
     assert asked == [(20, 0.0), (20, 5.0), (35, 0.0), (35, 5.0)]

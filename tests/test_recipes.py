@@ -12,15 +12,8 @@ from command_tools import everything
 
 from lessons_lib import data, recipes
 from lessons_lib.classifier import EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig, Whitening
-from lessons_lib.recipes import RECIPES, DiffusionOptions, Recipe, WeightsSaved
-from lessons_lib.recipes.losses import (
-    TOLD,
-    noisy_classification_loss,
-    random_affine,
-    random_crop_and_flip,
-    random_flip,
-    told_affine,
-)
+from lessons_lib.recipes import RECIPES, DiffusionOptions, Recipe, WeightsSaved, losses
+from lessons_lib.recipes.losses import told_affine
 from lessons_lib.schedules import NoiseSchedule, q_sample
 from lessons_lib.training import Stopped, TrainConfig, TrainingError, train
 from lessons_lib.unet import UNetConfig
@@ -167,7 +160,9 @@ def test_images_are_varied_in_training_only():
     x_0, _ = images.batch(torch.arange(32))
     how = config(None, epochs=1, batch_size=32)
     for _ in range(2):
-        list(train(torch.nn.Linear(192, 1), loss_fn, images, how, val_data=images, augment=random_flip))
+        list(
+            train(torch.nn.Linear(192, 1), loss_fn, images, how, val_data=images, augment=losses.random_flip)
+        )
     assert torch.equal(shown[False][0], x_0)
     assert torch.equal(*shown[True])  # the step's generator decides, and nothing else
     plain = {tuple(image.flatten().tolist()) for image in x_0}
@@ -178,7 +173,7 @@ def test_images_are_varied_in_training_only():
 
 def test_crops_are_shifted_images_mirrored_or_not():
     x_0 = torch.rand(64, 3, 16, 16) + 1
-    new = random_crop_and_flip(x_0, torch.Generator().manual_seed(0), padding=2)
+    new = losses.random_crop_and_flip(x_0, torch.Generator().manual_seed(0), padding=2)
     assert new.shape == x_0.shape
     found = []
     for k, mirrored, i, j in itertools.product(range(32), range(2), range(5), range(5)):
@@ -193,7 +188,7 @@ def test_crops_are_shifted_images_mirrored_or_not():
 def test_a_distorted_image_comes_with_numbers_that_say_how():
     x_0 = torch.rand(400, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     images, told = told_affine(x_0, torch.Generator().manual_seed(1))
-    assert images.shape == x_0.shape and told.shape == (400, TOLD)
+    assert images.shape == x_0.shape and told.shape == (400, losses.TOLD)
     plain, mirrored = (told == 0).all(dim=1), (told[:, 0] == 1) & (told[:, 1:] == 0).all(dim=1)
     assert 0.25 < plain.float().mean() < 0.43 and 0.25 < mirrored.float().mean() < 0.43  # 0.5 (1 - 0.12)³
     torch.testing.assert_close(images[plain], x_0[plain], rtol=0, atol=1e-4)
@@ -206,7 +201,7 @@ def test_a_distorted_image_comes_with_numbers_that_say_how():
 def test_digits_are_never_flipped():
     """Trap 15: averaged over many bends, a digit still resembles itself more than its mirror images."""
     x_0 = data.to_signed(DIGITS.images[DIGITS.labels == 2][:1])
-    bent = random_affine(x_0.repeat(300, 1, 1, 1), torch.Generator().manual_seed(0))
+    bent = losses.random_affine(x_0.repeat(300, 1, 1, 1), torch.Generator().manual_seed(0))
 
     def likeness(other):
         a, b = bent.flatten(1), other.flatten()
@@ -228,7 +223,7 @@ class Spy(torch.nn.Module):
 def test_noisy_loss_notes_the_timestep_of_each_picture():
     schedule, model = NoiseSchedule.linear(50), Spy().train()
     x_0, y = torch.rand(64, 1, 8, 8) * 2 - 1, torch.arange(64) % 10
-    loss = noisy_classification_loss(schedule)(model, x_0, y, torch.Generator().manual_seed(3))
+    loss = losses.noisy_classification_loss(schedule)(model, x_0, y, torch.Generator().manual_seed(3))
     x_t, t = model.asked
     generator = torch.Generator().manual_seed(3)
     drawn = torch.randint(50, (64,), generator=generator)

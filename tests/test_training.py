@@ -21,23 +21,10 @@ import torch.nn.functional as F
 from command_tools import Images
 from torch import nn
 
-from lessons_lib import data
+from lessons_lib import data, training
 from lessons_lib.files import WriteError
 from lessons_lib.schedules import SCHEDULES, NoiseSchedule
-from lessons_lib.training import (
-    BEFORE_DECAY,
-    CHECKPOINT,
-    EMA,
-    EpochDone,
-    PrecisionChosen,
-    StepDone,
-    Stopped,
-    TrainConfig,
-    TrainingError,
-    denoising_loss,
-    learning_rate,
-    train,
-)
+from lessons_lib.training import CHECKPOINT, StepDone, TrainConfig, TrainingError, denoising_loss, train
 from lessons_lib.training.denoising import LOG_SNR_MEAN, LOG_SNR_STD, UNIFORM_SHARE, logit_normal_density
 from lessons_lib.training.devices import seconds_a_step
 from lessons_lib.unet import UNet, UNetConfig, timestep_embedding
@@ -100,7 +87,7 @@ def test_events_come_in_order_and_tell_the_numbers(tmp_path):
     assert numbers == [(k, 6, 1 + (k > 3)) for k in range(1, 7)]
     assert all(event.images_per_second > 0 and event.seconds_left >= 0 for event in steps(events))
     assert steps(events)[-1].seconds_left == 0 and not events[-1].ema_model.training
-    first, second = steps(events, EpochDone)
+    first, second = steps(events, training.EpochDone)
     assert first.train_loss == pytest.approx(sum(event.loss for event in steps(events)[:3]) / 3)
     assert (events[-1].reason, events[-1].step) == ("finished", 6)
     assert json.loads((tmp_path / "losses.json").read_text()) == {
@@ -114,7 +101,7 @@ def test_events_come_in_order_and_tell_the_numbers(tmp_path):
 def test_every_epoch_sees_each_image_at_most_once_in_another_order_and_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     images = Images(26)
-    assert steps(run(images=images), EpochDone)[0].test_loss is None
+    assert steps(run(images=images), training.EpochDone)[0].test_loss is None
     first, second = ([image for batch in images.asked[k : k + 3] for image in batch] for k in (0, 3))
     assert len(set(first)) == len(set(second)) == 24 and first != second
     assert os.listdir(tmp_path) == []
@@ -267,7 +254,7 @@ def test_the_learned_weight_brings_every_noise_level_to_the_same_size():
 def test_the_moving_average_in_closed_form(decay):
     model = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)).double()
     nn.init.zeros_(model[0].weight)
-    average, expected = EMA(model, decay), 0.0
+    average, expected = training.EMA(model, decay), 0.0
     for n in range(30):
         model[0].weight.data.fill_(n + 1.0)
         model(torch.randn(4, 1).double())
@@ -283,7 +270,7 @@ def test_the_moving_average_in_closed_form(decay):
 def test_the_power_law_average_in_closed_form(sigma_rel):
     """Its weights n^gamma, and their standard deviation as a share of the training."""
     model, count = nn.Linear(1, 1).double(), 2000
-    average, profile = EMA(model, 0.999, sigma_rel), torch.zeros(count, dtype=torch.float64)
+    average, profile = training.EMA(model, 0.999, sigma_rel), torch.zeros(count, dtype=torch.float64)
     for n in range(count):
         decay = average.current_decay()
         profile = profile * decay
@@ -295,9 +282,7 @@ def test_the_power_law_average_in_closed_form(sigma_rel):
     std = (profile * (places - mean) ** 2).sum().sqrt().item()
     assert profile.sum().item() == pytest.approx(1, abs=1e-12)
     assert average.model.weight.item() == pytest.approx(mean.item(), rel=1e-12)
-    assert std / count == pytest.approx(sigma_rel, rel=0.01) and average.length() == pytest.approx(
-        std, rel=0.01
-    )
+    assert (std / count, average.length()) == pytest.approx((sigma_rel, std), rel=0.01)
 
 
 def test_the_result_is_the_average_and_not_the_last_weights():
@@ -308,17 +293,17 @@ def test_the_result_is_the_average_and_not_the_last_weights():
 
 
 def test_the_learning_rate_warms_up_ends_at_zero_and_reaches_the_optimizer():
-    cfg = config(lr=2.0, warmup_steps=4)
-    assert [learning_rate(cfg, step, 0.0) for step in range(6)] == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
-    assert learning_rate(cfg, 99, 0.5) == pytest.approx(1.0)
-    assert learning_rate(cfg, 99, 1.0) == learning_rate(cfg, 99, 3.0) == 0.0
-    assert learning_rate(config(warmup_steps=0, lr=2.0), 0, 0.0) == 2.0
+    rate, cfg = training.learning_rate, config(lr=2.0, warmup_steps=4)
+    assert [rate(cfg, step, 0.0) for step in range(6)] == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
+    assert rate(cfg, 99, 0.5) == pytest.approx(1.0)
+    assert rate(cfg, 99, 1.0) == rate(cfg, 99, 3.0) == 0.0
+    assert rate(config(warmup_steps=0, lr=2.0), 0, 0.0) == 2.0
     late = config(lr=2.0, warmup_steps=4, lr_decay=0.25)
-    assert [learning_rate(late, 99, p) for p in (0.0, 0.75, 0.875, 1.0)] == pytest.approx([2, 2, 1, 0])
+    assert [rate(late, 99, p) for p in (0.0, 0.75, 0.875, 1.0)] == pytest.approx([2, 2, 1, 0])
     model, before = build(), build().state_dict()
     events = run(model, lr=1e-12)
     assert all(torch.allclose(before[name], tensor, atol=1e-9) for name, tensor in model.state_dict().items())
-    assert [e.lr for e in steps(events)] == [learning_rate(config(lr=1e-12), k, k / 6) for k in range(6)]
+    assert [e.lr for e in steps(events)] == [rate(config(lr=1e-12), k, k / 6) for k in range(6)]
 
 
 @pytest.mark.numeric
@@ -370,7 +355,7 @@ def test_ctrl_c_ends_after_the_step_keeps_the_model_and_says_so(where, tmp_path)
         seen.append(event)
         if isinstance(event, StepDone) and event.step == 2 and where == "between steps":
             os.kill(os.getpid(), signal.SIGINT)
-    assert isinstance(seen[-1], Stopped) and (seen[-1].reason, seen[-1].step) == ("interrupted", 2)
+    assert isinstance(seen[-1], training.Stopped) and (seen[-1].reason, seen[-1].step) == ("interrupted", 2)
     assert signal.getsignal(signal.SIGINT) is before
     assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["state"]["step"] == 2
     assert same(trained(epochs=3), trained(epochs=3, output_dir=tmp_path, resume=True))
@@ -467,15 +452,15 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, uninterrupted, stop_
     losses = {event.step: event.loss for event in steps(expected)}
     assert all(event.loss == losses[event.step] for event in steps(events))
     history = json.loads((tmp_path / "losses.json").read_text())
-    assert history["train_loss"] == [event.train_loss for event in steps(expected, EpochDone)]
-    assert history["val_loss"] == [event.val_loss for event in steps(expected, EpochDone)]
+    assert history["train_loss"] == [event.train_loss for event in steps(expected, training.EpochDone)]
+    assert history["val_loss"] == [event.val_loss for event in steps(expected, training.EpochDone)]
 
 
 def test_resuming_what_is_finished_what_was_not_saved_and_what_another_training_left(tmp_path):
     plain = trained()
     assert same(plain, trained(output_dir=tmp_path / "new", resume=True)), "from the beginning"
     again = build()
-    assert [type(e) for e in run(again, output_dir=tmp_path / "new", resume=True)] == [Stopped]
+    assert [type(e) for e in run(again, output_dir=tmp_path / "new", resume=True)] == [training.Stopped]
     assert same(plain, again.state_dict())
     run(output_dir=tmp_path, lr=0.1)
     run(output_dir=tmp_path, stop_after=1)  # killed before its first own checkpoint
@@ -543,7 +528,7 @@ def test_what_cannot_be_extended_is_refused(tmp_path):
         ({}, r"before_decay.pt is missing"),
     ):
         if not changes:
-            (tmp_path / "constant" / BEFORE_DECAY).unlink()
+            (tmp_path / "constant" / training.BEFORE_DECAY).unlink()
         with pytest.raises(TrainingError, match=message):
             run(extend=True, **{"epochs": 4} | options | changes)
 
@@ -555,7 +540,7 @@ def test_auto_takes_what_was_measured_faster_says_so_and_keeps_it(tmp_path, monk
     monkeypatch.setattr("lessons_lib.training.devices.MEASURE_FROM_STEPS", 6)
     monkeypatch.setattr("lessons_lib.training.seconds_a_step", lambda *a: measured)
     events = run(precision="auto", output_dir=tmp_path)
-    assert events[0] == PrecisionChosen(chosen, measured) and events[-1].precision == chosen
+    assert events[0] == training.PrecisionChosen(chosen, measured) and events[-1].precision == chosen
     monkeypatch.setattr("lessons_lib.training.seconds_a_step", None)  # not asked again
     assert [event.precision for event in run(precision="auto", output_dir=tmp_path, resume=True)] == [chosen]
 
@@ -569,7 +554,7 @@ def test_the_measurement_leaves_no_trace_and_a_short_training_does_not_measure(m
     for least, limit in ((7, 600), (6, 60)):
         monkeypatch.setattr("lessons_lib.training.devices.MEASURE_FROM_STEPS", least)
         events = run(precision="auto", max_seconds=limit)
-        assert events[-1].precision == "float32" and not isinstance(events[0], PrecisionChosen)
+        assert events[-1].precision == "float32" and not isinstance(events[0], training.PrecisionChosen)
 
 
 # -- what cannot be -------------------------------------------------------------------------------------
@@ -685,12 +670,10 @@ def main(root: Path, seed: int) -> None:
     data.load("digits")  # read once; it stays in memory
     whole = in_a_child(root / "whole")
     moments, killed = random.Random(seed), root / "killed"
-    hits = sum(
-        kill_after_some_checkpoints(in_a_child(killed), killed / CHECKPOINT, moments) for _ in range(10)
-    )
+    hits = [kill_after_some_checkpoints(in_a_child(killed), killed / CHECKPOINT, moments) for _ in range(10)]
     last = in_a_child(killed)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in (last, whole)]
-    print(json.dumps({"hits": hits, "codes": codes}))
+    print(json.dumps({"hits": sum(hits), "codes": codes}))
 
 
 @pytest.mark.slow
@@ -702,16 +685,15 @@ def test_killed_at_ten_random_moments_and_resumed_equals_uninterrupted(tmp_path)
     out = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert out.returncode == 0, out.stderr
     assert json.loads(out.stdout) == {"hits": 10, "codes": [0, 0]}, (seed, out.stderr)
-    whole, killed = (
-        torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in ("whole", "killed")
-    )
+    paths = (tmp_path / name / CHECKPOINT for name in ("whole", "killed"))
+    whole, killed = (torch.load(path, weights_only=True) for path in paths)
     assert whole["state"]["step"] == killed["state"]["step"] == 72
     assert same(whole["model"], killed["model"]), seed
     assert same(whole["ema"]["weights"], killed["ema"]["weights"]), seed
     assert same(whole["loss"], killed["loss"]) and whole["loss"]["log_size.bias"] != 0, seed
     assert whole["state"]["losses"] == killed["state"]["losses"]
     left = sorted(os.listdir(tmp_path / "killed"))
-    assert left == [BEFORE_DECAY, CHECKPOINT, "losses.json"]  # and no temporary files
+    assert left == [training.BEFORE_DECAY, CHECKPOINT, "losses.json"]  # and no temporary files
 
 
 if __name__ == "__main__":
