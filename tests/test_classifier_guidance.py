@@ -1,4 +1,4 @@
-"""Classifier guidance against an exact classifier, held first; grad modes, dtypes; one sentence for misuse."""
+"""Classifier guidance against an exact classifier, held first; modes, dtypes; one sentence for misuse."""
 
 import inspect
 import types
