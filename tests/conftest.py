@@ -104,7 +104,10 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def heard(monkeypatch):
     """The labels of each call of a U-Net; where it has none, the size of its batch."""
-    labels = lambda network, x_t, t, y=None: len(x_t) if y is None else y.tolist()  # noqa: E731
+
+    def labels(network, x_t, t, y=None):
+        return len(x_t) if y is None else y.tolist()
+
     return noted(monkeypatch, UNet, "forward", labels)
 
 

@@ -80,12 +80,11 @@ FEW = "--num-samples 4 --steps 2"
 
 
 def test_one_row_a_combination_and_a_picture(evaluate, again, monkeypatch):
-    names = "method", "guidance_scale", "depth"
-    settings = lambda _, plan: tuple(getattr(plan.request, name) for name in names)  # noqa: E731
-    measured = noted(monkeypatch, Counterfactuals, "measure", settings)
+    requests = noted(monkeypatch, Counterfactuals, "measure", lambda task, plan: plan.request)
     out = good(evaluate(SWEEP, FEW, command="sweep"))
     rows = rows_of("sweep.csv")
     assert tuple(rows[0]) == (*Counterfactuals.COLUMNS, "command", "weights_sha256")
+    measured = [(one.method, one.guidance_scale, one.depth) for one in requests]
     assert len(rows) == 6 == len(measured)
     assert measured[:3] == [("sdedit", 1.0, 20), ("sdedit", 2.5, 20), ("sdedit", 1.0, 39)]
     assert [row["depth"] for row in rows] == ["20", "20", "39", "39", "", ""]
