@@ -6,44 +6,37 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_tools import save
+from command_tools import noted, report_of, save, tiny_reader, tiny_unet
 
 from lessons_lib import data, evaluation, pipeline, unet, weights
-from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.cli import app
+from lessons_lib.data import image_set
 from lessons_lib.schedules import NoiseSchedule
-from lessons_lib.unet import UNet, UNetConfig
+from lessons_lib.unet import UNet
 
 os.environ["LESSONS_OFFLINE"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent
 MNIST_FILES = [
-    f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
+    f"MNIST/raw/{split}-{kind}-ubyte"
+    for split in ("train", "t10k")
+    for kind in ("images-idx3", "labels-idx1")
 ]
 
 
-def mnist_folder() -> Path | None:
-    """The folder whose MNIST/raw holds all four files, looked for where the library looks."""
-    for folder in (os.environ.get("LESSONS_DATA"), ROOT / "data"):
-        if folder and all(Path(folder, "MNIST/raw", name).is_file() for name in MNIST_FILES):
-            return Path(folder)
-    return None
-
-
-def cifar10_folder() -> Path | None:
-    """The folder with CIFAR-10 in one of its layouts, looked for where the library looks."""
-    for folder in (os.environ.get("LESSONS_DATA"), ROOT / "data"):
-        if folder and any(Path(folder, name).is_dir() for name in ("cifar10", "cifar-10-batches-py")):
-            return Path(folder)
-    return None
+def holds(*names: str) -> bool:
+    """Whether all of these lie in one of the folders where the library looks for data."""
+    folders = [folder for folder in (os.environ.get("LESSONS_DATA"), ROOT / "data") if folder]
+    return any(all(Path(folder, name).exists() for name in names) for folder in folders)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    missing = {"mnist": ("MNIST", mnist_folder() is None), "cifar10": ("CIFAR-10", cifar10_folder() is None)}
-    for marker, (name, is_missing) in missing.items():
+    cifar10 = holds("cifar10") or holds("cifar-10-batches-py")
+    here = {"mnist": ("MNIST", holds(*MNIST_FILES)), "cifar10": ("CIFAR-10", cifar10)}
+    for marker, (name, is_here) in here.items():
         skip = pytest.mark.skip(reason=f"needs the real {name} in $LESSONS_DATA or data/")
         for item in items:
-            if is_missing and item.get_closest_marker(marker):
+            if not is_here and item.get_closest_marker(marker):
                 item.add_marker(skip)
 
 
@@ -77,22 +70,17 @@ def in_float64(monkeypatch):
 
 
 # ---- the command line ----
-
-
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """A folder with untrained weights for digits (T = 40), and a reference "of MNIST" beside the judge."""
     folder, schedule = tmp_path_factory.mktemp("tiny"), NoiseSchedule.linear(40)
-    torch.manual_seed(0)
+    digits, defaults = {"image_size": 28}, {"guidance_scale": 2.0, "sampler": "ddim", "steps": 3}
     for name, num_classes in (("denoiser", 10), ("unlabelled", 0)):
-        shape = {"base_channels": 32, "channel_mults": (1, 1, 1), "num_classes": num_classes}
-        model = UNet(UNetConfig(**shape, embedding_channels=16))
-        torch.nn.init.normal_(model.conv_out.weight, std=0.1)  # a new U-Net's last layer is zero
-        save(folder / f"{name}.safetensors", model, schedule, guidance_scale=2.0, sampler="ddim", steps=3)
+        model = tiny_unet(**digits, channel_mults=(1, 1, 1), num_classes=num_classes)
+        save(folder / f"{name}.safetensors", model, schedule, **defaults)
     for name, when in (("guide", schedule), ("other-T", NoiseSchedule.linear(50))):
-        guide = NoisyClassifier(NoisyClassifierConfig(widths=(32, 32), embedding_channels=16))
-        save(folder / f"{name}.safetensors", guide, when)
-    save(folder / "judge.safetensors", Evaluator(EvaluatorConfig(widths=(32, 32))))
+        save(folder / f"{name}.safetensors", tiny_reader(**digits, num_classes=10), when)
+    save(folder / "judge.safetensors", tiny_reader(False, **digits, num_classes=10))
     judge, _, card = weights.load_pretrained(folder / "judge.safetensors")
     digits = data.load("digits", "train").subset(torch.arange(240))
     features = evaluation.features(judge, data.to_signed(digits.images))
@@ -103,10 +91,29 @@ def tiny(tmp_path_factory):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty working folder on a machine without MNIST and without a network."""
+    """An empty working folder without a network and without data, which belong into its data/."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(data, "_data_roots", lambda: [tmp_path / "nowhere"])
-    return tmp_path
+    monkeypatch.delenv("LESSONS_DATA", raising=False)
+    monkeypatch.setattr(data, "_data_roots", lambda: [tmp_path / "data"])
+    data.notice.cache_clear()
+    yield tmp_path
+    data.notice.cache_clear()
+
+
+@pytest.fixture
+def heard(monkeypatch):
+    """The labels of each call of a U-Net; where it has none, the size of its batch."""
+
+    def labels(network, x_t, t, y=None):
+        return len(x_t) if y is None else y.tolist()
+
+    return noted(monkeypatch, UNet, "forward", labels)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The pictures that are decoded."""
+    return noted(monkeypatch, image_set, "decode", lambda path, *how: path)
 
 
 @pytest.fixture
@@ -119,3 +126,9 @@ def run(capsys):
         return status, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def again(run):
+    """Run a command that a report names once more; what it reports."""
+    return lambda words: report_of(run(f"{words.removeprefix('python -m lessons_lib ')} --json"))

@@ -59,8 +59,6 @@ class Violation(NamedTuple):
 
 
 # ---- reading ----
-
-
 def lessons() -> list[Path]:
     """The lessons that exist, in order."""
     return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
@@ -73,10 +71,10 @@ def templates() -> list[Path]:
 
 def all_notebooks() -> list[Path]:
     """Lessons, playground, solutions, templates."""
-    others = [
-        path for name in ("playground", "solutions/*") for path in sorted(NOTEBOOKS.glob(f"{name}.ipynb"))
-    ]
-    return [*lessons(), *others, *templates()]
+    playground, solutions = (
+        sorted(NOTEBOOKS.glob(f"{name}.ipynb")) for name in ("playground", "solutions/*")
+    )
+    return [*lessons(), *playground, *solutions, *templates()]
 
 
 def name_of(path: Path) -> str:
@@ -85,12 +83,10 @@ def name_of(path: Path) -> str:
 
 
 def read(path: Path) -> NotebookNode:
-    """A notebook as it lies on the disk."""
     return nbformat.read(path, as_version=4)
 
 
 def tags(cell: NotebookNode) -> list[str]:
-    """A cell's tags."""
     return cell.metadata.get("tags", [])
 
 
@@ -127,13 +123,7 @@ def asked(nb: NotebookNode, name: str) -> list[tuple[int, str]]:
     ]
 
 
-def lines_of(cell: NotebookNode) -> int:
-    """The lines of a code cell that are not blank."""
-    return sum(bool(line.strip()) for line in cell.source.splitlines())
-
-
 def has_assert(cell: NotebookNode) -> bool:
-    """Whether a code cell holds an assert statement."""
     return any(isinstance(node, ast.Assert) for node in ast.walk(tree_of(cell)))
 
 
@@ -144,8 +134,6 @@ def core(nb: NotebookNode) -> list[NotebookNode]:
 
 
 # ---- solutions ----
-
-
 def exercises_of(nb: NotebookNode, tag: str = "exercise") -> dict[str, int]:
     """Exercise id -> index of its cell."""
     return {cell.metadata.get("exercise", "?"): i for i, cell in tagged(nb, tag)}
@@ -167,8 +155,6 @@ def with_solutions(lesson: NotebookNode, solutions: NotebookNode) -> NotebookNod
 
 
 # ---- the anatomy of a lesson ----
-
-
 def _header(nb: NotebookNode) -> Found:
     first = nb.cells[0] if nb.cells else None
     if first is None or first.cell_type != "markdown" or "header" not in tags(first):
@@ -287,7 +273,7 @@ def _summary(nb: NotebookNode) -> Found:
 def _size(nb: NotebookNode) -> Found:
     if len(core(nb)) > MOST_CELLS:
         yield None, f"the core path has {len(core(nb))} cells, at most {MOST_CELLS}: move some to 'Further'"
-    sizes = {i: lines_of(cell) for i, cell in code_cells(nb)}
+    sizes = {i: sum(map(bool, map(str.strip, cell.source.splitlines()))) for i, cell in code_cells(nb)}
     for index, size in sizes.items():
         if size > MOST_LINES:
             yield index, f"{size} lines, at most {MOST_LINES}: move what is not the point to the library"
@@ -297,18 +283,22 @@ def _size(nb: NotebookNode) -> Found:
 
 
 ANATOMY: dict[str, Callable[[NotebookNode], Found]] = {
-    "header": _header,
-    "guard": _guard,
-    "recall": _recall,
-    "predictions": _predictions,
-    "misconception": _misconception,
+    rule.__name__.removeprefix("_"): rule
+    for rule in (
+        _header,
+        _guard,
+        _recall,
+        _predictions,
+        _misconception,
+        _measure,
+        _exercises,
+        _summary,
+        _size,
+    )
+} | {
     "by-hand": _one_of("by-hand", "an example worked by hand"),
     "picture": _one_of("picture", "the picture to remember"),
     "widget": _one_of("widget", "a widget"),
-    "measure": _measure,
-    "exercises": _exercises,
-    "summary": _summary,
-    "size": _size,
 }
 
 
@@ -331,14 +321,11 @@ def anatomy(name: str, nb: NotebookNode) -> list[Violation]:
 
 
 def is_free(nb: NotebookNode, path: Path) -> bool:
-    """Whether the anatomy does not bind this notebook."""
     info = nb.metadata.get("lesson", {})
     return path.stem.startswith(FREE) or info.get("number") == "00" or bool(info.get("solutions"))
 
 
 # ---- the hygiene of a committed notebook ----
-
-
 def _format(nb: NotebookNode) -> Found:
     try:
         nbformat.validate(nb)
@@ -462,11 +449,7 @@ HYGIENE: dict[str, Callable[[NotebookNode], Found]] = {
 
 
 def hygiene(name: str, nb: NotebookNode, folder: Path = NOTEBOOKS) -> list[Violation]:
-    """What a committed notebook must not hold, or lacks.
-
-    Args:
-        folder: where it lies, for its links.
-    """
+    """What a committed notebook must not hold, or lacks; its links are followed from the folder."""
     found = [Violation(name, _count(i), rule, what) for rule, look in HYGIENE.items() for i, what in look(nb)]
     found += [Violation(name, _count(i), "links", what) for i, what in _links(nb, folder)]
     size = len(nbformat.writes(nb).encode())
@@ -490,14 +473,8 @@ def _count(index: int | None) -> int | None:
 
 
 # ---- the chain of lessons ----
-
-
 def chain(found: dict[str, NotebookNode]) -> list[Violation]:
-    """What is wrong between lessons: neighbours that are not linked, a map or a sentence that is out of date.
-
-    Args:
-        found: file name -> notebook, of every lesson that exists, in order.
-    """
+    """What is wrong between the lessons, given in order by file name: links, the map, "not written"."""
     names = list(found)
     violations = []
     for name, before, after in zip(names, [None, *names], [*names[1:], None], strict=False):
@@ -535,24 +512,12 @@ def _neighbours(name: str, nb: NotebookNode, before: str | None, after: str | No
 
 
 def _said_missing(nb: NotebookNode) -> Iterator[tuple[int, str]]:
-    """(index, number) of each lesson of which a sentence or a table row says that it is not written."""
+    """(index, number) of each lesson in a sentence or a table row that calls it not written."""
     for index, cell in enumerate(nb.cells):
-        lines = cell.source.splitlines() if cell.cell_type == "markdown" else []
-        for line in lines:
-            numbers: list[str] = []
-            for clause in [line] if line.startswith("|") else re.split(r"(?<=[.!?;])\s+", line):
-                # "It is not written yet" speaks of the one before.
-                numbers = _lesson_numbers(clause) or numbers
-                if "not written" in clause.lower():
-                    yield from ((index, number) for number in numbers)
-
-
-def _lesson_numbers(text: str) -> list[str]:
-    """The lessons that a text names: 01, 02 and 05 to 08."""
-    found = []
-    for first, last in re.findall(r"\b([01]\d)\b(?:\s*(?:to|–)\s*([01]\d)\b)?", text):
-        found += [f"{number:02}" for number in range(int(first), int(last or first) + 1)]
-    return found
+        text = cell.source if cell.cell_type == "markdown" else ""
+        for sentence in re.split(r"(?<=[.!?;])\s+|\n", text):
+            if "not written" in sentence.lower():
+                yield from ((index, number) for number in re.findall(r"\b[01]\d\b", sentence))
 
 
 def _prose(nb: NotebookNode) -> str:
@@ -560,27 +525,19 @@ def _prose(nb: NotebookNode) -> str:
 
 
 # ---- running ----
-
-
 class NotebookError(RuntimeError):
     """A notebook that does not run; the message is a sentence with its cell."""
 
 
 def limit_of(nb: NotebookNode) -> float:
-    """The seconds that this notebook may take."""
     return nb.metadata.get("lesson", {}).get("limit_s", LIMIT_S)
 
 
 def execute(nb: NotebookNode, folder: Path, progress: Path, timeout: float = 4 * LIMIT_S) -> float:
     """Run a notebook in place with this Python, as a fresh learner without a network; returns the seconds.
 
-    Args:
-        folder: the working folder.
-        progress: the file for the learner's progress.
-        timeout: seconds for each cell.
-
-    Raises:
-        NotebookError: if a cell raises, takes too long or kills the kernel.
+    It works in the folder and keeps its progress in that file; the timeout is of each cell, in seconds.
+    Raises NotebookError if a cell raises, takes too long or kills the kernel.
     """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
@@ -589,13 +546,9 @@ def execute(nb: NotebookNode, folder: Path, progress: Path, timeout: float = 4 *
 
     environment = {**os.environ, "LESSONS_OFFLINE": "1", "LESSONS_PROGRESS": str(progress)}
     client = NotebookClient(
-        nb,
-        kernel_manager_class=ThisPython,
-        timeout=timeout,
-        store_widget_state=False,
-        coalesce_streams=True,
-        resources={"metadata": {"path": str(folder)}},
-    )
+        nb, kernel_manager_class=ThisPython, timeout=timeout, store_widget_state=False,
+        coalesce_streams=True, resources={"metadata": {"path": str(folder)}},
+    )  # fmt: skip
     begun = time.perf_counter()
     try:
         client.execute(env=environment)
@@ -610,7 +563,7 @@ def execute(nb: NotebookNode, folder: Path, progress: Path, timeout: float = 4 *
 
 
 def seconds_of_cells(nb: NotebookNode) -> dict[int, float]:
-    """Index -> seconds of the cells that have just run."""
+    """By index, of the cells that have just run."""
     found = {}
     for index, cell in code_cells(nb):
         times = cell.metadata.get("execution", {})

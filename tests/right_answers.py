@@ -1,4 +1,4 @@
-"""Right answers to the exercises, each written in two or three ways."""
+"""Right answers to the exercises, each written in two ways or more: the library's, where it has one."""
 
 import math
 
@@ -7,16 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from lessons_lib.counterfactuals import in_8_bits
-from lessons_lib.samplers import ddim_invert
-from lessons_lib.schedules import q_sample
-
-
-def shown_by_scale(x):
-    return x * 0.5 + 0.5
-
-
-def shown_and_clipped(x):
-    return torch.clip((1 + x) / 2, 0, 1)
+from lessons_lib.guidance import attribute_log_prob, class_log_prob
+from lessons_lib.samplers import ddim_invert, sample_ddim
+from lessons_lib.schedules import NoiseSchedule, predict_eps, predict_x0, q_sample
 
 
 def betas_by_ratio(abar):
@@ -29,11 +22,6 @@ def betas_in_a_loop(abar):
         betas.append((before - now) / before)
         before = now
     return torch.tensor(betas)
-
-
-def more_by_ratio(x, abar, abar_next, eps):
-    ratio = abar_next / abar
-    return math.sqrt(ratio) * x + math.sqrt(1 - ratio) * eps
 
 
 def more_by_missing_variance(x, abar, abar_next, eps):
@@ -70,11 +58,9 @@ def heads_written_out(q, k, v, heads):
     return (weights @ v).transpose(1, 2).reshape(B, N, C)
 
 
-def heads_with_chunk(q, k, v, heads):
-    pieces = zip(*(x.chunk(heads, dim=-1) for x in (q, k, v)), strict=True)
-    # Scores of keys and queries, transposed: the keys are then the first of the two axes.
-    each = [((k @ q.mT) / math.sqrt(q.shape[-1])).softmax(dim=1).mT @ v for q, k, v in pieces]
-    return torch.cat(each, dim=-1)
+def heads_in_one_call(q, k, v, heads):
+    q, k, v = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 def draw(schedule, x_0, generator):
@@ -128,20 +114,13 @@ def step_as_in_the_paper(x_t, eps, abar, abar_prev, eta, noise):
     return root(abar_prev) * x_0 + root(1 - abar_prev - sigma**2) * eps + sigma * noise
 
 
-def step_with_tensors(x_t, eps, abar, abar_prev, eta, noise):
-    a, p = torch.tensor(abar, dtype=torch.float64), torch.tensor(abar_prev, dtype=torch.float64)
-    variance = eta**2 * (1 - p) / (1 - a) * (1 - a / p)
-    x_0 = (x_t - (1 - a).sqrt() * eps) / a.sqrt()
-    rest = (1 - p - variance).clamp(min=0).sqrt()
-    return torch.lerp(x_0 * 0, x_0, p.sqrt().float()) + rest * eps + variance.sqrt() * noise
-
-
-def yes_or_no_by_sign(logit, value):
-    return F.logsigmoid(torch.where(value == 1, logit, -logit))
-
-
-def yes_or_no_by_cross_entropy(logit, value):
-    return -F.binary_cross_entropy_with_logits(logit, value.to(logit), reduction="none")
+def step_of_the_sampler(x_t, eps, abar, abar_prev, eta, noise):
+    levels = torch.tensor([abar] if abar_prev == 1 else [abar_prev, abar], dtype=torch.float64)
+    walk = sample_ddim(
+        lambda x, t: eps, NoiseSchedule(betas_by_ratio(levels)), x_t, torch.arange(len(levels)).flip(0),
+        eta=eta, noise_fn=lambda x: noise, clip_x0=False,
+    )  # fmt: skip
+    return next(walk).x_t
 
 
 def gradient_as_in_the_lesson(classifier, x_t, t, y):
@@ -168,39 +147,17 @@ def gradient_with_vmap(classifier, x_t, t, y):
 
 
 @torch.enable_grad()
-def gradient_with_ones(classifier, x_t, t, y):
+def gradient_with_the_library(classifier, x_t, t, y):
     x = x_t.clone().requires_grad_()
-    log_p = -F.cross_entropy(classifier(x, t), y, reduction="none")
+    log_p = class_log_prob(classifier, y)(x, t)
     return torch.autograd.grad(log_p, x, grad_outputs=torch.ones_like(log_p))[0]
-
-
-def pull_in_one_line(x_0, gradient, abar, s):
-    return x_0 + s * (1 - abar) / math.sqrt(abar) * gradient
 
 
 def pull_by_way_of_eps(x_0, gradient, abar, s):
     """For any x_t: here one of zeros."""
-    signal, noise = abar**0.5, (1 - abar) ** 0.5
-    eps = (0 - signal * x_0) / noise
-    guided = eps - s * noise * gradient
-    return (0 - noise * guided) / signal
-
-
-def any_by_mask(logits, wanted):
-    return logits.log_softmax(dim=1).masked_fill(~wanted, -math.inf).logsumexp(dim=1)
-
-
-def any_by_difference(logits, wanted):
-    chosen = torch.where(wanted, logits, -torch.inf)
-    return torch.logsumexp(chosen, 1) - torch.logsumexp(logits, 1)
-
-
-def scale_by_the_share(eps_a, a, eps_b, b, w):
-    return eps_a + (w - a) / (b - a) * (eps_b - eps_a)
-
-
-def scale_from_b(eps_a, a, eps_b, b, w):
-    return eps_b + (eps_a - eps_b) / (a - b) * (w - b)
+    schedule, t, x_t = NoiseSchedule([1 - abar]), torch.zeros(len(x_0), dtype=torch.int64), 0 * x_0
+    guided = predict_eps(schedule, x_t, t, x_0) - s * (1 - abar) ** 0.5 * gradient
+    return predict_x0(schedule, x_t, t, guided)
 
 
 def away_in_one_batch(model, x_t, t, y, y_not, w):
@@ -212,15 +169,6 @@ def away_interleaved(model, x_t, t, y, y_not, w):
     labels = torch.stack([y_not, y], dim=1).flatten()
     eps = model(x_t.repeat_interleave(2, dim=0), t.repeat_interleave(2), labels)
     return torch.lerp(eps[::2], eps[1::2], w)
-
-
-def grid_by_repeat_interleave(x_T, num_classes):
-    return x_T.repeat_interleave(num_classes, dim=0), torch.arange(num_classes).repeat(len(x_T))
-
-
-def grid_in_a_loop(x_T, num_classes):
-    pairs = [(noise, k) for noise in x_T for k in range(num_classes)]
-    return torch.stack([noise for noise, _ in pairs]), torch.tensor([k for _, k in pairs])
 
 
 def inverse_as_in_the_lesson(eps_fn, x, t_to, abar, abar_to):
@@ -261,19 +209,6 @@ def inverted_as_in_the_lesson(eps_fn, schedule, x_0, timesteps):
     return x
 
 
-def inverted_with_the_library(eps_fn, schedule, x_0, timesteps):
-    *_, last = ddim_invert(eps_fn, schedule, x_0, timesteps)
-    return last.x_t
-
-
-def order_by_fit(steps, errors):
-    return -np.polyfit(np.log(steps), np.log(errors), 1)[0]
-
-
-def order_by_first_and_last(steps, errors):
-    return math.log(errors[0] / errors[-1]) / math.log(steps[-1] / steps[0])
-
-
 def heun_as_in_the_lesson(eps_fn, x_t, t, t_next, abar, abar_next):
     sigma, sigma_next = math.sqrt((1 - abar) / abar), math.sqrt((1 - abar_next) / abar_next)
     xbar = x_t / math.sqrt(abar)
@@ -300,18 +235,9 @@ def shifted_as_in_the_lesson(abar, factor):
     return snr / (1 + snr)
 
 
-def shifted_in_log_snr(abar, factor):
-    return torch.sigmoid(torch.logit(abar) - 2 * math.log(factor))
-
-
 def flip_as_in_the_lesson(x_0, generator):
     coins = torch.rand(len(x_0), generator=generator) < 0.5
     return torch.where(coins[:, None, None, None], x_0.flip(3), x_0)
-
-
-def flip_in_a_loop(x_0, generator):
-    images = [x.flip(-1) if torch.rand(1, generator=generator) > 0.5 else x for x in x_0]
-    return torch.stack(images)
 
 
 def front_as_in_the_lesson(rows):
@@ -341,13 +267,6 @@ def all_as_in_the_lesson(logits, wanted):
     return total
 
 
-def all_by_cross_entropy(logits, wanted):
-    places = list(wanted)
-    answers = torch.tensor([wanted[i] for i in places]).float().expand(len(logits), -1)
-    loss = F.binary_cross_entropy_with_logits(logits[:, places], answers, reduction="none")
-    return -loss.sum(dim=1)
-
-
 def held_as_in_the_lesson(pull, other):
     along = (pull * other).sum(dim=(1, 2, 3), keepdim=True)
     square = (other * other).sum(dim=(1, 2, 3), keepdim=True)
@@ -361,35 +280,57 @@ def held_by_clamp(pull, other):
 
 
 RIGHT = {
-    "00.1": (shown_by_scale, shown_and_clipped),
+    "00.1": (lambda x: x * 0.5 + 0.5, lambda x: torch.clip((1 + x) / 2, 0, 1)),
     "01.1": (betas_by_ratio, betas_in_a_loop),
-    "01.2": (more_by_ratio, more_by_missing_variance),
+    "01.2": (
+        lambda x, abar, abar_next, eps: (abar_next / abar) ** 0.5 * x + (1 - abar_next / abar) ** 0.5 * eps,
+        more_by_missing_variance,
+    ),
     "02.1": (field_forwards, field_by_gradient),
-    "02.2": (heads_written_out, heads_with_chunk),
+    "02.2": (heads_written_out, heads_in_one_call),
     "03.1": (loss_as_in_the_lesson, loss_by_hand),
     "03.2": (losses_in_a_loop, losses_in_one_batch),
     "04.1": (x0_of_score, x0_by_way_of_eps),
-    "04.2": (step_as_in_the_paper, step_with_tensors),
-    "05.1": (yes_or_no_by_sign, yes_or_no_by_cross_entropy),
-    "05.2": (
-        gradient_as_in_the_lesson,
-        gradient_by_backward,
-        gradient_with_vmap,
-        gradient_with_ones,
+    "04.2": (step_as_in_the_paper, step_of_the_sampler),
+    "05.1": (
+        lambda logit, value: F.logsigmoid(torch.where(value == 1, logit, -logit)),
+        lambda logit, value: attribute_log_prob(lambda x_t, t: logit[:, None], 0, value)(logit, None),
     ),
-    "06.1": (pull_in_one_line, pull_by_way_of_eps),
-    "06.2": (any_by_mask, any_by_difference),
-    "07.1": (scale_by_the_share, scale_from_b),
+    "05.2": (gradient_as_in_the_lesson, gradient_by_backward, gradient_with_vmap, gradient_with_the_library),
+    "06.1": (lambda x_0, g, abar, s: x_0 + s * (1 - abar) / math.sqrt(abar) * g, pull_by_way_of_eps),
+    "06.2": (
+        lambda logits, w: logits.log_softmax(dim=1).masked_fill(~w, -math.inf).logsumexp(dim=1),
+        lambda logits, w: torch.where(w, logits, -torch.inf).logsumexp(1) - torch.logsumexp(logits, 1),
+    ),
+    "07.1": (
+        lambda eps_a, a, eps_b, b, w: eps_a + (w - a) / (b - a) * (eps_b - eps_a),
+        lambda eps_a, a, eps_b, b, w: eps_b + (eps_a - eps_b) / (a - b) * (w - b),
+    ),
     "07.2": (away_in_one_batch, away_interleaved),
-    "08.1": (grid_by_repeat_interleave, grid_in_a_loop),
+    "08.1": (
+        lambda x_T, K: (x_T.repeat_interleave(K, dim=0), torch.arange(K).repeat(len(x_T))),
+        lambda x_T, K: (
+            torch.stack([x for x in x_T for _ in range(K)]),
+            torch.tensor([*range(K)] * len(x_T)),
+        ),
+    ),
     "08.2": (inverse_as_in_the_lesson, inverse_in_xbar),
     "09.1": (error_as_in_the_lesson, error_of_8_bits),
-    "09.2": (inverted_as_in_the_lesson, inverted_with_the_library),
-    "10.1": (order_by_fit, order_by_first_and_last),
+    "09.2": (inverted_as_in_the_lesson, lambda *given: list(ddim_invert(*given))[-1].x_t),
+    "10.1": (
+        lambda steps, errors: -np.polyfit(np.log(steps), np.log(errors), 1)[0],
+        lambda steps, errors: math.log(errors[0] / errors[-1]) / math.log(steps[-1] / steps[0]),
+    ),
     "10.2": (heun_as_in_the_lesson, heun_as_two_ddim_steps),
-    "11.1": (shifted_as_in_the_lesson, shifted_in_log_snr),
-    "11.2": (flip_as_in_the_lesson, flip_in_a_loop),
+    "11.1": (shifted_as_in_the_lesson, lambda a, n: torch.sigmoid(torch.logit(a) - 2 * math.log(n))),
+    "11.2": (
+        flip_as_in_the_lesson,
+        lambda x_0, g: torch.stack([x.flip(-1) if torch.rand(1, generator=g) > 0.5 else x for x in x_0]),
+    ),
     "11.3": (front_as_in_the_lesson, front_by_sweep),
-    "12.1": (all_as_in_the_lesson, all_by_cross_entropy),
+    "12.1": (
+        all_as_in_the_lesson,
+        lambda z, wanted: sum(attribute_log_prob(lambda x_t, t: z, i, v)(z, None) for i, v in wanted.items()),
+    ),
     "12.2": (held_as_in_the_lesson, held_by_clamp),
 }

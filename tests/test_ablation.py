@@ -2,34 +2,24 @@
 
 import pytest
 import torch
-from numeric import SEED, assert_close_by_scale, seeded
+from command_tools import awake, tiny_unet
+from numeric import assert_close_by_scale, seeded
 
 from classroom.ablation import PARTS, without
-from lessons_lib.unet import UNet, UNetConfig
 
 pytestmark = pytest.mark.numeric
 
 
 @pytest.fixture(scope="module")
 def network():
-    torch.manual_seed(SEED)
-    config = UNetConfig(
-        image_size=8, base_channels=32, channel_mults=(1, 1), attention_levels=(1,), num_classes=3
-    )
-    network = UNet(config).eval()
-    for weight in network.parameters():  # the layers that start at zero would hide every difference
-        torch.nn.init.normal_(weight, std=0.1)
-    return network
+    network = tiny_unet(channel_mults=(1, 1), attention_levels=(1,), num_classes=3)
+    return awake(network, 0.1, every=True)
 
 
 @pytest.fixture(scope="module")
 def inputs():
-    generator = seeded(1)
-    return (
-        torch.randn(4, 1, 8, 8, generator=generator),
-        torch.tensor([0, 10, 500, 999]),
-        torch.tensor([0, 1, 2, 3]),
-    )
+    x_t = torch.randn(4, 1, 8, 8, generator=seeded(1))
+    return x_t, torch.tensor([0, 10, 500, 999]), torch.tensor([0, 1, 2, 3])
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import nn
+from command_tools import Judge
 
 from lessons_lib import evaluation
 from lessons_lib.counterfactuals import in_8_bits
@@ -10,21 +10,8 @@ from lessons_lib.counterfactuals import in_8_bits
 K, SIDE = 4, 4
 
 
-class Rows(nn.Module):
-    """Reads the brightest row as the class; its features are the pixels in [0, 1]."""
-
-    def __init__(self):
-        super().__init__()
-        self.unused = nn.Parameter(torch.zeros(1))
-
-    def features(self, x_0):
-        return (x_0.flatten(1) + 1) / 2
-
-    def forward(self, x_0):
-        return x_0.sum(dim=(1, 3))
-
-
-JUDGE = Rows()
+# Reads the brightest row as the class; its features are the pixels in [0, 1].
+JUDGE = Judge(features=lambda x_0: (x_0.flatten(1) + 1) / 2, answers=lambda x_0: x_0.sum(dim=(1, 3)))
 TEMPLATES = torch.eye(K)[:, None, :, None].expand(K, 1, SIDE, SIDE) * 128 / 127.5  # 128 grey levels
 
 
@@ -38,6 +25,7 @@ def images(n, seed=0):
 
 X, Y = images(24)
 TARGET = (Y + 1 + torch.arange(24) // K % (K - 1)) % K  # every other class, in turn
+REFERENCE = evaluation.real_features(JUDGE, *images(40, seed=1))
 
 
 def identity(x, source, target):
@@ -66,9 +54,6 @@ def noisy(x, source, target):
     return swap(x, source, target) + sign * 4 / 127.5
 
 
-# ---- 8 bits ----
-
-
 class Hiding:
     """Cheats: keeps the original in some way and brings it back, though its images are all noise."""
 
@@ -76,16 +61,17 @@ class Hiding:
         self.way, self.last, self.kept = way, None, None
 
     def __call__(self, x, source, target):
-        if self.way == "remembers the tensor":
-            if x is self.last or (self.last is not None and x.data_ptr() == self.last.data_ptr()):
-                return self.kept
-        elif self.way == "attribute":
-            if hasattr(x, "latent"):
-                return x.latent
-        else:  # in the last decimals: 1/100 of a grey level holds the image
-            rest = x - in_8_bits(x)
-            if rest.abs().max() > 1e-6:
-                return rest * 12750
+        rest = x - in_8_bits(x)
+        if (
+            self.way == "remembers the tensor"
+            and self.last is not None
+            and x.data_ptr() == self.last.data_ptr()
+        ):
+            return self.kept
+        if self.way == "attribute" and hasattr(x, "latent"):
+            return x.latent
+        if self.way == "last decimals" and rest.abs().max() > 1e-6:  # 1/100 of a grey level holds the image
+            return rest * 12750
         found = in_8_bits(torch.rand(x.shape) - 0.5)
         if self.way == "last decimals":
             return found + x / 12750
@@ -101,9 +87,6 @@ def test_no_latent_gets_through(way):
     found = evaluation.reversibility(Hiding(way), JUDGE, X, Y, TARGET)
     assert found.error > 0.1 and found.read_as_source.value < 0.7
     assert evaluation.composition(Hiding(way), X, Y, (2,))[2] > 0.1
-
-
-# ---- effectiveness ----
 
 
 def test_effectiveness_and_its_matrix():
@@ -122,9 +105,6 @@ def test_effectiveness_and_its_matrix():
     assert evaluation.effectiveness(JUDGE, half, TARGET).matrix is None
 
 
-# ---- composition ----
-
-
 def test_composition_is_zero_for_the_perfect_and_the_idle_and_a_drift_grows():
     for intervene in (identity, swap):
         assert evaluation.composition(intervene, X, Y) == {1: 0.0, 10: 0.0}
@@ -133,9 +113,6 @@ def test_composition_is_zero_for_the_perfect_and_the_idle_and_a_drift_grows():
     found = evaluation.composition(noisy, X, Y)
     assert found[1] == pytest.approx(4 / 255, rel=1e-4)
     assert found[1] < found[10] < 40 / 255, "a random walk, not a drift"
-
-
-# ---- reversibility ----
 
 
 def test_reversibility():
@@ -152,27 +129,16 @@ def test_reversibility():
     assert one_way.read_as_source.successes == 6, "only what was class 0"
 
 
-# ---- proximity ----
-
-
-@pytest.fixture(scope="module")
-def reference():
-    return evaluation.real_features(JUDGE, *images(40, seed=1))
-
-
-def test_proximity(reference):
-    found = evaluation.proximity(JUDGE, X, identity(X, Y, TARGET), reference)
-    assert (found.l1, found.features, found.unit) == (0.0, 0.0, reference.unit)
+def test_proximity():
+    found = evaluation.proximity(JUDGE, X, identity(X, Y, TARGET), REFERENCE)
+    assert (found.l1, found.features, found.unit) == (0.0, 0.0, REFERENCE.unit)
     found = evaluation.proximity(JUDGE, X, X + 5 / 127.5)
     assert found.l1 == pytest.approx(5 / 255, rel=1e-4) and found.unit is None
     assert found.features == pytest.approx(5 / 255 * 4, rel=1e-4), "16 pixels: the root of 16 squares"
-    far = evaluation.proximity(JUDGE, X, constant(X, Y, TARGET), reference)
-    near = evaluation.proximity(JUDGE, X, swap(X, Y, TARGET), reference)
+    far = evaluation.proximity(JUDGE, X, constant(X, Y, TARGET), REFERENCE)
+    near = evaluation.proximity(JUDGE, X, swap(X, Y, TARGET), REFERENCE)
     assert near.l1 == pytest.approx(128 / 255 / 2, rel=1e-4), "two rows of four change"
     assert near.l1 < far.l1 and near.features < 1 < far.features
-
-
-# ---- minimality ----
 
 
 def test_minimality_counts_by_hand():
@@ -189,28 +155,24 @@ def test_minimality_counts_by_hand():
         evaluation.minimality(JUDGE, x, moved, ones * 3, real)
 
 
-# ---- all in one ----
-
-
-def test_the_report_agrees_with_the_single_measures(reference):
+def test_the_report_agrees_with_the_single_measures():
     statistics = evaluation.FeatureStatistics.of(evaluation.features(JUDGE, images(40, seed=1)[0]))
-    report = evaluation.measure_axioms(noisy, JUDGE, X, Y, TARGET, reference, statistics, batch_size=7)
-    there = torch.cat([noisy(*batch) for batch in zip(*(z.split(7) for z in (X, Y, TARGET)), strict=True)])
-    there = in_8_bits(there)
-    assert report["num_images"] == 24
+    report = evaluation.measure_axioms(noisy, JUDGE, X, Y, TARGET, REFERENCE, statistics, batch_size=7)
+    batches = zip(*(z.split(7) for z in (X, Y, TARGET)), strict=True)
+    there = in_8_bits(torch.cat([noisy(*batch) for batch in batches]))
+    assert report["num_images"] == 24 and report["effectiveness"]["value"] == 1.0
     assert report["effectiveness"] == evaluation.effectiveness(JUDGE, there, TARGET, Y).as_json()
-    assert report["effectiveness"]["value"] == 1.0
     nulls = evaluation.composition(noisy, X, Y, batch_size=7)
     assert report["composition"] == {n: mean.as_json() for n, mean in nulls.items()}
     back = evaluation.reversibility(noisy, JUDGE, X, Y, TARGET, batch_size=7)
     assert report["reversibility"] == {
         "read_as_source": back.read_as_source.as_json(), "error": back.error.as_json()
     }  # fmt: skip
-    near = evaluation.proximity(JUDGE, X, there, reference)
+    near = evaluation.proximity(JUDGE, X, there, REFERENCE)
     assert report["proximity"]["l1"] == near.l1.as_json()
     assert report["proximity"]["features"] == near.features.as_json()
-    assert report["proximity"]["unit"] == pytest.approx(reference.unit, abs=1e-5)
-    least = evaluation.minimality(JUDGE, X, there, TARGET, reference)
+    assert report["proximity"]["unit"] == pytest.approx(REFERENCE.unit, abs=1e-5)
+    least = evaluation.minimality(JUDGE, X, there, TARGET, REFERENCE)
     assert report["minimality"]["pixels"] == least.pixels.as_json()
     assert report["minimality"]["features"] == least.features.as_json()
     for name, images_ in (("feature_fid", there), ("feature_fid_originals", X)):
@@ -219,15 +181,13 @@ def test_the_report_agrees_with_the_single_measures(reference):
 
 
 def test_what_is_refused():
-    with pytest.raises(ValueError, match="no images"):
-        evaluation.composition(identity, X[:0], Y[:0])
-    with pytest.raises(ValueError, match="3 labels for 24 images"):
-        evaluation.measure_axioms(identity, JUDGE, X, Y, TARGET[:3])
-    with pytest.raises(ValueError, match=r"at least 1, got \[0, 10\]"):
-        evaluation.composition(identity, X, Y, (0, 10))
-    with pytest.raises(ValueError, match=r"must keep the shape \[24, 1, 4, 4\], it returned \[24, 1, 2, 4\]"):
-        evaluation.composition(lambda x, source, target: x[:, :, :2], X, Y)
-    with pytest.raises(ValueError, match="not finite"):
-        evaluation.composition(lambda x, source, target: x / 0, X, Y)
-    with pytest.raises(ValueError, match="must have one shape"):
-        evaluation.proximity(JUDGE, X, X[:3])
+    for message, measure, *given in (
+        ("no images", evaluation.composition, identity, X[:0], Y[:0]),
+        ("3 labels for 24 images", evaluation.measure_axioms, identity, JUDGE, X, Y, TARGET[:3]),
+        (r"at least 1, got \[0, 10\]", evaluation.composition, identity, X, Y, (0, 10)),
+        (r"keep the shape \[24, 1, 4, 4\]", evaluation.composition, lambda x, *labels: x[:, :, :2], X, Y),
+        ("not finite", evaluation.composition, lambda x, *labels: x / 0, X, Y),
+        ("must have one shape", evaluation.proximity, JUDGE, X, X[:3]),
+    ):
+        with pytest.raises(ValueError, match=message):
+            measure(*given)

@@ -5,15 +5,10 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
+from command_tools import awake, tiny_reader
 from numeric import SEED, assert_close_by_scale
 
-from lessons_lib.classifier import (
-    Evaluator,
-    EvaluatorConfig,
-    NoisyClassifier,
-    NoisyClassifierConfig,
-    Whitening,
-)
+from lessons_lib.classifier import Evaluator, EvaluatorConfig, Whitening
 from lessons_lib.unet import ResidualBlock
 
 pytestmark = pytest.mark.numeric
@@ -41,27 +36,14 @@ def test_it_learns_a_tiny_batch():
     assert (network.eval()(x_0).argmax(1) == y).all()
 
 
-# ---- the noise-aware classifier ----
-
-NOISY = NoisyClassifierConfig(image_size=8, in_channels=3, widths=(32, 64), num_classes=5)
-
-
-@pytest.fixture
-def noisy():
-    torch.manual_seed(SEED)
-    model = NoisyClassifier(NOISY).eval()
-    for weight in model.parameters():  # layers that start at zero would hide what t does
-        torch.nn.init.normal_(weight, std=0.1)
-    return model
-
-
 @pytest.mark.usefixtures("in_float64")
-def test_every_block_is_told_t(noisy):
+def test_every_block_is_told_t():
+    noisy = awake(tiny_reader(in_channels=3, widths=(32, 64)), 0.1, every=True)
     blocks = [module for module in noisy.modules() if isinstance(module, ResidualBlock)]
     assert len(blocks) == 3 and all(block.film is not None for block in blocks)
     x_t = torch.randn(2, 3, 8, 8)
     logits = noisy(x_t, torch.tensor([10, 10]))
-    assert logits.shape == (2, 5)
+    assert logits.shape == (2, 3)
     assert not torch.allclose(logits, noisy(x_t, torch.tensor([700, 700])), atol=1e-3)
     assert_close_by_scale(noisy(x_t, torch.tensor([700, 10]))[1], logits[1])
 
@@ -81,9 +63,6 @@ def test_an_evaluator_that_mirrors_reads_an_image_as_its_mirror_image():
         assert torch.equal(network.train().body(x_0), plain.train().features(x_0))  # training sees it once
         network.load_state_dict(plain.state_dict())
         assert torch.equal(network.features(x_0), plain.features(x_0))
-
-
-# ---- the whitened evaluator ----
 
 
 def test_whitening_makes_the_patches_of_its_images_white():

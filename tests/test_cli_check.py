@@ -40,7 +40,6 @@ def plain(source, *tags):
 
 @pytest.fixture
 def write(tmp_path):
-    """Write a notebook with these cells and return its path."""
 
     def write(name, *cells, lesson=None):
         nb = new_notebook(cells=[new_markdown_cell("# Mine"), *cells])
@@ -76,11 +75,10 @@ def statuses(told, path):
 
 
 def test_every_status_and_its_line(write, check):
-    endless = exercise(ENDLESS_FUNCTION, "00.1")
-    syntax = exercise("def noising_loss(model:\n    pass\nchecks.noising_loss(noising_loss)", "03.1")
-    silent = exercise("def loss_by_timestep(eps_fn): ...", "03.2")
-    cells = exercise(WRONG, "04.1"), exercise(STUB, "04.2"), endless, syntax, silent
-    path = write("ada", plain(SET_UP), plain(HURRY), *cells)
+    sources = {"04.1": WRONG, "04.2": STUB, "00.1": ENDLESS_FUNCTION}
+    sources["03.1"] = "def noising_loss(model:\n    pass\nchecks.noising_loss(noising_loss)"
+    sources["03.2"] = "def loss_by_timestep(eps_fn): ..."
+    path = write("ada", plain(SET_UP), plain(HURRY), *(exercise(text, n) for n, text in sources.items()))
     status, told, _, err = check(path, "--json")
     assert (status, err) == (1, "")
     found = told["notebooks"][str(path)]["exercises"]
@@ -137,9 +135,8 @@ def test_endless_and_deadly_cells_do_not_stop_the_rest_and_one_that_ends_python_
 
 
 def test_a_deleted_cell_is_missing_and_lost_metadata_are_not(write, check):
-    path = write(
-        "kim", plain(SET_UP), plain(RIGHT), plain(STUB.replace("checks.ddim_step(", "(")), lesson="04"
-    )
+    unchecked = STUB.replace("checks.ddim_step(", "(")
+    path = write("kim", plain(SET_UP), plain(RIGHT), plain(unchecked), lesson="04")
     status, told, _, _ = check(path, "--json")
     assert status == 1 and statuses(told, path) == {"04.1": "right", "04.2": "missing"}
     nothing = write("zoe", plain(SET_UP), lesson="04")
@@ -150,12 +147,8 @@ def test_a_deleted_cell_is_missing_and_lost_metadata_are_not(write, check):
 COURSE = ["import math as guard", SET_UP, "raise SystemExit('slow')\n", "rate = 1", "from math import sqrt"]
 
 
-@pytest.fixture
-def course(monkeypatch):
+def test_a_missing_name_makes_the_rest_run_and_a_deleted_cell_is_missing(write, check, monkeypatch):
     monkeypatch.setattr(grading, "course_sources", lambda lesson: tuple(map(str.strip, COURSE)))
-
-
-def test_a_missing_name_makes_the_rest_run_and_a_deleted_cell_is_missing(write, check, course):
     uses = RIGHT.replace("return ", "return rate * ")
     path = write("rate", *map(plain, COURSE), exercise(uses, "04.1"))
     status, _, out, _ = check(path)

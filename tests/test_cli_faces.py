@@ -1,56 +1,25 @@
 """celeba on the command line: faces are drawn, changed and measured; one sentence for whatever is wrong."""
 
 import json
-import shlex
 
+import command_tools as tools
 import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from command_tools import copy_weights, everything, good, refused, rows_of, save
+from command_tools import everything, good, refused, report_of, save
 
 from lessons_lib import data, pipeline, weights
-from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
-from lessons_lib.cli import app
+from lessons_lib.classifier import Evaluator, EvaluatorConfig
 from lessons_lib.evaluation.task import Faces
 from lessons_lib.schedules import NoiseSchedule
-from lessons_lib.unet import UNet, UNetConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIZE, NAMES = 32, list(data.ATTRIBUTES)
 SMILING, FEW = NAMES.index("Smiling"), ("Male", "Eyeglasses", "Wearing_Hat")
-COUNTS = {"train": 24, "val": 4, "test": 12}
+COUNTS = 24, 4, 12  # for training, validation, testing
 MEASURE = "--steps 3 --num-samples 6 --num-counterfactuals 5"
-
-
-def refuse_constant(text):
-    raise AssertionError(f"{text} is no JSON")
-
-
-def read_json(text):
-    return json.loads(text, parse_constant=refuse_constant)
-
-
-# -- what the commands find on the machine ------------------------------------------------------------
-
-
-def write_celeba(root):
-    """Dark and bright pictures in turn: the bright ones smile, all other answers are chance."""
-    rng = np.random.default_rng(0)
-    folder = root / "celeba" / "img_align_celeba"
-    folder.mkdir(parents=True)
-    answers, parts = [str(sum(COUNTS.values())), " ".join(NAMES)], []
-    splits = [part for part, count in enumerate(COUNTS.values()) for _ in range(count)]
-    for k, part in enumerate(splits):
-        pixels = rng.integers(0, 60, (109, 89, 3)) + 190 * (k % 2)
-        iio.imwrite(folder / f"{k:06d}.jpg", pixels.astype(np.uint8))
-        mine = rng.choice(["1", "-1"], len(NAMES))
-        mine[SMILING] = "1" if k % 2 else "-1"
-        answers.append(f"{k:06d}.jpg " + " ".join(mine))
-        parts.append(f"{k:06d}.jpg {part}")
-    (root / "celeba" / "list_attr_celeba.txt").write_text("\n".join(answers) + "\n")
-    (root / "celeba" / "list_eval_partition.txt").write_text("\n".join(parts) + "\n")
 
 
 def evaluator(names=NAMES, size=SIZE):
@@ -66,90 +35,67 @@ def evaluator(names=NAMES, size=SIZE):
     return model
 
 
-def save_models(folder):
-    torch.manual_seed(0)
-    shape = {"image_size": SIZE, "in_channels": 3, "base_channels": 32, "channel_mults": (1, 1), "patch": 2}
-    shape |= {"embedding_channels": 16, "v_schedule": "linear", "v_timesteps": 40}
-    schedule, guide = NoiseSchedule.linear(40), {"classifier": str(folder / "guide.safetensors")}
-    for name, told, names in (
-        ("denoiser", {"num_classes": 0}, ()),
-        ("told", {"num_classes": 2, "multi_label": True}, ("Male", "Smiling")),
-    ):
-        model = UNet(UNetConfig(**shape, **told))
-        for layer in (model.conv_out, model.middle2.conv2):
-            torch.nn.init.normal_(layer.weight, std=0.1)
-        save(folder / f"{name}.safetensors", model, schedule, names, sampler="ddim", steps=3, **guide)
-    reader = NoisyClassifierConfig(SIZE, 3, (32, 32), 40, 16, patch=2, multi_label=True)
-    guide, proposed = NoisyClassifier(reader), {"guidance_scale": 6.0, "depth": 30}
-    torch.nn.init.normal_(guide.head.weight)
-    save(
-        folder / "guide.safetensors", guide, schedule, NAMES, guidance_scale=5.0, counterfactual=proposed
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Untrained networks (T = 40); dark and bright faces: the bright ones smile, other answers are chance."""
+    folder, rng = tmp_path_factory.mktemp("tiny"), np.random.default_rng(0)
+    pictures = folder / "data/celeba/img_align_celeba"
+    pictures.mkdir(parents=True)
+    parts = [part for part, count in enumerate(COUNTS) for _ in range(count)]
+    answers = rng.choice([1, -1], (len(parts), len(NAMES)))
+    for k in range(len(parts)):
+        pixels = rng.integers(0, 60, (109, 89, 3)) + 190 * (k % 2)
+        iio.imwrite(pictures / f"{k:06d}.jpg", pixels.astype(np.uint8))
+        answers[k, SMILING] = 1 if k % 2 else -1
+    tools.write_celeba_lists(pictures.parent, answers, parts)
+
+    colour = {"image_size": SIZE, "in_channels": 3, "patch": 2}
+    shape = colour | {"channel_mults": (1, 1), "v_schedule": "linear", "v_timesteps": 40}
+    schedule, reader = NoiseSchedule.linear(40), colour | {"num_classes": 40, "multi_label": True}
+    defaults = {"sampler": "ddim", "steps": 3, "classifier": str(folder / "guide.safetensors")}
+    plain, told = (
+        tools.tiny_unet(**shape, num_classes=0),
+        tools.tiny_unet(**shape, num_classes=2, multi_label=True),
+    )
+    save(folder / "denoiser.safetensors", plain, schedule, **defaults)
+    save(folder / "told.safetensors", told, schedule, ("Male", "Smiling"), **defaults)
+    scales = {"guidance_scale": 5.0, "counterfactual": {"guidance_scale": 6.0, "depth": 30}}
+    save(folder / "guide.safetensors", tools.tiny_reader(**reader), schedule, NAMES, **scales)
+    save(folder / "classes.safetensors", tools.tiny_reader(**colour, num_classes=10), schedule)
     for name, judge, names in (
         ("judge", evaluator(), NAMES),
         ("few", evaluator(FEW), FEW),
         ("small", evaluator(size=16), NAMES),
         ("nameless", evaluator(), ()),
-        ("class-judge", Evaluator(EvaluatorConfig(SIZE, 3, (32, 32), 10, patch=2)), ()),
+        ("class-judge", tools.tiny_reader(False, **colour, num_classes=10), ()),
     ):
         save(folder / f"{name}.safetensors", judge, None, names)
-    classes = NoisyClassifier(NoisyClassifierConfig(SIZE, 3, (32, 32), 10, 16, patch=2))
-    save(folder / "classes.safetensors", classes, schedule)
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A folder with untrained networks (T = 40) and a small CelebA."""
-    folder = tmp_path_factory.mktemp("tiny")
-    save_models(folder)
-    write_celeba(folder / "data")
     return folder
 
 
 @pytest.fixture
-def here(tiny, tmp_path, monkeypatch):
-    """An empty working folder on a machine with that CelebA and without a network."""
-    monkeypatch.chdir(tmp_path)
+def here(here, tiny, monkeypatch):
+    """As ever, on a machine with that CelebA."""
     monkeypatch.setattr(data, "_data_roots", lambda: [tiny / "data"])
     data.notice.cache_clear()
-    return tmp_path
+    return here
 
 
 @pytest.fixture
-def run(capsys, tiny, here):
-    """Run a command with the tiny weights; returns (exit status, stdout, stderr)."""
+def ask(run, tiny, here):
 
-    def run(command, words=""):
-        capsys.readouterr()
+    def run_of_faces(command, words=""):
         judged = "" if command == "sample" else f"--evaluator-weights {tiny}/judge.safetensors"
         drawn = "" if command == "evaluate evaluator" else f"--weights {tiny}/denoiser.safetensors"
-        fixed = f"{command} celeba {drawn} {judged}"
-        status = app.main(shlex.split(f"{fixed} {words.format(tiny=tiny)}"))
-        return status, *capsys.readouterr()
+        return run(f"{command} celeba {drawn} {judged} {words.format(tiny=tiny)}")
 
-    return run
+    return run_of_faces
 
 
-@pytest.fixture
-def no_faces(tmp_path, monkeypatch):
-    """A machine without CelebA."""
-
-    def forget():
-        monkeypatch.setattr(data, "_data_roots", lambda: [tmp_path / "nowhere"])
-
-    return forget
-
-
-# -- sample --------------------------------------------------------------------------------------------
-
-
-def test_a_grid_and_a_file_for_each_face(run, here):
-    out = good(
-        run("sample", "--attribute Smiling --target 1 --num-samples 5 --out grid.png --individual faces")
-    )
-    assert iio.imread("grid.png").shape == (2 * (2 * SIZE + 2), 2 * (3 * SIZE + 2 * 2), 3), (
-        "5 faces in 3 columns"
-    )
+def test_a_grid_and_a_file_for_each_face(ask, here):
+    words = "--attribute Smiling --target 1 --num-samples 5 --out grid.png --individual faces"
+    out = good(ask("sample", words))
+    assert iio.imread("grid.png").shape == (2 * (2 * SIZE + 2), 2 * (3 * SIZE + 2 * 2), 3), "3 columns"
     names = [f"faces/0000{k}_label_1.png" for k in range(5)]
     assert everything(here) == ["faces", *names, "grid.png"]
     assert iio.imread(names[0]).shape == (SIZE, SIZE, 3)
@@ -157,88 +103,53 @@ def test_a_grid_and_a_file_for_each_face(run, here):
     assert "s=5," in out, "the scale of the classifier's card"
 
 
-@pytest.mark.parametrize(
-    "words, label", [("1", 1), ("yes", 1), ("Yes", 1), ("0", 0), ("no", 0), ("none", -1), (None, 1)]
-)
-def test_every_answer_and_its_label(run, words, label):
-    target = "" if words is None else f"--target {words}"
-    good(run("sample", f"--attribute smiling {target} --num-samples 2 --out x.npz"))
-    with np.load("x.npz") as found:
-        assert found["labels"].tolist() == [label] * 2
-        assert found["images"].shape == (2, 3, SIZE, SIZE)
-        assert found["images"].min() >= 0 and found["images"].max() <= 1
+def test_every_answer_and_its_label(ask):
+    for words, label in {"1": 1, "yes": 1, "Yes": 1, "0": 0, "no": 0, "none": -1, None: 1}.items():
+        target = "" if words is None else f"--target {words}"
+        good(ask("sample", f"--attribute smiling {target} --num-samples 2 --out x.npz"))
+        with np.load("x.npz") as found:
+            assert found["labels"].tolist() == [label] * 2
+            assert found["images"].shape == (2, 3, SIZE, SIZE)
+            assert found["images"].min() >= 0 and found["images"].max() <= 1
 
 
-def images_of(run, words):
-    good(run("sample", f"--num-samples 3 --out x.npz {words}"))
+def images_of(ask, words):
+    good(ask("sample", f"--num-samples 3 --out x.npz {words}"))
     with np.load("x.npz") as found:
         return found["images"]
 
 
-def test_a_denoiser_that_is_told_attributes_needs_no_classifier(run):
+def test_a_denoiser_that_is_told_attributes_needs_no_classifier(ask):
     told = "--weights {tiny}/told.safetensors"
-    plain = images_of(run, told)
+    plain = images_of(ask, told)
     wish = f"{told} --attribute smiling --guidance-scale 20"
-    steered = [images_of(run, f"{wish} --target {k} --guidance cfg") for k in (0, 1)]
+    steered = [images_of(ask, f"{wish} --target {k} --guidance cfg") for k in (0, 1)]
     assert np.abs(steered[0] - steered[1]).max() > 1e-3 < np.abs(steered[1] - plain).max()
-    assert np.array_equal(images_of(run, wish), steered[1]), "cfg is what is meant of such weights"
-    assert np.abs(images_of(run, f"{wish} --guidance classifier") - steered[1]).max() > 1e-3
-    out = good(run("sample", f"{wish} --num-samples 2 --out x.npz"))
+    assert np.array_equal(images_of(ask, wish), steered[1]), "cfg is what is meant of such weights"
+    assert np.abs(images_of(ask, f"{wish} --guidance classifier") - steered[1]).max() > 1e-3
+    out = good(ask("sample", f"{wish} --num-samples 2 --out x.npz"))
     assert "told.safetensors, cfg, w=20, smiling = yes, ddim, 3 steps" in out
     with np.load("x.npz") as found:
         assert found["labels"].tolist() == [1, 1]
-    out = good(run("sample", f"{told} --attribute Eyeglasses --guidance classifier --out x.npz"))
+    out = good(ask("sample", f"{told} --attribute Eyeglasses --guidance classifier --out x.npz"))
     assert "classifier" in out and "Eyeglasses = yes" in out, "the classifier reads more than the denoiser"
 
 
-BAD_SAMPLES = {
-    "--attribute Smilng": "Unknown attribute 'Smilng': did you mean Smiling",
-    "--attribute Smiling --target 2": "Unknown target '2': choose 1, 0 or none.",
-    "--weights {tiny}/told.safetensors --attribute Eyeglasses": "Unknown attribute 'Eyeglasses': choose one",
-    "--weights {tiny}/told.safetensors --attribute Male --classifier x": "'cfg' asks no classifier, but 'x'",
-    "--target 1": "--target 1 needs an --attribute, such as Smiling.",
-    "--guidance classifier": "--guidance classifier needs an --attribute, such as Smiling.",
-    "--guidance-scale 3": "--guidance-scale needs an --attribute and a --target.",
-    "--attribute Smiling --target none --guidance-scale 3": "--guidance-scale needs",
-    "--classifier {tiny}/guide.safetensors": "--classifier needs an --attribute",
-    "--attribute Smiling --guidance none --target 1": "--guidance none asks for nothing: leave out --target.",
-    "--attribute Smiling --guidance classifier-x0": "steered with guidance classifier, not 'classifier-x0'.",
-    "--attribute Smiling --guidance-scale -1": "at least 0, got -1",
-    "--labels 3": "--labels is for data sets with classes: of celeba name an --attribute and a --target.",
-    "--num-per-label 2": "--num-per-label is for data sets with classes",
-    "--num-samples 0": "at least 1, got 0",
-    "--weights {tiny}/judge.safetensors": "are no denoiser: they cannot draw.",
-    "--attribute Smiling --classifier {tiny}/denoiser.safetensors": "are no classifier: they cannot steer.",
-    "--attribute Smiling --classifier {tiny}/classes.safetensors": "reads classes, not attributes.",
-}
+def changed(ask, words):
+    return report_of(ask("counterfactual", f"--steps 3 --attribute Smiling --json {words}"))
 
 
-@pytest.mark.parametrize("words", BAD_SAMPLES)
-def test_bad_sample_is_one_sentence_and_writes_nothing(run, here, words):
-    (here / "text.png").write_text("no picture")
-    refused(run("sample", f"--out out.png {words}"), BAD_SAMPLES[words])
-    assert everything(here) == ["text.png"]
-
-
-# -- counterfactual ------------------------------------------------------------------------------------
-
-
-def changed(run, words):
-    return read_json(good(run("counterfactual", f"--steps 3 --attribute Smiling --json {words}")))
-
-
-def test_a_folder_gets_everything_and_json_is_one_object(run, here):
-    found = changed(run, "--index 3 --target 1 --guidance-scale 7 --depth 30 --seed 2 --output-dir results")
+def test_a_folder_gets_everything_and_json_is_one_object(ask, here):
+    found = changed(ask, "--index 3 --target 1 --guidance-scale 7 --depth 30 --seed 2 --output-dir results")
     names = ["counterfactual.gif", "counterfactual.npz", "counterfactual.png", "measures.json"]
     assert everything(here / "results") == names
-    assert read_json((here / "results/measures.json").read_text()) == found
+    assert json.loads((here / "results/measures.json").read_text()) == found
     assert (found["index"], found["attribute"], found["target"]) == (3, "Smiling", 1)
     settings = {"method": "ddim", "guidance_scale": 7.0, "depth": 30, "steps": 3, "seed": 2}
     assert settings.items() <= found.items()
-    assert found["classifier"].endswith("guide.safetensors") and found["weights"].endswith(
-        "denoiser.safetensors"
-    )
-    assert found["evaluator"].endswith("judge.safetensors") and len(found["evaluator_sha256"]) == 64
+    for name, file in {"classifier": "guide", "weights": "denoiser", "evaluator": "judge"}.items():
+        assert found[name].endswith(f"{file}.safetensors")
+    assert len(found["evaluator_sha256"]) == 64
     assert found["flipped"] == (found["read_after"] >= 0.5)
     moves = [abs(after - before) for before, after in found["others"].values()]
     assert moves == sorted(moves, reverse=True) and {*found["others"]} == {*NAMES} - {"Smiling"}
@@ -246,69 +157,22 @@ def test_a_folder_gets_everything_and_json_is_one_object(run, here):
         image, source, labels = file["images"], file["source"], file["labels"]
     assert image.shape == (1, 3, SIZE, SIZE) and labels.tolist() == [1]
     assert abs(found["l1"] - np.abs((image * 255).round() / 255 - source).mean()) < 1e-4
-    assert (
-        np.abs(data.to_unit(data.load("celeba", "test", image_size=SIZE)[3][0]).numpy() - source).max() < 1e-6
-    )
+    expected = data.to_unit(data.load("celeba", "test", image_size=SIZE)[3][0]).numpy()
+    assert np.abs(expected - source).max() < 1e-6
     assert iio.imread("results/counterfactual.png").shape == (2 * (2 * SIZE + 2), 2 * (2 * SIZE + 2), 3)
 
 
-def test_a_report_for_people(run):
-    out = good(run("counterfactual", "--steps 3 --attribute smiling --target yes --index 1 --out row.png"))
+def test_a_report_for_people(ask):
+    out = good(ask("counterfactual", "--steps 3 --attribute smiling --target yes --index 1 --out row.png"))
     assert out.startswith("Smiling to yes: read ") and "s=6, depth 30, 3 steps; " in out
     assert "also changed: " in out and "in row.png" in out
     assert iio.imread("row.png").shape[2] == 3
 
 
-BAD_COUNTERFACTUALS = {
-    "--index 1": "Name an --attribute, such as Smiling.",
-    "--attribute Smiling": "Name one face: a picture with --image FILE, or a test face with --index N.",
-    "--attribute Smiling --index 1 --image wide.png": "Name one face",
-    "--attribute Smiling --index 12": "--index must be between 0 and 11, got 12.",
-    "--attribute Smiling --image wide.png": "it has 640×480 pixels, but an aligned face has 178×218",
-    "--attribute Smiling --image text.png": "text.png cannot be used: no picture",
-    "--attribute Smiling --index 1 --target none": "Unknown target 'none': choose 1 or 0.",
-    "--attribute Smiling --index 1 --target-class 3": "--target-class is for data sets with classes",
-    "--attribute Smiling --index 1 --guidance none": "steered with guidance classifier",
-    "--attribute Smiling --index 1 --guidance-scale -2": "at least 0, got -2",
-    "--attribute Smiling --index 1 --depth 40": "The depth must be between 0 and 39, got 40.",
-    "--attribute Smiling --index 1 --depth 20 --method same-noise": "takes no depth",
-    "--attribute Smiling --index 1 --classifier {tiny}/classes.safetensors": "reads classes, not attributes",
-    "--attribute Smiling --index 1 --evaluator-weights {tiny}/guide.safetensors": "are no evaluator",
-    "--attribute Smiling --index 1 --evaluator-weights {tiny}/few.safetensors": "Unknown attribute 'Smiling'",
-    "--attribute Smiling --index 1 --evaluator-weights {tiny}/class-judge.safetensors": "reads classes, not",
-    "--attribute Smiling --index 1 --evaluator-weights {tiny}/nameless.safetensors": "does not name all",
-    "--attribute Smiling --index 1 --evaluator-weights {tiny}/small.safetensors": "draws 32 pixels a side",
-}
-
-
-@pytest.mark.parametrize("words", BAD_COUNTERFACTUALS)
-def test_bad_counterfactual_is_one_sentence_and_writes_nothing(run, here, words):
-    (here / "text.png").write_text("no picture")
-    iio.imwrite("wide.png", np.zeros((480, 640, 3), dtype=np.uint8))
-    refused(run("counterfactual", f"--steps 3 --out x.png {words}"), BAD_COUNTERFACTUALS[words])
-    assert everything(here) == ["text.png", "wide.png"]
-
-
-def test_a_result_must_go_somewhere_and_a_test_face_must_be_there(run, here, no_faces):
-    refused(run("counterfactual", "--attribute Smiling --index 1"), "Say where the result goes")
-    no_faces()
-    refused(run("counterfactual", "--attribute Smiling --index 1 --steps 3 --json"), "CelebA")
-    assert everything(here) == []
-
-
-# -- evaluate ------------------------------------------------------------------------------------------
-
-
-def measured(run, words=""):
-    return read_json(good(run("evaluate", f"{MEASURE} --json {words}")))
-
-
-def test_evaluate_reports_everything_and_can_be_run_again(run, capsys, tiny):
-    found = measured(run, "--guidance-scale 9 --seed 1 --depth 25")
-    assert (
-        found["attribute"] == "Smiling"
-        and len(found["weights_sha256"]) == len(found["evaluator_sha256"]) == 64
-    )
+def test_evaluate_reports_everything_and_can_be_run_again(ask, again, tiny):
+    found = report_of(ask("evaluate", f"{MEASURE} --json --guidance-scale 9 --seed 1 --depth 25"))
+    assert found["attribute"] == "Smiling"
+    assert len(found["weights_sha256"]) == len(found["evaluator_sha256"]) == 64
     assert list(found["drawn"]) == ["unguided", "yes", "no"]
     for asked, one in found["drawn"].items():
         assert one["read_as_yes"]["total"] == 6 == one["fid"]["num_samples"]
@@ -320,9 +184,7 @@ def test_evaluate_reports_everything_and_can_be_run_again(run, capsys, tiny):
         assert f"s=9, Smiling = {asked}, ddim, 3 steps, seed 1" in found["drawn"][asked]["settings"]
     faces = found["counterfactuals"]
     assert (
-        faces["num_faces"] == 5
-        and faces["settings"]["guidance_scale"] == 9
-        and faces["settings"]["depth"] == 25
+        faces["num_faces"] == 5 and {"guidance_scale": 9.0, "depth": 25}.items() <= faces["settings"].items()
     )
     for what in ("guided", "inversion_alone"):
         one = faces[what]
@@ -331,44 +193,35 @@ def test_evaluate_reports_everything_and_can_be_run_again(run, capsys, tiny):
         assert sum(side["flipped"]["right"] for side in sides) == one["flipped"]["right"]
         for side in sides:
             assert {*side["drift"]} == {*NAMES} - {"Smiling"}
-    capsys.readouterr()
-    assert app.main([*shlex.split(found["command"])[3:], "--json"]) == 0
-    assert read_json(capsys.readouterr().out) == found
+    assert again(found["command"]) == found
 
 
 @pytest.fixture
-def copied(tiny, here, run, capsys):
-    """The weights in a folder whose cards may be written; run(words) evaluates them."""
-    for name in ("denoiser", "judge", "few"):
-        copy_weights(tiny / name, here / name)
-
-    def run_there(words):
-        capsys.readouterr()
-        command = "evaluate celeba --weights ./denoiser.safetensors"
-        if words.startswith("--evaluator"):
-            command, words = "evaluate evaluator celeba", words.removeprefix("--evaluator")
-        command = f"{command} --evaluator-weights ./judge.safetensors {words}"
-        return app.main(shlex.split(command)), *capsys.readouterr()
-
-    return run_there
+def copied(tiny, here, ask):
+    """Weights whose cards may be written; copied(words) measures the denoiser, or the evaluator."""
+    for name in ("denoiser", "judge"):
+        tools.copy_weights(tiny / name, here / name)
+    mine = "--weights ./denoiser.safetensors", "--evaluator-weights ./judge.safetensors"
+    drawn = " ".join((*mine, MEASURE, "--card --json"))
+    return lambda words=None: (
+        ask("evaluate", drawn) if words is None else ask("evaluate evaluator", f"{mine[1]} {words}")
+    )
 
 
 def test_the_card_gets_the_evaluation_and_keeps_the_rest(copied):
     card = weights.read_card("./denoiser.safetensors")
-    weights.write_card(
-        "./denoiser.safetensors",
-        card | {"metrics": {"loss": 0.5, "evaluations": [{"attribute": "Smiling"}, {"attribute": "Bald"}]}},
-    )
-    found = read_json(good(copied(f"{MEASURE} --card --json")))
+    metrics = {"loss": 0.5, "evaluations": [{"attribute": "Smiling"}, {"attribute": "Bald"}]}
+    weights.write_card("./denoiser.safetensors", card | {"metrics": metrics})
+    found = report_of(copied())
     after = weights.read_card("./denoiser.safetensors")
     assert after["metrics"] == {"loss": 0.5, "evaluations": [{"attribute": "Bald"}, found]}
     assert {**after, "metrics": 0} == {**card, "metrics": 0}
 
 
 def test_the_evaluator_is_measured_and_its_reference_kept(copied, here):
-    told = good(copied("--evaluator"))
+    told = good(copied(""))
     assert "./judge.safetensors on 12 test faces: " in told and "Wearing_Lipstick" in told
-    found = read_json(good(copied("--evaluator --json")))
+    found = report_of(copied("--json"))
     assert not (here / "judge-reference.npz").exists()
     assert found["images"] == "12 test faces" and list(found["by_attribute"]) == NAMES
     test = data.load("celeba", "test", image_size=SIZE)
@@ -377,91 +230,109 @@ def test_the_evaluator_is_measured_and_its_reference_kept(copied, here):
     assert found["mean_accuracy"] == round(float(right.float().mean()), 5)
     assert found["by_attribute"]["Smiling"]["right"] == int(right[:, SMILING].sum())
     assert found["by_attribute"]["Smiling"]["commonest_answer"] == 0.5
-    assert read_json(good(copied("--evaluator --card --json"))) == found
+    assert report_of(copied("--card --json")) == found
     assert weights.read_card("./judge.safetensors")["metrics"] == {"test": found}
     assert (here / "judge-reference.npz").exists()
 
 
-BAD_EVALUATIONS = {
-    "--attribute Smilng": "Unknown attribute 'Smilng': did you mean Smiling",
-    "--num-counterfactuals 0": "--num-counterfactuals must be at least 1, got 0.",
-    "--num-counterfactuals 500": "test faces are read right: ask for fewer --num-counterfactuals.",
-    "--guidance none": "No such option: --guidance",
-    "--guidance-scale -1": "at least 0, got -1",
-    "--depth 40": "The depth must be between 0 and 39, got 40.",
-    "--classifier {tiny}/classes.safetensors": "reads classes, not attributes.",
-    "--evaluator-weights {tiny}/denoiser.safetensors": "are no evaluator: they cannot judge.",
-    "--evaluator-weights {tiny}/few.safetensors": "Unknown attribute 'Smiling'",
-    "--evaluator-weights {tiny}/class-judge.safetensors": "reads classes, not attributes.",
-    "--evaluator-weights {tiny}/nameless.safetensors": "does not name all attributes",
-    "--evaluator-weights {tiny}/small.safetensors": "draws 32 pixels a side but",
-    "--sweep": "Missing option '--out'",
-    "--sweep --out x.png --depths 20": "got 'x.png'.",
-    "--sweep --out x.csv --depth 20": "No such option: --depth",
-    "--sweep --out x.csv --depths 20,40": "The depth must be between 0 and 39, got 40.",
-    "--sweep --out x.csv --depths 20,deep": "'--depths': 'deep' is not a whole number.",
-    "--sweep --out x.csv --depths 20 --scales -1": "at least 0, got -1",
-    "--sweep --out other.csv --depths 20": "other.csv is no table of a sweep",
+REFUSED = {
+    "sample --out out.png": {
+        "--attribute Smilng": "Unknown attribute 'Smilng': did you mean Smiling",
+        "--attribute Smiling --target 2": "Unknown target '2': choose 1, 0 or none.",
+        "--weights {tiny}/told.safetensors --attribute Eyeglasses": "Unknown attribute 'Eyeglasses'",
+        "--target 1": "--target 1 needs an --attribute, such as Smiling.",
+        "--guidance classifier": "--guidance classifier needs an --attribute, such as Smiling.",
+        "--guidance-scale 3": "--guidance-scale needs an --attribute and a --target.",
+        "--classifier {tiny}/guide.safetensors": "--classifier needs an --attribute",
+        "--attribute Smiling --guidance none --target 1": "asks for nothing: leave out --target.",
+        "--labels 3": "--labels is for data sets with classes: of celeba name an --attribute and a --target.",
+        "--num-per-label 2": "--num-per-label is for data sets with classes",
+        "--num-samples 0": "at least 1, got 0",
+        "--attribute Smiling --classifier {tiny}/classes.safetensors": "reads classes, not attributes.",
+    },
+    "counterfactual --steps 3 --out x.png": {
+        "--index 1": "Name an --attribute, such as Smiling.",
+        "--attribute Smiling": "Name one face: a picture with --image FILE, or a test face with --index N.",
+        "--attribute Smiling --index 12": "--index must be between 0 and 11, got 12.",
+        "--attribute Smiling --image wide.png": "it has 640×480 pixels, but an aligned face has 178×218",
+        "--attribute Smiling --image text.png": "text.png cannot be used: no picture",
+    },
+    "counterfactual --steps 3 --out x.png --attribute Smiling --index 1": {
+        "--image wide.png": "Name one face",
+        "--target none": "Unknown target 'none': choose 1 or 0.",
+        "--target-class 3": "--target-class is for data sets with classes",
+        "--evaluator-weights {tiny}/guide.safetensors": "are no evaluator",
+        "--evaluator-weights {tiny}/small.safetensors": "draws 32 pixels a side",
+    },
+    f"evaluate {MEASURE}": {
+        "--attribute Smilng": "Unknown attribute 'Smilng': did you mean Smiling",
+        "--num-counterfactuals 0": "--num-counterfactuals must be at least 1, got 0.",
+        "--num-counterfactuals 500": "test faces are read right: ask for fewer --num-counterfactuals.",
+        "--guidance none": "No such option: --guidance",
+        "--depth 40": "The depth must be between 0 and 39, got 40.",
+        "--evaluator-weights {tiny}/denoiser.safetensors": "are no evaluator: they cannot judge.",
+        "--evaluator-weights {tiny}/few.safetensors": "Unknown attribute 'Smiling'",
+        "--evaluator-weights {tiny}/class-judge.safetensors": "reads classes, not attributes.",
+        "--evaluator-weights {tiny}/nameless.safetensors": "does not name all attributes",
+        "--evaluator-weights {tiny}/small.safetensors": "draws 32 pixels a side but",
+    },
+    "sweep --steps 3 --num-counterfactuals 5": {
+        "--out x.csv --depths 20,40": "The depth must be between 0 and 39, got 40.",
+    },
 }
+CASES = {f"{command} {words}": said for command, table in REFUSED.items() for words, said in table.items()}
 
 
-def evaluate_or_sweep(run, words):
-    """What the first word says."""
-    if words.startswith("--sweep"):
-        return run("sweep", f"--steps 3 --num-counterfactuals 5 {words.removeprefix('--sweep')}")
-    if words.startswith("evaluator"):
-        return run("evaluate evaluator")
-    return run("evaluate", f"{MEASURE} {words}")
+@pytest.fixture
+def ask_in_vain(ask, here, monkeypatch):
+    """Nothing may be drawn, and nothing written."""
+    (here / "text.png").write_text("no picture")
+    iio.imwrite("wide.png", np.zeros((480, 640, 3), dtype=np.uint8))
+    for work in ("lessons_lib.cli.common.generate", "lessons_lib.pipeline.counterfactual_images"):
+        monkeypatch.setattr(work, lambda *_: pytest.fail("it works"))
+
+    def ask_in_vain(words, said):
+        command, _, more = words.partition(" ")
+        refused(ask(command, more), said)
+        assert everything(here) == ["text.png", "wide.png"]
+
+    return ask_in_vain
 
 
-@pytest.mark.parametrize("words", BAD_EVALUATIONS)
-def test_bad_evaluation_is_one_sentence_before_any_work(run, here, monkeypatch, words):
-    (here / "other.csv").write_text("steps,l1\n1,2\n")
-    for module in ("lessons_lib.cli.common.generate", "lessons_lib.pipeline.counterfactual_images"):
-        monkeypatch.setattr(module, lambda *_: 1 / 0)  # nothing is drawn
+@pytest.mark.parametrize("words", CASES)
+def test_what_is_wrong_is_one_sentence_before_any_work(ask_in_vain, words):
     data.load("celeba", "test", image_size=SIZE)  # whose decoding would say a line
-    refused(evaluate_or_sweep(run, words), BAD_EVALUATIONS[words])
-    assert everything(here) == ["other.csv"]
+    ask_in_vain(words, CASES[words])
 
 
-@pytest.mark.parametrize("words", ["", "evaluator", "--sweep --out x.csv --depths 20"])
-def test_without_celeba_nothing_is_drawn(run, here, no_faces, monkeypatch, words):
-    no_faces()
-    monkeypatch.setattr("lessons_lib.cli.common.generate", lambda *_: 1 / 0)
-    refused(evaluate_or_sweep(run, words), "CelebA")
-    assert everything(here) == []
+def test_without_celeba_nothing_is_drawn(ask, ask_in_vain, here, monkeypatch):
+    refused(ask("counterfactual", "--attribute Smiling --index 1"), "Say where the result goes")
+    monkeypatch.setattr(data, "_data_roots", lambda: [here / "nowhere"])
+    refused(ask("evaluate evaluator"), "CelebA")
+    for words in (
+        f"evaluate {MEASURE}",
+        "sweep --steps 3 --num-counterfactuals 5 --out x.csv --depths 20",
+        "counterfactual --attribute Smiling --index 1 --steps 3 --out x.png",
+    ):
+        ask_in_vain(words, "CelebA")
 
-
-# -- the sweep -----------------------------------------------------------------------------------------
 
 SWEEP = "--steps 3 --num-counterfactuals 4 --scales 0,5 --depths 20,35 --out sweep.csv"
 
 
-@pytest.fixture
-def counted(monkeypatch):
-    """(depth, scale) of what was drawn."""
-    seen, original = [], pipeline.counterfactual_images
-
-    def counting(request, images, batch_size):
-        seen.append((request.depth, request.guidance_scale))
-        return original(request, images, batch_size)
-
-    monkeypatch.setattr(pipeline, "counterfactual_images", counting)
-    return seen
-
-
-def test_a_row_for_each_depth_and_scale_and_a_picture(run, counted, capsys):
-    out = good(run("sweep", SWEEP))
-    rows = rows_of("sweep.csv")
+def test_a_row_for_each_depth_and_scale_and_a_picture(ask, again, monkeypatch):
+    drawn = tools.noted(monkeypatch, pipeline, "counterfactual_images", lambda request, *how: request)
+    out = good(ask("sweep", SWEEP))
+    rows = tools.rows_of("sweep.csv")
     assert tuple(rows[0]) == (*Faces.COLUMNS, "command", "weights_sha256")
-    assert counted == [(20, 0.0), (20, 5.0), (35, 0.0), (35, 5.0)]
-    assert [(int(row["depth"]), float(row["guidance_scale"])) for row in rows] == counted
+    asked = [(request.depth, request.guidance_scale) for request in drawn]
+    assert asked == [(20, 0.0), (20, 5.0), (35, 0.0), (35, 5.0)]
+    assert [(int(row["depth"]), float(row["guidance_scale"])) for row in rows] == asked
     for row in rows:
         assert (row["attribute"], row["num_faces"], row["steps"]) == ("Smiling", "4", "3")
         assert float(row["flipped_low"]) <= float(row["flipped"]) <= float(row["flipped_high"])
         assert 0 < float(row["l1"]) < 1 and float(row["mean_drift"]) <= abs(float(row["largest_drift"]))
         assert row["largest_drift_of"] in {*NAMES} - {"Smiling"}
     assert "4 of 4: s=5, depth 35: flipped " in out and iio.imread("sweep.png").ndim == 3
-    assert app.main([*shlex.split(rows[3]["command"])[3:], "--num-samples", "1", "--json"]) == 0
-    again = read_json(capsys.readouterr().out)["counterfactuals"]["guided"]
-    assert str(again["l1"]["value"]) == rows[3]["l1"] and str(again["flipped"]["value"]) == rows[3]["flipped"]
+    guided = again(f"{rows[3]['command']} --num-samples 1")["counterfactuals"]["guided"]
+    assert [str(guided[name]["value"]) for name in ("l1", "flipped")] == [rows[3]["l1"], rows[3]["flipped"]]

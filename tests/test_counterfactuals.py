@@ -5,17 +5,17 @@ import itertools
 
 import pytest
 import torch
-from numeric import SEED, assert_close_by_scale, seeded
+from command_tools import save, tiny_reader, tiny_unet
+from numeric import assert_close_by_scale, seeded
+from test_oracles import final
 
 from lessons_lib import counterfactuals as cf
-from lessons_lib.classifier import NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.guidance import with_cfg
-from lessons_lib.pipeline import CounterfactualRequest, counterfactual_images, counterfactuals
+from lessons_lib.pipeline import CounterfactualRequest, counterfactual_images, counterfactuals, load_model
 from lessons_lib.samplers import SampleNoise, ddim_invert, sample_ddim
 from lessons_lib.schedules import NoiseSchedule, spaced_timesteps
 from lessons_lib.toy import GaussianMixture
-from lessons_lib.unet import UNet, UNetConfig
-from lessons_lib.weights import WeightsError, save_pretrained
+from lessons_lib.weights import WeightsError
 
 pytestmark = pytest.mark.numeric
 
@@ -26,12 +26,10 @@ TARGET = 1 - SOURCE
 
 
 def cloud(y):
-    """The exact EpsFn of class y."""
     return CLOUDS.eps_fn(SCHEDULE, y)
 
 
 def points():
-    """Eight points of the first cloud."""
     noise = torch.randn(8, 2, dtype=torch.float64, generator=seeded())
     return CLOUDS.means[0] + CLOUDS.std * noise
 
@@ -40,21 +38,13 @@ def noise(batch=8):
     return SampleNoise([(7, k) for k in range(batch)])
 
 
-def last(steps):
-    *_, step = steps
-    return step.x_t
-
-
 def moved(method, ts, target, targets_each=1, k=slice(8)):
     """Abduction told the source, prediction told the target, of the points k."""
     if isinstance(ts, int):
         ts = spaced_timesteps(1000, ts)
     seeds = SampleNoise([(7, i) for i in range(8)[k]])
     found = cf.abduct(method, cloud(SOURCE[k]), SCHEDULE, points()[k], ts, seeds, clip_x0=False)
-    return last(cf.predict(cloud(target), SCHEDULE, found.repeated(targets_each), clip_x0=False))
-
-
-# -- DDIM inversion --------------------------------------------------------------------------------
+    return final(cf.predict(cloud(target), SCHEDULE, found.repeated(targets_each), clip_x0=False))
 
 
 def errors(target, expected):
@@ -77,7 +67,7 @@ def test_inversion_undoes_the_samplers_step_and_asks_where_it_moves_to():
     ts = torch.tensor([700, 333, 20])
     steps = list(ddim_invert(fixed, SCHEDULE, points(), ts))
     assert [step.t for step in steps] == [20, 333, 700]
-    back = last(sample_ddim(fixed, SCHEDULE, steps[-1].x_t, ts, clip_x0=False))
+    back = final(sample_ddim(fixed, SCHEDULE, steps[-1].x_t, ts, clip_x0=False))
     torch.testing.assert_close(back, points(), rtol=0, atol=1e-12)
     asked = []
 
@@ -91,9 +81,6 @@ def test_inversion_undoes_the_samplers_step_and_asks_where_it_moves_to():
     assert step.x_t.dtype == torch.float64
     with pytest.raises(ValueError, match="timesteps must"):
         next(ddim_invert(eps_fn, SCHEDULE, points(), torch.tensor([3, 5])))
-
-
-# -- the other methods -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("clip", [True, False])
@@ -115,9 +102,6 @@ def test_what_each_method_keeps():
     far = {method: float((moved(method, 100, TARGET) - same).norm(dim=1).mean()) for method in cf.METHODS}
     assert far["ddim"] < 0.05 and far["ddpm"] < 1e-4, far
     assert far["sdedit"] > 0.1 and far["same-noise"] > 0.1, far
-
-
-# -- depth, pixels, grids --------------------------------------------------------------------------
 
 
 def test_depth_leaves_out_what_lies_above_and_keeps_more_of_the_image():
@@ -148,26 +132,12 @@ def test_a_row_of_the_grid_shares_its_noise():
     torch.testing.assert_close(alone[0], grid[1], rtol=0, atol=1e-12)
 
 
-# -- by request ------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A folder with an untrained denoiser of 8×8 images and 3 classes, one without, and a classifier."""
-    folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(SEED)
-    for name, num_classes in (("denoiser", 3), ("unlabelled", 0)):
-        network = UNet(
-            UNetConfig(image_size=8, base_channels=32, channel_mults=(1, 2), num_classes=num_classes)
-        )
-        for parameter in network.parameters():
-            if parameter.abs().sum() == 0:  # a fresh network predicts zero, whatever it is asked
-                torch.nn.init.normal_(parameter, std=0.05)
-        card = {"defaults": {"guidance_scale": 3.0, "sampler": "ddpm", "steps": 4}}
-        save_pretrained(folder / f"{name}.safetensors", network, NoiseSchedule.linear(100), card)
-    config = NoisyClassifierConfig(image_size=8, widths=(32, 32), embedding_channels=16, num_classes=3)
-    classifier = NoisyClassifier(config)
-    save_pretrained(folder / "classifier.safetensors", classifier, NoiseSchedule.linear(100), {})
+    """A folder with an untrained denoiser of 8×8 images and 3 classes, and a classifier."""
+    folder, defaults = tmp_path_factory.mktemp("tiny"), {"guidance_scale": 3.0, "sampler": "ddpm", "steps": 4}
+    save(folder / "denoiser.safetensors", tiny_unet(num_classes=3), NoiseSchedule.linear(100), **defaults)
+    save(folder / "classifier.safetensors", tiny_reader(), NoiseSchedule.linear(100))
     return folder
 
 
@@ -183,8 +153,6 @@ def images(count=2):
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("method", cf.METHODS)
 def test_a_request_is_the_library_by_hand(tiny, method):
-    from lessons_lib.pipeline import load_model
-
     asked = request(tiny, method=method, guidance_scale=2.0, seed=5)
     steps = list(counterfactuals(asked, images()))
     model, schedule, _ = load_model(tiny / "denoiser.safetensors")
@@ -193,7 +161,7 @@ def test_a_request_is_the_library_by_hand(tiny, method):
     own, other = with_cfg(model, torch.tensor([0, 1]), 1.0), with_cfg(model, torch.tensor([1, 2]), 2.0)
     seeds = SampleNoise([(5, 0), (5, 1)])
     found = cf.abduct(method, own, schedule, cf.in_8_bits(images()), ts, seeds)
-    assert_close_by_scale(steps[-1].x_t, last(cf.predict(other, schedule, found)))
+    assert_close_by_scale(steps[-1].x_t, final(cf.predict(other, schedule, found)))
 
 
 @pytest.mark.usefixtures("in_float64")
@@ -217,57 +185,50 @@ def test_interventions_start_from_8_bits_and_defaults_are_the_cards(tiny):
     assert (filled.guidance_scale, filled.depth, filled.steps) == (3.0, 99, 4)
     assert filled.plan().request == filled
     assert request(tiny, method="same-noise").plan().request.depth is None
-    with pytest.raises(ValueError, match=r"must have shape \[2, 1, 8, 8\], got \[1, 1, 8, 8\]"):
-        next(counterfactuals(request(tiny), images(1)))
-    with pytest.raises(ValueError, match="1 images for 2 sources"):
-        counterfactual_images(request(tiny), images(1))
-    with pytest.raises(ValueError, match="batch size must be at least 1"):
-        counterfactual_images(request(tiny), images(), 0)
-    with pytest.raises(WeightsError, match="are no denoiser"):
-        request(tiny, weights=tiny / "classifier.safetensors").plan()
     assert dataclasses.replace(request(tiny), seed=3).targets_each == 1
 
 
-@pytest.mark.parametrize(
-    "wrong, words",
-    [
-        ({"method": "magic"}, "Unknown method 'magic'"),
-        ({"guidance": "none"}, "Unknown guidance 'none': choose one of cfg, classifier."),
-        ({"guidance": "classifier-x0"}, "Unknown guidance 'classifier-x0'"),
-        ({"sources": ()}, "At least one label is needed."),
-        ({"targets": ()}, "At least one label is needed."),
-        ({"targets": (1, "x")}, "Labels must be whole numbers"),
-        ({"targets": (1, 2, 0)}, "There are 3 targets for 2 sources: as many for each are needed."),
-        ({"sample_indices": (1,)}, "There are 1 sample indices for 2 sources."),
-        ({"depth": -1}, "The depth must be at least 0, got -1."),
-        ({"depth": 0.5}, "The depth must be a whole number, got 0.5."),
-        ({"depth": 5, "method": "same-noise"}, "takes no depth"),
-        ({"guidance_scale": float("nan")}, "must be a finite number"),
-        ({"guidance": "classifier", "guidance_scale": -1.0}, "must be at least 0"),
-        ({"classifier": "x"}, "asks no classifier"),
-        ({"steps": 0}, "at least 1, got 0"),
-        ({"precision": "fp4"}, "Unknown precision"),
-    ],
-)
-def test_bad_requests_are_one_sentence(tiny, wrong, words):
-    with pytest.raises(ValueError) as caught:
-        request(tiny, **wrong)
+REFUSED_AT_ONCE = [
+    ({"method": "magic"}, "Unknown method 'magic'"),
+    ({"guidance": "classifier-x0"}, "Unknown guidance 'classifier-x0': choose one of cfg, classifier."),
+    ({"sources": ()}, "At least one label is needed."),
+    ({"targets": ()}, "At least one label is needed."),
+    ({"targets": (1, "x")}, "Labels must be whole numbers"),
+    ({"targets": (1, 2, 0)}, "There are 3 targets for 2 sources: as many for each are needed."),
+    ({"sample_indices": (1,)}, "There are 1 sample indices for 2 sources."),
+    ({"depth": -1}, "The depth must be at least 0, got -1."),
+    ({"depth": 0.5}, "The depth must be a whole number, got 0.5."),
+    ({"depth": 5, "method": "same-noise"}, "takes no depth"),
+    ({"guidance_scale": float("nan")}, "must be a finite number"),
+    ({"guidance": "classifier", "guidance_scale": -1.0}, "must be at least 0"),
+    ({"classifier": "x"}, "asks no classifier"),
+    ({"steps": 0}, "at least 1, got 0"),
+    ({"precision": "fp4"}, "Unknown precision"),
+]
+REFUSED_BY_THE_WEIGHTS = [
+    ({"targets": (3, 0)}, "Unknown label 3: choose from 0 to 2."),
+    ({"sources": (0, 3)}, "Unknown label 3: choose from 0 to 2."),
+    ({"depth": 100}, "The depth must be between 0 and 99, got 100."),
+    ({"depth": 3}, "No timestep is left at depth 3"),
+    ({"steps": 101}, "between 1 and 100 (T), got 101"),
+]
+
+
+def refused(error, words, ask, *given):
+    with pytest.raises(error) as caught:
+        ask(*given)
     assert words in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    "wrong, words",
-    [
-        ({"targets": (3, 0)}, "Unknown label 3: choose from 0 to 2."),
-        ({"sources": (0, 3)}, "Unknown label 3: choose from 0 to 2."),
-        ({"depth": 100}, "The depth must be between 0 and 99, got 100."),
-        ({"depth": 3}, "No timestep is left at depth 3"),
-        ({"steps": 101}, "between 1 and 100 (T), got 101"),
-    ],
-)
-def test_what_these_weights_cannot_do_is_refused_beforehand(tiny, wrong, words):
-    asked = request(tiny, **wrong)
-    for refuse in (asked.plan, lambda: next(counterfactuals(asked, images()))):
-        with pytest.raises(ValueError) as caught:
-            refuse()
-        assert words in str(caught.value)
+def test_what_cannot_be_is_one_sentence_beforehand(tiny):
+    for wrong, words in REFUSED_AT_ONCE:
+        refused(ValueError, words, lambda wrong: request(tiny, **wrong), wrong)
+    for wrong, words in REFUSED_BY_THE_WEIGHTS:
+        asked = request(tiny, **wrong)
+        refused(ValueError, words, asked.plan)
+        refused(ValueError, words, next, counterfactuals(asked, images()))
+    one = next, counterfactuals(request(tiny), images(1))
+    refused(ValueError, "must have shape [2, 1, 8, 8], got [1, 1, 8, 8]", *one)
+    refused(ValueError, "1 images for 2 sources", counterfactual_images, request(tiny), images(1))
+    refused(ValueError, "batch size must be at least 1", counterfactual_images, request(tiny), images(), 0)
+    refused(WeightsError, "are no denoiser", request(tiny, weights=tiny / "classifier.safetensors").plan)

@@ -5,63 +5,33 @@ import itertools
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
-from numeric import assert_close_by_scale, seeded
+from numeric import assert_close_by_scale
+from test_oracles import MEAN, STD, gaussian_eps, normal
 
-from lessons_lib.samplers import (
-    sample_ddim,
-    sample_dpmpp_2m,
-    timesteps_for,
-)
+from lessons_lib.samplers import sample_ddim, sample_dpmpp_2m, timesteps_for
 from lessons_lib.schedules import NoiseSchedule, spaced_timesteps_logsnr
 
 pytestmark = pytest.mark.numeric
 
 LINEAR = NoiseSchedule.linear()
-MEAN, STD = 0.4, 0.3
-
-
-def normal(*shape, seed=0):
-    return torch.randn(*shape, generator=seeded(seed), dtype=torch.float64)
-
-
-def gaussian_eps(schedule):
-    """The exact E[eps given x_t] for data N(MEAN, STD²)."""
-
-    def eps_fn(x_t, t):
-        abar = schedule.alphas_cumprod[t].view(-1, 1, 1, 1)
-        return (1 - abar).sqrt() * (x_t - abar.sqrt() * MEAN) / (abar * STD**2 + 1 - abar)
-
-    return eps_fn
-
-
-def exact_state(schedule, x_T, t):
-    """Where the probability-flow ODE that starts at x_T is at timestep t."""
-    spread = [(STD**2 + (1 - abar) / abar).sqrt() for abar in schedule.alphas_cumprod[[t, -1]]]
-    abar, abar_T = schedule.alphas_cumprod[[t, -1]]
-    return abar.sqrt() * (MEAN + (x_T / abar_T.sqrt() - MEAN) * spread[0] / spread[1])
-
-
-def errors(sampler, name="linear", counts=(20, 40, 80)):
-    """The largest error of the state at the last timestep, before the step to the image."""
-    schedule, x_T = NoiseSchedule.by_name(name, 50_000), normal(4, 1, 2, 2)
-    found = []
-    for count in counts:
-        ts = spaced_timesteps_logsnr(schedule, count)
-        *_, state, _ = sampler(gaussian_eps(schedule), schedule, x_T, ts, clip_x0=False)
-        found.append((state.x_t - exact_state(schedule, x_T, int(ts[-1]))).abs().max().item())
-    return found
 
 
 # Not cosine: its noisiest timesteps lie so far apart in log-SNR that no list of them is even.
 @pytest.mark.parametrize("name", ["linear", "sigmoid"])
 def test_it_converges_at_second_order(name):
-    found = errors(sample_dpmpp_2m, name)
-    for coarse, fine in itertools.pairwise(found):
+    """Against the exact state of the ODE at the last timestep, before the step to the image."""
+    schedule, x_T = NoiseSchedule.by_name(name, 50_000), normal(4, 1, 2, 2)
+    abars, errors = schedule.alphas_cumprod, []
+    for count in (20, 40, 80):
+        ts = spaced_timesteps_logsnr(schedule, count)
+        *_, state, _ = sample_dpmpp_2m(gaussian_eps(schedule), schedule, x_T, ts, clip_x0=False)
+        abar, abar_T = abars[ts[-1]], abars[-1]
+        spread, spread_T = ((STD**2 + (1 - a) / a).sqrt() for a in (abar, abar_T))
+        exact = abar.sqrt() * (MEAN + (x_T / abar_T.sqrt() - MEAN) * spread / spread_T)
+        errors.append((state.x_t - exact).abs().max().item())
+    for coarse, fine in itertools.pairwise(errors):
         assert 3.4 < coarse / fine < 4.6  # half the step, a quarter of the error
-    assert found[-1] < 2e-3
-
-
-# -- diffusers ------------------------------------------------------------------------------------------
+    assert errors[-1] < 2e-3
 
 
 def wavy(x_t, t):
@@ -92,15 +62,11 @@ def test_it_agrees_with_diffusers(spacing, steps):
         assert_close_by_scale(step.x_t, x, 1e-4)  # theirs steps in float32, and was up to 1e-5 off
 
 
-# -- its ends, and what it is made of -------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("clip", [True, False])
 def test_one_step_is_ddims_and_so_is_the_first_of_many(clip):
     x_T = normal(2, 1, 3, 3)
     for ts in (torch.tensor([999]), torch.tensor([999, 500, 20])):
-        ours, ddim = (
-            next(sampler(wavy, LINEAR, x_T, ts, clip_x0=clip)) for sampler in (sample_dpmpp_2m, sample_ddim)
-        )
+        both = sample_dpmpp_2m, sample_ddim
+        ours, ddim = (next(sampler(wavy, LINEAR, x_T, ts, clip_x0=clip)) for sampler in both)
         torch.testing.assert_close(ours.x_t, ddim.x_t, rtol=0, atol=1e-12)
         assert torch.equal(ours.x_0, ddim.x_0)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from command_tools import Judge
 
 from lessons_lib import evaluation
 
@@ -13,20 +13,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 NAMES = ("red", "green", "blue")
 
 
-class Channels(nn.Module):
-    """Reads each attribute as the mean of its colour: [-1, 1] becomes a probability."""
-
-    def __init__(self):
-        super().__init__()
-        self.anchor = nn.Parameter(torch.zeros(1))
-        self.sizes = []
-
-    def probabilities(self, x):
-        self.sizes.append(len(x))
-        return (x.mean((2, 3)) + 1) / 2
-
-    def features(self, x):
-        return x.mean((2, 3))
+# Reads each attribute as the mean of its colour: [-1, 1] becomes a probability.
+CHANNELS = Judge(features=lambda x: x.mean((2, 3)), answers=lambda x: (x.mean((2, 3)) + 1) / 2)
 
 
 def images(*rows):
@@ -41,13 +29,7 @@ TARGETS = torch.tensor([1, 1, 0, 0])
 
 
 def flips(before=BEFORE, after=AFTER, targets=TARGETS, place=0, names=NAMES):
-    return evaluation.measure_flips(Channels(), before, after, names, place, targets)
-
-
-# -- reading -------------------------------------------------------------------------------------------
-
-
-# -- flips ---------------------------------------------------------------------------------------------
+    return evaluation.measure_flips(CHANNELS, before, after, names, place, targets)
 
 
 def test_flips_by_hand():
@@ -56,9 +38,7 @@ def test_flips_by_hand():
     per_image = [240 / 3, (100 + 140 + 100) / 3, (110 + 10) / 3, 120 / 3]
     assert found.l1 == pytest.approx(sum(per_image) / 4 / 255, abs=1e-6) and found.l1.total == 4
     green, blue = found.drifts
-    assert (green.name, blue.name) == ("green", "blue"), (
-        "the asked attribute is left out, the largest is first"
-    )
+    assert (green.name, blue.name) == ("green", "blue"), "the asked one is left out, the largest is first"
     assert green.mean == pytest.approx((0 - 140 + 10 + 0) / 4 / 255, abs=1e-6)
     assert blue.mean == pytest.approx(100 / 4 / 255, abs=1e-6)
     assert green.changed.successes == blue.changed.successes == 1
@@ -74,32 +54,20 @@ def test_what_no_picture_holds_counts_for_nothing():
     assert found.flipped.successes == 0, "0.4999 rounds to 127 of 255"
 
 
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        (
-            {"before": BEFORE[:0], "after": AFTER[:0], "targets": TARGETS[:0]},
-            "There are no images to measure.",
-        ),
-        ({"after": AFTER[:3]}, r"must have one shape, got \[4, 3, 4, 6\] and \[3, 3, 4, 6\]"),
-        ({"after": AFTER[..., :4]}, "must have one shape"),
-        ({"targets": TARGETS[:3]}, "There are 3 targets for 4 images."),
-        ({"targets": TARGETS[:, None]}, "There are 4 targets for 4 images."),
-        ({"after": AFTER * math.nan}, "not finite"),
-        ({"names": NAMES[:2]}, "There are 2 names for 3 attributes."),
-        ({"names": (*NAMES, "grey")}, "There are 4 names for 3 attributes."),
-    ],
-)
+NO_IMAGES = {"before": BEFORE[:0], "after": AFTER[:0], "targets": TARGETS[:0]}
+UNFIT = [
+    (NO_IMAGES, "There are no images to measure."),
+    ({"after": AFTER[:3]}, r"must have one shape, got \[4, 3, 4, 6\] and \[3, 3, 4, 6\]"),
+    ({"after": AFTER[..., :4]}, "must have one shape"),
+    ({"targets": TARGETS[:3]}, "There are 3 targets for 4 images."),
+    ({"targets": TARGETS[:, None]}, "There are 4 targets for 4 images."),
+    ({"after": AFTER * math.nan}, "not finite"),
+    ({"names": NAMES[:2]}, "There are 2 names for 3 attributes."),
+]
+
+
+@pytest.mark.parametrize("changes, message", UNFIT)
 def test_what_does_not_fit_is_one_sentence(changes, message):
     with pytest.raises(ValueError, match=message) as caught:
         flips(**changes)
     assert "\n" not in str(caught.value)
-
-
-# -- the reference from features ------------------------------------------------------------------------
-
-
-# -- telling ---------------------------------------------------------------------------------------------
-
-
-# -- figures ---------------------------------------------------------------------------------------------

@@ -1,46 +1,37 @@
-"""generation.py: defaults from the card, noise from (seed, k), one sentence for nonsense."""
+"""pipeline.py: defaults from the card, noise from (seed, k), one sentence for nonsense."""
 
 import pytest
 import torch
-from numeric import SEED, assert_close_by_scale
+from command_tools import save, tiny_reader, tiny_unet
+from numeric import assert_close_by_scale
 
 from lessons_lib import pipeline
-from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
+from lessons_lib.guidance import class_log_prob, unconditional, with_classifier, x0_log_prob
 from lessons_lib.pipeline import GenerationRequest, generate, generate_images, load_model
+from lessons_lib.samplers import sample_ddim
 from lessons_lib.schedules import NoiseSchedule
-from lessons_lib.unet import UNet, UNetConfig
-from lessons_lib.weights import WeightsError, read_card, save_pretrained, write_card
+from lessons_lib.weights import WeightsError, read_card, write_card
 
+LINEAR = NoiseSchedule.linear(100)
 DEFAULTS = {"guidance_scale": 3.0, "sampler": "ddpm", "steps": 4}
-
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")
 def denoiser(tmp_path_factory):
-    torch.manual_seed(SEED)
-    network = UNet(UNetConfig(image_size=8, base_channels=32, channel_mults=(1, 2), num_classes=3))
-    for parameter in network.parameters():
-        if parameter.abs().sum() == 0:  # a fresh network predicts zero, whatever it is asked
-            torch.nn.init.normal_(parameter, std=0.05)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_pretrained(path, network, NoiseSchedule.linear(100), {"defaults": DEFAULTS})
-    return path
+    folder = tmp_path_factory.mktemp("weights")
+    return save(folder / "tiny.safetensors", tiny_unet(num_classes=3), LINEAR, **DEFAULTS)
 
 
-@pytest.fixture
-def asked(denoiser, monkeypatch):
-    """Counts what the network is asked: (batch size, labels) of each call."""
-    calls = []
-    forward = UNet.forward
+@pytest.fixture(scope="module")
+def guide(denoiser):
+    return save(denoiser.with_stem("guide"), tiny_reader(), LINEAR, guidance_scale=2.5)
 
-    def counting(self, x_t, t, y=None):
-        calls.append((len(x_t), None if y is None else y.tolist()))
-        return forward(self, x_t, t, y)
 
-    monkeypatch.setattr(UNet, "forward", counting)
-    return calls
+@pytest.fixture(scope="module")
+def reader(denoiser):
+    return save(denoiser.with_stem("reader"), tiny_reader(noisy=False))
 
 
 def images(path, labels=(0, 1), **options):
@@ -59,110 +50,68 @@ def test_what_is_not_asked_comes_from_the_card_and_weights_are_read_once(denoise
     assert load_model(denoiser)[2]["metrics"] == {"accuracy": 1}
 
 
-@pytest.mark.parametrize(
-    "options", [{"sampler": "ddpm"}, {"sampler": "ddim"}, {"sampler": "ddim", "eta": 0.7}]
-)
+@pytest.mark.parametrize("options", [{"sampler": name} for name in pipeline.SAMPLERS] + [{"eta": 0.7}])
 @pytest.mark.usefixtures("in_float64")
 def test_a_sample_is_the_same_in_any_batch(denoiser, options):
     labels = (0, 1, 2, 0, 1, 2, 0, 1)
+    options = {"sampler": "ddim"} | options
     together = images(denoiser, labels, **options)
     alone = [images(denoiser, labels[k : k + 1], sample_indices=(k,), **options) for k in range(8)]
     assert_close_by_scale(together, torch.cat(alone))
 
 
-@pytest.mark.parametrize(
-    "options, batch, labels",
-    [
-        ({"guidance": "none"}, 2, None),
-        ({"guidance_scale": 0.0}, 2, None),
-        ({"guidance_scale": 1.0}, 2, [0, 1]),
-        ({"guidance_scale": 2.0}, 4, [3, 3, 0, 1]),
-    ],
-)
-def test_the_network_is_asked_once_a_step(denoiser, asked, options, batch, labels):
-    images(denoiser, steps=3, **options)
-    assert asked == [(batch, labels)] * 3
+@pytest.mark.parametrize("scale, labels", [(0.0, 2), (1.0, [0, 1]), (2.0, [3, 3, 0, 1])])
+def test_the_network_is_asked_once_a_step(denoiser, heard, scale, labels):
+    images(denoiser, steps=3, guidance_scale=scale)
+    assert heard == [labels] * 3
+    images(denoiser, steps=3, guidance="none")
+    assert heard[3:] == [2] * 3
 
 
-@pytest.mark.parametrize(
-    "wrong, message",
-    [
-        ({"labels": ()}, "At least one label"),
-        ({"labels": (1.5,)}, "Labels must be whole numbers"),
-        ({"labels": ("3",)}, "Labels must be whole numbers"),
-        ({"labels": 3}, "Labels must be whole numbers"),
-        ({"labels": (0, (1, 0))}, "all numbers or all rows of attributes, got both"),
-        ({"labels": ((1, 0.5),)}, "Labels must be whole numbers or rows of them"),
-        ({"labels": (((1,),),)}, "Labels must be whole numbers or rows of them"),
-        ({"labels": ((1, 0), (2, 0))}, r"1 \(yes\), 0 \(no\) or -1 \(untold\), got 2"),
-        ({"labels": ((1, 0),), "guidance": "classifier"}, "Rows of attributes need guidance 'cfg'"),
-        ({"guidance": "magic"}, "choose one of none, cfg, classifier, classifier-x0"),
-        ({"guidance": "classifier", "guidance_scale": -1.0}, "must be at least 0, got -1.0"),
-        ({"guidance": "classifier-x0", "guidance_scale": float("inf")}, "finite number, got inf"),
-        ({"guidance": "cfg", "classifier": "mine"}, "'cfg' asks no classifier, but 'mine' was given"),
-        ({"spacing": "karras"}, "choose one of trailing, leading, linspace, logsnr"),
-        ({"guidance_scale": float("nan")}, "finite number, got nan"),
-        ({"guidance_scale": float("inf")}, "finite number, got inf"),
-        ({"guidance_scale": "two"}, "finite number, got 'two'"),
-        ({"sampler": "euler"}, "choose one of ddpm, ddim, dpmpp_2m"),
-        ({"steps": 0}, "at least 1, got 0"),
-        ({"steps": -3}, "at least 1, got -3"),
-        ({"sample_indices": (1, 2)}, "2 sample indices for 1 labels"),
-        ({"precision": "int8"}, "choose one of float32, bf16"),
-    ],
-)
-def test_a_request_that_no_weights_could_draw_is_refused_at_once(wrong, message):
-    with pytest.raises(ValueError, match=message):
-        GenerationRequest(**({"labels": (0,)} | wrong))
+REFUSED_AT_ONCE = [
+    ({"labels": ()}, "At least one label"),
+    ({"labels": (1.5,)}, "Labels must be whole numbers"),
+    ({"labels": ("3",)}, "Labels must be whole numbers"),
+    ({"labels": 3}, "Labels must be whole numbers"),
+    ({"labels": (0, (1, 0))}, "all numbers or all rows of attributes, got both"),
+    ({"labels": ((1, 0.5),)}, "Labels must be whole numbers or rows of them"),
+    ({"labels": (((1,),),)}, "Labels must be whole numbers or rows of them"),
+    ({"labels": ((1, 0), (2, 0))}, r"1 \(yes\), 0 \(no\) or -1 \(untold\), got 2"),
+    ({"labels": ((1, 0),), "guidance": "classifier"}, "Rows of attributes need guidance 'cfg'"),
+    ({"guidance": "magic"}, "choose one of none, cfg, classifier, classifier-x0"),
+    ({"guidance": "classifier", "guidance_scale": -1.0}, "must be at least 0, got -1.0"),
+    ({"guidance": "classifier-x0", "guidance_scale": float("inf")}, "finite number, got inf"),
+    ({"guidance": "cfg", "classifier": "mine"}, "'cfg' asks no classifier, but 'mine' was given"),
+    ({"spacing": "karras"}, "choose one of trailing, leading, linspace, logsnr"),
+    ({"guidance_scale": float("nan")}, "finite number, got nan"),
+    ({"guidance_scale": "two"}, "finite number, got 'two'"),
+    ({"sampler": "euler"}, "choose one of ddpm, ddim, dpmpp_2m"),
+    ({"steps": 0}, "at least 1, got 0"),
+    ({"sample_indices": (1, 2)}, "2 sample indices for 1 labels"),
+    ({"precision": "int8"}, "choose one of float32, bf16"),
+]
+REFUSED_BY_THE_WEIGHTS = [
+    ({"labels": (3,)}, "Unknown label 3: choose from 0 to 2"),  # the null label is none to ask for
+    ({"labels": (-1,)}, "Unknown label -1"),
+    ({"steps": 101}, "between 1 and 100"),
+    ({"interval": (9, 3)}, "t_low <= t_high"),
+    ({"eta": 2.0, "sampler": "ddim"}, "eta must be between"),
+]
 
 
-@pytest.mark.parametrize(
-    "wrong, message",
-    [
-        ({"labels": (3,)}, "Unknown label 3: choose from 0 to 2"),  # the null label is none to ask for
-        ({"labels": (-1,)}, "Unknown label -1"),
-        ({"steps": 101}, "between 1 and 100"),
-        ({"interval": (9, 3)}, "t_low <= t_high"),
-        ({"eta": 2.0, "sampler": "ddim"}, "eta must be between"),
-    ],
-)
-def test_a_request_that_these_weights_cannot_draw_is_refused(denoiser, wrong, message):
-    with pytest.raises(ValueError, match=message):
-        list(generate(GenerationRequest(**({"labels": (0,), "weights": denoiser} | wrong))))
+def test_a_request_that_cannot_be_drawn_is_refused(denoiser):
+    for wrong, message in REFUSED_AT_ONCE:
+        with pytest.raises(ValueError, match=message):
+            GenerationRequest(**({"labels": (0,)} | wrong))
+    for wrong, message in REFUSED_BY_THE_WEIGHTS:
+        with pytest.raises(ValueError, match=message):
+            list(generate(GenerationRequest(**({"labels": (0,), "weights": denoiser} | wrong))))
 
 
-# -- steered by a classifier ----------------------------------------------------------------------------
-
-
-def make_classifier(path, schedule, card=None, **config):
-    torch.manual_seed(1 + SEED)
-    shape = {"image_size": 8, "widths": (32, 32), "num_classes": 3} | config
-    if schedule is None:
-        network = Evaluator(EvaluatorConfig(**shape))
-    else:
-        network = NoisyClassifier(NoisyClassifierConfig(**shape, embedding_channels=16))
-    for parameter in network.parameters():
-        if parameter.abs().sum() == 0:
-            torch.nn.init.normal_(parameter, std=0.05)
-    save_pretrained(path, network, schedule, card or {})
-    return path
-
-
-@pytest.fixture(scope="module")
-def guide(tmp_path_factory):
-    path = tmp_path_factory.mktemp("guide") / "guide.safetensors"
-    return make_classifier(path, NoiseSchedule.linear(100), {"defaults": {"guidance_scale": 2.5}})
-
-
-@pytest.fixture(scope="module")
-def reader(tmp_path_factory):
-    return make_classifier(tmp_path_factory.mktemp("reader") / "reader.safetensors", None)
-
-
-def test_a_classifier_steers_the_unconditional_network(denoiser, guide, asked):
+def test_a_classifier_steers_the_unconditional_network(denoiser, guide, heard):
     options = {"guidance": "classifier", "classifier": guide, "sampler": "ddim", "steps": 3}
     steered = images(denoiser, guidance_scale=20.0, **options)
-    assert asked == [(2, None)] * 3, "the network does not hear the labels"
+    assert heard == [2] * 3, "the network does not hear the labels"
     plain = images(denoiser, guidance="none", sampler="ddim", steps=3)
     assert torch.equal(images(denoiser, guidance_scale=0.0, **options), plain)
     assert not torch.allclose(steered, plain, atol=1e-3)
@@ -173,9 +122,6 @@ def test_a_classifier_steers_the_unconditional_network(denoiser, guide, asked):
 
 @pytest.mark.parametrize("guidance", ["classifier", "classifier-x0"])
 def test_a_steered_step_is_guidance_as_the_lessons_write_it(denoiser, guide, guidance):
-    from lessons_lib.guidance import class_log_prob, unconditional, with_classifier, x0_log_prob
-    from lessons_lib.samplers import sample_ddim
-
     network, schedule, _ = load_model(denoiser)
     request = GenerationRequest(
         (0, 2), denoiser, guidance, guidance_scale=4.0, classifier=guide, sampler="ddim", steps=4
@@ -198,9 +144,8 @@ def test_the_scale_of_a_classifier_comes_from_its_own_card(denoiser, guide, read
     assert GenerationRequest((0,), denoiser).plan().request.classifier is None
     monkeypatch.setattr(pipeline, "CLASSIFIER", str(guide))
     assert GenerationRequest((0,), denoiser, "classifier").plan().request.classifier == str(guide)
-    mine = tmp_path / "mine.safetensors"
-    network, schedule, card = load_model(denoiser)
-    save_pretrained(mine, network, schedule, {"defaults": card["defaults"] | {"classifier": str(reader)}})
+    defaults = DEFAULTS | {"classifier": str(reader)}
+    mine = save(tmp_path / "mine.safetensors", load_model(denoiser)[0], LINEAR, **defaults)
     assert GenerationRequest((0,), mine, "classifier-x0").plan().request.classifier == str(reader)
 
 
@@ -208,47 +153,41 @@ def steered(denoiser, classifier, guidance="classifier", **options):
     return GenerationRequest((0,), denoiser, guidance, classifier=classifier, **options)
 
 
-@pytest.mark.parametrize(
-    "schedule, config, message",
-    [
-        (NoiseSchedule.cosine(100), {}, r"another schedule \(cosine, T=100; not linear, T=100\)"),
-        (NoiseSchedule.linear(50), {}, r"another schedule \(linear, T=50; not linear, T=100\)"),
-        (NoiseSchedule.linear(100), {"num_classes": 4}, "has 4 classes but the denoiser has 3"),
-        (NoiseSchedule.linear(100), {"image_size": 16}, "has 16 pixels a side but the denoiser has 8"),
-        (NoiseSchedule.linear(100), {"in_channels": 3}, "has 3 channels but the denoiser has 1"),
-    ],
-)
-def test_a_classifier_that_does_not_suit_is_refused(denoiser, tmp_path, schedule, config, message):
-    path = make_classifier(tmp_path / "other.safetensors", schedule, **config)
-    for ask in (lambda request: next(generate(request)), GenerationRequest.plan):
-        with pytest.raises(ValueError, match=message):
-            ask(steered(denoiser, path))
-    if not config:  # told t = 0 it reads estimates, which no schedule noises
-        assert steered(denoiser, path, "classifier-x0").plan().num_labels == 3
+UNSUITABLE = [
+    (NoiseSchedule.cosine(100), {}, r"another schedule \(cosine, T=100; not linear, T=100\)"),
+    (NoiseSchedule.linear(50), {}, r"another schedule \(linear, T=50; not linear, T=100\)"),
+    (LINEAR, {"num_classes": 4}, "has 4 classes but the denoiser has 3"),
+    (LINEAR, {"image_size": 16}, "has 16 pixels a side but the denoiser has 8"),
+    (LINEAR, {"in_channels": 3}, "has 3 channels but the denoiser has 1"),
+]
 
 
-def test_weights_that_cannot_steer_are_refused(denoiser, reader, guide):
-    with pytest.raises(WeightsError, match="no classifier: they cannot steer"):
-        steered(denoiser, denoiser).plan()
-    with pytest.raises(WeightsError, match="reads clean images only"):
-        steered(denoiser, reader).plan()
-    with pytest.raises(WeightsError, match="There are no weights 'nobody'"):
-        steered(denoiser, "nobody").plan()
-    with pytest.raises(WeightsError, match="no denoiser"):
-        steered(guide, guide).plan()
+def test_what_cannot_steer_is_refused(denoiser, reader, guide, tmp_path):
+    for k, (schedule, config, message) in enumerate(UNSUITABLE):
+        path = save(tmp_path / f"{k}.safetensors", tiny_reader(**config), schedule)
+        for ask in (lambda request: next(generate(request)), GenerationRequest.plan):
+            with pytest.raises(ValueError, match=message):
+                ask(steered(denoiser, path))
+        if not config:  # told t = 0 it reads estimates, which no schedule noises
+            assert steered(denoiser, path, "classifier-x0").plan().num_labels == 3
+    for network, classifier, message in (
+        (denoiser, denoiser, "no classifier: they cannot steer"),
+        (denoiser, reader, "reads clean images only"),
+        (denoiser, "nobody", "There are no weights 'nobody'"),
+        (guide, guide, "no denoiser"),
+    ):
+        with pytest.raises(WeightsError, match=message):
+            steered(network, classifier).plan()
     assert steered(denoiser, reader, "classifier-x0").plan().num_labels == 3
 
 
 def test_weights_first_loaded_under_inference_mode_can_steer_later(tmp_path, denoiser):
-    path = make_classifier(tmp_path / "fresh.safetensors", NoiseSchedule.linear(100))
+    path = save(tmp_path / "fresh.safetensors", tiny_reader(), LINEAR)
     with torch.inference_mode():
         load_model(path)
         with pytest.raises(RuntimeError, match="inference_mode"):
             images(denoiser, guidance="classifier", classifier=path, steps=2)
     assert images(denoiser, guidance="classifier", classifier=path, steps=2).isfinite().all()
-
-
-# -- samplers and spacings ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -262,9 +201,6 @@ def test_weights_first_loaded_under_inference_mode_can_steer_later(tmp_path, den
 )
 def test_the_spacing_is_the_samplers_own_unless_it_is_asked_for(denoiser, options, timesteps):
     assert [step.t for step in generate(GenerationRequest((0,), denoiser, steps=4, **options))] == timesteps
-
-
-# -- the plan -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sampler", pipeline.SAMPLERS)

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from command_tools import awake
+from command_tools import tiny_unet
 from torch import nn
 
 from lessons_lib.guidance import conditional, unconditional, with_cfg
-from lessons_lib.unet import UNet, UNetConfig
 
 pytestmark = pytest.mark.numeric
 
@@ -104,15 +103,8 @@ def test_labels_must_be_one_a_sample(wrap):
             wrap(Recorder(), y)(X, T)
 
 
-@pytest.fixture
-def told():
-    """A small network that is told three attributes."""
-    torch.manual_seed(0)
-    shape = {"image_size": 8, "channel_mults": (1,), "embedding_channels": 16}
-    return awake(UNet(UNetConfig(**shape, num_classes=3, multi_label=True)), 0.1).requires_grad_(False)
-
-
-def test_cfg_of_attributes(told):
+def test_cfg_of_attributes():
+    told = tiny_unet(channel_mults=(1,), num_classes=3, multi_label=True).requires_grad_(False)
     x_t, y = torch.randn(2, 1, 8, 8), torch.tensor([[1, 0, -1], [-1, -1, 1]])
     untold, asked = unconditional(told)(x_t, T), conditional(told, y)(x_t, T)
     scale = float(untold.abs().max())

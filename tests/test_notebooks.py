@@ -36,8 +36,6 @@ def complain(violations):
 
 
 # ---- what is committed ----
-
-
 @pytest.mark.parametrize("name", [*BOUND, *TEMPLATES])
 def test_lesson_has_its_anatomy(name):
     complain(tools.anatomy(name, tools.read({**BOUND, **TEMPLATES}[name])))
@@ -84,9 +82,8 @@ def test_lesson_runs_with_its_solutions(name, tmp_path):
     busy = used / 2 if used else seconds / 4
     assert min(seconds, busy) < tools.limit_of(solved), f"{name} took {seconds:.0f} s"
     done = json.loads(progress.read_text(encoding="utf-8"))["exercises"]
-    assert {number: one["status"] for number, one in done.items()} == dict.fromkeys(
-        tools.exercises_of(solved), "right"
-    )
+    assert set(done) == set(tools.exercises_of(solved))
+    assert all(one["status"] == "right" for one in done.values()), done
 
 
 # ---- the tools: a small lesson that keeps every rule, and one broken rule at a time ----
@@ -114,39 +111,33 @@ def shown(text):
     return new_output("display_data", {"text/plain": text, "text/html": text})
 
 
+FREE = "nbval-ignore-output"
+HIDDEN = {"jupyter": {"outputs_hidden": True, "source_hidden": True}}
+
+
+def exercise(call, number):
+    return code(call, "exercise", FREE, exercise=number, outputs=[shown(f"[not started] {number}")])
+
+
 def small_lesson():
-    free = "nbval-ignore-output"
+    reveals = 'checks.reveal("03.p1"), checks.reveal("03.p2")'
     cells = [
         markdown(HEADER, "header"),
         code("import sys", "guard"),
         markdown("<details>a</details>" * 3, "recall"),
         markdown("a by-hand example", "by-hand"),
-        code('checks.predict("03.p1")', free, outputs=[shown("a guess")]),
-        code('checks.predict("03.p2")', free, outputs=[shown("a guess")]),
-        code(
-            'checks.reveal("03.p1"), checks.reveal("03.p2")',
-            "reveal",
-            free,
-            outputs=[shown("told")],
-            jupyter={"outputs_hidden": True, "source_hidden": True},
-        ),
+        code('checks.predict("03.p1")', FREE, outputs=[shown("a guess")]),
+        code('checks.predict("03.p2")', FREE, outputs=[shown("a guess")]),
+        code(reveals, "reveal", FREE, outputs=[shown("told")], **HIDDEN),
         markdown("> **You may think** so.", "misconception"),
         code("assert 1 < 2"),
-        code('figures.show_figure(fig, alt="a", caption="b")', "picture", free, outputs=[picture()]),
-        code("panel", "widget", free, outputs=[picture()]),
+        code('figures.show_figure(fig, alt="a", caption="b")', "picture", FREE, outputs=[picture()]),
+        code("panel", "widget", FREE, outputs=[picture()]),
         code("assert 0.97 <= 0.98", "measure"),
         markdown("### Exercise 03.1 (5 minutes): repair"),
-        code(
-            "checks.noising_loss(f)", "exercise", free, exercise="03.1", outputs=[shown("[not started] 03.1")]
-        ),
+        exercise("checks.noising_loss(f)", "03.1"),
         markdown("### Exercise 03.2 (15 minutes): write"),
-        code(
-            "checks.loss_by_timestep(f)",
-            "exercise",
-            free,
-            exercise="03.2",
-            outputs=[shown("[not started] 03.2")],
-        ),
+        exercise("checks.loss_by_timestep(f)", "03.2"),
         markdown("### Exercise 03.3 (open)", "open-exercise"),
         markdown(SUMMARY, "summary"),
     ]
@@ -196,15 +187,15 @@ def test_broken_anatomy_is_named_and_may_be_waived_with_a_reason(rule):
         assert words in str(violation)
 
 
-def outputs(nb, *many):
-    nb.cells[8].outputs = list(many)
+def stream(text, nb, **name):
+    nb.cells[8].outputs = [new_output("stream", text=text, **name)]
 
 
 BROKEN_HYGIENE = {
     "format": lambda nb: nb.metadata.update(widgets={}),
     "executed": lambda nb: nb.cells[8].update(execution_count=99),
-    "outputs": lambda nb: outputs(nb, new_output("stream", name="stderr", text="a warning")),
-    "outputs: a path": lambda nb: outputs(nb, new_output("stream", text="in /tm" + "p/tmp1/x")),
+    "outputs": lambda nb: stream("a warning", nb, name="stderr"),
+    "outputs: a path": lambda nb: stream("in /tm" + "p/tmp1/x", nb),
     "outputs: a view": lambda nb: find(nb, "widget").outputs[0].data.update({tools.WIDGET_VIEW: {}}),
     "alt text": lambda nb: find(nb, "picture").update(outputs=[new_output("display_data", PNG)]),
     "alt text: no caption": lambda nb: find(nb, "picture").update(source='show_figure(fig, alt="a")'),
@@ -213,7 +204,7 @@ BROKEN_HYGIENE = {
     "text": lambda nb: nb.cells[3].update(source="It took TRAIN_HOURS hours."),
     "spoilers": lambda nb: find(nb, "exercise").update(outputs=[shown("[wrong] One t.")]),
     "links": lambda nb: nb.cells[3].update(source="[next](04_nowhere.ipynb)"),
-    "size": lambda nb: outputs(nb, new_output("stream", text="x" * 1_000_001)),
+    "size": lambda nb: stream("x" * 1_000_001, nb),
 }
 
 
@@ -238,8 +229,6 @@ def test_solutions_are_put_in_place_of_the_stubs():
 
 
 # ---- refreshing ----
-
-
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(tools, "NOTEBOOKS", tmp_path)
@@ -281,10 +270,8 @@ def test_refresh_stores_tidy_outputs(folder, capsys):
     assert not any("execution" in cell.metadata for cell in nb.cells)
     streams, panel, number, said = (cell.outputs for cell in nb.cells)
     assert [output.text for output in streams] == ["a\nb\n"]
-    assert (
-        set(panel[0].data) == {"image/png", "text/plain"}
-        and panel[0].metadata["image/png"]["alt"] == "A panel."
-    )
+    assert set(panel[0].data) == {"image/png", "text/plain"}
+    assert panel[0].metadata["image/png"]["alt"] == "A panel."
     assert number[0].data["text/plain"] == "2"
     assert said[0].text == "1 False\n", "no network, and a learner who has done nothing"
     once = path.read_bytes()
@@ -292,14 +279,14 @@ def test_refresh_stores_tidy_outputs(folder, capsys):
     assert path.read_bytes() == once, "running again changes nothing"
 
 
-@pytest.mark.parametrize(
-    "source, words",
-    [
-        ("x = 1\nx / 0", "cell 2 raises ZeroDivisionError: division by zero"),
-        ("import sys; print('careful', file=sys.stderr)", "cell 2 writes to stderr: careful"),
-        ("raise SystemExit('no course here')", "cell 2 raises SystemExit: no course here"),
-    ],
-)
+FAILURES = [
+    ("x = 1\nx / 0", "cell 2 raises ZeroDivisionError: division by zero"),
+    ("import sys; print('careful', file=sys.stderr)", "cell 2 writes to stderr: careful"),
+    ("raise SystemExit('no course here')", "cell 2 raises SystemExit: no course here"),
+]
+
+
+@pytest.mark.parametrize("source, words", FAILURES)
 def test_refresh_leaves_a_failing_notebook_as_it_was(folder, capsys, source, words):
     path = write(folder, "x = 0", source)
     before = path.read_bytes()

@@ -88,20 +88,13 @@ def test_the_evaluator_reads_what_was_drawn(name):
         assert centre_of_mass(digit[None]) == pytest.approx((14, 14), abs=0.51)
 
 
-# ---- files ----
-
-
-# ---- what cannot be read ----
-
-
 def png_header(width, height):
     """The first bytes of a PNG file of any size; there are no pixels behind them."""
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    empty = b"IDAT" + zlib.compress(b"")
-    chunks = [
-        struct.pack(">I", len(x) - 4) + x + struct.pack(">I", zlib.crc32(x)) for x in (body, empty, b"IEND")
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    png = b"\x89PNG\r\n\x1a\n"
+    for chunk in (body, b"IDAT" + zlib.compress(b""), b"IEND"):
+        png += struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return png
 
 
 @pytest.mark.parametrize("size", [(10_000, 10_000), (4097, 1), (1, 5000), (100_000, 100_000)])
@@ -114,39 +107,36 @@ def test_a_large_picture_is_refused_before_it_is_decoded(tmp_path, size, recwarn
 
 
 def test_bad_files_are_one_sentence(tmp_path):
-    with pytest.raises(data.DataError, match="is a folder"):
-        pictures.load_digit(tmp_path)
-    with pytest.raises(data.DataError, match="There is no picture"):
-        pictures.load_digit(tmp_path / "missing.png")
+    for missing, said in ((tmp_path, "is a folder"), (tmp_path / "missing.png", "There is no picture")):
+        with pytest.raises(data.DataError, match=said):
+            pictures.load_digit(missing)
     path = tmp_path / "d.png"
     Image.fromarray(canvas(digits()[0][0])).save(path)
     content = path.read_bytes()
-    for broken in (b"", b"no picture", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", content[:5]):
-        path.write_bytes(broken)
-        with pytest.raises(data.DataError, match=r"d\.png is no picture of a known kind"):
-            pictures.load_digit(path)
-    for broken in (content[:200], content[:60] + bytes(50) + content[110:], png_header(50, 50)):
-        path.write_bytes(broken)
-        with pytest.raises(data.DataError, match=r"d\.png is damaged"):
-            pictures.load_digit(path)
+    unknown = b"", b"no picture", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", content[:5]
+    damaged = content[:200], content[:60] + bytes(50) + content[110:], png_header(50, 50)
+    for said, contents in (("is no picture of a known kind", unknown), ("is damaged", damaged)):
+        for broken in contents:
+            path.write_bytes(broken)
+            with pytest.raises(data.DataError, match=rf"d\.png {said}"):
+                pictures.load_digit(path)
 
 
-@pytest.mark.parametrize(
-    "pixels",
-    [
-        np.zeros((50, 50)),
-        np.full((9, 7, 3), 255, np.uint8),
-        np.zeros((20, 20, 4), np.uint8),
-        np.dstack([np.full((20, 20, 3), 90, np.uint8), np.full((20, 20), 255, np.uint8)]),
-        np.zeros((1, 1)),
-        np.random.default_rng(0).normal(0.5, 0.1, (200, 150)),
-        np.random.default_rng(0).integers(250, 255, (200, 150, 3)).astype(np.uint8),
-    ],
-    ids=["black", "white", "transparent", "opaque", "one pixel", "noise", "paper"],
-)
-def test_an_empty_picture_is_one_sentence(tmp_path, pixels):
+EMPTY = {
+    "black": np.zeros((50, 50)),
+    "white": np.full((9, 7, 3), 255, np.uint8),
+    "transparent": np.zeros((20, 20, 4), np.uint8),
+    "opaque": np.dstack([np.full((20, 20, 3), 90, np.uint8), np.full((20, 20), 255, np.uint8)]),
+    "one pixel": np.zeros((1, 1)),
+    "noise": np.random.default_rng(0).normal(0.5, 0.1, (200, 150)),
+    "paper": np.random.default_rng(0).integers(250, 255, (200, 150, 3)).astype(np.uint8),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_an_empty_picture_is_one_sentence(name):
     with pytest.raises(ValueError, match=r"^The picture is empty: it has one colour and no strokes\.$"):
-        pictures.as_digit(pixels)
+        pictures.as_digit(EMPTY[name])
 
 
 def lost_by_inversion(images, labels):

@@ -4,19 +4,19 @@ Run as a program, this file is one of the processes that a test launches.
 """
 
 import contextlib
-import csv
 import io
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
+from command_tools import Images, copy_weights, noted, rows_of
 from torch import nn
 
 from lessons_lib.cli import app, common, processes
@@ -28,9 +28,8 @@ LAUNCH = (
     "-m accelerate.commands.launch --multi_gpu --num_machines 1 --mixed_precision no --dynamo_backend no "
     "--main_process_port 0 --num_processes"
 )
-DRAW = (
-    "sample mnist --labels 0,1,2,3 --num-per-label 3 --batch-size 5 --steps 3 --device cpu --out"  # 5, 5, 2
-)
+# In batches of 5, 5 and 2.
+DRAW = "sample mnist --labels 0,1,2,3 --num-per-label 3 --batch-size 5 --steps 3 --device cpu --out"
 MEASURE = "evaluate mnist --num-samples 12 --batch-size 10 --steps 3 --device cpu --json"
 SWEEP = "sweep mnist --device cpu --methods cfg --scales 0,2 --num-samples 4 --step-counts 2 --batch-size 30"
 COMMANDS = {
@@ -42,30 +41,22 @@ COMMANDS = {
     "no folder": "sample mnist --out file/x.png --device cpu",
 }
 HERE_ONLY = f"{DRAW} x.npz --weights w.safetensors"  # weights that the first process has, and no other
-LONGEST = 600  # seconds
+# One thread each: what a convolution rounds to depends on the number of threads.
+MINE = {"PYTHONPATH": str(ROOT), "LESSONS_OFFLINE": "1", "OMP_NUM_THREADS": "1", "LESSONS_DATA": "nowhere"}
 
 
 def launched(count, words, cwd):
     """What `accelerate launch` does with a program in so many processes."""
-    # One thread each: what a convolution rounds to depends on the number of threads.
-    mine = {
-        "PYTHONPATH": str(ROOT),
-        "LESSONS_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "LESSONS_DATA": "nowhere",
-    }
     command = [sys.executable, *LAUNCH.split(), str(count), *map(str, words)]
-    return subprocess.run(
-        command, cwd=cwd, env=os.environ | mine, capture_output=True, text=True, timeout=LONGEST
-    )
+    how = {"cwd": cwd, "env": os.environ | MINE, "timeout": 600}
+    return subprocess.run(command, capture_output=True, text=True, **how)
 
 
 def together(count, folder, jobs):
     """Run jobs in so many processes of one launch: {job: what each process told of it}."""
     (folder / "file").write_text("in the way")
-    for suffix in (".safetensors", ".json"):
-        (folder / "0").mkdir(exist_ok=True)
-        shutil.copy(ROOT / f"assets/weights/mnist-denoiser{suffix}", folder / f"0/w{suffix}")
+    (folder / "0").mkdir(exist_ok=True)
+    copy_weights(ROOT / "assets/weights/mnist-denoiser", folder / "0/w")
     ports = []
     for _ in jobs:  # a meeting place for each job
         with socket.socket() as free:
@@ -135,14 +126,14 @@ TWO_STEPS = {"name": "two", "accumulation_steps": 2}
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """All jobs in two processes of one launch."""
     folder = tmp_path_factory.mktemp("two")
     commands = {name: words.format(count=2) for name, words in COMMANDS.items()}
     told = together(2, folder, [*commands.values(), TWO_STEPS, HERE_ONLY])
     return folder, dict(zip([*commands, "train", "here only"], told.values(), strict=True))
 
 
-def check_images(one, folder, count, told):
+def check_images_and_measures(one, folder, count, told):
+    one, expected = one
     for name in ("sample", "film"):
         first, *others = told[name]
         assert first[0] == 0 and f"with {count} processes" in first[1], first
@@ -151,9 +142,6 @@ def check_images(one, folder, count, told):
     assert np.array_equal(alone["images"], several["images"]) and len(alone["images"]) == 12
     assert alone["labels"].tolist() == several["labels"].tolist() and alone["images"].std() > 0.1
     assert (one / "1.gif").read_bytes() == (folder / f"{count}.gif").read_bytes(), "the steps of all"
-
-
-def check_measurement(expected, count, told):
     (status, out, err), *others = told["evaluate"]
     assert (status, others) == (0, [[0, "", ""]] * (count - 1)), err
     several = json.loads(out)
@@ -163,21 +151,18 @@ def check_measurement(expected, count, told):
 
 def test_two_processes_draw_and_measure_what_one_does(one, two):
     folder, told = two
-    check_images(one[0], folder, 2, told)
-    check_measurement(one[1], 2, told)
+    check_images_and_measures(one, folder, 2, told)
     first, second = told["sweep"]
     assert first[0] == 0 and "2 of 2: " in first[1] and second == [0, "", ""], first
-    with open(folder / "t.csv", encoding="utf-8") as file:
-        assert [row["cells"] for row in csv.DictReader(file)] == ["100", "100"], "written once"
+    assert [row["cells"] for row in rows_of(folder / "t.csv")] == ["100", "100"], "written once"
 
 
 def test_an_error_is_said_once_and_all_end_alike(two):
     folder, told = two
-    sentences = (
-        "Unknown label 'x': choose from 0 to 9, or all.",
-        "file/x.png cannot be written: Not a directory.",
-    )
-    for name, sentence in zip(("wrong label", "no folder"), sentences, strict=True):
+    for name, sentence in {
+        "wrong label": "Unknown label 'x': choose from 0 to 9, or all.",
+        "no folder": "file/x.png cannot be written: Not a directory.",
+    }.items():
         assert told[name] == [[2, "", f"{sentence}\n"], [2, "", ""]]
     first, second = told["here only"]
     assert (first[0], second[0]) == (2, 2)
@@ -191,8 +176,7 @@ def test_three_processes_draw_and_measure_what_one_does(one, tmp_path):
     names = ("sample", "film", "evaluate")  # more processes than batches
     told = together(3, tmp_path, [COMMANDS[name].format(count=3) for name in names])
     told = dict(zip(names, told.values(), strict=True))
-    check_images(one[0], tmp_path, 3, told)
-    check_measurement(one[1], 3, told)
+    check_images_and_measures(one, tmp_path, 3, told)
 
 
 def test_one_process_is_not_asked_to_join(monkeypatch):
@@ -205,15 +189,10 @@ def test_one_process_is_not_asked_to_join(monkeypatch):
 
 
 def test_ctrl_c_is_said_in_a_word(monkeypatch, capsys):
-    def stop(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(common, "check_dataset", stop)
+    monkeypatch.setattr(common, "check_dataset", Mock(side_effect=KeyboardInterrupt))
     assert app.main(["sample", "mnist", "--out", "x.png"]) == 130
     assert capsys.readouterr().err == "Stopped.\n"
 
-
-# ---- training ----
 
 TRAIN = "-m lessons_lib train mnist --model evaluator --device cpu --output-dir run --batch-size"
 
@@ -233,21 +212,6 @@ def test_the_launched_command_trains_with_accumulation_and_bfloat16_and_says_an_
     assert training["ended"] == "time"
 
 
-class Images:
-    """48 pictures of noise, which remember who was asked for."""
-
-    def __init__(self):
-        self.x = torch.randn(48, 1, 4, 4, generator=torch.Generator().manual_seed(1))
-        self.asked = []
-
-    def __len__(self):
-        return len(self.x)
-
-    def batch(self, indices):
-        self.asked += indices.tolist()
-        return self.x[indices], indices
-
-
 def loss(model, x_0, y, generator):
     return nn.functional.mse_loss(model(x_0.flatten(1)).float(), x_0.flatten(1).flip(1))
 
@@ -255,17 +219,16 @@ def loss(model, x_0, y, generator):
 def train_some(folder, name, until=8, resume=False, accumulation_steps=1, precision="float32"):
     """Train to a step, with a checkpoint after each; which images this process saw, and the result."""
     torch.manual_seed(0)
-    model, images, steps, saved, losses = nn.Linear(16, 16), Images(), {}, [], []
+    model, images, steps, losses = nn.Linear(16, 16), Images(48, 4), {}, []
     config = TrainConfig(
         epochs=2, batch_size=12, accumulation_steps=accumulation_steps, precision=precision, device="cpu",
         warmup_steps=1, checkpoint_every=1, output_dir=folder / name,
     )  # fmt: skip
-    original = TrainState.save
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TrainState, "save", lambda *content: saved.append(1) or original(*content))
+        saved = noted(patch, TrainState, "save", lambda *content: 1)
         for event in train(model, loss, images, config, resume=resume):
             if isinstance(event, StepDone):
-                steps[str(event.step)], images.asked = images.asked, []
+                steps[str(event.step)], images.asked = [k for part in images.asked for k in part], []
                 losses.append(event.loss)
                 # The checkpoint of a step is written when the next one is asked for: the last one is lost.
                 if event.step == until:

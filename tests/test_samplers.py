@@ -4,12 +4,11 @@ import itertools
 
 import pytest
 import torch
-from command_tools import awake
-from numeric import SEED, assert_close_by_scale, seeded
+from numeric import seeded
+from test_oracles import wavy  # wrong enough for x_0 to be clipped
 
 from lessons_lib.samplers import SampleNoise, Step, sample_ddim, sample_ddpm, sample_dpmpp_2m
 from lessons_lib.schedules import NoiseSchedule, predict_x0, q_sample, spaced_timesteps
-from lessons_lib.unet import UNet, UNetConfig
 
 pytestmark = pytest.mark.numeric
 
@@ -21,11 +20,6 @@ def dpmpp_2m(*arguments, noise_fn=None, **options):
 
 
 each_sampler = pytest.mark.parametrize("sampler", [sample_ddpm, sample_ddim, dpmpp_2m])
-
-
-def wavy(x_t, t):
-    """An EpsFn that depends on x and t and is wrong enough for x_0 to be clipped."""
-    return torch.sin(3 * x_t) + t.view(-1, 1, 1, 1) / 1000
 
 
 def x_T(batch=2, dtype=torch.float64):
@@ -104,9 +98,6 @@ def test_timesteps_must_descend_within_the_schedule(sampler, ts):
         next(sampler(wavy, SCHEDULE, x_T(), torch.tensor(ts)))
 
 
-# -- dtype, memory, grad mode ---------------------------------------------------------------------------
-
-
 @each_sampler
 def test_the_state_never_falls_below_float32_and_nothing_is_changed_in_place(sampler):
     ts = spaced_timesteps(1000, 3)
@@ -143,9 +134,6 @@ def test_the_grad_mode_is_the_callers_between_steps_and_off_inside(sampler):
     assert last.x_t.isfinite().all() and torch.is_grad_enabled()
 
 
-# -- noise ----------------------------------------------------------------------------------------------
-
-
 def test_a_samples_noise_depends_on_its_seed_only():
     shape = (1, 2, 3)
     batch = SampleNoise([(0, k) for k in range(4)])
@@ -168,20 +156,3 @@ def test_no_two_samples_share_their_noise():
     assert len(first.unique(dim=0)) == len(pairs)
     correlations = torch.corrcoef(SampleNoise([(0, k) for k in range(20)])(torch.empty(20, 4000)))
     assert (correlations - torch.eye(20)).abs().max() < 0.1
-
-
-@pytest.mark.usefixtures("in_float64")
-@each_sampler
-def test_a_batch_of_8_equals_8_singles(sampler):
-    torch.manual_seed(SEED)
-    network = awake(UNet(UNetConfig(image_size=8, base_channels=32, channel_mults=(1, 2))))
-    y = torch.arange(8)
-    ts = spaced_timesteps(1000, 5)
-
-    def run(ks):
-        source = SampleNoise([(0, k) for k in ks])
-        start = source(torch.empty(len(ks), 1, 8, 8))
-        *_, last = sampler(lambda x, t: network(x, t, y[ks]), SCHEDULE, start, ts, noise_fn=source)
-        return last.x_t
-
-    assert_close_by_scale(run(list(range(8))), torch.cat([run([k]) for k in range(8)]))

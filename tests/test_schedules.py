@@ -4,16 +4,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
-from lessons_lib.schedules import (
-    SCHEDULES,
-    SPACINGS,
-    NoiseSchedule,
-    predict_eps,
-    predict_x0,
-    q_sample,
-    spaced_timesteps,
-    spaced_timesteps_logsnr,
-)
+from lessons_lib import schedules
+from lessons_lib.schedules import SCHEDULES, SPACINGS, NoiseSchedule, q_sample, spaced_timesteps
 
 pytestmark = pytest.mark.numeric
 
@@ -74,15 +66,19 @@ def test_q_sample_is_the_closed_form_and_each_sample_has_its_own_t():
     assert signal.item() == schedule.alphas_cumprod[0].sqrt().item(), "not rounded to float32 on the way"
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_conversions_are_inverse_and_keep_the_dtype(dtype):
-    schedule = NoiseSchedule.cosine()
-    x_0, eps = torch.randn(2, 4, 1, 3, 3, dtype=dtype)
-    t = torch.tensor([0, 10, 500, 900])
+def test_conversions_are_inverse_and_keep_the_dtype(name, dtype):
+    schedule, t = NoiseSchedule.by_name(name), torch.arange(900)
+    x_0, eps = torch.randn(2, 900, 1, 3, 3, dtype=dtype)
     x_t = q_sample(schedule, x_0, t, eps)
+    signal, noise = schedule.signal_and_noise(t, x_0)
+    v = signal * eps - noise * x_0
+    close = {"rtol": 0, "atol": 1e-10 if dtype == torch.float64 else 0.01}
     assert x_t.dtype == dtype
-    torch.testing.assert_close(predict_x0(schedule, x_t, t, eps), x_0, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(predict_eps(schedule, x_t, t, x_0), eps, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(schedules.predict_x0(schedule, x_t, t, eps), x_0, **close)
+    torch.testing.assert_close(schedules.predict_eps(schedule, x_t, t, x_0), eps, **close)
+    torch.testing.assert_close(schedules.eps_from_v(schedule, x_t, t, v), eps, **close)
 
 
 def test_tables_first_used_under_inference_mode_still_serve_gradients():
@@ -92,9 +88,6 @@ def test_tables_first_used_under_inference_mode_still_serve_gradients():
     x_0 = torch.zeros(2, 1, requires_grad=True)
     q_sample(schedule, x_0, t, torch.zeros(2, 1)).sum().backward()
     assert (x_0.grad > 0).all()
-
-
-# -- timestep spacing -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -126,7 +119,7 @@ def test_impossible_numbers_of_steps_are_refused(steps):
     with pytest.raises(ValueError, match=rf"between 1 and 1000 \(T\), got {steps}"):
         spaced_timesteps(1000, steps)
     with pytest.raises(ValueError, match=rf"between 1 and 1000 \(T\), got {steps}"):
-        spaced_timesteps_logsnr(NoiseSchedule.linear(), steps)
+        schedules.spaced_timesteps_logsnr(NoiseSchedule.linear(), steps)
     with pytest.raises(ValueError, match="choose one of trailing, leading, linspace"):
         spaced_timesteps(1000, 10, "karras")
 
@@ -134,7 +127,7 @@ def test_impossible_numbers_of_steps_are_refused(steps):
 @pytest.mark.parametrize("name", ["linear", "sigmoid"])  # the cosine's noisiest timesteps lie too far apart
 def test_logsnr_spacing_is_even_in_logsnr(name):
     schedule = NoiseSchedule.by_name(name, 50_000)
-    ts = spaced_timesteps_logsnr(schedule, 20)
+    ts = schedules.spaced_timesteps_logsnr(schedule, 20)
     assert ts[0] == 49_999 and ts[-1] == 0
     gaps = schedule.snr.log()[ts].diff()[:-2]  # at the clean end one timestep is a long way in log-SNR
     assert (gaps.max() - gaps.min()) / gaps.mean() < 0.15

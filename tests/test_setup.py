@@ -26,6 +26,7 @@ PROJECT = SETTINGS["project"]
 LIBRARY = [Requirement(line) for line in PROJECT["dependencies"]]
 COURSE = [Requirement(line) for line in PROJECT["optional-dependencies"]["course"]]
 DIRECT = LIBRARY + COURSE + [Requirement(line) for line in PROJECT["optional-dependencies"]["test"]]
+CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 PYTHONS = ("3.11", "3.12", "3.13")
 SYSTEMS = {
     "linux": {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"},
@@ -52,21 +53,22 @@ def version_of(pin: Requirement) -> str:
     return specifier.version
 
 
+def git(folder: Path, *words: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.invalid", "-c", "commit.gpgsign=false"]
+    command = ["git", *identity, *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, check=True, encoding="utf-8").stdout
+
+
 def text_files() -> dict[str, str]:
     """Every text file that git tracks or would track."""
     if not (ROOT / ".git").exists() or not shutil.which("git"):
         pytest.skip("not a git clone")
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, encoding="utf-8").stdout
-    contents = {
-        name: (ROOT / name).read_bytes() for name in names.split("\0")[:-1] if (ROOT / name).is_file()
-    }
+    names = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")[:-1]
+    contents = {name: (ROOT / name).read_bytes() for name in names if (ROOT / name).is_file()}
     return {name: data.decode("utf-8", "replace") for name, data in contents.items() if b"\0" not in data}
 
 
 # ---- the lists of dependencies ----
-
-
 def test_direct_dependencies_are_pinned_within_their_bounds_at_plain_versions():
     for wanted in DIRECT:
         pin = pins().get(canonicalize_name(wanted.name))
@@ -82,10 +84,8 @@ def test_direct_dependencies_are_pinned_within_their_bounds_at_plain_versions():
 @pytest.mark.parametrize("python", PYTHONS)
 def test_pins_are_closed(system, python):
     """What a pinned package needs on this system and Python is pinned too, at a version that it accepts."""
-    env = dict(
-        default_environment(), **SYSTEMS[system], python_version=python, python_full_version=python + ".9"
-    )
-    env.update(os_name="nt" if system == "windows" else "posix")
+    env = default_environment() | SYSTEMS[system] | {"os_name": "nt" if system == "windows" else "posix"}
+    env |= {"python_version": python, "python_full_version": python + ".9"}
     here = {name: pin for name, pin in pins().items() if pin.marker is None or pin.marker.evaluate(env)}
     queue = [(canonicalize_name(wanted.name), frozenset(wanted.extras)) for wanted in DIRECT]
     seen, problems = set(), []
@@ -113,15 +113,20 @@ def test_pins_are_closed(system, python):
     assert not unused, f"pinned and used by nothing: {sorted(unused)}"
 
 
+def modules_of(tree: ast.Module) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module.split(".")[0])
+    return names
+
+
 def imported_packages(folder: str) -> set[str]:
     names = {"PIL": "pillow", "sklearn": "scikit-learn"}
-    modules = set()
-    for path in sorted((ROOT / folder).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                modules |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                modules.add(node.module.split(".")[0])
+    texts = (path.read_text(encoding="utf-8") for path in (ROOT / folder).rglob("*.py"))
+    modules = set().union(*map(modules_of, map(ast.parse, texts)))
     modules -= sys.stdlib_module_names | {"lessons_lib", "classroom"}
     return {canonicalize_name(names.get(module, module)) for module in modules}
 
@@ -165,8 +170,7 @@ def test_python_range_is_the_same_everywhere():
     for minor in range(8, 20):
         assert allowed.contains(f"3.{minor}.0") == (lab.OLDEST <= (3, minor) <= lab.NEWEST)
     assert [python for python in PYTHONS if allowed.contains(python)] == list(PYTHONS)
-    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-    (python,) = [line for line in conda["dependencies"] if str(line).startswith("python=")]
+    (python,) = [line for line in CONDA["dependencies"] if str(line).startswith("python=")]
     assert python.removeprefix("python=") in PYTHONS
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
     matrix = workflow["jobs"]["test"]["strategy"]["matrix"]
@@ -175,10 +179,8 @@ def test_python_range_is_the_same_everywhere():
 
 
 def test_environment_yml_and_makefile_agree_with_the_rest():
-    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-    assert conda["name"] == PROJECT["name"]
-    assert "conda-forge" in conda["channels"]
-    (pip_lines,) = [line["pip"] for line in conda["dependencies"] if isinstance(line, dict)]
+    assert CONDA["name"] == PROJECT["name"] and "conda-forge" in CONDA["channels"]
+    (pip_lines,) = [line["pip"] for line in CONDA["dependencies"] if isinstance(line, dict)]
     assert {"-r requirements.txt", "-e ."} <= set(pip_lines)
     assert f"--extra-index-url {lab.CPU_INDEX}" in pip_lines
     named = [Requirement(line) for line in pip_lines if not line.startswith("-")]
@@ -193,8 +195,6 @@ def test_environment_yml_and_makefile_agree_with_the_rest():
 
 
 # ---- files ----
-
-
 def test_no_file_names_a_machine_or_a_registry_or_is_kept_in_lfs():
     texts, problems = text_files(), []
     for name, text in texts.items():
@@ -213,13 +213,8 @@ def test_data_and_environment_are_ignored():
 
 
 # ---- lab.py ----
-
-
 def test_lab_is_standard_library_and_readable_for_an_old_python():
-    tree = ast.parse((ROOT / "lab.py").read_text(encoding="utf-8"), feature_version=(3, 6))
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
-    imported = {alias.name.split(".")[0] for node in imports for alias in node.names}
-    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    imported = modules_of(ast.parse((ROOT / "lab.py").read_text(encoding="utf-8"), feature_version=(3, 6)))
     assert imported <= sys.stdlib_module_names
     assert "__future__" not in imported, "Python 3.6 does not know annotations"
 
@@ -266,19 +261,6 @@ def test_lessons_venv_is_no_folder_of_something_else_and_unknown_commands_are_on
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
-def test_playground_starts_voila_with_the_courses_page(monkeypatch):
-    monkeypatch.setenv("JUPYTER_PATH", "mine")
-    started = []
-    monkeypatch.setattr(lab, "start", lambda venv, *words: started.append(words))
-    lab.playground(Path("venv"), ["--no-browser", "--port", "8867"])
-    page = ROOT / "assets" / "playground"
-    settings = f"--Voila.config_file_paths={page}"
-    notebook = "notebooks/playground.ipynb"
-    assert started == [("-m", "voila", notebook, settings, "--no-browser", "--port", "8867")]
-    assert os.environ["JUPYTER_PATH"] == os.pathsep.join([str(page), "mine"])
-    assert (page / "voila.py").is_file() and (page / "voila/templates/playground/index.html.j2").is_file()
-
-
 @pytest.fixture
 def course(tmp_path, monkeypatch) -> Path:
     """A copy of what set-up reads, with an environment folder that holds a Python and nothing else."""
@@ -303,19 +285,22 @@ def steps(monkeypatch) -> list[str]:
     return done
 
 
+def set_up(steps, *choice: str) -> list[str]:
+    """What a set-up does."""
+    steps.clear()
+    lab.set_up(*choice)
+    return list(steps)
+
+
 def test_second_set_up_does_nothing_until_something_changes(course, steps):
-    lab.set_up()
-    assert steps[0] == "environment" and len(steps) == 3
-    assert steps[1].endswith("-r requirements.txt")
-    assert steps[2].endswith("--no-deps --no-build-isolation -e .")
+    environment, packages, project = set_up(steps)
+    assert environment == "environment" and packages.endswith("-r requirements.txt")
+    assert project.endswith("--no-deps --no-build-isolation -e .")
     for change in ("requirements.txt", "pyproject.toml", ".venv/pyvenv.cfg"):
-        steps.clear()
-        lab.set_up()
-        assert steps == []
+        assert set_up(steps) == []
         with open(course / change, "a") as file:
             file.write("# changed\n" if change != ".venv/pyvenv.cfg" else "version_info = 3.13.1\n")
-        lab.set_up()
-        assert len(steps) == 3, change
+        assert len(set_up(steps)) == 3, change
 
 
 TORCH = version_of(pins()["torch"])
@@ -324,10 +309,12 @@ TORCH = version_of(pins()["torch"])
 def provide(monkeypatch, *answers: str) -> None:
     """A Linux machine on which these commands answer: nvidia-smi, and the question to PyTorch's own index."""
     says = {"nvidia-smi": "a GPU", "versions": f"Available versions: 2.0.0+cpu, {TORCH}+cpu"}
+
+    def answer(*words, limit=60):
+        return next((says[name] for name in answers if name in words), "")
+
     monkeypatch.setattr(lab.sys, "platform", "linux")
-    monkeypatch.setattr(
-        lab, "answer", lambda *words, limit=60: next((says[name] for name in answers if name in words), "")
-    )
+    monkeypatch.setattr(lab, "answer", answer)
 
 
 def install_torch(course: Path, *versions: str) -> None:
@@ -336,66 +323,50 @@ def install_torch(course: Path, *versions: str) -> None:
         (course / f".venv/lib/python3.12/site-packages/{version}.dist-info").mkdir(parents=True)
 
 
-@pytest.mark.parametrize(
-    ("answers", "choice", "present", "cpu"),
-    [
-        (["versions"], None, None, True),
-        ([], None, None, False),
-        (["versions", "nvidia-smi"], None, None, False),
-        (["versions"], "cuda", None, False),
-        (["versions", "nvidia-smi"], "cpu", None, True),
-        (["versions"], None, f"torch-{TORCH}", False),
-        (["versions", "nvidia-smi"], None, "torch-2.0.0+cpu", True),
-    ],
-)
+BUILDS = [
+    (["versions"], None, None, True),
+    ([], None, None, False),
+    (["versions", "nvidia-smi"], None, None, False),
+    (["versions"], "cuda", None, False),
+    (["versions", "nvidia-smi"], "cpu", None, True),
+    (["versions"], None, f"torch-{TORCH}", False),
+    (["versions", "nvidia-smi"], None, "torch-2.0.0+cpu", True),
+]
+
+
+@pytest.mark.parametrize("answers, choice, present, cpu", BUILDS)
 def test_build_of_torch_suits_the_machine(course, steps, monkeypatch, capsys, answers, choice, present, cpu):
     provide(monkeypatch, *answers)
     install_torch(course, *filter(None, [present]))
-    lab.set_up(choice)
-    assert f"{lab.CPU_INDEX} torch=={TORCH}+cpu torchvision==" in steps[1] if cpu else len(steps) == 3
+    done = set_up(steps, choice)
+    assert f"{lab.CPU_INDEX} torch=={TORCH}+cpu torchvision==" in done[1] if cpu else len(done) == 3
     assert ("out of reach" in capsys.readouterr().out) == (answers == [])
 
 
 def test_environment_keeps_its_torch_until_another_is_asked_for(course, steps, monkeypatch, capsys):
     provide(monkeypatch, "nvidia-smi")
     install_torch(course, f"torch-{TORCH}+cpu", f"torchvision-{version_of(pins()['torchvision'])}+cpu")
-    lab.set_up()
-    assert len(steps) == 3 and "out of reach" not in capsys.readouterr().out
-    steps.clear()
-    lab.set_up("cpu")
-    assert steps == []
-    lab.set_up("cuda")
-    assert steps[1].endswith("uninstall --yes torch torchvision") and len(steps) == 4
+    assert len(set_up(steps)) == 3 and "out of reach" not in capsys.readouterr().out
+    assert set_up(steps, "cpu") == []
+    done = set_up(steps, "cuda")
+    assert done[1].endswith("uninstall --yes torch torchvision") and len(done) == 4
     install_torch(course, f"torch-{TORCH}")
-    steps.clear()
-    lab.set_up()
-    lab.set_up("cuda")
-    assert steps == []
+    assert set_up(steps) == set_up(steps, "cuda") == []
 
 
-@pytest.mark.parametrize(
-    ("printed", "cause"),
-    [
-        ("OSError: [Errno 28] No space left on device", "disk is full"),
-        ("WARNING: Retrying (Retry(total=4)) after connection broken", "check the network"),
-        ("ERROR: something else", "its last lines are above"),
-    ],
-)
-def test_failed_step_is_one_sentence(printed, cause):
-    program = f"import sys; print({printed!r}, file=sys.stderr); sys.exit(1)"
-    with pytest.raises(lab.Refusal, match=rf"^Installing did not finish \(.*{cause}.*next call resumes\.$"):
-        lab.step("Installing", sys.executable, "-c", program)
+def test_failed_step_is_one_sentence():
+    for printed, cause in {
+        "OSError: [Errno 28] No space left on device": "disk is full",
+        "WARNING: Retrying (Retry(total=4)) after connection broken": "check the network",
+        "ERROR: something else": "its last lines are above",
+    }.items():
+        program = f"import sys; print({printed!r}, file=sys.stderr); sys.exit(1)"
+        said = rf"^Installing did not finish \(.*{cause}.*next call resumes\.$"
+        with pytest.raises(lab.Refusal, match=said):
+            lab.step("Installing", sys.executable, "-c", program)
 
 
 # ---- update ----
-
-
-def git(folder: Path, *words: str) -> str:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.invalid", "-c", "commit.gpgsign=false"]
-    command = ["git", *identity, *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, check=True, text=True).stdout
-
-
 @pytest.fixture
 def plain_git(monkeypatch) -> None:
     """Git that knows of no repository but the folder's own."""
@@ -409,22 +380,20 @@ def plain_git(monkeypatch) -> None:
 def clone(tmp_path, monkeypatch, plain_git) -> Path:
     """A learner's clone, whose origin (a local bare repository) has one commit more."""
     author, learner = tmp_path / "author", tmp_path / "learner"
+
+    def publish(version: str, *names: str) -> None:
+        for name in ("library.py", *names):
+            (author / name).parent.mkdir(parents=True, exist_ok=True)
+            (author / name).write_text(f"{version} {Path(name).name}\n")
+        git(author, "add", ".")
+        git(author, "commit", "--quiet", "-m", version)
+        git(author, "push", "--quiet", "origin", "HEAD")
+
     git(tmp_path, "init", "--quiet", "--bare", "origin.git")
     git(tmp_path, "clone", "--quiet", "origin.git", "author")
-    (author / "notebooks/solutions").mkdir(parents=True)
-    for name in ("00.ipynb", "01.ipynb", "solutions/01.ipynb"):
-        (author / "notebooks" / name).write_text(f"old {name}\n")
-    (author / "library.py").write_text("old\n")
-    git(author, "add", ".")
-    git(author, "commit", "--quiet", "-m", "one")
-    git(author, "push", "--quiet", "origin", "HEAD")
+    publish("old", "notebooks/00.ipynb", "notebooks/01.ipynb", "notebooks/solutions/01.ipynb")
     git(tmp_path, "clone", "--quiet", "origin.git", "learner")
-    for name in ("00.ipynb", "01.ipynb", "02.ipynb"):
-        (author / "notebooks" / name).write_text(f"new {name}\n")
-    (author / "library.py").write_text("new\n")
-    git(author, "add", ".")
-    git(author, "commit", "--quiet", "-m", "two")
-    git(author, "push", "--quiet", "origin", "HEAD")
+    publish("new", "notebooks/00.ipynb", "notebooks/01.ipynb", "notebooks/02.ipynb")
     monkeypatch.setattr(lab, "ROOT", learner)
     return learner
 
@@ -435,30 +404,25 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def test_update_copies_the_learners_notebooks_first(clone):
-    (clone / "notebooks/01.ipynb").write_text("mine 01")
-    (clone / "notebooks/solutions/01.ipynb").write_text("mine solution")
-    (clone / "notebooks/02.ipynb").write_text("mine 02")
-    (clone / "notebooks/scratch.ipynb").write_text("scratch")
+    mine = {
+        "01.ipynb": "mine 01",
+        "solutions/01.ipynb": "mine too",
+        "02.ipynb": "mine 02",
+        "x.ipynb": "scratch",
+    }
+    for name, text in mine.items():
+        (clone / "notebooks" / name).write_text(text)
     git(clone, "add", "notebooks/01.ipynb")
     day = clone / "my_work" / lab.datetime.date.today().isoformat()
     day.mkdir(parents=True)
     (day / "01.ipynb").write_text("from this morning")
     assert lab.main(["update"]) == 0
     assert contents(day) == {"01.ipynb": "from this morning"}
-    assert contents(day.with_name(day.name + "-2")) == {
-        "01.ipynb": "mine 01",
-        "solutions/01.ipynb": "mine solution",
-        "02.ipynb": "mine 02",
-        "scratch.ipynb": "scratch",
-    }
-    assert contents(clone / "notebooks") == {
-        "00.ipynb": "new 00.ipynb",
-        "01.ipynb": "new 01.ipynb",
-        "02.ipynb": "new 02.ipynb",
-        "solutions/01.ipynb": "old solutions/01.ipynb",
-        "scratch.ipynb": "scratch",
-    }
-    assert (clone / "library.py").read_text() == "new\n"
+    assert contents(day.with_name(day.name + "-2")) == mine
+    new = {name: f"new {name}" for name in ("00.ipynb", "01.ipynb", "02.ipynb")}
+    old = {"solutions/01.ipynb": "old 01.ipynb", "x.ipynb": "scratch"}
+    assert contents(clone / "notebooks") == new | old
+    assert (clone / "library.py").read_text() == "new library.py\n"
 
 
 SPOILS = [
@@ -485,16 +449,13 @@ def test_update_that_cannot_work_loses_nothing(clone, capsys, spoil, said):
 
 
 # ---- bundle ----
-
-
 @pytest.fixture
 def teacher(course, steps, monkeypatch) -> Path:
     """A course with private files, in which pip wheel makes one empty wheel."""
-    for name in ("library.py", "data/x", "my_work/x", "wheels/old.whl", ".env", "env/pyvenv.cfg", "env/x.py"):
-        (course / name).parent.mkdir(exist_ok=True)
+    private = "data/x", "my_work/x", "wheels/old.whl", ".env", "env/pyvenv.cfg", "env/x.py"
+    for name in ("library.py", "package/data/x.py", *private):
+        (course / name).parent.mkdir(parents=True, exist_ok=True)
         (course / name).write_text("x")
-    (course / "package/data").mkdir(parents=True)
-    (course / "package/data/x.py").write_text("x")
 
     def step(what, *words):
         Path(words[words.index("--wheel-dir") + 1], "torch-1+cpu.whl").touch()
@@ -508,25 +469,22 @@ def bundled(course: Path) -> tuple[zipfile.ZipFile, set[str]]:
     (archive,) = (course / "dist").iterdir()
     assert archive.suffix == ".zip" and "-with-Python-" in archive.name
     file = zipfile.ZipFile(archive)
-    assert all(name.startswith("steering-diffusion/") for name in file.namelist())
-    return file, {name.split("/", 1)[1] for name in file.namelist() if not name.endswith("/")}
+    names = {name for name in file.namelist() if not name.endswith("/")}
+    return file, {name.removeprefix("steering-diffusion/") for name in names}
 
 
 WHEELS = {"wheels/torch-1+cpu.whl", "wheels/made-for.txt"}
 PUBLIC = {"library.py", "package/data/x.py", "pyproject.toml", "requirements.txt"}
 
 
-def test_bundle_holds_the_course_and_its_packages_and_of_a_clone_what_is_committed(
-    teacher, steps, monkeypatch
-):
+def test_bundle_holds_the_course_and_its_packages(teacher, steps, monkeypatch):
     provide(monkeypatch, "versions", "nvidia-smi")
     assert lab.main(["bundle"]) == 0
     assert "wheel --wheel-dir" in steps[1] and f"torch=={TORCH}+cpu" in steps[1]
     assert steps[2].endswith("-r requirements.txt") and len(steps) == 3
     assert bundled(teacher)[1] == PUBLIC | WHEELS
     steps.clear()
-    assert lab.main(["bundle", "--gpu"]) == 0
-    assert len(steps) == 2
+    assert lab.main(["bundle", "--gpu"]) == 0 and len(steps) == 2
 
 
 def test_bundle_of_a_clone_holds_what_is_committed(teacher, plain_git):
@@ -546,11 +504,9 @@ def test_unpacked_bundle_needs_no_network(teacher, steps, monkeypatch, tmp_path,
     monkeypatch.setattr(lab, "ROOT", tmp_path / "room/steering-diffusion")
     monkeypatch.setattr(lab, "step", lambda what, *words: steps.append(" ".join(map(str, words))))
     provide(monkeypatch, "versions")
-    steps.clear()
-    lab.set_up("cuda")
-    assert steps[1].endswith("install --no-index --find-links wheels -r requirements.txt") and len(steps) == 3
-    lab.set_up("cuda")
-    assert len(steps) == 3
+    done = set_up(steps, "cuda")
+    assert done[1].endswith("install --no-index --find-links wheels -r requirements.txt") and len(done) == 3
+    assert set_up(steps, "cuda") == []
     monkeypatch.setattr(lab.platform, "machine", lambda: "riscv")
     (lab.ROOT / "requirements.txt").write_text("torch==1\n")
     assert lab.main(["check"]) == 1

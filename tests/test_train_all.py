@@ -5,10 +5,10 @@ import sys
 
 import pytest
 import torch
+from command_tools import tiny_unet
 
 from benchmarks import train_all
 from lessons_lib.schedules import NoiseSchedule
-from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import load_pretrained, save_pretrained
 
 NAME = "mnist-denoiser-v"
@@ -18,10 +18,11 @@ NAME = "mnist-denoiser-v"
 def begun(tmp_path, monkeypatch):
     """A training that was stopped: a checkpoint whose raw weights are all 1, averaged ones, their card."""
     monkeypatch.setattr(train_all, "KEPT", tmp_path / "kept")
-    network = UNet(UNetConfig(image_size=8, channel_mults=(1,), embedding_channels=32))
-    facts = {"training": {"ended": "interrupted", "images_seen": 5, "hours": 0.1}}
-    facts["training"]["command"] = "train mnist --output-dir my/runs --start my/a.safetensors"
-    save_pretrained(tmp_path / NAME / f"{NAME}.safetensors", network, NoiseSchedule.linear(20), facts)
+    network = tiny_unet(channel_mults=(1,))
+    facts = {"ended": "interrupted", "images_seen": 5, "hours": 0.1}
+    facts["command"] = "train mnist --output-dir my/runs --start my/a.safetensors"
+    path = tmp_path / NAME / f"{NAME}.safetensors"
+    save_pretrained(path, network, NoiseSchedule.linear(20), {"training": facts})
     ones = {name: torch.ones_like(tensor) for name, tensor in network.state_dict().items()}
     state = {"step": 7, "seconds": 7200.0, "settings": {"batch_size": 64}}
     torch.save({"model": ones, "state": state}, tmp_path / NAME / "checkpoint.pt")
@@ -33,31 +34,27 @@ def test_a_training_starts_anew_from_what_is_kept_or_goes_on(begun):
     assert train_all.command(NAME, begun)[-1] == "--resume"
     train_all.export(NAME, begun)
     (begun / NAME / "checkpoint.pt").unlink()
-    assert train_all.command(NAME, begun)[-2:] == [
-        "--start",
-        str(begun / "kept" / f"{NAME}-averaged.safetensors"),
-    ]
+    start = begun / "kept" / f"{NAME}-averaged.safetensors"
+    assert train_all.command(NAME, begun)[-2:] == ["--start", str(start)]
 
 
 def test_what_runs_already_is_not_started_twice(begun, monkeypatch, capsys):
     words = [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)", NAME]
+    monkeypatch.setattr(train_all, "start", None)
     with subprocess.Popen(words, stdout=subprocess.PIPE) as other:
         other.stdout.readline()  # for a moment after its start a process has no command line yet
         (begun / f"{NAME}.pid").write_text(str(other.pid))
-        monkeypatch.setattr(train_all, "start", None)
         train_all.run([NAME], begun, jobs=1, minutes=0.01)
         other.kill()
-    assert "is being trained already" in capsys.readouterr().out
-    assert not train_all.is_running(NAME, begun)
+    assert "is being trained already" in capsys.readouterr().out and not train_all.is_running(NAME, begun)
 
 
 def test_the_export_holds_raw_and_averaged_weights(begun):
     train_all.export(NAME, begun)
-    raw, averaged = (
-        load_pretrained(begun / "kept" / f"{NAME}-{kind}.safetensors") for kind in ("raw", "averaged")
-    )
+    kept = (begun / "kept" / f"{NAME}-{kind}.safetensors" for kind in ("raw", "averaged"))
+    raw, averaged = map(load_pretrained, kept)
     assert all((tensor == 1).all() for tensor in raw[0].state_dict().values())
     stopped = load_pretrained(begun / NAME / f"{NAME}.safetensors")[0].state_dict()
     assert all(torch.equal(stopped[name], tensor) for name, tensor in averaged[0].state_dict().items())
-    assert averaged[2]["training"]["images_seen"] == 5
-    assert averaged[2]["training"]["command"] == "train mnist"  # no folder of this machine
+    training = averaged[2]["training"]
+    assert (training["images_seen"], training["command"]) == (5, "train mnist"), "no folder of this machine"

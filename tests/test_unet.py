@@ -1,61 +1,37 @@
 """unet.py: the network's shapes, its labels, its time embedding, and that it learns."""
 
-import dataclasses
-
 import pytest
 import torch
 import torch.nn.functional as F
+from command_tools import tiny_unet
 from numeric import SEED, assert_close_by_scale
 
-from lessons_lib.unet import ResidualBlock, SelfAttention, UNet, UNetConfig, timestep_embedding
+from lessons_lib.unet import SelfAttention, UNet, UNetConfig, timestep_embedding
 
 pytestmark = pytest.mark.numeric
-
-TINY = UNetConfig(image_size=8, base_channels=32, channel_mults=(1, 2), embedding_channels=32, num_classes=3)
-
-
-def awake(config):
-    torch.manual_seed(SEED)
-    network = UNet(config).eval()
-    # A fresh network's last convolution is zero, so its output says nothing yet.
-    torch.nn.init.normal_(network.conv_out.weight, std=0.1)
-    for module in network.modules():
-        if isinstance(module, ResidualBlock):
-            torch.nn.init.normal_(module.conv2.weight, std=0.05)
-        if isinstance(module, SelfAttention):
-            torch.nn.init.normal_(module.project.weight, std=0.05)
-    return network
 
 
 @pytest.fixture
 def tiny():
-    return awake(TINY)
+    return tiny_unet(num_classes=3)
 
 
 @pytest.fixture
 def told():
     """The same network, but told three attributes and two numbers of how its image was distorted."""
-    return awake(dataclasses.replace(TINY, multi_label=True, augment_channels=2))
+    return tiny_unet(num_classes=3, multi_label=True, augment_channels=2)
 
 
 def test_the_digit_network_has_at_most_two_million_parameters():
     assert sum(p.numel() for p in UNet().parameters()) <= 2_000_000
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        UNetConfig(),
-        UNetConfig(
-            image_size=32, in_channels=3, base_channels=32, channel_mults=(1, 2, 2), attention_levels=(1, 2)
-        ),
-        UNetConfig(
-            image_size=64, in_channels=3, channel_mults=(1, 2, 2, 2), attention_levels=(3,), num_classes=0
-        ),
-        UNetConfig(image_size=16, base_channels=40, channel_mults=(1, 3), blocks_per_level=2),
-    ],
-    ids=["digits", "colour 32", "colour 64 without classes", "odd widths, two blocks"],
-)
+COLOUR_32 = UNetConfig(32, 3, base_channels=32, channel_mults=(1, 2, 2), attention_levels=(1, 2))
+COLOUR_64 = UNetConfig(64, 3, channel_mults=(1, 2, 2, 2), attention_levels=(3,), num_classes=0)
+ODD = UNetConfig(image_size=16, base_channels=40, channel_mults=(1, 3), blocks_per_level=2)
+
+
+@pytest.mark.parametrize("config", [UNetConfig(), COLOUR_32, COLOUR_64, ODD])
 def test_configs_build_and_run(config):
     network = UNet(config)
     x_t = torch.randn(2, config.in_channels, config.image_size, config.image_size)
@@ -70,21 +46,11 @@ def test_attention_is_the_textbook_formula():
     torch.nn.init.normal_(attention.project.weight)
     x = torch.randn(2, 64, 3, 4)
     tokens = attention.norm(x).flatten(2).transpose(1, 2)
-    q, k, v = (
-        part.unflatten(2, (2, 32)).transpose(1, 2) for part in attention.to_qkv(tokens).chunk(3, dim=2)
-    )
+    parts = attention.to_qkv(tokens).chunk(3, dim=2)
+    q, k, v = (part.unflatten(2, (2, 32)).transpose(1, 2) for part in parts)
     mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
     expected = x + attention.project(mixed).transpose(1, 2).reshape(x.shape)
     assert_close_by_scale(attention(x), expected)
-
-
-@pytest.mark.parametrize("channels", [8, 12, 24, 50])
-def test_channels_that_no_group_divides_are_refused(channels):
-    with pytest.raises(ValueError, match=f"multiple of 8 and at least 32.*got {channels}"):
-        UNet(UNetConfig(base_channels=channels))
-
-
-# -- labels ---------------------------------------------------------------------------------------------
 
 
 def test_no_label_is_the_null_label_labels_differ_and_may_be_mixed(tiny):
@@ -96,37 +62,37 @@ def test_no_label_is_the_null_label_labels_differ_and_may_be_mixed(tiny):
     assert not torch.allclose(labelled[0], unlabelled) and not torch.allclose(labelled[0], labelled[1])
 
 
-@pytest.mark.usefixtures("in_float64")
-def test_labels_may_be_mixed_in_one_batch(tiny):
-    x_t, t, y = torch.randn(3, 1, 8, 8), torch.tensor([1, 2, 3]), torch.tensor([2, 3, 0])
-    singles = [tiny(x_t[k : k + 1], t[k : k + 1], y[k : k + 1]) for k in range(3)]
-    assert_close_by_scale(tiny(x_t, t, y), torch.cat(singles))
-
-
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 1, 8, 9), (2, 1, 28, 28)])
 def test_images_of_another_shape_are_refused(tiny, shape):
     with pytest.raises(ValueError, match=r"must have shape \[B, 1, 8, 8\]"):
         tiny(torch.randn(shape), torch.zeros(2, dtype=torch.int64))
 
 
-@pytest.mark.parametrize(
-    "wrong, message",
-    [
-        ({"image_size": 30}, "multiple of 4"),
-        ({"attention_levels": (3,)}, "attention_levels"),
-        ({"num_classes": -1}, "num_classes"),
-        ({"num_classes": 0, "multi_label": True}, "at least 1: num_classes is 0"),
-        ({"augment_channels": -1}, "augment_channels must be at least 0, got -1"),
-        ({"channel_mults": ()}, "multiple"),
-        ({"blocks_per_level": 0}, "blocks_per_level"),
-    ],
-)
+IMPOSSIBLE = [
+    ({"image_size": 30}, "multiple of 4"),
+    (
+        {"image_size": 10, "patch": 2, "channel_mults": (1, 2)},
+        "must be a multiple of 4 for 2 levels of patches",
+    ),
+    ({"image_size": 8, "patch": 3, "channel_mults": (1, 2)}, "image_size 8 must be a multiple of 6"),
+    ({"patch": 0}, "patch must be at least 1, got 0"),
+    ({"v_schedule": "square"}, "Unknown schedule 'square'"),
+    ({"v_schedule": "linear", "v_timesteps": 1}, "at least 2 timesteps, got 1"),
+    ({"attention_levels": (3,)}, "attention_levels"),
+    ({"num_classes": -1}, "num_classes"),
+    ({"num_classes": 0, "multi_label": True}, "at least 1: num_classes is 0"),
+    ({"augment_channels": -1}, "augment_channels must be at least 0, got -1"),
+    ({"channel_mults": ()}, "multiple"),
+    ({"blocks_per_level": 0}, "blocks_per_level"),
+    *(({"base_channels": n}, f"multiple of 8 and at least 32.*got {n}") for n in (8, 24, 50)),
+]
+
+
+@pytest.mark.parametrize("wrong, message", IMPOSSIBLE)
 def test_configs_that_cannot_be_built_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
-        UNetConfig(**wrong)
+        UNet(UNetConfig(**wrong))
 
-
-# -- attributes and distortions -------------------------------------------------------------------------
 
 X_T, T = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([3, 300, 700, 999])
 
@@ -143,31 +109,20 @@ def test_untold_is_nothing_and_each_answer_is_something(told):
         assert not torch.allclose(*answers, rtol=1e-3, atol=1e-4), "no is not untold, and not yes"
 
 
-def test_the_embedding_adds_one_column_an_answer(told):
-    y = torch.tensor([[1, 0, -1]] * 4)
-    columns = told.attribute_linear.weight  # yes to each of the three, then no to each
-    expected = F.silu(told.time_mlp(timestep_embedding(T, 64)) + columns[:, 0] + columns[:, 4])
-    torch.testing.assert_close(told.embed(T, y), expected)
+NO_ATTRIBUTES = [
+    (torch.zeros(4, dtype=torch.int64), r"must be \[4, 3\] int64, got \[4\] torch.int64"),
+    (torch.zeros(4, 2, dtype=torch.int64), r"must be \[4, 3\] int64, got \[4, 2\]"),
+    (torch.zeros(4, 3), r"must be \[4, 3\] int64, got \[4, 3\] torch.float32"),
+    (torch.ones(4, 3, dtype=torch.bool), r"int64, got \[4, 3\] torch.bool"),
+    (torch.full((4, 3), 2), r"1 \(yes\), 0 \(no\) or -1 \(untold\), got 2 … 2"),
+    (torch.full((4, 3), -2), r"or -1 \(untold\), got -2 … -2"),
+]
 
 
-@pytest.mark.parametrize(
-    "y, message",
-    [
-        (torch.zeros(4, dtype=torch.int64), r"must be \[4, 3\] int64, got \[4\] torch.int64"),
-        (torch.zeros(4, 2, dtype=torch.int64), r"must be \[4, 3\] int64, got \[4, 2\]"),
-        (torch.zeros(1, 3, dtype=torch.int64), r"must be \[4, 3\] int64, got \[1, 3\]"),
-        (torch.zeros(4, 3), r"must be \[4, 3\] int64, got \[4, 3\] torch.float32"),
-        (torch.ones(4, 3, dtype=torch.bool), r"int64, got \[4, 3\] torch.bool"),
-        (torch.full((4, 3), 2), r"1 \(yes\), 0 \(no\) or -1 \(untold\), got 2 … 2"),
-        (torch.full((4, 3), -2), r"or -1 \(untold\), got -2 … -2"),
-    ],
-)
+@pytest.mark.parametrize("y, message", NO_ATTRIBUTES)
 def test_what_is_no_attribute_is_refused(told, y, message):
     with pytest.raises(ValueError, match=message):
         told(X_T, T, y)
-
-
-# -- the time embedding ---------------------------------------------------------------------------------
 
 
 def test_the_embedding_keeps_all_timesteps_apart_and_bfloat16_timesteps_would_not():
@@ -180,20 +135,11 @@ def test_the_embedding_keeps_all_timesteps_apart_and_bfloat16_timesteps_would_no
     assert distances.min() > 0.1
 
 
-def test_the_embedding_is_cosines_then_sines():
-    first, second = timestep_embedding(torch.tensor([0, 1]), 4)
-    assert first.tolist() == [1, 1, 0, 0]
-    expected = torch.tensor([1.0, 0.01])  # 10000 ** (-k / half)
-    torch.testing.assert_close(second, torch.cat([expected.cos(), expected.sin()]))
-
-
-# -- learning -------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("attributes", [False, True])
 def test_it_learns_a_tiny_batch(attributes):
     torch.manual_seed(0)
-    network = UNet(dataclasses.replace(TINY, multi_label=attributes, augment_channels=2 * attributes))
+    shape = {"base_channels": 32, "channel_mults": (1, 2), "embedding_channels": 32, "num_classes": 3}
+    network = UNet(UNetConfig(8, **shape, multi_label=attributes, augment_channels=2 * attributes))
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     x_t, target = torch.randn(2, 4, 1, 8, 8)
     t, told = torch.tensor([0, 300, 600, 999]), (torch.tensor([0, 1, 2, 3]),)

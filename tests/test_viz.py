@@ -17,8 +17,7 @@ from lessons_lib.unet import SelfAttention, UNet, UNetConfig
 def test_grid_places_images_row_by_row_and_frames_the_marked():
     images = torch.stack([torch.full((1, 4, 5), value) for value in (-1.0, 0.0, 1.0)])
     grid = to_grid(images, columns=2, scale=3, gap=2)
-    assert grid.shape == ((4 + 2 + 4) * 3, (5 + 2 + 5) * 3, 3)
-    assert grid.dtype == np.uint8
+    assert grid.shape == ((4 + 2 + 4) * 3, (5 + 2 + 5) * 3, 3) and grid.dtype == np.uint8
     assert grid[0, 0, 0] == 0 and grid[0, -1, 0] == 128 and grid[-1, 0, 0] == 255
     images = torch.rand(3, 1, 6, 5) * 2 - 1
     plain, framed = (to_grid(images, 3, marked=m) for m in (None, torch.tensor([False, True, False])))
@@ -57,16 +56,11 @@ def test_every_picture_carries_its_text(kind, monkeypatch):
     assert "See it." in shown[1][0].data
 
 
-CONFIGS = (
-    UNetConfig(),
-    UNetConfig(image_size=8, channel_mults=(1,), num_classes=0),
-    UNetConfig(
-        image_size=16, in_channels=3, channel_mults=(1, 2, 2, 3), blocks_per_level=2, attention_levels=(1, 3)
-    ),
-)
+SMALL = UNetConfig(image_size=8, channel_mults=(1,), num_classes=0)
+DEEP = UNetConfig(16, 3, channel_mults=(1, 2, 2, 3), blocks_per_level=2, attention_levels=(1, 3))
 
 
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("config", [UNetConfig(), SMALL, DEEP])
 def test_stages_have_the_shapes_of_the_real_network(config):
     network, shapes = UNet(config).eval(), []
 
@@ -82,6 +76,5 @@ def test_stages_have_the_shapes_of_the_real_network(config):
     stages = figures.unet_stages(config)
     assert [(s.channels, s.size, s.size) for s in stages] == shapes
     for stage, level in zip(stages, [*network.down, None, *network.up], strict=True):
-        has_attention = level is None or isinstance(level.attention, SelfAttention)
-        assert stage.attention == has_attention
+        assert stage.attention == (level is None or isinstance(level.attention, SelfAttention))
         assert stage.blocks == (2 if level is None else len(level.blocks))

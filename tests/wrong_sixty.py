@@ -20,6 +20,14 @@ def unforeseen(number, words=None):
     return lambda function: SIXTY.append((number, words, function)) or function
 
 
+def dot(pull, other):
+    return (pull * other).sum((1, 2, 3), keepdim=True)
+
+
+def is_best(row, rows):
+    return row["accuracy"] == max(other["accuracy"] for other in rows)
+
+
 def add(number, *pairs):
     SIXTY.extend((number, words, function) for words, function in pairs)
 
@@ -120,10 +128,7 @@ def step_with_the_roles_of_the_noises_exchanged(x_t, eps, abar, abar_prev, eta, 
 
 add(
     "05.1",
-    (
-        "The sign is turned round",
-        lambda logit, value: F.binary_cross_entropy_with_logits(logit, value.float(), reduction="none"),
-    ),
+    ("The sign is turned", lambda z, v: F.binary_cross_entropy_with_logits(z, v.float(), reduction="none")),
     (None, lambda logit, value: F.logsigmoid(value * logit)),
     ("Every number is 2", lambda z, v: torch.log10(torch.sigmoid(torch.where(v == 1, z, -z)).double())),
 )
@@ -155,18 +160,12 @@ add(
     "06.2",
     ("The sign is turned round", lambda logits, wanted: -(logits.softmax(1) * wanted).sum(1).log()),
     (None, lambda logits, wanted: logits.log_softmax(1)[wanted]),
-    (
-        "The samples of the batch mingle",
-        lambda logits, wanted: logits.log_softmax(0).masked_fill(~wanted, -math.inf).logsumexp(1),
-    ),
+    ("samples of the batch mingle", lambda z, w: z.log_softmax(0).masked_fill(~w, -math.inf).logsumexp(1)),
 )
 add(
     "07.1",
     ("a and b", lambda eps_a, a, eps_b, b, w: eps_a + w * (eps_b - eps_a)),
-    (
-        "The step goes the wrong way from eps_a",
-        lambda eps_a, a, eps_b, b, w: eps_a - (w - a) / (b - a) * (eps_b - eps_a),
-    ),
+    ("goes the wrong way from eps_a", lambda A, a, B, b, w: A - (w - a) / (b - a) * (B - A)),
     ("eps_a and a", lambda eps_a, a, eps_b, b, w: w / b * eps_b),
 )
 
@@ -184,18 +183,9 @@ def away_with_one_set_of_times(model, x_t, t, y, y_not, w):
 
 add(
     "08.1",
-    (
-        "The labels come first",
-        lambda x_T, K: (torch.arange(K).repeat(len(x_T)), x_T.repeat_interleave(K, dim=0)),
-    ),
-    (
-        "Two calls give two results",
-        lambda x_T, K: (x_T.repeat_interleave(K, dim=0), torch.randint(K, (len(x_T) * K,))),
-    ),
-    (
-        "The labels are one-hot rows",
-        lambda x_T, K: (x_T.repeat_interleave(K, dim=0), F.one_hot(torch.arange(K).repeat(len(x_T)))),
-    ),
+    ("The labels come first", lambda x, K: (torch.arange(K).repeat(len(x)), x.repeat_interleave(K, dim=0))),
+    ("Two calls give two", lambda x, K: (x.repeat_interleave(K, dim=0), torch.randint(K, (len(x) * K,)))),
+    ("one-hot rows", lambda x, K: (x.repeat_interleave(K, 0), F.one_hot(torch.arange(K).repeat(len(x))))),
 )
 
 
@@ -237,19 +227,13 @@ def steps_up(eps_fn, schedule, x, timesteps, order, at=lambda ts, i: ts[i], clip
 add(
     "09.2",
     ("The network is asked at the right time", lambda *given: steps_up(*given, order=list)),
-    (
-        "The network is asked at t = 6",
-        lambda *given: steps_up(*given, order=sorted, at=lambda ts, i: ts[max(i - 1, 0)]),
-    ),
+    ("is asked at t = 6", lambda *given: steps_up(*given, order=sorted, at=lambda ts, i: ts[max(i - 1, 0)])),
     (None, lambda *given: steps_up(*given, order=sorted, clip=lambda x: x.clamp(-4, 4))),
 )
 add(
     "10.1",
     ("The result is upside down", lambda N, e: math.log(N[-1] / N[0]) / math.log(e[0] / e[-1])),
-    (
-        "The result is rounded to whole numbers",
-        lambda steps, errors: round(math.log(errors[0] / errors[-1]) / math.log(steps[-1] / steps[0])),
-    ),
+    ("rounded to whole numbers", lambda N, e: round(math.log(e[0] / e[-1]) / math.log(N[-1] / N[0]))),
     (None, lambda steps, errors: (errors[0] - errors[-1]) / (steps[-1] - steps[0])),
 )
 
@@ -294,42 +278,23 @@ add(
     (None, lambda rows: [r for r in rows if r["accuracy"] > 0.6 and r["fid"] < 5]),
     (
         "Something else than rows is returned",
-        lambda rows: [i for i, r in enumerate(rows) if r["accuracy"] == max(o["accuracy"] for o in rows)],
+        lambda rows: [i for i, r in enumerate(rows) if is_best(r, rows)],
     ),
 )
 add(
     "12.1",
     (
-        "The sign is turned round",
+        "The sign is turned",
         lambda z, w: -sum((F.logsigmoid(z[:, i] if v else -z[:, i]) for i, v in w.items())),
     ),
-)
-add(
-    "12.1",
-    (
-        "The result is 0 everywhere",
-        lambda logits, wanted: (
-            F.logsigmoid(logits[:, list(wanted)]).sum(1) if all(wanted.values()) else 0 * logits[:, 0]
-        ),
-    ),
-    (
-        None,
-        lambda logits, wanted: sum(
-            torch.sigmoid(logits[:, i]) if v else 1 - torch.sigmoid(logits[:, i]) for i, v in wanted.items()
-        ).log(),
-    ),
+    ("is 0 everywhere", lambda z, w: F.logsigmoid(z[:, [*w]]).sum(1) if all(w.values()) else 0 * z[:, 0]),
+    (None, lambda z, w: sum(z[:, i].sigmoid() if v else 1 - z[:, i].sigmoid() for i, v in w.items()).log()),
 )
 add(
     "12.2",
+    (None, lambda p, o: p - dot(p, o) / dot(p, p) * p),
     (
-        None,
-        lambda pull, other: (
-            pull
-            - (pull * other).sum((1, 2, 3), keepdim=True) / pull.square().sum((1, 2, 3), keepdim=True) * pull
-        ),
-    ),
-    (
-        "The inner product must be divided by <",
-        lambda p, o: p - F.cosine_similarity(p.flatten(1), o.flatten(1))[:, None, None, None] * o,
+        "must be divided by <",
+        lambda p, o: p - F.cosine_similarity(p.flatten(1), o.flatten(1)).view(-1, 1, 1, 1) * o,
     ),
 )

@@ -144,7 +144,7 @@ class Film:
         pen, y = ImageDraw.Draw(canvas), GAP
 
         def write(x: float, y: float, text: str, colour=INK, anchor: str = "la", bold: bool = False) -> int:
-            pen.text((zoom * x, zoom * y), text, colour, font(bold), anchor)
+            pen.text((zoom * x, zoom * y), text, colour, font(bold), anchor, 3 * zoom, "center")
             return y + LINE * (bool(text) + text.count("\n"))
 
         y = write(GAP, y, self.title, bold=True)
@@ -155,24 +155,14 @@ class Film:
                 x, top = GAP + k * step, y + LINE * bool(row.heads)
                 write(x + row.side / 2, y, row.heads[k] if row.heads else "", FAINT, "ma")
                 side, text = zoom * row.side, row.texts[k] if row.texts else ""
-                picture = Image.fromarray(to_pixels(image)).resize((side, side), Image.Resampling.NEAREST)
+                shape = side, round(side * image.shape[1] / image.shape[2])
+                picture = Image.fromarray(to_pixels(image)).resize(shape, Image.Resampling.NEAREST)
+                marked = ended and row.marks and row.marks[k]
+                picture = Image.fromarray(_dashed(np.array(picture), zoom)) if marked else picture
                 canvas.paste(picture, (zoom * x, zoom * top))
-                if ended and row.marks and row.marks[k]:
-                    left, right, low = zoom * x, zoom * x + side - 1, zoom * top + side - 1
-                    for d in range(0, side, 6 * zoom):  # a dashed frame, and a cross in its corner
-                        for line in (
-                            (left + d, zoom * top),
-                            (left + d, low),
-                            (left, zoom * top + d),
-                            (right, zoom * top + d),
-                        ):
-                            pen.rectangle((*line, line[0] + 2 * zoom, line[1] + 2 * zoom), MARK)
-                    write(x + row.side - 3, top + 2, "✕", MARK, "ra", bold=True)
+                write(x + row.side - 3, top + 2, "✕" if marked else "", MARK, "ra", bold=True)
                 lines = textwrap.fill(text if ended or not text else f"→ {text}", max(8, step // 7))
-                below = write(x + row.side / 2, top + row.side + 3, lines.split("\n", 1)[0], INK, "ma")
-                for line in lines.split("\n")[1:]:
-                    below = write(x + row.side / 2, below, line, INK, "ma")
-                bottom = max(bottom, below)
+                bottom = max(bottom, write(x + row.side / 2, top + row.side + 3, lines, anchor="ma"))
             y = bottom
         return np.asarray(canvas)[: zoom * (y + GAP)]
 
@@ -198,6 +188,15 @@ class Film:
         return " ".join(filter(None, [self.title and f"{self.title}.", *texts, self.line])).replace(
             " : ", " "
         )
+
+
+def _dashed(pixels: np.ndarray, zoom: int) -> np.ndarray:
+    """A picture in the frame of what is misread."""
+    inner = np.zeros(pixels.shape[:2], dtype=bool)
+    inner[2 * zoom : -2 * zoom, 2 * zoom : -2 * zoom] = True
+    dashes = np.add.outer(*map(np.arange, inner.shape)) // (3 * zoom) % 2 == 0
+    pixels[~inner & dashes] = MARK
+    return pixels
 
 
 @functools.cache
