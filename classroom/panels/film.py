@@ -173,6 +173,7 @@ class Film:
             places = sorted({round(i * (rows[0].frames - 1) / 6) for i in range(7)})
             heads = [self.moments[k].rpartition(", ")[2] for k in places]
             view = next(iter(rows[0].views.values()))
+            heads[-1] = "finished"
             names = rows[0].heads or [rows[0].name]
             way = [
                 Row.of(to_signed(view[places, k]), name, heads=heads, side=96) for k, name in enumerate(names)
