@@ -32,6 +32,8 @@ class Comparison(Panel):
         interval: whether there is a control for the timesteps at which the scale holds.
     """
 
+    doing = "Drawing a {digit} in every way …"
+
     def __init__(
         self, ways: Mapping[str, Mapping[str, object] | str | Path | Model], digit: int = 7,
         guidance_scale: float = 4.0, seed: int = 0, *, samples: int = 5, steps: int = 10,
@@ -59,10 +61,7 @@ class Comparison(Panel):
             "steps": controls.steps_slider(steps, last + 1),
             "seed": controls.seed_box(seed),
         }
-        super().__init__(shown | run, [controls.new_seed_button(run["seed"])], list(run) if folded else [])
-
-    def busy(self, digit: int, **_) -> str:
-        return f"Drawing {self.samples * len(self.ways)} pictures of a {digit} …"
+        super().__init__(shown | run, more=list(run) if folded else ())
 
     def request(
         self, name: str, digit: int, interval: tuple[int, int] | None = None, **settings

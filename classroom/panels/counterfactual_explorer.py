@@ -160,8 +160,7 @@ class CounterfactualExplorer(Panel):
             "depth": depth_slider(weights, steps),
             "seed": controls.seed_box(0),
         }
-        self.new_seed = controls.new_seed_button(shown["seed"])
-        super().__init__(shown, [self.new_seed], ["depth", "seed"] if folded else [])
+        super().__init__(shown, more=["depth", "seed"] if folded else ())
         target = 3 if self.sources[0] != 3 else 8
         self.strip.chosen = [1, target] if len(self.sources) == 1 else [0, 1 + target]
 

@@ -26,6 +26,8 @@ class DigitGenerator(Panel):
         model: (network, schedule), in place of `weights`.
     """
 
+    doing = "Drawing a {digit} …"
+
     def __init__(
         self, weights: str | Path = "mnist-denoiser", simple: bool = False,
         sampler_fn: SamplerFn | None = None, digit: int = 7, guidance_scale: float = 2.0, seed: int = 0, *,
@@ -46,11 +48,7 @@ class DigitGenerator(Panel):
             "digit": controls.digit_slider(digit),
             "guidance_scale": controls.scale_slider(guidance_scale),
         }
-        buttons = [] if simple else [controls.new_seed_button(run["seed"])]
-        super().__init__(first | ({} if simple else run), buttons, list(run) if folded else [])
-
-    def busy(self, digit: int, **_) -> str:
-        return f"Drawing a {digit} …"
+        super().__init__(first | ({} if simple else run), more=list(run) if folded else ())
 
     def request(self, digit: int, guidance_scale: float, **run) -> GenerationRequest:
         """What is asked for; without a sampler where the learner's own draws."""

@@ -100,6 +100,8 @@ class FacePanel(Panel):
         depth: how far the faces are taken back, 0 … T-1; None is the whole way.
     """
 
+    doing = "Steering the faces to {attribute} …"
+
     def __init__(
         self, images: Tensor, *, weights: str | Path = "celeba-denoiser",
         classifier: str | Path = "celeba-classifier", evaluator: str | Path | None = "celeba-evaluator",
@@ -129,9 +131,6 @@ class FacePanel(Panel):
         if total > self.count:
             shown["first"] = controls.control(w.SelectionSlider, "Faces", 0, options=options)
         super().__init__(shown)
-
-    def busy(self, attribute: str, target: int, **_) -> str:
-        return f"Steering {self.count} faces to {spoken(attribute)}: {('no', 'yes')[target]} …"
 
     def draw(
         self, attribute: str, target: int, guidance_scale: float, steps: int, first: int = 0

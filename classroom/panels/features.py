@@ -90,6 +90,8 @@ def _maps(features: Tensor) -> Tensor:
 class FeatureExplorer(Panel):
     """A layer's feature maps for a noisy image; the network may be told another t than the image's."""
 
+    doing = "Asking the network twice …"
+
     def __init__(
         self, weights: str | Path = "mnist-denoiser", t: int = 300, told: int = 800, layer: str = "down 1"
     ) -> None:
@@ -106,9 +108,6 @@ class FeatureExplorer(Panel):
             lambda: setattr(self.told, "value", self.t.value),
         )
         super().__init__(shown, [truth])
-
-    def busy(self, **_) -> str:
-        return "Asking the network twice …"
 
     def draw(self, layer: str, t: int, told: int) -> Film:
         network, schedule = load_model(self.weights)[:2]

@@ -82,6 +82,8 @@ class NoiseExplorer(Panel):
         schedules: more schedules to choose from, by name.
     """
 
+    doing = ""  # faster than one could read it
+
     def __init__(
         self, t: int = 300, schedule: str = "linear", image: str = SEVEN, seed: int = 0, *,
         on_keep: Callable[[int, float], None] | None = None, q_sample_fn: QSample = q_sample,
@@ -90,20 +92,16 @@ class NoiseExplorer(Panel):
         self.q_sample_fn, self.on_keep = q_sample_fn, on_keep
         self.schedules = {name: NoiseSchedule.by_name(name) for name in SCHEDULES} | (schedules or {})
         longest = max(one.num_timesteps for one in self.schedules.values())
-        seed_box = controls.seed_box(seed)
         # No network runs here, so the picture may follow the slider while it moves.
         shown = {
             "t": controls.control(w.IntSlider, "Timestep t", t, live=True, min=0, max=longest - 1),
             "schedule": controls.dropdown("Schedule", list(self.schedules), schedule),
             "image": controls.dropdown("Image", IMAGES, image),
             "number": controls.control(w.BoundedIntText, "Which one", 0, min=0, max=999),
-            "seed": seed_box,
+            "seed": controls.seed_box(seed),
         }
         self.keep = controls.button("I can no longer read it", "Keep this t", self._keep)
-        super().__init__(shown, [controls.new_seed_button(seed_box), *([self.keep] if on_keep else [])])
-
-    def busy(self, **_) -> str:
-        return ""  # faster than one could read it
+        super().__init__(shown, [self.keep] if on_keep else [])
 
     def draw(self, t: int, schedule: str, image: str, number: int, seed: int) -> Film:
         chosen = self.schedules[schedule]

@@ -94,6 +94,8 @@ class ObjectGenerator(Panel):
         count: pictures, 1 … 12; picture k comes from the noise of (seed, k).
     """
 
+    doing = "Drawing pictures …"
+
     def __init__(
         self, weights: str | Path = "cifar10-denoiser", evaluator: str | Path | None = "cifar10-evaluator", *,
         label: int | str | None = None, guidance_scale: float | None = None, count: int = 4, seed: int = 0,
@@ -109,12 +111,7 @@ class ObjectGenerator(Panel):
         shown |= {"guidance_scale": controls.scale_slider(scale, MAX_SCALE, 0.5)} if classes else {}
         shown["steps"] = controls.steps_slider(steps or subject.defaults["steps"], subject.num_timesteps)
         shown["seed"] = controls.seed_box(seed)
-        super().__init__(shown, [controls.new_seed_button(shown["seed"])])
-
-    def busy(self, label: int = 0, **_) -> str:
-        return (
-            f"Drawing {self.count} pictures{f': {self.subject.names[label]}' if self.subject.names else ''} …"
-        )
+        super().__init__(shown)
 
     def draw(
         self, steps: int, seed: int, label: int = 0, guidance_scale: float | None = None

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import traitlets as t
 
-from classroom.panels.controls import button
+from classroom.panels.controls import button, new_seed_button
 from classroom.panels.film import GUESSES, Film
 from lessons_lib.data import DataError
 from lessons_lib.files import WriteError
@@ -59,6 +59,7 @@ class Panel(w.VBox):
 
     Attributes:
         strip: the pictures and the line below them.
+        new_seed: a button, where there is a control "seed".
         film: the Film that is shown; None until the first is done.
     """
 
@@ -73,6 +74,9 @@ class Panel(w.VBox):
         for name, control in self.controls.items():
             setattr(self, name, control)
             control.observe(self.redraw, "value")
+        if "seed" in self.controls:
+            self.new_seed = new_seed_button(self.seed)
+            buttons = [self.new_seed, *buttons]
         self.strip.on_msg(self._heard)
         super().__init__([self._arranged(buttons, more)])
         self.add_class("steering-panel")
@@ -105,9 +109,11 @@ class Panel(w.VBox):
         """The Film for these settings."""
         raise NotImplementedError
 
+    doing = "Drawing …"  # what is said meanwhile, with the settings in braces; nothing where it takes no time
+
     def busy(self, **settings) -> str:
         """What is said while it draws."""
-        return "Drawing …"
+        return self.doing.format(**settings)
 
     # -- asking ------------------------------------------------------------------------------------
 

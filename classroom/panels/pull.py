@@ -95,6 +95,8 @@ class GradientOverlay(Panel):
         steps: of DDIM, spaced evenly in log-SNR.
     """
 
+    doing = "Drawing a {digit} …"
+
     def __init__(
         self, classifiers: Mapping[str, str] | None = None, digit: int = 3, guidance_scale: float = 4.0,
         seed: int = 0, *, steps: int = 10, evaluator: str | Path | None = EVALUATOR,
@@ -109,11 +111,8 @@ class GradientOverlay(Panel):
             "guidance_scale": controls.scale_slider(guidance_scale),
             "seed": controls.seed_box(seed),
         }
-        super().__init__(shown, [controls.new_seed_button(shown["seed"])])
+        super().__init__(shown)
         self.strip.moment = round(0.2 * (steps - 1))  # the digit is not decided yet, and both pull hard
-
-    def busy(self, digit: int, **_) -> str:
-        return f"Drawing a {digit} …"
 
     def draw(self, digit: int, guidance_scale: float, seed: int) -> Generator[float, None, Film]:
         shown, read, of = {}, [], 2 * len(self.classifiers)

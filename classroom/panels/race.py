@@ -60,6 +60,8 @@ class SamplerRace(Panel):
             a lane of its own, "yours", and timesteps evenly spaced in log-SNR.
     """
 
+    doing = "The race is on, all from the same noise …"
+
     def __init__(
         self, lanes: Mapping[str, Mapping[str, object]] | None = None, digit: int = 7,
         guidance_scale: float = 2.0, seed: int = 0, *, sampler_fn: SamplerFn | None = None,
@@ -76,10 +78,7 @@ class SamplerRace(Panel):
             defaults, longest = controls.card_defaults(lane["weights"])
             steps = lane.get("steps") or defaults["steps"]
             shown[f"steps of {name}"] = controls.steps_slider(steps, longest, f"Steps of {name}")
-        super().__init__(shown, [controls.new_seed_button(shown["seed"])])
-
-    def busy(self, **_) -> str:
-        return "The race is on, all from the same noise …"
+        super().__init__(shown)
 
     def draw(self, digit: int, guidance_scale: float, seed: int, **steps) -> Generator[float, None, Film]:
         runs, errors = {}, {}

@@ -83,6 +83,8 @@ class ScheduleExplorer(Panel):
         shrink: where the second slider starts: 1, 2 or 4 pixels a side are averaged.
     """
 
+    doing = ""  # faster than one could read it
+
     def __init__(
         self,
         image: Tensor,
@@ -110,9 +112,6 @@ class ScheduleExplorer(Panel):
                 w.SelectionSlider, "Average over", shrink, live=True, options=options
             )
         super().__init__(shown)
-
-    def busy(self, **_) -> str:
-        return ""  # faster than one could read it
 
     def place(self, schedule: NoiseSchedule, t: int) -> int:
         """The timestep of a schedule, which may have a T of its own, that stands for t."""

@@ -46,6 +46,8 @@ class TenDigits(Panel):
     Once displayed it plays: the scale rises from 0 to 2; then it obeys.
     """
 
+    doing = "Drawing ten digits at scale {guidance_scale:g} …"
+
     def __init__(self, seed: int = 3, *, steps: int = 6, evaluator: str | Path | None = EVALUATOR) -> None:
         self.seed, self.steps, self.evaluator = seed, steps, evaluator
         self._rows: dict[tuple[int, float], tuple[Tensor, tuple[Reading, ...]]] = {}
@@ -56,9 +58,6 @@ class TenDigits(Panel):
         self.another = button("Another noise", "Start from other noise", self._reseed, "random")
         super().__init__({"guidance_scale": scale}, [self.play, self.another])
         self.children[0].add_class("alone")  # ten pictures want the whole width
-
-    def busy(self, guidance_scale: float) -> str:
-        return f"Drawing ten digits at scale {guidance_scale:g} …"
 
     def row(self, scale: float) -> tuple[Tensor, tuple[Reading, ...]]:
         """The ten pictures at a scale, [10, C, H, W], and what the evaluator reads in each."""
