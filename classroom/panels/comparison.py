@@ -100,7 +100,7 @@ class Comparison(Panel):
             tally = f"{drawing.right(digit)} of {self.samples} read as {digit}" if marks else ""
             heading = ": ".join(filter(None, (name, tally)))
             views = {view: moments[places] for view, moments in drawing.views().items()}
-            rows.append(Row(views, heading, [str(one) for one in drawing.readings], marks=marks, side=96))
+            rows.append(Row(views, heading, [str(one) for one in drawing.readings], marks=marks, side=112))
             told.append(f"{name} in {seconds(drawing.milliseconds)}")
         missing = "" if all(d.readings for d in drawings.values()) else "There is no evaluator to read them. "
         same = len({tuple(drawing.timesteps) for drawing in drawings.values()}) == 1

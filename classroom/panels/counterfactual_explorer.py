@@ -26,6 +26,7 @@ from lessons_lib.schedules import NoiseSchedule, spaced_timesteps
 LARGEST = 10  # images in one grid
 TARGETS = tuple(range(10))
 CHANGED = "what changed"
+AS_SEEN, AS_TEN = "As the network sees it", "As all ten digits: click one to enlarge it"
 METHODS = [
     ("DDIM inversion", "ddim"),
     ("edit-friendly inversion", "ddpm"),
@@ -83,13 +84,12 @@ class Grid:
             shown = {name: view[:, own] for name, view in views.items()}
             shown[CHANGED] = to_bytes(difference_maps(self.drawing.images[own], source))[None]
             if len(self.labels) == 1:
-                changes = {CHANGED: shown.pop(CHANGED)}
+                changes, size = {CHANGED: shown.pop(CHANGED)}, {"side": 56, "least": 36}
+                names = [f"What changed in {k}" for k in TARGETS]
                 rows += [
-                    Row.of(
-                        source, heads=["source"], alts=[f"The {source_label} as the network sees it"], side=56
-                    ),
-                    Row(shown, "", read, heads, marks, alts, side=56, least=36, lines=2, zooms=True),
-                    Row(changes, alts=[f"What changed in {k}" for k in TARGETS], side=56, least=36),
+                    Row.of(source, AS_SEEN, alts=[f"The source, a {source_label}"], side=56),
+                    Row(shown, AS_TEN, read, heads, marks, alts, lines=2, zooms=True, **size),
+                    Row(changes, "What changed: orange came, blue went", alts=names, **size),
                 ]
                 continue
             first, same = to_bytes(source)[None], to_bytes(difference_maps(source, source))[None]

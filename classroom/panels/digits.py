@@ -64,9 +64,9 @@ class DigitGenerator(Panel):
         digit, scale, line = request.labels[0], request.guidance_scale, reading_line(drawing, request)
         views = drawing.views()
         shown = [views[SEES]] if self.simple else [views[SEES], views[GUESSES]]
-        heads = () if self.simple else (f"{SEES}: xₜ", f"{GUESSES}: x̂₀")
+        heads = () if self.simple else (f"{SEES}: x_t", f"{GUESSES}: x̂_0")
         alts = [f"The drawn image. {line}", "What the network guesses"][: len(shown)]
-        row = Row({SEES: torch.cat(shown, dim=1)}, heads=heads, alts=alts, side=224)
+        row = Row({SEES: torch.cat(shown, dim=1)}, heads=heads, alts=alts, side=280)
         return Film(
             [row], line, f"Target digit {digit}, guidance scale {scale:g}",
             drawing.moments(), drawing, f"digit-{digit}-w{scale}-seed{request.seed}",

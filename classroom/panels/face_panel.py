@@ -205,7 +205,7 @@ class FacePanel(Panel):
                 alts[1],
                 side,
             ),
-            Row.of(maps, heading, alts=alts[2], side=side // 2),
+            Row.of(maps, heading, alts=alts[2], side=side),
         ]
 
 

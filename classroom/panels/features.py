@@ -114,8 +114,8 @@ class FeatureExplorer(Panel):
         size = network.config.image_size
         x_0 = data.running_example() if size == 28 else torch.zeros(1, network.config.in_channels, size, size)
         found = look(network.eval(), schedule, x_0, t, told, layer)
-        heads = ["the noisy image", "x̂₀, told the truth", "x̂₀, told the other t"]
-        rows = [Row.of(torch.cat([found.x_t, found.x_0]), heads=heads, side=140)]
+        heads = ["the noisy image", "x̂_0, told the truth", "x̂_0, told the other t"]
+        rows = [Row.of(torch.cat([found.x_t, found.x_0]), heads=heads, side=168)]
         for maps, asked, error in zip(found.maps, (t, told), found.errors, strict=True):
             name = f"Told t = {asked}: squared error of the guessed noise {error:.3f}"
             alts = [f"Feature map {k + 1} of layer {layer}, told t = {asked}" for k in range(len(maps))]

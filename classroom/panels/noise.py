@@ -109,8 +109,8 @@ class NoiseExplorer(Panel):
         found = noised(image_named(image, number), chosen, t, seed, self.q_sample_fn)
         row = Row.of(
             torch.cat([found.x_t, found.image_part, found.noise_part]),
-            heads=["xₜ  =", "image × √ᾱ  +", "noise × √(1 − ᾱ)"],
-            alts=[f"{image} under the noise of t = {t}", "The image's part", "The noise's part"], side=168,
+            heads=["x_t  =", "image × √ᾱ  +", "noise × √(1 − ᾱ)"],
+            alts=[f"{image} under the noise of t = {t}", "The image's part", "The noise's part"], side=196,
         )  # fmt: skip
         title = f"{schedule} schedule, t = {t}: ᾱ = {found.abar:.4g}"
         return Film([row, *self.charts(found, schedule, t)], f"t = {t}: {found.line}", title, result=found)

@@ -146,5 +146,5 @@ class GradientOverlay(Panel):
         alts = [
             f"{what}, guided by the {name} classifier" for what in ("The state", "The estimate", "The pull")
         ]
-        heads = ["state xₜ", "estimate x̂₀ without it", "the pull on it"]
-        return Row({"the pull": stacked(frames)}, name, heads=heads, alts=alts, side=140)
+        heads = ["state x_t", "estimate x̂_0", "the pull on it"]
+        return Row({"the pull": stacked(frames)}, name, heads=heads, alts=alts, side=168)

@@ -98,7 +98,7 @@ class SamplerRace(Panel):
             spent = f"{times(run.evaluations, 'evaluation')}, {seconds(run.drawing.milliseconds)}"
             texts.append(f"{PLACES.get(place, f'{place}th')}: {spent}{seen}")
         frames = [torch.cat([run.image_after(k) for run in runs.values()]) for k in range(longest + 1)]
-        row = Row({GUESSES: stacked(frames)}, "", texts, list(runs), marks, side=140, lines=4)
+        row = Row({GUESSES: stacked(frames)}, "", texts, list(runs), marks, side=196, lines=4)
         moments = ["before the race", *(f"after {times(k, 'evaluation')}" for k in range(1, longest + 1))]
         failed = "".join(f" {name} did not arrive. {error}" for name, error in errors.items())
         title = f"Target digit {digit}, guidance scale {guidance_scale:g}, all from the same noise"

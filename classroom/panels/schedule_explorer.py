@@ -125,7 +125,7 @@ class ScheduleExplorer(Panel):
             x_t = q_sample(schedule, x_0, torch.tensor([index]), eps)
             shown[name] = Mixture(x_t, float(schedule.alphas_cumprod[index]), shrink)
         row = Row.of(
-            torch.cat([found.x_t for found in shown.values()]), heads=list(shown), lines=5, side=168,
+            torch.cat([found.x_t for found in shown.values()]), heads=list(shown), lines=5, side=196,
             texts=[found.line for found in shown.values()],
         )  # fmt: skip
         line = f"t = {t} of {T}: the same image and the same noise in every column."

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from classroom.panels import controls
-from classroom.panels.counterfactual_explorer import TARGETS, depth_slider, grid_steps
+from classroom.panels.counterfactual_explorer import AS_SEEN, AS_TEN, TARGETS, depth_slider, grid_steps
 from classroom.panels.drawing import EVALUATOR, read
 from classroom.panels.film import Film, Row
 from classroom.panels.pad import DrawingPad
@@ -22,7 +22,7 @@ from lessons_lib.pipeline import CounterfactualRequest
 
 EMPTY = "Draw a digit with the mouse or a finger."
 AS_READ = "as read"
-OUTLINES = Row(count=10, heads=list(map(str, TARGETS)), side=56, least=36)
+OUTLINES = Row(name=AS_TEN, count=10, heads=list(map(str, TARGETS)), side=56, least=36)
 
 
 class DrawnCounterfactuals(Panel):
@@ -83,7 +83,7 @@ class DrawnCounterfactuals(Panel):
             raise ValueError("There is no evaluator on this machine: choose at Drawn as which digit this is.")
         if self._digit is None or not torch.equal(digit, self._digit):
             self._digit = digit
-            source = Row.of(digit, heads=["source"], alts=["The digit as the network sees it"], side=56)
+            source = Row.of(digit, AS_SEEN, alts=["The source"], side=56)
             yield Film([source, OUTLINES], f"{heard}. {self.busy()}")
         while time.monotonic() < until or self.pad.is_drawing:  # not in the way of the hand
             yield 0.0

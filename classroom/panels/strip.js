@@ -57,12 +57,12 @@ function render({ model, el }) {
   const moment = make("span", { class: "strip-moment" });
   const views = make("span", { class: "strip-views", role: "radiogroup", "aria-label": "Replay shows" });
   const save = make("button", { onclick: () => model.send({ kind: "save" }) }, "Save GIF");
-  const player = make("div", { class: "strip-player" }, play, scrubber, moment, views, save);
+  const player = make("div", { class: "strip-player" }, play, scrubber, moment, save);
   const note = make("div", { class: "strip-note" });
   const line = make("div", { class: "strip-line", role: "status" });
   const saved = make("div", { class: "strip-saved" });
   el.classList.add("strip");
-  el.append(bar, stage, zoom, player, note, line, saved);
+  el.append(bar, views, stage, zoom, player, note, line, saved);
 
   const last = () => Math.max(0, film.moments.length - 1);
   const place = () => Math.min(model.get("moment"), last());
