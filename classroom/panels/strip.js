@@ -145,7 +145,8 @@ function render({ model, el }) {
         const canvas = picture(row, side), frame = make("div", { class: "strip-frame" }, canvas);
         const text = row.lines ? make("div", { class: "strip-text" }) : null;
         if (text) text.style.minHeight = `${1.35 * row.lines}em`;
-        if (!row.views) frame.classList.add("empty");
+        frame.classList.toggle("empty", !row.views);
+        frame.classList.toggle("small", side < 44);
         if (row.zooms) choosable(frame, r, k);
         cells.push({ row, r, k, canvas, text, frame });
         grid.append(make("div", { class: "strip-cell" }, ...head, frame, ...(text ? [text] : [])));
