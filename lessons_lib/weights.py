@@ -18,6 +18,7 @@ from torch import nn
 from lessons_lib import __version__
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.files import atomic_write
+from lessons_lib.flow_map import FlowMap, FlowMapConfig
 from lessons_lib.schedules import SCHEDULES, NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
 
@@ -26,6 +27,7 @@ ARCHITECTURES = {
     "UNet": (UNet, UNetConfig),
     "Evaluator": (Evaluator, EvaluatorConfig),
     "NoisyClassifier": (NoisyClassifier, NoisyClassifierConfig),
+    "FlowMap": (FlowMap, FlowMapConfig),
 }
 
 

@@ -451,7 +451,7 @@ def test_ctrl_c_keeps_the_model_and_says_so(run, tiny_recipes, monkeypatch):
 
 
 BAD_TRAININGS = {
-    "--model gan": "choose one of denoiser, classifier, clean-classifier, evaluator, denoiser-v, second-",
+    "--model gan": "choose one of denoiser, classifier, clean-classifier, evaluator, denoiser-v, flow-map, ",
     "--t-density square": "Unknown t_density 'square'",
     "--loss-weight heavy": "Unknown loss_weight 'heavy'",
     "--told-augment": "--told-augment mirrors images, which digits may not be.",
