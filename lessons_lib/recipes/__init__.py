@@ -81,6 +81,8 @@ class Recipe:
     def schedule(self) -> NoiseSchedule | None:
         """The one that the card names; an evaluator has none."""
         evaluates, options = isinstance(self.network, EvaluatorConfig), self.options
+        if self.teacher:  # whose schedule it is
+            return NoiseSchedule.by_name(self.network.v_schedule, self.network.v_timesteps)
         return None if evaluates else NoiseSchedule.by_name(options.schedule, options.timesteps)
 
     def build(self) -> nn.Module:
@@ -138,7 +140,7 @@ RECIPES = {
     ("mnist", "denoiser"): Recipe("mnist-denoiser", UNetConfig(), TrainConfig(), defaults=DDIM_10),
     ("mnist", "denoiser-v"): Recipe("mnist-denoiser-v", UNetConfig(v_schedule="linear"),
         replace(V_TRAINING, epochs=11, lr=1e-3), V_OPTIONS, defaults=DDIM_10),
-    # max_seconds as a rule ends it; the teacher's schedule is the linear one.
+    # An image costs about four times what it costs a denoiser: the targets are drawn, too.
     ("mnist", "flow-map"): Recipe("mnist-flow-map", FlowMapConfig(),
         TrainConfig(epochs=10, lr=5e-4, lr_decay=0.4, warmup_steps=100, ema_sigma_rel=0.06,
             checkpoint_every=100, measure_every=10), defaults=ONE_JUMP, teacher="mnist-denoiser-v"),
