@@ -306,7 +306,11 @@ class UNet(nn.Module):
         ValueError for other shapes, and for a y or augment that the network has no use for.
         """
         check_shape(self.config, "x_t", x_t)
-        embedding = self.embed(t, y, augment)
+        answer = self.answer(x_t, self.embed(t, y, augment))
+        return answer if self.v_schedule is None else eps_from_v(self.v_schedule, x_t, t, answer)
+
+    def answer(self, x_t: Tensor, embedding: Tensor) -> Tensor:
+        """What the last layer says of x_t, eps or v, [B, C, H, W], told the embedding [B, E]."""
         h = self.stem(F.pixel_unshuffle(x_t, self.config.patch))
         skips: list[Tensor] = []
         for level in self.down:
@@ -316,6 +320,4 @@ class UNet(nn.Module):
         for level in self.up:
             h = level(h, skips, embedding)
         answer = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(h))), self.config.patch)
-        if self.refine is not None:
-            answer = self.refine(answer, x_t.to(answer.dtype), embedding)
-        return answer if self.v_schedule is None else eps_from_v(self.v_schedule, x_t, t, answer)
+        return answer if self.refine is None else self.refine(answer, x_t.to(answer.dtype), embedding)

@@ -17,6 +17,7 @@ from torch import nn
 from lessons_lib import __version__
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.files import write_whole
+from lessons_lib.flow_map import FlowMap, FlowMapConfig
 from lessons_lib.schedules import SCHEDULES, NoiseSchedule
 from lessons_lib.unet import UNet, UNetConfig
 
@@ -25,6 +26,7 @@ ARCHITECTURES = {
     "UNet": (UNet, UNetConfig),
     "Evaluator": (Evaluator, EvaluatorConfig),
     "NoisyClassifier": (NoisyClassifier, NoisyClassifierConfig),
+    "FlowMap": (FlowMap, FlowMapConfig),
 }
 
 

@@ -46,7 +46,7 @@ REFUSED = {
         "--individual full.png": "it is a file",
     },
     "train mnist --model denoiser": {
-        "--model gan": "choose one of denoiser, classifier, clean-classifier, evaluator, denoiser-v, second-",
+        "--model gan": "classifier, clean-classifier, evaluator, denoiser-v, flow-map, second-",
         "--told-augment": "--told-augment mirrors images, which digits may not be.",
         "--ema-sigma-rel 0.1 --ema-decay 0.9": "are two averages: choose one.",
         "--extend": "--extend goes on to more --epochs: name them.",

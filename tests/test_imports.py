@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A reader starts at the top and never has to jump back up; in a row, from left to right.
 ORDER = (
     ("files", "memory", "names"),
-    ("schedules", "unet", "classifier", "guidance", "samplers", "counterfactuals", "toy"),
+    ("schedules", "unet", "classifier", "guidance", "samplers", "flow_map", "counterfactuals", "toy"),
     ("data", "weights", "training"),
     ("pipeline",),
     ("images", "pictures", "evaluation"),
@@ -21,7 +21,7 @@ ORDER = (
     ("__main__",),
 )
 PLACES = {name: k for k, name in enumerate(itertools.chain.from_iterable(ORDER))}
-METHOD = (*ORDER[1], "flow_map")
+METHOD = ORDER[1]
 SOURCES = sorted(path for name in ("lessons_lib", "classroom") for path in (ROOT / name).rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 NAMES = {path: ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in SOURCES}
@@ -98,7 +98,7 @@ def test_the_library_is_small():
         print(name, "{:,} lines, {:,} statements".format(*lines(paths)))
     assert {path.stem for path in parts["the method"]} >= set(ORDER[1]), "each part is one flat file"
     assert lines(parts["the method"])[0] <= 2000
-    assert lines(parts["lessons_lib"])[0] <= 7344  # on the way to 7,200
+    assert lines(parts["lessons_lib"])[0] <= 7713  # on the way to 7,200 and the flow map, 369
     panels = ROOT / "classroom" / "panels"
     pages = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in panels.glob("*.js"))
     pages += lines(panels.glob("*.py"))[0]
@@ -111,7 +111,7 @@ def test_the_tests_are_small():
     paths = [path for kind in ("py", "json", "toml") for path in (ROOT / "tests").rglob(f"*.{kind}")]
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
     print(f"tests {lines:,} lines")
-    assert lines <= 11_561  # on the way to 11,000
+    assert lines <= 11_828  # on the way to 11,000
 
 
 def without_docstrings(tree: ast.Module) -> ast.Module:

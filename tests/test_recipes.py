@@ -3,6 +3,9 @@
 import dataclasses
 import functools
 import itertools
+import json
+import os
+import signal
 from collections import Counter
 
 import pytest
@@ -12,12 +15,13 @@ from command_tools import everything
 
 from lessons_lib import data, recipes
 from lessons_lib.classifier import EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig, Whitening
+from lessons_lib.flow_map import FlowMap, FlowMapConfig
 from lessons_lib.recipes import RECIPES, DiffusionOptions, Recipe, WeightsSaved, losses
 from lessons_lib.recipes.losses import told_affine
 from lessons_lib.schedules import NoiseSchedule, q_sample
-from lessons_lib.training import Stopped, TrainConfig, TrainingError, train
-from lessons_lib.unet import UNetConfig
-from lessons_lib.weights import WeightsError, load_pretrained
+from lessons_lib.training import StepDone, Stopped, TrainConfig, TrainingError, train
+from lessons_lib.unet import UNet, UNetConfig
+from lessons_lib.weights import WeightsError, load_pretrained, read_card, save_pretrained
 
 CONFIG = UNetConfig(image_size=8, base_channels=32, channel_mults=(1,))
 DENOISER = dataclasses.replace(RECIPES["mnist", "denoiser"], network=CONFIG)
@@ -102,6 +106,44 @@ def test_a_start_that_does_not_fit_is_refused(tmp_path):
     with pytest.raises(WeightsError, match="There are no weights"):
         run(tmp_path / "fourth", start="nowhere")
     assert not (tmp_path / "second").exists()
+
+
+def test_an_interrupted_flow_map_keeps_its_weights_and_resumes_to_the_same_ones(tmp_path, flow_recipe):
+    run(tmp_path / "whole", "flow-map")
+    training = config(tmp_path / "cut")
+    sets, options = functools.partial(recipes.load_splits, "mnist", training), DiffusionOptions(timesteps=20)
+    for event in recipes.run_recipe(flow_recipe, sets, training, options):
+        if isinstance(event, StepDone) and event.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+    weights = tmp_path / "cut" / "mnist-flow-map.safetensors"
+    assert event == WeightsSaved(weights)
+    assert load_pretrained(weights)[2]["training"]["ended"] == "interrupted"
+    run(tmp_path / "cut", "flow-map", resume=True)
+    assert weights.read_bytes() == (tmp_path / "whole" / weights.name).read_bytes()
+    losses = [json.loads((tmp_path / name / "losses.json").read_text()) for name in ("whole", "cut")]
+    assert losses[0] == losses[1]
+
+
+@pytest.fixture
+def flow_recipe(tmp_path, monkeypatch) -> Recipe:
+    """The recipe of the flow map, small, with a small teacher."""
+    config = dataclasses.replace(CONFIG, v_schedule="linear", v_timesteps=40)
+    torch.manual_seed(0)
+    teacher = str(tmp_path / "teacher.safetensors")
+    save_pretrained(teacher, UNet(config), NoiseSchedule.linear(40), {})
+    network = FlowMapConfig(**dataclasses.asdict(config))
+    recipe = dataclasses.replace(RECIPES["mnist", "flow-map"], network=network, teacher=teacher)
+    monkeypatch.setitem(RECIPES, ("mnist", "flow-map"), recipe)
+    return recipe
+
+
+def test_a_flow_map_keeps_its_teachers_schedule_and_its_card_names_it(tmp_path, flow_recipe):
+    *_, saved = run(tmp_path, "flow-map")
+    flow_map, schedule, card = load_pretrained(saved.path)
+    assert (type(flow_map), schedule.num_timesteps) == (FlowMap, 40)
+    teacher = read_card(flow_recipe.teacher)
+    assert card["training"]["teacher"] == {"weights": flow_recipe.teacher, "sha256": teacher["sha256"]}
+    assert card["defaults"]["steps"] == 1
 
 
 OTHER_OPTIONS = [

@@ -17,7 +17,7 @@ from lessons_lib.names import check_choice, refuse
 from lessons_lib.training import EpochDone, PrecisionChosen, StepDone, Stopped, TrainConfig
 
 MODELS = ("denoiser", "classifier", "clean-classifier", "evaluator")
-BY_NAME_ONLY = ("denoiser-v", "second-judge")  # no part of "all": the lessons do without them
+BY_NAME_ONLY = ("denoiser-v", "flow-map", "second-judge")  # no part of "all": the lessons do without them
 FOLDER_MODELS = ("denoiser", "classifier", "evaluator")  # what can be trained on your own pictures
 
 
@@ -27,7 +27,8 @@ class Options:
 
     dataset: o.Source
     model: str = o.option(
-        "denoiser, classifier, clean-classifier, evaluator, or all these; denoiser-v or second-judge.", "all"
+        "denoiser, classifier, clean-classifier, evaluator, or all; denoiser-v, flow-map, second-judge.",
+        "all",
     )
     epochs: int | None = o.option("Passes over the images.")
     batch_size: int | None = o.option("Images a step, all processes together.")
@@ -203,7 +204,7 @@ def _sentence(dataset: str, model: str, event: object) -> str:
 
 def _use(dataset: str, model: str, path: Path) -> str:
     """A command that works with the weights; what guides needs a denoiser, too."""
-    is_denoiser, is_judge = model.startswith("denoiser"), model in ("evaluator", "second-judge")
+    is_denoiser, is_judge = model.startswith(("denoiser", "flow")), model in ("evaluator", "second-judge")
     name, words = dataset, ["--weights", str(path)] if is_denoiser else []
     if data.is_folder(dataset):
         name, usual = data.short_name(dataset), folder_weights(dataset)

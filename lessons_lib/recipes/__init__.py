@@ -19,6 +19,7 @@ from torch import nn
 from lessons_lib import data, weights
 from lessons_lib.classifier import EvaluatorConfig, NoisyClassifierConfig, Whitening
 from lessons_lib.files import write_whole
+from lessons_lib.flow_map import FlowMapConfig
 from lessons_lib.images import save_png, to_grid
 from lessons_lib.names import refuse
 from lessons_lib.pipeline import GenerationRequest, generate_with
@@ -29,6 +30,7 @@ from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.training import EpochDone, Event, LossFn, Stopped, TrainConfig, denoising_loss, train
 from lessons_lib.training.denoising import V_LOSSES
 from lessons_lib.training.devices import make_accelerator
+from lessons_lib.training.distillation import FlowMapLoss
 from lessons_lib.unet import UNetConfig
 
 ORIGIN = "start.json"  # of a training that began from given weights: which
@@ -59,26 +61,29 @@ class DiffusionOptions:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training with a name: of a denoiser, a classifier of noisy images, or an evaluator."""
+    """A training with a name: of a denoiser, a flow map, a classifier of noisy images, or an evaluator."""
 
     name: str  # of the weights it makes
-    network: UNetConfig | NoisyClassifierConfig | EvaluatorConfig
+    network: UNetConfig | FlowMapConfig | NoisyClassifierConfig | EvaluatorConfig
     config: TrainConfig
     options: DiffusionOptions = DiffusionOptions()
     augment: Callable | None = None  # varies the images before they are shown, as in train
     defaults: Mapping[str, Any] = field(default_factory=dict)  # what the card proposes to draw with
     noisy: bool = True  # False: a classifier that sees clean images only
     label_smoothing: float = 0.05  # of an evaluator
+    teacher: str = ""  # of a flow map: the denoiser that it is distilled from, and begins as
     channels_last: bool = False  # keep a pixel's channels side by side in memory: suits wide convolutions
 
     @property
     def is_denoiser(self) -> bool:
-        return isinstance(self.network, UNetConfig)
+        return type(self.network) is UNetConfig  # a flow map's config is one, too
 
     @property
     def schedule(self) -> NoiseSchedule | None:
         """The one that the card names; an evaluator has none."""
         evaluates, options = isinstance(self.network, EvaluatorConfig), self.options
+        if self.teacher:  # whose schedule it is
+            return NoiseSchedule.by_name(self.network.v_schedule, self.network.v_timesteps)
         return None if evaluates else NoiseSchedule.by_name(options.schedule, options.timesteps)
 
     def build(self) -> nn.Module:
@@ -97,6 +102,8 @@ class Recipe:
             network = kind(self.network)
             if self.is_denoiser:  # a second one: which weights a seed gives counts the numbers of the first
                 network = kind(config)
+        if self.teacher:
+            network.start_from(weights.load_pretrained(self.teacher)[0])
         return network.to(memory_format=torch.channels_last) if self.channels_last else network
 
 
@@ -122,6 +129,7 @@ FACE_EDIT = {"guidance_scale": 64.0, "depth": 600}
 FACE_STEERING = {"guidance_scale": 8.0, "spacing": "trailing", "counterfactual": FACE_EDIT}
 STEERING = {"guidance_scale": 4.0, "spacing": "logsnr"}
 DDIM_10, DDIM_50 = ({"guidance_scale": 2.0, "sampler": "ddim", "steps": steps} for steps in (10, 50))
+ONE_JUMP = {"guidance_scale": 2.0, "steps": 1}
 # Cosine ends in purer noise than linear: the first estimates of x_0 are far off, DDIM keeps their errors, and
 # DDPM's fresh noise covers them.
 DDPM_50 = DDIM_50 | {"sampler": "ddpm"}
@@ -133,6 +141,10 @@ RECIPES = {
     ("mnist", "denoiser"): Recipe("mnist-denoiser", UNetConfig(), TrainConfig(), defaults=DDIM_10),
     ("mnist", "denoiser-v"): Recipe("mnist-denoiser-v", UNetConfig(v_schedule="linear"),
         replace(V_TRAINING, epochs=11, lr=1e-3), V_OPTIONS, defaults=DDIM_10),
+    # An image costs about four times what it costs a denoiser: the targets are drawn, too.
+    ("mnist", "flow-map"): Recipe("mnist-flow-map", FlowMapConfig(),
+        TrainConfig(epochs=10, lr=5e-4, lr_decay=0.4, warmup_steps=100, ema_sigma_rel=0.06,
+            checkpoint_every=100, measure_every=10), defaults=ONE_JUMP, teacher="mnist-denoiser-v"),
     ("mnist", "classifier"): Recipe("mnist-noisy-classifier", NoisyClassifierConfig(),
         replace(DIGIT_READING, epochs=10), defaults=STEERING),
     # Its images are bent; those of the noisy one need not be: none comes twice anyway.
@@ -285,8 +297,9 @@ def run_recipe(
         if isinstance(layer, Whitening) and not start:  # else what follows it fits the weights that are there
             layer.fit(sets["train"].batch(torch.arange(min(2000, len(sets["train"]))))[0])
     for event in train(
-        network, _loss(recipe, schedule), sets["train"], config, val_data=sets["val"], test_data=sets["test"],
-        resume=resume, extend=extend, settings=_settings(recipe, network, sets["train"]),
+        network, _loss(recipe, network, schedule), sets["train"], config,
+        val_data=sets["val"], test_data=sets["test"], resume=resume, extend=extend,
+        settings=_settings(recipe, network, sets["train"]),
         augment=None if recipe.options.told_augment else recipe.augment,
     ):  # fmt: skip
         yield event
@@ -318,8 +331,11 @@ def _start_from(network: nn.Module, name: str | Path, schedule: NoiseSchedule | 
     return origin | {key: history[key] for key in kept if key in history}
 
 
-def _loss(recipe: Recipe, schedule: NoiseSchedule | None) -> LossFn:
+def _loss(recipe: Recipe, network: nn.Module, schedule: NoiseSchedule | None) -> LossFn:
     options = recipe.options
+    if recipe.teacher:
+        teacher, _, _ = weights.load_pretrained(recipe.teacher)
+        return FlowMapLoss(network, teacher, bf16=recipe.config.precision == "bf16")
     if schedule is None:
         return functools.partial(losses.cross_entropy_loss, smoothing=recipe.label_smoothing)
     if not recipe.is_denoiser:
@@ -381,6 +397,11 @@ def _card(recipe: Recipe, images: data.ImageSet, end: Stopped, command: str) -> 
         "hours": round(end.seconds / 3600, 2), "hardware": f"{hardware}, torch {torch.__version__}",
         "seed": config.seed,
     }  # fmt: skip
+    if recipe.teacher:
+        training["teacher"] = {
+            "weights": recipe.teacher,
+            "sha256": weights.read_card(recipe.teacher)["sha256"],
+        }
     if origin.exists():
         training["start"] = json.loads(origin.read_text())
     facts = {"training": training, "defaults": defaults, "metrics": {}}

@@ -88,7 +88,8 @@ class _Trainer:
         self.raw_model, self.ema = model.to(self.device), EMA(model, config.ema_decay, config.ema_sigma_rel)
         # The loss may have weights of its own.
         raw_loss = loss_fn.to(self.device) if isinstance(loss_fn, nn.Module) else nn.Module()
-        parameters = [*model.parameters(), *raw_loss.parameters()]
+        learned = [parameter for parameter in raw_loss.parameters() if parameter.requires_grad]
+        parameters = [*model.parameters(), *learned]
         optimizer = torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
         optimizer.zero_grad()  # what the caller may have left there
         self.parts = {"model": model, "ema": self.ema, "optimizer": optimizer, "loss": raw_loss}
@@ -103,7 +104,7 @@ class _Trainer:
             raise TrainingError("The processes found different checkpoints: all must share output_dir.")
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.parts["optimizer"] = self.optimizer
-        self.loss_fn = accelerator.prepare(raw_loss) if [*raw_loss.parameters()] else loss_fn
+        self.loss_fn = accelerator.prepare(raw_loss) if learned else loss_fn
         raw_loss.__dict__.pop("forward", None)  # only the network runs in another precision
         if state.step == 0:  # the processes now share the first one's weights, and the average, too
             self.ema.model.load_state_dict(model.state_dict())

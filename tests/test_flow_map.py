@@ -1,0 +1,225 @@
+"""The flow map: before training its teacher's DDIM step, after it the whole path in one jump."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from numeric import assert_close_by_scale, seeded
+
+from lessons_lib.flow_map import IMAGE, FlowMap, FlowMapConfig, jump_weights, sample_flow_map
+from lessons_lib.guidance import conditional, unconditional, with_cfg
+from lessons_lib.samplers import sample_ddim
+from lessons_lib.schedules import NoiseSchedule, spaced_timesteps, spaced_timesteps_logsnr
+from lessons_lib.toy import GaussianMixture, ToyFlowMap, two_clouds
+from lessons_lib.training import Stopped, TrainConfig, train
+from lessons_lib.training.distillation import FlowMapLoss
+from lessons_lib.unet import UNet, UNetConfig
+from lessons_lib.weights import load_pretrained, save_pretrained
+
+pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("one_thread")]
+
+SCHEDULE = NoiseSchedule.linear()
+TINY = {"image_size": 8, "channel_mults": (1, 1), "num_classes": 3, "embedding_channels": 16}
+X_T = torch.randn(400, 2, generator=torch.Generator().manual_seed(1))
+Y = torch.arange(400) % 2
+
+
+def tiny_teacher() -> UNet:
+    teacher = UNet(UNetConfig(**TINY, v_schedule="linear"))
+    with torch.no_grad():
+        for parameter in teacher.parameters():
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=seeded(parameter.numel())))
+    return teacher.double().eval()
+
+
+def untrained(teacher: UNet) -> FlowMap:
+    return FlowMap(FlowMapConfig(**TINY)).double().start_from(teacher).eval()
+
+
+def filled(value, count=4):
+    return torch.full((count,), value)
+
+
+# -- before training -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("t", "s"), [(999, 499), (500, 499), (700, IMAGE), (0, IMAGE)])
+def test_before_training_a_jump_is_the_teachers_ddim_step(t, s):
+    teacher, y = tiny_teacher(), torch.tensor([0, 1, 2, 0])
+    x = torch.randn(4, 1, 8, 8, dtype=torch.float64, generator=seeded())
+    timesteps = torch.tensor([t] if s == IMAGE else [t, s])
+    for w, eps_fn in (
+        (0.0, unconditional(teacher)),
+        (1.0, conditional(teacher, y)),
+        (5.0, conditional(teacher, y)),
+    ):
+        expected = next(sample_ddim(eps_fn, SCHEDULE, x, timesteps)).x_t
+        found = untrained(teacher)(x, filled(t), filled(s), y, filled(w))
+        assert_close_by_scale(found, expected)
+
+
+def test_steps_are_those_of_ddim_before_training():
+    teacher, y = tiny_teacher(), torch.tensor([0, 1, 2, 0])
+    x_T = torch.randn(4, 1, 8, 8, dtype=torch.float64, generator=seeded())
+    timesteps = spaced_timesteps(1000, 4)
+    expected = sample_ddim(conditional(teacher, y), SCHEDULE, x_T, timesteps)
+    for found, step in zip(
+        sample_flow_map(untrained(teacher), x_T, y, 1.0, timesteps), expected, strict=True
+    ):
+        assert found.t == step.t
+        assert_close_by_scale(found.x_t, step.x_t)
+        assert_close_by_scale(found.x_0, step.x_0)
+
+
+def test_a_jump_of_no_length_stays_and_one_to_the_image_keeps_no_noise():
+    kept, moved = jump_weights(
+        SCHEDULE, torch.tensor([500, 500]), torch.tensor([500, IMAGE]), torch.zeros(2, 3)
+    )
+    assert kept.tolist() == [[1.0], [0.0]]
+    assert moved.tolist() == [[0.0], [1.0]]
+
+
+def test_the_short_targets_are_the_guided_teachers():
+    teacher, y = tiny_teacher(), torch.tensor([0, 1, 2, 0])
+    x = torch.randn(4, 1, 8, 8, dtype=torch.float64, generator=seeded())
+    loss = FlowMapLoss(untrained(teacher), teacher)
+    timesteps = torch.tensor([500, 400])
+    expected = next(sample_ddim(with_cfg(teacher, y, 3.0), SCHEDULE, x, timesteps)).x_t
+    found = loss._teacher_step(x, filled(500), filled(400), y, filled(3.0).double())
+    assert_close_by_scale(found, expected)
+
+
+def test_what_it_refuses():
+    flow_map, x = untrained(tiny_teacher()), torch.zeros(1, 1, 8, 8, dtype=torch.float64)
+    one = torch.tensor([1])
+    for w in (-0.5, 8.5):
+        with pytest.raises(ValueError, match="0 … 8"):
+            flow_map(x, one, one - 1, one, torch.tensor([w]))
+    for timesteps in ([], [3, 3], [1000], [5, -1]):
+        with pytest.raises(ValueError, match="999 … 0"):
+            next(sample_flow_map(flow_map, x, one, 1.0, torch.tensor(timesteps)))
+    with pytest.raises(ValueError, match="num_classes"):
+        flow_map.start_from(UNet(dataclasses.replace(UNetConfig(**TINY, v_schedule="linear"), num_classes=2)))
+    with pytest.raises(ValueError, match="needs a v_schedule"):
+        FlowMapConfig(v_schedule="")
+    with pytest.raises(ValueError, match=r"2, 4, 8 … of them, got 5"):
+        FlowMapLoss(flow_map, tiny_teacher(), timesteps=spaced_timesteps(1000, 5))
+
+
+def test_weights_come_back_as_they_were(tmp_path):
+    flow_map = untrained(tiny_teacher()).half().float()
+    save_pretrained(tmp_path / "map.safetensors", flow_map, flow_map.schedule, {})
+    loaded, schedule, card = load_pretrained(tmp_path / "map.safetensors")
+    assert (card["architecture"], schedule.num_timesteps) == ("FlowMap", 1000)
+    x = torch.randn(2, 1, 8, 8, generator=seeded())
+    told = filled(999, 2), filled(IMAGE, 2), filled(1, 2), filled(0.5, 2)
+    assert torch.equal(loaded(x, *told), flow_map(x, *told))
+
+
+# -- trained on points -----------------------------------------------------------------------------
+
+
+class Points:
+    """Points of a mixture as training data."""
+
+    def __init__(self, mixture: GaussianMixture) -> None:
+        self.x_0, self.y = mixture.sample(256 * 100, torch.Generator().manual_seed(2))
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def batch(self, indices):
+        return self.x_0[indices], self.y[indices]
+
+
+def distilled(mixture: GaussianMixture, steps: int, max_scale: float) -> ToyFlowMap:
+    torch.manual_seed(0)
+    flow_map = ToyFlowMap(SCHEDULE, 2, len(mixture.means))
+    loss = FlowMapLoss(
+        flow_map, mixture.teacher(SCHEDULE), timesteps=spaced_timesteps_logsnr(SCHEDULE, 16),
+        doubling_steps=steps // 10, max_guidance_scale=max_scale,
+    )  # fmt: skip
+    config = TrainConfig(
+        epochs=steps // 100,
+        batch_size=256,
+        lr=8e-3,
+        warmup_steps=50,
+        ema_sigma_rel=0.05,
+        precision="float32",
+        device="cpu",
+    )
+    *_, end = train(flow_map, loss, Points(mixture), config)
+    assert isinstance(end, Stopped)
+    return end.ema_model
+
+
+@pytest.fixture(scope="module")
+def of_clouds(one_thread) -> ToyFlowMap:
+    return distilled(two_clouds(), 1200, max_scale=4.0)
+
+
+def rms(difference) -> float:
+    return float(difference.square().sum(dim=1).mean().sqrt())
+
+
+def image_of(flow_map, w, timesteps=(999,), y=Y):
+    *_, last = sample_flow_map(flow_map, X_T, y, w, torch.tensor(timesteps))
+    return last.x_t
+
+
+def test_one_jump_meets_the_closed_form_of_a_gaussian():
+    """The ODE's end point m + (x_T / sqrt(abar_T) - m) s / sqrt(s² + sigma_T²)."""
+    gaussian = GaussianMixture(torch.tensor([[0.4, -0.2]]), std=0.3)
+    abar = float(SCHEDULE.alphas_cumprod[-1])
+    shrink = gaussian.std / math.sqrt(gaussian.std**2 + (1 - abar) / abar)
+    expected = gaussian.means + (X_T / math.sqrt(abar) - gaussian.means) * shrink
+    flow_map = distilled(gaussian, 500, max_scale=0.0)
+    error = rms(image_of(flow_map, 0.0, y=Y * 0) - expected)
+    print(f"closed form: {error:.3f}")
+    assert error < 0.1  # of points 0.42 from their mean
+
+
+@pytest.mark.parametrize("w", [1.0, 2.0])
+def test_one_jump_meets_a_thousand_ddim_steps(of_clouds, w):
+    mixture = two_clouds()
+
+    def guided(x_t, t):
+        uncond = mixture.eps_fn(SCHEDULE)(x_t, t)
+        return uncond + w * (mixture.eps_fn(SCHEDULE, Y)(x_t, t) - uncond)
+
+    *_, last = sample_ddim(guided, SCHEDULE, X_T, torch.arange(999, -1, -1), clip_x0=False)
+    error = rms(image_of(of_clouds, w) - last.x_t)
+    print(f"w = {w}: {error:.3f}")
+    assert error < 0.08  # of clouds 0.17 wide and 1.3 apart
+
+
+def test_training_makes_two_jumps_agree_with_one(of_clouds):
+    torch.manual_seed(0)
+    middle = int(spaced_timesteps_logsnr(SCHEDULE, 16)[8])
+    for w in (0.0, 1.0, 2.0):
+        before, after = (
+            rms(image_of(flow_map, w) - image_of(flow_map, w, (999, middle)))
+            for flow_map in (ToyFlowMap(SCHEDULE, 2, 2), of_clouds)
+        )
+        print(f"w = {w}: {before:.3f} -> {after:.3f}")
+        assert after < 0.05 < before
+
+
+def test_at_scale_zero_the_label_does_not_count(of_clouds):
+    assert torch.equal(image_of(of_clouds, 0.0), image_of(of_clouds, 0.0, y=1 - Y))
+    assert not torch.allclose(image_of(of_clouds, 0.5), image_of(of_clouds, 0.5, y=1 - Y), atol=0.1)
+
+
+def test_a_learner_is_taught_and_a_teacher_is_not():
+    teacher = tiny_teacher().float().requires_grad_(False)
+    flow_map = untrained(teacher.double()).float().train()
+    teacher.float()
+    loss = FlowMapLoss(flow_map, teacher, doubling_steps=1)
+    x_0, y = torch.rand(64, 1, 8, 8, generator=seeded()) * 2 - 1, torch.arange(64) % 3
+    for _ in range(4):
+        loss(flow_map, x_0, y, seeded()).backward()
+    assert int(loss.updates) == 4
+    assert all(parameter.grad is None for parameter in loss.parameters())
+    assert float(flow_map.jump_mlp[2].weight.grad.abs().max()) > 0
+    assert torch.equal(loss(flow_map.eval(), x_0, y, seeded(1)), loss(flow_map.eval(), x_0, y, seeded(1)))
