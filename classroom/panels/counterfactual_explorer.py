@@ -179,7 +179,7 @@ class CounterfactualExplorer(Panel):
         )  # fmt: skip
         abduct_fn = self._checked_abduction if own else None
         grid = yield from grid_steps(request.plan(), self.images, abduct_fn, self.evaluator)
-        line = f"{grid.line()} {HINTS[method]} A dashed frame: not read as asked."
+        line = f"{grid.line()} {HINTS[method]} A dashed frame with a cross: not read as asked."
         labels = "-".join(map(str, self.sources))
         return Film(
             grid.rows(), line, "Digits and their counterfactuals, asked for 0 to 9", grid.drawing.moments(),
