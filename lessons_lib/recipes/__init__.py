@@ -143,7 +143,7 @@ RECIPES = {
         replace(V_TRAINING, epochs=11, lr=1e-3), V_OPTIONS, defaults=DDIM_10),
     # An image costs about four times what it costs a denoiser: the targets are drawn, too.
     ("mnist", "flow-map"): Recipe("mnist-flow-map", FlowMapConfig(),
-        TrainConfig(epochs=10, lr=5e-4, lr_decay=0.4, warmup_steps=100, ema_sigma_rel=0.06,
+        TrainConfig(epochs=10, lr=7e-4, lr_decay=0.4, warmup_steps=100, ema_sigma_rel=0.06,
             checkpoint_every=100, measure_every=10), defaults=ONE_JUMP, teacher="mnist-denoiser-v"),
     ("mnist", "classifier"): Recipe("mnist-noisy-classifier", NoisyClassifierConfig(),
         replace(DIGIT_READING, epochs=10), defaults=STEERING),
