@@ -138,7 +138,7 @@ class Film:
         from PIL import Image, ImageDraw
 
         rows, font = self.pictures, functools.partial(_font, zoom * FONT)
-        wide = max([max(row.side, 72) * len(row.images(0)) + GAP * len(row.images(0)) for row in rows])
+        wide = max((max(row.side, 72) + GAP) * len(row.images(0)) for row in rows)
         wide, tall = max(wide, 7 * len(self.title)) + GAP, 60 + sum(row.side + 8 * LINE for row in rows)
         canvas = Image.new("RGB", (zoom * wide, zoom * tall), "white")
         pen, y = ImageDraw.Draw(canvas), GAP

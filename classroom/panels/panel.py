@@ -24,7 +24,7 @@ from classroom.panels.controls import button, new_seed_button
 from classroom.panels.film import GUESSES, Film
 from lessons_lib.data import DataError
 from lessons_lib.files import WriteError
-from lessons_lib.images import gif_bytes, png_bytes, save_gif
+from lessons_lib.images import png_bytes, save_gif
 from lessons_lib.memory import keep_freed_memory
 from lessons_lib.weights import WeightsError
 
@@ -224,7 +224,7 @@ class Panel(w.VBox):
         count = max(row.frames for row in film.pictures)
         path, frames = fresh_path(course / "my_work", film.stem), [film.page(k, view) for k in range(count)]
         save_gif(path, frames)
-        self.strip.saved = {"name": path.name, "data": base64.b64encode(gif_bytes(frames)).decode()}
+        self.strip.saved = {"name": path.name, "data": base64.b64encode(path.read_bytes()).decode()}
 
     def still(self) -> tuple[np.ndarray, str] | None:
         """The panel as it stands, as (pixels, two for one; what is to be seen in words); None: nothing."""
