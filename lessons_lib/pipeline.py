@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from lessons_lib import guidance, samplers, weights
 from lessons_lib.counterfactuals import METHODS, Abducted, abduct, in_8_bits, predict, to_depth
+from lessons_lib.flow_map import MAX_GUIDANCE_SCALE, FlowMap, sample_flow_map
 from lessons_lib.guidance import EpsFn, conditional, unconditional
 from lessons_lib.names import check_choice, place_of, refuse
 from lessons_lib.samplers import DEFAULT_SPACING, SAMPLERS, SPACINGS, SampleNoise, Step
@@ -239,6 +240,10 @@ class _Plan:
         self.image_shape = config.in_channels, config.image_size, config.image_size
         self.names = card.get("class_names")  # of attributes to ask for: of what steers, if that is another
         usual = USUAL | {field: defaults[field] for field in USUAL if defaults.get(field) is not None}
+        self.is_flow_map = isinstance(network, FlowMap)
+        if self.is_flow_map:
+            _check_flow_map(request)
+            usual["sampler"] = None
         usual["spacing"] = DEFAULT_SPACING[request.sampler or usual["sampler"]]
         if request.is_steered:
             usual |= self._look_up_classifier(request.classifier or defaults.get("classifier") or CLASSIFIER)
@@ -251,7 +256,7 @@ class _Plan:
         has_attributes = request.attribute is not None or request.in_rows  # then the labels are no and yes
         self.num_labels = 2 if has_attributes else self.num_classes or (count if self.classifier else 0)
         self._run = guidance.in_bfloat16 if request.precision == "bf16" else lambda function: function
-        self.eps_fn = self._guided()
+        self.eps_fn = None if self.is_flow_map else self._guided()
 
     def _look_up_classifier(self, name: str | Path) -> dict:
         """What the card of what steers proposes; refuses one that cannot steer this denoiser."""
@@ -321,6 +326,21 @@ class _Plan:
         return y
 
 
+def _check_flow_map(request: _Request) -> None:
+    """Refuse what a flow map, which learned its path and its guidance, cannot be told."""
+    is_drawn = isinstance(request, GenerationRequest)
+    refuse({f"The flow map '{request.weights}' only draws from noise: take a denoiser.": not is_drawn})
+    usual = {"guidance": "cfg", "sampler": None, "eta": 0, "interval": None, "precision": "float32"}
+    refuse({
+        f"The flow map '{request.weights}' takes no {name} {getattr(request, name)!r}: leave it out.": True
+        for name, value in usual.items()
+        if getattr(request, name) != value
+    })  # fmt: skip
+    scale = request.guidance_scale or 0
+    words = f"The guidance scale of a flow map must be at most {MAX_GUIDANCE_SCALE:g}, got {scale:g}."
+    refuse({words: scale > MAX_GUIDANCE_SCALE})
+
+
 class Plan(_Plan):
     """A drawing, from noise."""
 
@@ -332,6 +352,9 @@ class Plan(_Plan):
 
     def steps(self, clip_x0: bool = True) -> Iterator[Step]:
         """One Step for each network evaluation; the last one's x_t [B, C, H, W] in [-1, 1] are the images."""
+        if self.is_flow_map:
+            y = self._told(self.request.labels, self.request.attribute)
+            return sample_flow_map(self.network, self.x_T, y, self.request.guidance_scale, self.timesteps)
         way = self.eps_fn, self.schedule, self.x_T, self.timesteps
         noise_fn = copy.deepcopy(self._noise_fn)  # as it is after x_T: a plan may be walked twice
         if self.request.sampler == "ddpm":

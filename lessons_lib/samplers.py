@@ -143,9 +143,9 @@ def _half_log_snr(abar: float) -> float:
     return 0.5 * (math.log(abar) - math.log1p(-abar))
 
 
-# Each sampler's own spacing of timesteps.
-DEFAULT_SPACING = {"ddpm": "trailing", "ddim": "trailing", "dpmpp_2m": "logsnr"}
-SAMPLERS = tuple(DEFAULT_SPACING)
+SAMPLERS = ("ddpm", "ddim", "dpmpp_2m")
+# Each sampler's own spacing of timesteps; a flow map needs no sampler.
+DEFAULT_SPACING = {"ddpm": "trailing", "ddim": "trailing", "dpmpp_2m": "logsnr", None: "trailing"}
 SPACINGS = (*PLAIN_SPACINGS, "logsnr")
 
 

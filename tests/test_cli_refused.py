@@ -19,7 +19,7 @@ REFUSED = {
         "sample": "Missing",
         "smaple": "smaple",
         "--nothing": "--nothing",
-        "train cifar10 --model classifier": "choose one of denoiser, evaluator, denoiser-v, second-judge",
+        "train cifar10 --model classifier": "choose one of denoiser, evaluator, second-judge",
         "evaluate evaluator cifar10 --evaluator-weights {tiny}/judge.safetensors": "CIFAR-10 is not here",
         "evaluate mnist --evaluator-weights {tiny}/denoiser.safetensors": "no evaluator",
         "evaluate timesteps mnist --classifier {tiny}/judge.safetensors": "no classifier of noisy images",

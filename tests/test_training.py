@@ -158,7 +158,6 @@ def test_labels_are_dropped_in_training_at_the_asked_rate_and_never_outside(p_un
 WEIGHTS = {
     "mse": lambda snr: snr,
     "min-snr": lambda snr: snr.clamp(max=5),
-    "held-snr": lambda snr: snr.clamp(1, 5),
     "v-mse": lambda snr: snr + 1,
 }
 

@@ -226,7 +226,8 @@ def describe(request: GenerationRequest) -> str:
     if request.attribute is not None:
         answers = [name for name, label in ANSWERS.items() if label in request.labels]
         words.append(f"{request.attribute} = {' and '.join(answers)}")
-    words += [request.sampler, f"{request.steps} steps"]
+    steps = f"{request.steps} step" + "s" * (request.steps > 1)
+    words += [request.sampler, steps] if request.sampler else [steps]
     if request.interval:
         words.append("t from {} to {}".format(*request.interval))
     if request.spacing != DEFAULT_SPACING[request.sampler]:

@@ -28,7 +28,6 @@ from lessons_lib.recipes.losses import noisy_classification_loss as noisy_classi
 from lessons_lib.recipes.losses import random_affine, random_crop_and_flip, random_flip
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.training import EpochDone, Event, LossFn, Stopped, TrainConfig, denoising_loss, train
-from lessons_lib.training.denoising import V_LOSSES
 from lessons_lib.training.devices import make_accelerator
 from lessons_lib.training.distillation import FlowMapLoss
 from lessons_lib.unet import UNetConfig
@@ -94,8 +93,10 @@ class Recipe:
             config = replace(config, dropout=options.dropout, augment_channels=told)
             if config.v_schedule:  # which must be the one that it is trained on
                 config = replace(config, v_schedule=options.schedule, v_timesteps=options.timesteps)
-            elif options.loss in V_LOSSES:
-                raise ValueError(f"The loss {options.loss} is for a network that answers v: denoiser-v.")
+            elif options.loss == "v-mse":  # whose weight has no bound where an answer of eps says little
+                raise ValueError(
+                    f"The loss {options.loss} is for a network that answers v, such as denoiser-v."
+                )
         kind = {config: network for network, config in weights.ARCHITECTURES.values()}[type(self.network)]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
@@ -117,24 +118,22 @@ OBJECT_READING = TrainConfig(
 SEEING_OBJECTS = {"augment": random_crop_and_flip, "channels_last": True}
 # Small enough to train in hours on one CPU core; attention at 8×8 and below.
 CIFAR10_UNET = UNetConfig(32, 3, 32, (1, 2, 4, 4), attention_levels=(2,), embedding_channels=256)
-# The networks see 64×64 pixels as 32×32 positions, and cost what CIFAR-10's do.
+# The networks see 64×64 pixels as 32×32 positions, and cost what CIFAR-10's do. DDIM inversion runs on the
+# linear schedule, too: the cosine one ends in noise so pure that DDIM's first step divides by almost nothing.
 FACES = {"image_size": 64, "in_channels": 3, "num_classes": 40, "patch": 2, "multi_label": True}
 FACE_UNET = replace(CIFAR10_UNET, **FACES, refine_channels=16, v_schedule="linear")
-# DDIM inversion runs on this schedule, too: the cosine one ends in noise so pure that DDIM's first step is a
-# division by almost nothing.
-FACE_OPTIONS = DiffusionOptions(loss="held-snr", sample_every=5)
 FACE_GUIDE = {"classifier": "celeba-classifier"}
 # The spacing is that of the unguided faces, so that both can share their noise.
 FACE_EDIT = {"guidance_scale": 64.0, "depth": 600}
 FACE_STEERING = {"guidance_scale": 8.0, "spacing": "trailing", "counterfactual": FACE_EDIT}
 STEERING = {"guidance_scale": 4.0, "spacing": "logsnr"}
-DDIM_10, DDIM_50 = ({"guidance_scale": 2.0, "sampler": "ddim", "steps": steps} for steps in (10, 50))
 ONE_JUMP = {"guidance_scale": 2.0, "steps": 1}
-# Cosine ends in purer noise than linear: the first estimates of x_0 are far off, DDIM keeps their errors, and
-# DDPM's fresh noise covers them.
-DDPM_50 = DDIM_50 | {"sampler": "ddpm"}
+DDIM_10 = {"guidance_scale": 2.0, "sampler": "ddim", "steps": 10}
+# Of networks that answer eps. Cosine ends in purer noise than linear: the first estimates of x_0 are far off,
+# DDIM keeps their errors, and DDPM's fresh noise covers them.
+DDPM_50 = {"guidance_scale": 2.0, "sampler": "ddpm", "steps": 50}
 # Of networks that answer v: DDIM at so few steps loses power at every scale.
-DPM_25 = DDIM_50 | {"sampler": "dpmpp_2m", "steps": 25}
+DPM_25 = {"guidance_scale": 2.0, "sampler": "dpmpp_2m", "steps": 25}
 
 # fmt: off
 RECIPES = {
@@ -153,16 +152,11 @@ RECIPES = {
     ("mnist", "evaluator"): Recipe("mnist-evaluator", EvaluatorConfig(),
         replace(DIGIT_READING, epochs=8, ema_decay=0.998), augment=random_affine),
     # The linear schedule is nearly pure noise in its last fifth (Nichol & Dhariwal 2021, fig. 3).
-    ("cifar10", "denoiser"): Recipe("cifar10-denoiser", CIFAR10_UNET,
-        TrainConfig(epochs=22, lr=8e-4, warmup_steps=500, ema_decay=0.9995, checkpoint_every=300),
-        DiffusionOptions(schedule="cosine", loss="min-snr"), random_flip,
-        DDPM_50 | {"guidance_scale": 3.0}, channels_last=True),
-    ("cifar10", "denoiser-v"): Recipe("cifar10-denoiser-v",
+    ("cifar10", "denoiser"): Recipe("cifar10-denoiser",
         replace(CIFAR10_UNET, base_channels=40, v_schedule="cosine"),
         replace(V_TRAINING, epochs=100, measure_every=5), replace(V_OPTIONS, schedule="cosine"), random_flip,
-        DDIM_50),
-    # The judge of what comes next; the lessons' own, cifar10-evaluator, came from an earlier recipe.
-    ("cifar10", "evaluator"): Recipe("cifar10-evaluator-whitened",
+        DPM_25),
+    ("cifar10", "evaluator"): Recipe("cifar10-evaluator",
         EvaluatorConfig(32, 3, (64, 256, 256), dropout=0.0, body="whitened", mirror=True),
         replace(OBJECT_READING, epochs=14, lr=4e-3), label_smoothing=0.15, **SEEING_OBJECTS),
     # The second judges: other networks and seeds, which no choice was made by.
@@ -172,17 +166,14 @@ RECIPES = {
     ("cifar10", "second-judge"): Recipe("cifar10-second-judge",
         EvaluatorConfig(32, 3, (32, 64, 128, 256), body="resnet9", mirror=True),
         replace(OBJECT_READING, epochs=10, seed=1), **SEEING_OBJECTS),
-    ("celeba", "denoiser"): Recipe("celeba-denoiser", replace(FACE_UNET, num_classes=0, multi_label=False),
-        TrainConfig(epochs=66, lr=8e-4, ema_decay=0.9995, checkpoint_every=125), FACE_OPTIONS, random_flip,
-        DDPM_50 | FACE_GUIDE, channels_last=True),
     # Told the attributes, all, some or none of them.
-    ("celeba", "denoiser-v"): Recipe("celeba-denoiser-v", replace(FACE_UNET, base_channels=40),
+    ("celeba", "denoiser"): Recipe("celeba-denoiser", replace(FACE_UNET, base_channels=40),
         replace(V_TRAINING, epochs=500, measure_every=25), replace(V_OPTIONS, sample_every=25), random_flip,
         DPM_25 | FACE_GUIDE),
     ("celeba", "classifier"): Recipe("celeba-classifier",
         NoisyClassifierConfig(widths=(32, 64, 128, 128), **FACES),
-        TrainConfig(epochs=24, lr=1.5e-3, weight_decay=0.05, checkpoint_every=125), FACE_OPTIONS, random_flip,
-        FACE_STEERING, channels_last=True),
+        TrainConfig(epochs=60, batch_size=128, lr=2e-3, weight_decay=0.05, checkpoint_every=125),
+        augment=random_flip, defaults=FACE_STEERING, channels_last=True),
     ("celeba", "evaluator"): Recipe("celeba-evaluator",
         EvaluatorConfig(widths=(32, 64, 128, 256), body="resnet9", mirror=True, **FACES),
         replace(OBJECT_READING, epochs=30, warmup_steps=200, checkpoint_every=125), **SEEING_OBJECTS),

@@ -11,7 +11,6 @@ from lessons_lib.schedules import NoiseSchedule, q_sample
 from lessons_lib.unet import timestep_embedding
 
 LossFn = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]  # model, x_0, y, generator -> scalar
-V_LOSSES = ("v-mse", "held-snr")  # whose weights are without bound where an answer of eps says little
 MIN_SNR = 5.0  # gamma of Hang et al.
 # Of log-SNR. Karras et al. 2022, sec. 5, have 2.4 and 2.4; Esser et al. 2024, sec. 3.1, -2 logit(s): 0 and 2.
 LOG_SNR_MEAN, LOG_SNR_STD = 1.0, 2.2
@@ -29,7 +28,7 @@ def denoising_loss(
         p_uncond: share of the labels dropped, in training only, so that one network learns to be conditional
             and unconditional (Ho & Salimans 2022, alg. 1). Of the other samples with attributes [B, K] each
             attribute is untold (-1) at a rate drawn for the sample.
-        loss: see `timestep_weights`; those in V_LOSSES need a network that answers v.
+        loss: see `timestep_weights`; v-mse needs a network that answers v.
         num_classes: K, which is also the null label; None trains without labels.
         t_density: "uniform", or "logit-normal": see `logit_normal_density`.
         loss_weight: "none", or "learned": see `LearnedWeight`.
@@ -71,8 +70,6 @@ def timestep_weights(schedule: NoiseSchedule) -> dict[str, Tensor]:
     weights["v-mse"] = 1 / abar  # the mse of v = sqrt(abar) eps - sqrt(1 - abar) x_0
     # min(SNR, 5) / SNR holds back the many easy timesteps of little noise (Hang et al. 2023, sec. 3.4).
     weights["min-snr"] = (MIN_SNR * inverse_snr).clamp(max=1)
-    # The mse of x_0, with its weight SNR held within 1 … 5 (from below as Salimans & Ho 2022, sec. 4).
-    weights["held-snr"] = schedule.snr.clamp(1, MIN_SNR) * inverse_snr
     return {loss: weight.float() for loss, weight in weights.items()}
 
 
