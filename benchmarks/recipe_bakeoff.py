@@ -59,22 +59,14 @@ def candidates(dataset: str) -> dict[str, Recipe]:
     chosen = recipes.RECIPES[dataset, "denoiser"]
     # Smaller than the chosen one, so that a comparison costs less.
     v = dataclasses.replace(chosen, network=dataclasses.replace(chosen.network, base_channels=32))
-    patched = dataclasses.replace(v, network=PATCHED[dataset])
     found = {
-        "v": _with(v, t_density="uniform", loss_weight="none"),
-        "v-logit-normal": _with(v, t_density="logit-normal", loss_weight="none"),
-        "v-learned": _with(v, t_density="logit-normal", loss_weight="learned"),
-        "v-patched": _with(patched, t_density="logit-normal", loss_weight="none"),
-        "v-patched-learned": _with(patched, t_density="logit-normal", loss_weight="learned"),
+        "v": dataclasses.replace(v, options=dataclasses.replace(v.options, t_density="uniform")),
+        "v-logit-normal": v,
+        "v-patched": dataclasses.replace(v, network=PATCHED[dataset]),
     }
     if dataset == "celeba":  # without random_flip: the mirror images are encoded, latents are not mirrored
-        latent = dataclasses.replace(v, network=latents.NETWORK, augment=None)
-        found["v-latent"] = _with(latent, t_density="logit-normal", loss_weight="none")
+        found["v-latent"] = dataclasses.replace(v, network=latents.NETWORK, augment=None)
     return found
-
-
-def _with(recipe: Recipe, **options) -> Recipe:
-    return dataclasses.replace(recipe, options=dataclasses.replace(recipe.options, **options))
 
 
 def train(recipe: Recipe, images: data.ImageSet | latents.Coded, folder: Path, **how) -> Path:

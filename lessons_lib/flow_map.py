@@ -60,8 +60,8 @@ class FlowMapConfig(UNetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.v_schedule or not self.num_classes or self.multi_label or self.augment_channels:
-            raise ValueError("A flow map needs a v_schedule and classes, no attributes and no augmentation.")
+        if not self.v_schedule or not self.num_classes or self.multi_label:
+            raise ValueError("A flow map needs a v_schedule and classes, no attributes.")
 
 
 class FlowMap(nn.Module):

@@ -131,7 +131,7 @@ class Refine(nn.Module):
 
 
 # -- the network -----------------------------------------------------------------------------------
-LEAST = {"patch": 1, "blocks_per_level": 1, "num_classes": 0, "augment_channels": 0}
+LEAST = {"patch": 1, "blocks_per_level": 1, "num_classes": 0}
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,6 @@ class UNetConfig:
     v_schedule: str = ""
     v_timesteps: int = 1000
     multi_label: bool = False  # the K labels are yes-or-no attributes, not classes of which one is right
-    # A numbers that say how a training image was distorted, so that the network does not draw distorted ones
-    # (Karras et al. 2022, sec. 5 and app. F.2); 0 leaves them out.
-    augment_channels: int = 0
 
     def __post_init__(self) -> None:
         # JSON cards hold lists; tuples keep the config hashable.
@@ -240,12 +237,11 @@ class UNet(nn.Module):
         widths = [config.base_channels * m for m in config.channel_mults]
         width, hidden = config.base_channels, config.embedding_channels
         self.time_mlp = nn.Sequential(nn.Linear(width * 2, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
-        labels, attributes, numbers = config.num_classes, config.multi_label, config.augment_channels
+        labels, attributes = config.num_classes, config.multi_label
         # Row K of the table is the null label: "no class given".
         self.label_table = nn.Embedding(labels + 1, hidden) if labels and not attributes else None
-        # Without a bias, so that what is untold, or undistorted, adds nothing.
+        # Without a bias, so that what is untold adds nothing.
         self.attribute_linear = nn.Linear(2 * labels, hidden, bias=False) if attributes else None
-        self.augment_linear = nn.Linear(numbers, hidden, bias=False) if numbers else None
         pixels = config.in_channels * config.patch**2  # channels of one position
         self.stem = nn.Conv2d(pixels, width, 3, padding=1)
         levels = range(len(widths))
@@ -265,7 +261,7 @@ class UNet(nn.Module):
         """What y holds where nothing is told: num_classes, or -1 for an attribute."""
         return -1 if self.config.multi_label else self.config.num_classes
 
-    def embed(self, t: Tensor, y: Tensor | None, augment: Tensor | None = None) -> Tensor:
+    def embed(self, t: Tensor, y: Tensor | None) -> Tensor:
         """The embedding of all that is told, [B, embedding_channels], that every block reads."""
         features = timestep_embedding(t, 2 * self.config.base_channels)
         dtype = self.time_mlp[0].weight.dtype  # the casts are for a network in half precision
@@ -276,14 +272,6 @@ class UNet(nn.Module):
         elif y is not None:
             self._check_attributes(y, len(t))
             embedding = embedding + self.attribute_linear(torch.cat([y == 1, y == 0], dim=1).to(dtype))
-        if augment is not None:
-            wanted, got = [len(t), self.config.augment_channels], list(augment.shape)
-            refuse({
-                "This network is told no distortion (augment_channels=0): augment must be None.":
-                    self.augment_linear is None,
-                f"augment must have shape {wanted}, got {got}.": got != wanted,
-            })  # fmt: skip
-            embedding = embedding + self.augment_linear(augment.to(dtype))
         return F.silu(embedding)
 
     def _check_attributes(self, y: Tensor, batch: int) -> None:
@@ -296,17 +284,14 @@ class UNet(nn.Module):
             got = f"{int(y.min())} … {int(y.max())}"
             raise ValueError(f"Attributes y must be 1 (yes), 0 (no) or -1 (untold), got {got}.")
 
-    def forward(
-        self, x_t: Tensor, t: Tensor, y: Tensor | None = None, augment: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """Predict the noise in x_t [B, C, H, W] at t [B] int64: eps [B, C, H, W].
 
         y: [B] int64 labels in 0 … K, or with multi_label [B, K] int64, 1 yes, 0 no, -1 untold. None, K or all
-        -1 is "not told". augment: [B, A] how each image was distorted; None or zeros is "undistorted".
-        ValueError for other shapes, and for a y or augment that the network has no use for.
+        -1 is "not told". ValueError for other shapes, and for a y that the network has no use for.
         """
         check_shape(self.config, "x_t", x_t)
-        answer = self.answer(x_t, self.embed(t, y, augment))
+        answer = self.answer(x_t, self.embed(t, y))
         return answer if self.v_schedule is None else eps_from_v(self.v_schedule, x_t, t, answer)
 
     def answer(self, x_t: Tensor, embedding: Tensor) -> Tensor:

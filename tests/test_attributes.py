@@ -63,7 +63,7 @@ def folder(tmp_path_factory):
     save(folder / "denoiser.safetensors", tiny_unet(**PATCHED), LINEAR, **steps)
     steps, two = {"guidance_scale": 3.0, "sampler": "ddim", "steps": 4}, PATCHED | {"num_classes": 2}
     save(folder / "of-classes.safetensors", tiny_unet(**two), LINEAR, **steps)
-    told = tiny_unet(**two, multi_label=True, augment_channels=3)
+    told = tiny_unet(**two, multi_label=True)
     save(folder / "told.safetensors", told, LINEAR, TOLD, **steps)
     for name, schedule, names, multi_label in (
         ("reader", LINEAR, NAMES, True),

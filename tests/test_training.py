@@ -27,7 +27,7 @@ from lessons_lib.schedules import SCHEDULES, NoiseSchedule
 from lessons_lib.training import CHECKPOINT, StepDone, TrainConfig, TrainingError, denoising_loss, train
 from lessons_lib.training.denoising import LOG_SNR_MEAN, LOG_SNR_STD, UNIFORM_SHARE, logit_normal_density
 from lessons_lib.training.devices import seconds_a_step
-from lessons_lib.unet import UNet, UNetConfig, timestep_embedding
+from lessons_lib.unet import UNet, UNetConfig
 
 SCHEDULE = NoiseSchedule.linear(50)
 LOSS = denoising_loss(SCHEDULE, num_classes=3)
@@ -222,29 +222,6 @@ def test_attributes_are_untold_all_at_once_or_each_at_the_samples_own_rate():
     torch.testing.assert_close(counts, expected, rtol=0, atol=0.012)
     loss_fn(model.eval(), torch.zeros(4, 1, 1, 1), y[:4], torch.Generator())
     assert torch.equal(model.y, y[:4])
-
-
-def test_the_learned_weight_brings_every_noise_level_to_the_same_size():
-    """At its optimum exp(u_t) is the mean loss at t, whatever that is."""
-    wrong = torch.linspace(0, 4, 50)
-
-    class Wrong(nn.Module):
-        def forward(self, x_t, t):
-            return wrong[t][:, None, None, None].expand_as(x_t)
-
-    loss_fn, plain = denoising_loss(SCHEDULE, loss_weight="learned"), denoising_loss(SCHEDULE)
-    model, x_0 = Wrong().train(), torch.zeros(256, 1, 4, 4)
-    optimizer = torch.optim.Adam(loss_fn.parameters(), lr=0.03)
-    for step in range(600):
-        optimizer.zero_grad()
-        loss_fn(model, x_0, None, torch.Generator().manual_seed(step)).backward()
-        optimizer.step()
-    u = loss_fn.log_size(timestep_embedding(torch.arange(50), loss_fn.CHANNELS))[:, 0]
-    expected = 1 + wrong**2  # from 1 to 17: E (a - eps)² = a² + 1
-    torch.testing.assert_close(u.exp(), expected, rtol=0.35, atol=0)
-    model.eval()  # outside training it is the plain loss
-    seeds = [torch.Generator().manual_seed(9) for _ in range(2)]
-    assert loss_fn(model, x_0, None, seeds[0]).item() == plain(model, x_0, None, seeds[1]).item()
 
 
 # -- EMA and learning rate ------------------------------------------------------------------------------
@@ -608,7 +585,7 @@ def test_what_cannot_train_is_refused(wrong, message):
 
 def test_a_wrong_loss_is_refused():
     shares = {"p_uncond": 1.5}, {"p_uncond": math.nan}
-    for options in ({"loss": "huber"}, *shares, {"t_density": "square"}, {"loss_weight": "x"}):
+    for options in ({"loss": "huber"}, *shares, {"t_density": "square"}):
         with pytest.raises(ValueError, match=r"Unknown \w+ '\w+': choose one of|must be in"):
             denoising_loss(SCHEDULE, **options)
 
@@ -624,9 +601,7 @@ def train_digits(folder: str) -> None:
         epochs=8, batch_size=4, warmup_steps=5, device="cpu", precision="float32", checkpoint_every=2,
         lr_decay=0.5, ema_sigma_rel=0.1, output_dir=folder,
     )  # fmt: skip
-    loss_fn = denoising_loss(
-        NoiseSchedule.linear(), loss="v-mse", num_classes=10, t_density="logit-normal", loss_weight="learned"
-    )
+    loss_fn = denoising_loss(NoiseSchedule.linear(), loss="v-mse", num_classes=10, t_density="logit-normal")
     for _ in train(model, loss_fn, images, options, val_data=val, resume=True):
         pass
 

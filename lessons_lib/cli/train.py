@@ -39,9 +39,7 @@ class Options:
     loss: str | None = o.option("mse, l1, v-mse or min-snr.")
     p_uncond: float | None = o.option("Share of labels dropped, for guidance.")
     t_density: str | None = o.option("Of t in training: uniform or logit-normal.")
-    loss_weight: str | None = o.option("none, or learned for each noise level.")
     dropout: float | None = o.option("Inside the denoiser's blocks, in training.")
-    told_augment: bool = o.option("Of a denoiser: distort the images and tell the network how.", False)
     device: o.Device = "auto"
     precision: str = o.option("auto (bf16 where the hardware multiplies it), float32, bf16, fp16.", "auto")
     ema_decay: float | None = o.option("Of the weights' average.")
@@ -96,12 +94,10 @@ def train(options: Options) -> int | None:
 def _check_together(options: Options) -> None:
     of_denoisers = {
         f"{o.flag(name)} belongs to a denoiser: name its --model.": getattr(options, name)
-        for name in ("t_density", "loss_weight", "dropout", "told_augment")
+        for name in ("t_density", "dropout")
     }
     goes_on, averages = options.resume or options.extend, (options.ema_decay, options.ema_sigma_rel)
     refuse({
-        "--told-augment mirrors images, which digits may not be.":
-            options.told_augment and options.dataset == "mnist",
         "--extend goes on to more --epochs: name them.": options.extend and not options.epochs,
         "--ema-decay and --ema-sigma-rel are two averages: choose one.": None not in averages,
         **({} if options.model.startswith("denoiser") else of_denoisers),

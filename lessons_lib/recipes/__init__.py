@@ -48,12 +48,10 @@ class DiffusionOptions:
 
     schedule: str = "linear"
     timesteps: int = 1000
-    loss: str = "mse"  # this and the next three as in denoising_loss
+    loss: str = "mse"  # this and the next two as in denoising_loss
     p_uncond: float = 0.1
     t_density: str = "uniform"
-    loss_weight: str = "none"
     dropout: float = 0.0  # as in UNetConfig
-    told_augment: bool = False  # distort the images and tell the network how, see told_affine
     sample_every: int = 1  # epochs between grids of samples; 0 never
     keep_epochs: bool = False  # keep the weights of every epoch (epoch_NNN.safetensors), to study a training
 
@@ -89,8 +87,7 @@ class Recipe:
         """The untrained network: a denoiser as the options want it, with the first weights of config.seed."""
         config, options = self.network, self.options
         if self.is_denoiser:
-            told = losses.TOLD if options.told_augment else 0
-            config = replace(config, dropout=options.dropout, augment_channels=told)
+            config = replace(config, dropout=options.dropout)
             if config.v_schedule:  # which must be the one that it is trained on
                 config = replace(config, v_schedule=options.schedule, v_timesteps=options.timesteps)
             elif options.loss == "v-mse":  # whose weight has no bound where an answer of eps says little
@@ -291,7 +288,7 @@ def run_recipe(
         network, _loss(recipe, network, schedule), sets["train"], config,
         val_data=sets["val"], test_data=sets["test"], resume=resume, extend=extend,
         settings=_settings(recipe, network, sets["train"]),
-        augment=None if recipe.options.told_augment else recipe.augment,
+        augment=recipe.augment,
     ):  # fmt: skip
         yield event
         if os.environ.get("RANK", "0") != "0":
@@ -332,9 +329,8 @@ def _loss(recipe: Recipe, network: nn.Module, schedule: NoiseSchedule | None) ->
     if not recipe.is_denoiser:
         return noisy_classification_loss(schedule, timesteps=None if recipe.noisy else ())
     return denoising_loss(
-        schedule, options.p_uncond, options.loss, recipe.network.num_classes or None, options.t_density,
-        options.loss_weight, told_augment=losses.told_affine if options.told_augment else None,
-    )  # fmt: skip
+        schedule, options.p_uncond, options.loss, recipe.network.num_classes or None, options.t_density
+    )
 
 
 def _settings(recipe: Recipe, network: nn.Module, images: data.ImageSet) -> dict[str, object]:

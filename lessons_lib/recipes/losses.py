@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from lessons_lib.schedules import NoiseSchedule, q_sample
 from lessons_lib.training import LossFn
 
-TOLD = 5  # numbers that say how `told_affine` distorted an image
-
 
 def cross_entropy_loss(
     model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator, smoothing: float = 0.05
@@ -53,36 +51,15 @@ def random_affine(x_0: Tensor, generator: torch.Generator) -> Tensor:
     shift = 2.5 / 14 * uniform(2)  # 2.5 pixels of 28: the unit is half the image
     right = (angle.cos() * scale[:, 0], -angle.sin() + shear, shift[:, 0])
     down = (angle.sin(), angle.cos() * scale[:, 1], shift[:, 1])
-    return _moved(x_0 + 1, right, down, "zeros") - 1  # the outside is 0, and the background -1
-
-
-def _moved(x_0: Tensor, right: tuple, down: tuple, outside: str) -> Tensor:
-    """Images [B, C, H, W] whose pixels come from where a matrix says: its two rows, of numbers [B] each."""
     matrices = torch.stack([torch.stack(right, dim=1), torch.stack(down, dim=1)], dim=1)
     grid = F.affine_grid(matrices, list(x_0.shape), align_corners=False).to(x_0)
-    return F.grid_sample(x_0, grid, padding_mode=outside, align_corners=False)
+    return F.grid_sample(x_0 + 1, grid, align_corners=False) - 1  # the outside is 0, and the background -1
 
 
 def random_flip(x_0: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror about half of the images [B, C, H, W] left to right: an object stays what it is, a digit not."""
     flipped = torch.rand(len(x_0), generator=generator) < 0.5
     return torch.where(flipped.to(x_0.device)[:, None, None, None], x_0.flip(3), x_0)
-
-
-def told_affine(x_0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Distort images [B, C, H, W] now and then, and say how: [B, TOLD], all 0 for an image left as it is.
-
-    Mirrored with 0.5, and with 0.12 each scaled, turned and shifted; a network that is told does not draw
-    such images itself (Karras et al. 2022, sec. 5 and app. F.2).
-    """
-    chance = torch.rand(len(x_0), 4, generator=generator) < torch.tensor([0.5, 0.12, 0.12, 0.12])
-    # In standard deviations: scale and shift as in the paper, a turn of 0.3 radians in place of any.
-    drawn = torch.randn(len(x_0), 4, generator=generator)
-    told = torch.cat([chance[:, :1], chance[:, [1, 2, 3, 3]] * drawn], dim=1)
-    mirror, scale, angle = 1 - 2 * told[:, 0], torch.exp2(0.2 * told[:, 1]), 0.3 * told[:, 2]
-    right = (mirror * angle.cos() * scale, -angle.sin() * scale, 0.25 * told[:, 3])
-    down = (mirror * angle.sin() * scale, angle.cos() * scale, 0.25 * told[:, 4])
-    return _moved(x_0, right, down, "reflection"), told.to(x_0.device)
 
 
 def random_crop_and_flip(x_0: Tensor, generator: torch.Generator, padding: int = 4) -> Tensor:

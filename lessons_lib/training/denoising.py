@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from lessons_lib.names import check_choice, refuse
 from lessons_lib.schedules import NoiseSchedule, q_sample
-from lessons_lib.unet import timestep_embedding
 
 LossFn = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]  # model, x_0, y, generator -> scalar
 MIN_SNR = 5.0  # gamma of Hang et al.
@@ -19,8 +18,7 @@ UNIFORM_SHARE = 0.1  # a sampler visits every timestep, those in the tails of th
 
 def denoising_loss(
     schedule: NoiseSchedule, p_uncond: float = 0.1, loss: str = "mse", num_classes: int | None = None,
-    t_density: str = "uniform", loss_weight: str = "none",
-    told_augment: Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]] | None = None,
+    t_density: str = "uniform",
 ) -> LossFn:  # fmt: skip
     """The simple loss: guess the noise that was mixed in (Ho et al. 2020, eq. 14).
 
@@ -31,19 +29,16 @@ def denoising_loss(
         loss: see `timestep_weights`; v-mse needs a network that answers v.
         num_classes: K, which is also the null label; None trains without labels.
         t_density: "uniform", or "logit-normal": see `logit_normal_density`.
-        loss_weight: "none", or "learned": see `LearnedWeight`.
-        told_augment: in training, distorts images x_0 and says how, [B, A]; the network is told.
     """
     weights = timestep_weights(schedule)
     check_choice("loss", loss, tuple(weights))
     check_choice("t_density", t_density, ("uniform", "logit-normal"))
-    check_choice("loss_weight", loss_weight, ("none", "learned"))
     refuse({f"p_uncond must be in [0, 1], got {p_uncond}.": not 0 <= p_uncond <= 1})
     distance = F.l1_loss if loss == "l1" else F.mse_loss
     cumulative = None if t_density == "uniform" else logit_normal_density(schedule).cumsum(0)
 
-    def losses(model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The loss of each sample [B], and its timestep; drawn on the CPU, the same on every device."""
+    def loss_fn(model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        # Drawn on the CPU, the same on every device.
         batch, told = len(x_0), {}
         if cumulative is None:
             t = torch.randint(schedule.num_timesteps, (batch,), generator=generator)
@@ -53,13 +48,11 @@ def denoising_loss(
         t, eps = t.to(x_0.device), torch.randn(x_0.shape, generator=generator).to(x_0.device)
         if num_classes is not None:
             told["y"] = _drop_labels(y, p_uncond, num_classes, generator) if model.training else y
-        if told_augment is not None and model.training:
-            x_0, told["augment"] = told_augment(x_0, generator)
         prediction = model(q_sample(schedule, x_0, t, eps), t, **told)
         errors = distance(prediction.float(), eps, reduction="none").flatten(1).mean(dim=1)
-        return weights[loss].to(t.device)[t] * errors, t
+        return (weights[loss].to(t.device)[t] * errors).mean()
 
-    return LearnedWeight(losses) if loss_weight == "learned" else lambda *batch: losses(*batch)[0].mean()
+    return loss_fn
 
 
 def timestep_weights(schedule: NoiseSchedule) -> dict[str, Tensor]:
@@ -87,26 +80,3 @@ def _drop_labels(y: Tensor, p_uncond: float, num_classes: int, generator: torch.
         return torch.where(drop.to(y.device), num_classes, y)
     rate = torch.where(drop, 1.0, torch.rand(len(y), generator=generator))[:, None]
     return torch.where((torch.rand(y.shape, generator=generator) < rate).to(y.device), -1, y.long())
-
-
-class LearnedWeight(nn.Module):
-    """The mean of exp(-u_t) loss_t + u_t, with u learned beside the network and thrown away after training.
-
-    At its best u_t = log E[loss_t], so that no noise level outweighs another (Kendall et al. 2018; Karras et
-    al. 2024, eq. 21). Outside training the loss is not weighted.
-    """
-
-    CHANNELS = 64
-
-    def __init__(self, losses: Callable[..., tuple[Tensor, Tensor]]) -> None:
-        super().__init__()
-        self.losses, self.log_size = losses, nn.Linear(self.CHANNELS, 1)
-        for parameter in self.parameters():
-            nn.init.zeros_(parameter)
-
-    def forward(self, model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
-        losses, t = self.losses(model, x_0, y, generator)
-        if not model.training:
-            return losses.mean()
-        u = self.log_size(timestep_embedding(t, self.CHANNELS)).float()[:, 0]
-        return (losses * torch.exp(-u) + u).mean()
