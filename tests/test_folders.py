@@ -229,9 +229,9 @@ def test_train_then_sample(run, pets, tmp_path):
     assert training["command"].startswith("python -m lessons_lib train")
     assert training["command"].endswith("--model denoiser --flip 'folder:my pets'")
     assert training["data"].startswith("own pictures: folder my pets, 27 images")
-    assert training["settings"]["loss"] == "min-snr" and card["schedule"]["name"] == "cosine"
+    assert training["settings"]["loss"] == "v-mse" and card["schedule"]["name"] == "cosine"
     assert card["class_names"] == ["cat", "dog"] and str(tmp_path) not in str(card)
-    assert card["defaults"]["sampler"] == "ddpm"  # DDIM keeps the first errors under this schedule
+    assert card["defaults"]["sampler"] == "dpmpp_2m"  # DDIM loses fine detail
     assert "python -m lessons_lib sample 'folder:my pets' --out my-pets.png" in out
 
     (tmp_path / "my pets").rename(tmp_path / "gone")  # the pictures need not be there

@@ -36,7 +36,7 @@ class Options:
     lr: float | None = o.option("Peak learning rate.")
     timesteps: int = o.option("T of the noise schedule.", 1000)
     schedule: str | None = o.option("linear, cosine or sigmoid.")
-    loss: str | None = o.option("mse, l1, v-mse or min-snr.")
+    loss: str | None = o.option("mse or v-mse.")
     p_uncond: float | None = o.option("Share of labels dropped, for guidance.")
     t_density: str | None = o.option("Of t in training: uniform or logit-normal.")
     dropout: float | None = o.option("Inside the denoiser's blocks, in training.")

@@ -10,7 +10,6 @@ from lessons_lib.names import check_choice, refuse
 from lessons_lib.schedules import NoiseSchedule, q_sample
 
 LossFn = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]  # model, x_0, y, generator -> scalar
-MIN_SNR = 5.0  # gamma of Hang et al.
 # Of log-SNR. Karras et al. 2022, sec. 5, have 2.4 and 2.4; Esser et al. 2024, sec. 3.1, -2 logit(s): 0 and 2.
 LOG_SNR_MEAN, LOG_SNR_STD = 1.0, 2.2
 UNIFORM_SHARE = 0.1  # a sampler visits every timestep, those in the tails of the normal density too
@@ -34,7 +33,6 @@ def denoising_loss(
     check_choice("loss", loss, tuple(weights))
     check_choice("t_density", t_density, ("uniform", "logit-normal"))
     refuse({f"p_uncond must be in [0, 1], got {p_uncond}.": not 0 <= p_uncond <= 1})
-    distance = F.l1_loss if loss == "l1" else F.mse_loss
     cumulative = None if t_density == "uniform" else logit_normal_density(schedule).cumsum(0)
 
     def loss_fn(model: nn.Module, x_0: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
@@ -49,7 +47,7 @@ def denoising_loss(
         if num_classes is not None:
             told["y"] = _drop_labels(y, p_uncond, num_classes, generator) if model.training else y
         prediction = model(q_sample(schedule, x_0, t, eps), t, **told)
-        errors = distance(prediction.float(), eps, reduction="none").flatten(1).mean(dim=1)
+        errors = F.mse_loss(prediction.float(), eps, reduction="none").flatten(1).mean(dim=1)
         return (weights[loss].to(t.device)[t] * errors).mean()
 
     return loss_fn
@@ -57,13 +55,8 @@ def denoising_loss(
 
 def timestep_weights(schedule: NoiseSchedule) -> dict[str, Tensor]:
     """What the error of the noise counts at each timestep, [T] float32, by the name of the loss."""
-    abar = schedule.alphas_cumprod
-    inverse_snr, ones = (1 - abar) / abar, torch.ones_like(abar)
-    weights = {"mse": ones, "l1": ones}
-    weights["v-mse"] = 1 / abar  # the mse of v = sqrt(abar) eps - sqrt(1 - abar) x_0
-    # min(SNR, 5) / SNR holds back the many easy timesteps of little noise (Hang et al. 2023, sec. 3.4).
-    weights["min-snr"] = (MIN_SNR * inverse_snr).clamp(max=1)
-    return {loss: weight.float() for loss, weight in weights.items()}
+    inverse = 1 / schedule.alphas_cumprod.float()  # the mse of v = sqrt(abar) eps - sqrt(1 - abar) x_0
+    return {"mse": torch.ones_like(inverse), "v-mse": inverse}
 
 
 def logit_normal_density(schedule: NoiseSchedule) -> Tensor:
