@@ -6,6 +6,7 @@ eps, its score and the perfect classifier are formulas, and claims can be checke
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,22 +21,34 @@ from lessons_lib.unet import timestep_embedding
 
 @dataclass(frozen=True, eq=False)
 class GaussianMixture:
-    """Equally likely Gaussians with means [K, D] and one standard deviation; class k is the k-th of them."""
+    """Equally likely Gaussians with means [M, D] and one standard deviation.
+
+    classes: [M] int64, the class of each; by default each is a class of its own.
+    """
 
     means: Tensor
     std: float
+    classes: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.classes is None:
+            object.__setattr__(self, "classes", torch.arange(len(self.means)))
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.classes.max()) + 1
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """count points [N, D] and their classes [N]."""
-        y = torch.randint(len(self.means), (count,), generator=generator)
+        part = torch.randint(len(self.means), (count,), generator=generator)
         noise = torch.randn(count, self.means.shape[1], generator=generator, dtype=self.means.dtype)
-        return self.means[y] + self.std * noise, y
+        return self.means[part] + self.std * noise, self.classes[part]
 
     def log_likelihoods(self, schedule: NoiseSchedule, x_t: Tensor, t: Tensor) -> Tensor:
-        """log p(x_t given y) for each class: [B, K], up to a constant that all classes share."""
-        signal, variance = self._noised(schedule, x_t, t)
-        squares = (x_t[:, None] - signal[:, :, None] * self.means).square().sum(-1)  # [B, K]
-        return -squares / (2 * variance)
+        """log p(x_t, y) for each class: [B, K], up to a constant that all classes share."""
+        ours = self.classes == torch.arange(self.num_classes)[:, None]  # [K, M]
+        parts = self._parts(schedule, x_t, t)[:, None]
+        return parts.masked_fill(~ours, -math.inf).logsumexp(dim=2)
 
     def class_probabilities(self, schedule: NoiseSchedule, x_t: Tensor, t: Tensor) -> Tensor:
         """p(y given x_t) by Bayes' rule: [B, K]."""
@@ -44,8 +57,10 @@ class GaussianMixture:
     def score(self, schedule: NoiseSchedule, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """grad log p(x_t), or grad log p(x_t given y): [B, D]."""
         signal, variance = self._noised(schedule, x_t, t)
-        mean = self.class_probabilities(schedule, x_t, t) @ self.means if y is None else self.means[y]
-        return (signal * mean - x_t) / variance
+        parts = self._parts(schedule, x_t, t)
+        if y is not None:
+            parts = parts.masked_fill(self.classes != y[:, None], -math.inf)
+        return (signal * (parts.softmax(dim=1) @ self.means) - x_t) / variance
 
     def eps_fn(self, schedule: NoiseSchedule, y: Tensor | None = None) -> EpsFn:
         """The perfect network: eps = -sqrt(1 - abar) score."""
@@ -60,10 +75,15 @@ class GaussianMixture:
         """The perfect network with labels, (x_t, t, y) -> eps, where K is the null label."""
 
         def eps(x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
-            known = self.eps_fn(schedule, y.clamp(max=len(self.means) - 1))(x_t, t)
-            return torch.where(y[:, None] < len(self.means), known, self.eps_fn(schedule)(x_t, t))
+            known = self.eps_fn(schedule, y.clamp(max=self.num_classes - 1))(x_t, t)
+            return torch.where(y[:, None] < self.num_classes, known, self.eps_fn(schedule)(x_t, t))
 
         return eps
+
+    def _parts(self, schedule: NoiseSchedule, x_t: Tensor, t: Tensor) -> Tensor:
+        """log p(x_t given the part) of each part: [B, M], up to a constant that all share."""
+        signal, variance = self._noised(schedule, x_t, t)
+        return -(x_t[:, None] - signal[:, :, None] * self.means).square().sum(-1) / (2 * variance)
 
     def _noised(self, schedule: NoiseSchedule, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(abar) and the variance of each noised part, [B, 1] each."""
@@ -74,6 +94,26 @@ class GaussianMixture:
 def two_clouds() -> GaussianMixture:
     """The course's example: two round clouds in the plane, left-low and right-high."""
     return GaussianMixture(torch.tensor([[-0.6, -0.3], [0.6, 0.3]]), std=0.12)
+
+
+SEVEN = ((-1.05, 0.75), (-0.15, 0.75), (-0.65, -0.85))  # corners of its one stroke
+THREE = ((0.55, 0.5, 0.4, 0.3, 2.6), (0.55, -0.4, 0.45, 0.45, 2.4))  # bows: middle, radii, half an angle
+
+
+def seven_and_three(count: int = 75, std: float = 0.035) -> GaussianMixture:
+    """A world in the plane with pictures in it: `count` Gaussians along a 7, class 0, as many along a 3."""
+    corners = torch.tensor(SEVEN)
+    lengths = (corners[1:] - corners[:-1]).norm(dim=1)
+    where = torch.linspace(0, float(lengths.sum()), count)
+    first = where < lengths[0]
+    along = torch.where(first, where / lengths[0], (where - lengths[0]) / lengths[1])[:, None]
+    seven = torch.where(first[:, None], torch.lerp(*corners[:2], along), torch.lerp(*corners[1:], along))
+    bows = []
+    for (x, y, wide, high, half), part in zip(THREE, (count // 2, count - count // 2), strict=True):
+        angle = torch.linspace(half, -half, part)
+        bows.append(torch.stack([x + wide * angle.cos(), y + high * angle.sin()], dim=1))
+    classes = torch.arange(2).repeat_interleave(count)
+    return GaussianMixture(torch.cat([seven, *bows]), std, classes)
 
 
 class ToyFlowMap(nn.Module):

@@ -22,6 +22,7 @@ from classroom.panels.race import SamplerRace
 from classroom.panels.schedule_explorer import ScheduleExplorer
 from classroom.panels.sketch import DrawnCounterfactuals
 from classroom.panels.ten_digits import TenDigits
+from classroom.panels.world import MovingWorld
 
 __all__ = [
     "Comparison",
@@ -32,6 +33,7 @@ __all__ = [
     "FeatureExplorer",
     "GradientOverlay",
     "InterventionMeter",
+    "MovingWorld",
     "NoiseExplorer",
     "NoiseReader",
     "ObjectGenerator",

@@ -242,10 +242,13 @@ class Panel(w.VBox):
         if still is None:
             return bundle
         picture, alt = still
-        content = base64.b64encode(png_bytes(picture)).decode()
-        return bundle | {"image/png": content, "text/plain": alt}, {
-            "image/png": {"alt": alt, "width": picture.shape[1] // 2}
-        }
+        return with_still(bundle, png_bytes(picture), alt, picture.shape[1] // 2)
+
+
+def with_still(bundle: dict, png: bytes, alt: str, width: int):
+    """A widget's mimebundle, with a picture for pages without a kernel."""
+    content = base64.b64encode(png).decode()
+    return bundle | {"image/png": content, "text/plain": alt}, {"image/png": {"alt": alt, "width": width}}
 
 
 def fresh_path(folder: Path, stem: str) -> Path:
