@@ -154,12 +154,12 @@ PREDICTIONS = _asked(
     "each are asked is the schedule's choice, so a low loss may come from easy questions: compare the "
     "drawings.",
     "11.p2",
-    "You turn w up on CIFAR-10, from 1 to 7, with our small network. What happens to accuracy and feature "
+    "You turn w up on CIFAR-10, from 1 to 5, with our small network. What happens to accuracy and feature "
     "FID?",
     "accuracy rises, and the FID improves all the way | accuracy rises, and the FID gets worse from the "
     "start, as for digits | *accuracy rises; the FID first improves, then gets worse",
-    "Guidance first mends what a small network leaves vague. Beyond that it draws only what is typical of a "
-    "class, and real images are more varied.",
+    "Guidance first mends what a small network leaves vague. Beyond that it overdoes what is typical of a "
+    "class, and real images are not so.",
     "12.p1",
     "You draw the same noises unguided and guided to Smiling. Of the other 39 attributes, which reading "
     "moves most?",

@@ -1,7 +1,7 @@
 """The panels of the lessons: sliders and pictures only. The numbers come from the rest of the library.
 
 Read panel.py for what all of them share, film.py for what they show, digits.py for the first one, then one
-file for each other panel. strip.js and pad.js are what the page needs besides; the moving world is world.js alone.
+file for each other panel. strip.js and pad.js are what the page needs besides, world.js moves by itself.
 
 In all of them: `weights`, `classifier` and `evaluator` are weights by name or path, an evaluator of None
 reads nothing; `digit`, `guidance_scale`, `steps`, `seed` and `t` say where the controls start; what is
