@@ -50,13 +50,12 @@ class DigitGenerator(Panel):
         }
         hidden = list(run) if simple else ["sampler"] * self.live
         self.fixed = {name: run.pop(name).value for name in hidden}
-        scale = (
-            (min(guidance_scale, MAX_GUIDANCE_SCALE), MAX_GUIDANCE_SCALE, 0.05)
-            if self.live
-            else (guidance_scale,)
+        scale, step = (min(guidance_scale, MAX_GUIDANCE_SCALE), 0.05) if self.live else (guidance_scale, 0.25)
+        scale = controls.scale_slider(scale, step=step)
+        super().__init__(
+            {"digit": controls.digit_slider(digit), "guidance_scale": scale} | run,
+            more=list(run) if folded else (),
         )
-        first = {"digit": controls.digit_slider(digit), "guidance_scale": controls.scale_slider(*scale)}
-        super().__init__(first | run, more=list(run) if folded else ())
 
     def request(self, digit: int, guidance_scale: float, **run) -> GenerationRequest:
         """What is asked for; without a sampler where the learner's own draws."""

@@ -11,6 +11,7 @@ import base64
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from inspect import isgenerator
 from pathlib import Path
 
@@ -143,7 +144,9 @@ class Panel(w.VBox):
         with self._changed:
             self._changed.wait_for(lambda: self._queue, rest)
         yield 0.0  # the end, if something newer was asked for
-        return (yield from self.draw(**settings, way=True))
+        film = yield from self.draw(**settings, way=True)
+        # Each moment is one jump from the noise, not a step after the one before.
+        return replace(film, moments=[text.rpartition(", ")[2] for text in film.moments])
 
     def ask(self, work: Callable, show: Callable | None = None) -> None:
         """Have work done off the main thread.

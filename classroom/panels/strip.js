@@ -209,14 +209,15 @@ function render({ model, el }) {
   function take() {
     stop(true);
     const before = film?.rows && last() ? place() / last() : 1; // where it stands is kept
-    const rest = film?.follows ? SHORT : REST;
+    const moving = film?.follows, rest = moving ? SHORT : REST;
     film = model.get("film");
     if (!film.rows) return;
     if (before < 1) model.set("moment", Math.round(before * last()));
     const data = model.get("pixels");
     bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
     const focused = document.activeElement?.classList.contains("chosen") && el.contains(document.activeElement);
-    build();
+    if (moving && film.follows) for (const cell of cells) cell.row = film.rows[cell.r]; // of one shape
+    else build();
     show();
     if (focused) cells.find((cell) => cell.frame.classList.contains("chosen"))?.frame.focus();
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;

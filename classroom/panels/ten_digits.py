@@ -81,8 +81,8 @@ class TenDigits(Panel):
         drawing = yield from drawn(request, evaluator=self.evaluator, way=way)
         images = drawing.images.repeat(10 // len(drawing.images), 1, 1, 1)
         row = Row.of(images, heads=HEADS, side=84)
-        title = f"Guidance scale {guidance_scale:g}"
-        film = Film([row], line(guidance_scale, drawing.readings), title, result=images)
+        words = line(guidance_scale, drawing.readings)
+        film = Film([row], words, f"Guidance scale {guidance_scale:g}", result=images)
         if not self.live:
             return film
         views = {name: view.expand(-1, 10, -1, -1, -1) for name, view in drawing.views().items()}
@@ -97,7 +97,7 @@ class TenDigits(Panel):
             self.guidance_scale.value = scale
             yield film
             time.sleep(max(0.0, FRAME_S - (time.perf_counter() - began)))
-        return (yield from self.draw(scale, way=True)) if self.live else film
+        return (yield from self._live({"guidance_scale": scale}, 0.0)) if self.live else film
 
     def redraw(self, _change=None) -> None:
         if threading.current_thread() is not self._worker:  # which moves the slider when it plays
