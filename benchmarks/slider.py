@@ -41,11 +41,14 @@ def burst(panel) -> tuple[bool, float]:
 
 
 WATCH = """(panel) => {
-  const stage = panel.querySelector(".strip-stage"), told = window.told = { values: [], pictures: [] };
+  const stage = panel.querySelector(".strip-stage"), moment = panel.querySelector(".strip-moment");
+  const told = window.told = { values: [], pictures: [], played: 0 };
   const readout = [...panel.querySelectorAll(".widget-slider")]
     .find((slider) => slider.textContent.includes("Guidance scale")).querySelector(".widget-readout");
-  new MutationObserver(() => told.values.push([performance.now(), +readout.textContent]))
-    .observe(readout, { childList: true, characterData: true, subtree: true });
+  new MutationObserver(() => {
+    told.values.push([performance.now(), +readout.textContent]);
+    told.played = 0;
+  }).observe(readout, { childList: true, characterData: true, subtree: true });
   let before = "";
   (function look() {
     const title = stage.getAttribute("aria-label"), canvas = [...stage.querySelectorAll("canvas")].at(-1);
@@ -55,6 +58,7 @@ WATCH = """(panel) => {
       told.pictures.push([performance.now(), +title.split(" ").at(-1), grey]);
     }
     before = title;
+    if (moment.textContent !== "the finished picture") told.played ||= performance.now();
     requestAnimationFrame(look);
   })();
 }"""
@@ -78,7 +82,7 @@ def drag(page, panel, handle, moves: int = 180) -> tuple[dict, list]:
     begun = time.perf_counter()
     page.mouse.move(right, y, steps=moves)
     took = time.perf_counter() - begun
-    page.wait_for_timeout(300)
+    page.wait_for_function("told.played")
     told = page.evaluate("told")
     values, (_, *pictures) = told["values"], told["pictures"]
     page.mouse.up()
@@ -89,6 +93,7 @@ def drag(page, panel, handle, moves: int = 180) -> tuple[dict, list]:
         "distinct_per_second": round(len({str(p[1:]) for p in pictures}) / took, 1),
         "event_to_pixel_ms": round(sorted(waits)[len(waits) // 2]),
         "event_to_pixel_95_ms": round(sorted(waits)[int(0.95 * len(waits))]),
+        "rest_to_play_ms": round(told["played"] - values[-1][0]),
     }, pictures
 
 

@@ -187,15 +187,12 @@ def test_a_moving_slider_is_followed_by_the_pictures_of_its_values(lab):
         card.scroll_into_view_if_needed()
         figures, pictures = drag(page, card, handle)
         print(f"{words}: {figures}")
-        screenshot(page, f"live-{theme}-{words[:6]}-moving")
+        assert figures["rest_to_play_ms"] >= 400
         assert figures["distinct_per_second"] >= least and figures["event_to_pixel_95_ms"] < 2 * SECOND
         for _, scale, shown in pictures[:: max(1, len(pictures) // 20)]:
             drawn = to_bytes(ten_digits(scale, 3, 1, weights="mnist-flow-map", sampler=None))[9].flatten()
             assert (drawn.int() - torch.tensor(shown)).abs().max() <= 2, "the picture of another value"
-        moment = card.locator(".strip-moment")
-        playwright.expect(moment).to_contain_text("step", timeout=PATIENCE)  # it plays, now that it rests
-        playwright.expect(moment).to_contain_text("the finished picture", timeout=PATIENCE)
-        screenshot(page, f"live-{theme}-{words[:6]}-at-rest")
+        screenshot(page, f"live-{theme}-{words[:6]}")
     assert errors(page) == [] and complaints == []
 
 
