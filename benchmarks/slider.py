@@ -64,7 +64,7 @@ WATCH = """(panel) => {
 }"""
 
 
-def drag(page, panel, handle, moves: int = 180) -> tuple[dict, list]:
+def drag(page, panel, handle, moves: int = 120) -> tuple[dict, list]:
     """Drag a slider over all of its range: (figures, [milliseconds, value, pixels] of each picture shown).
 
     From an event to its pixel: until a picture is painted of the value that was set, or of a newer one.

@@ -624,11 +624,14 @@ def test_with_a_flow_map_a_moving_slider_is_followed_and_at_rest_the_way_comes(k
     assert panel.film.moments[::24] == ["t = 999", "the finished picture"]
 
 
-def test_a_flow_map_draws_one_picture_ten_times_without_a_wish_and_takes_no_sampler():
+def test_a_flow_map_draws_one_picture_ten_times_without_a_wish_plays_and_takes_no_sampler(monkeypatch):
+    monkeypatch.setattr(ten_digits, "FRAME_S", 0.0)
     panel = panels.TenDigits(weights="mnist-flow-map")
     assert "All ten are the same" in fine(panel)
     (row,) = panel.film.pictures
     assert all((view == view[:, :1]).all() and len(view) == 25 for view in row.views.values())
+    panel.play.click()
+    assert "Scale 2: " in fine(panel) and len(panel.film.moments) == 25
     panel = panels.DigitGenerator("mnist-flow-map", guidance_scale=11, simple=True)
     assert panel.guidance_scale.value == 8 and [*panel.controls] == ["digit", "guidance_scale"]
     assert fine(panel) and panel.film.result.timesteps[-1] == 41
