@@ -25,6 +25,7 @@ from PIL import Image, ImageDraw
 
 from classroom import panels
 from classroom.panels import Panel, ten_digits
+from classroom.panels.drawing import read
 from classroom.panels.film import GUESSES, SEES, Film, Row, moments_of, seconds, stacked
 from classroom.panels.pad import DrawingPad
 from classroom.panels.plane import Dot, Setting, plane_svg
@@ -36,6 +37,7 @@ from lessons_lib.data import DataError
 from lessons_lib.evaluation import Share, composition, reversibility
 from lessons_lib.files import WriteError
 from lessons_lib.guidance import class_log_prob, unconditional, with_classifier
+from lessons_lib.images import to_bytes
 from lessons_lib.pipeline import (
     CounterfactualRequest,
     GenerationRequest,
@@ -570,7 +572,7 @@ def test_without_a_wish_all_ten_are_one_picture(seed):
 
 
 def test_ten_digits_part_as_they_are_told_play_once_displayed_and_obey(monkeypatch):
-    readings = ten_digits.read(ten_digits.ten_digits(2.0, seed=3))
+    readings = read(ten_digits.ten_digits(2.0, seed=3))
     assert sum(reading.label == digit for digit, reading in enumerate(readings)) >= 9
     monkeypatch.setattr(ten_digits, "FRAME_S", 0.0)
     panel = panels.TenDigits(steps=1)
@@ -590,6 +592,51 @@ def test_ten_digits_part_as_they_are_told_play_once_displayed_and_obey(monkeypat
     time.sleep(0.1)
     panel.guidance_scale.value = 3.0  # a move ends the play
     assert "Scale 3:" in fine(panel) and panel.guidance_scale.value == 3.0
+
+
+# -- drawing while a slider moves ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "seed"), [(panels.DigitGenerator, 0), (panels.TenDigits, 3)])
+def test_with_a_flow_map_a_moving_slider_is_followed_and_at_rest_the_way_comes(kind, seed, monkeypatch):
+    monkeypatch.setattr("classroom.panels.panel.REST", 0.3)
+    panel, shown, labels = kind(weights="mnist-flow-map"), [], tuple(range(10)) if seed else (7,)
+    fine(panel)
+    assert all(control.continuous_update for control in panel.controls.values())
+    assert panel.guidance_scale.max <= 8 and "sampler" not in panel.controls
+    panel.strip.observe(lambda change: shown.append((panel.strip.film, change["new"])), "pixels")
+    for k in range(1, 21):
+        panel.guidance_scale.value = k / 20
+        time.sleep(0.02)
+    fine(panel)
+    scales = [float(film["title"].rpartition(" ")[2]) for film, _ in shown]
+    assert scales == sorted(scales) and scales[-2:] == [1.0, 1.0] and len(set(scales)) > 1
+    assert [film["follows"] for film, _ in shown] == [True] * (len(shown) - 1) + [False]
+    assert [film["rows"][0]["frames"] for film, _ in shown] == [1] * (len(shown) - 1) + [25]
+    for scale, (_, pixels) in zip(scales[:-1], shown, strict=False):
+        fields = {"guidance_scale": scale, "seed": seed, "sample_indices": (0,) * len(labels)}
+        images = to_bytes(generate_images(GenerationRequest(labels, "mnist-flow-map", **fields)))
+        sent = np.frombuffer(pixels, np.uint8)[: images.numel()].reshape(images.shape)
+        assert np.abs(sent.astype(int) - images.numpy()).max() <= 1, "the picture is not of its value"
+    (row,) = panel.film.pictures
+    for view in row.views.values():
+        assert (view[-1].int() - to_bytes(row.images(24)).int()).abs().max() <= 1
+    assert panel.film.moments[::24] == ["t = 999", "the finished picture"]
+
+
+def test_a_flow_map_draws_one_picture_ten_times_without_a_wish_plays_and_takes_no_sampler(monkeypatch):
+    monkeypatch.setattr(ten_digits, "FRAME_S", 0.0)
+    panel = panels.TenDigits(weights="mnist-flow-map")
+    assert "All ten are the same" in fine(panel)
+    (row,) = panel.film.pictures
+    assert all((view == view[:, :1]).all() and len(view) == 25 for view in row.views.values())
+    panel.play.click()
+    assert "Scale 2: " in fine(panel) and len(panel.film.moments) == 25
+    panel = panels.DigitGenerator("mnist-flow-map", guidance_scale=11, simple=True)
+    assert panel.guidance_scale.value == 8 and [*panel.controls] == ["digit", "guidance_scale"]
+    assert fine(panel) and panel.film.result.timesteps[-1] == 41
+    with pytest.raises(ValueError, match="draws without a sampler"):
+        panels.DigitGenerator("mnist-flow-map", sampler_fn=sample_ddim)
 
 
 # -- the race --------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import ipywidgets as w
 
+from lessons_lib.flow_map import FlowMap
 from lessons_lib.pipeline import Model
 from lessons_lib.weights import WeightsError, read_card
 
@@ -79,13 +80,15 @@ def new_seed_button(seed: w.BoundedIntText) -> w.Button:
 
 
 def card_defaults(source: str | Path | Model) -> tuple[dict, int]:
-    """Sampler and steps that suit these weights, and their T; plain ones where no card says it."""
-    plain = {"sampler": "ddim", "steps": 25}
+    """Sampler (a flow map has none) and steps that suit these weights, and their T; else plain ones."""
+    plain, flow_map = {"sampler": "ddim", "steps": 25}, {"sampler": None, "steps": 1}
     if isinstance(source, tuple):
         num_timesteps = source[1].num_timesteps
-        return plain | {"steps": min(25, num_timesteps)}, num_timesteps
+        own = flow_map if isinstance(source[0], FlowMap) else {"steps": min(25, num_timesteps)}
+        return plain | own, num_timesteps
     try:
         card = read_card(source)
     except WeightsError:  # the first drawing will say so in the panel
         return plain, 1000
-    return plain | card.get("defaults", {}), (card["schedule"] or {}).get("num_timesteps", 1000)
+    own = card.get("defaults", {}) | (flow_map if card["architecture"] == "FlowMap" else {})
+    return plain | own, (card["schedule"] or {}).get("num_timesteps", 1000)

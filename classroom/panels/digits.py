@@ -12,13 +12,14 @@ from classroom.panels.drawing import EVALUATOR, Drawing, drawn
 from classroom.panels.film import GUESSES, SEES, Film, Row
 from classroom.panels.learners_code import SamplerFn
 from classroom.panels.panel import Panel
+from lessons_lib.flow_map import MAX_GUIDANCE_SCALE
 from lessons_lib.pipeline import GenerationRequest, Model
 
 YOURS = "yours"  # the sampler that the learner wrote
 
 
 class DigitGenerator(Panel):
-    """Draws a digit at each move of a slider.
+    """Draws a digit at each move of a slider; with a flow map, while the slider moves.
 
     Args:
         simple: only digit and guidance scale, and the digit.
@@ -37,18 +38,24 @@ class DigitGenerator(Panel):
         self.weights, self.model, self.sampler_fn = weights, model, sampler_fn
         self.simple, self.evaluator = simple, evaluator
         defaults, num_timesteps = controls.card_defaults(model or weights)
+        self.live = defaults["sampler"] is None
+        if self.live and sampler_fn:
+            raise ValueError("A flow map draws without a sampler: leave sampler_fn out, or take a denoiser.")
         samplers = [(YOURS, YOURS)] * bool(sampler_fn) + [("DDIM", "ddim"), ("DDPM", "ddpm")]
+        samplers = [("none", None)] if self.live else samplers
         run = {
             "sampler": controls.dropdown("Sampler", samplers, YOURS if sampler_fn else defaults["sampler"]),
-            "steps": controls.steps_slider(steps or defaults["steps"], num_timesteps),
+            "steps": controls.steps_slider(steps or defaults["steps"], 4 if self.live else num_timesteps),
             "seed": controls.seed_box(seed),
         }
-        self.fixed = {name: control.value for name, control in run.items()} if simple else {}
-        first = {
-            "digit": controls.digit_slider(digit),
-            "guidance_scale": controls.scale_slider(guidance_scale),
-        }
-        super().__init__(first | ({} if simple else run), more=list(run) if folded else ())
+        hidden = list(run) if simple else ["sampler"] * self.live
+        self.fixed = {name: run.pop(name).value for name in hidden}
+        scale, step = (min(guidance_scale, MAX_GUIDANCE_SCALE), 0.05) if self.live else (guidance_scale, 0.25)
+        scale = controls.scale_slider(scale, step=step)
+        super().__init__(
+            {"digit": controls.digit_slider(digit), "guidance_scale": scale} | run,
+            more=list(run) if folded else (),
+        )
 
     def request(self, digit: int, guidance_scale: float, **run) -> GenerationRequest:
         """What is asked for; without a sampler where the learner's own draws."""
@@ -57,10 +64,10 @@ class DigitGenerator(Panel):
             run |= {"sampler": None, "spacing": "trailing"}
         return GenerationRequest((digit,), self.weights, guidance_scale=guidance_scale, **run)
 
-    def draw(self, **settings) -> Generator[float, None, Film]:
+    def draw(self, way: bool = False, **settings) -> Generator[float, None, Film]:
         request = self.request(**settings)
         own = self.sampler_fn if request.sampler is None else None
-        drawing = yield from drawn(request, self.model, own, self.evaluator)
+        drawing = yield from drawn(request, self.model, own, self.evaluator, way)
         digit, scale, line = request.labels[0], request.guidance_scale, reading_line(drawing, request)
         views = drawing.views()
         shown = [views[SEES]] if self.simple else [views[SEES], views[GUESSES]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,11 +13,13 @@ from torch import Tensor
 
 from classroom.panels.film import GUESSES, SEES, moments_of, seconds, stacked
 from classroom.panels.learners_code import SamplerFn, checked_steps
-from lessons_lib.pipeline import GenerationRequest, Model, load_model
+from lessons_lib.flow_map import IMAGE, jump
+from lessons_lib.pipeline import GenerationRequest, Model, Plan, load_model
 from lessons_lib.samplers import Step
 from lessons_lib.weights import WeightsError
 
 EVALUATOR = "mnist-evaluator"
+JUMPS = 24  # moments of a flow map's way; and pictures that it draws in one call
 
 
 class Reading(NamedTuple):
@@ -87,7 +89,7 @@ def recorded(
 
 def drawn(
     request: GenerationRequest, model: Model | None = None, sampler_fn: SamplerFn | None = None,
-    evaluator: str | Path | None = EVALUATOR,
+    evaluator: str | Path | None = EVALUATOR, way: bool = False,
 ) -> Generator[float, None, Drawing]:  # fmt: skip
     """Draw what is asked for and read it; yields the part done, 0 … 1.
 
@@ -95,6 +97,7 @@ def drawn(
         model: (network, schedule), in place of the request's weights.
         sampler_fn: in place of the request's sampler: (eps_fn, schedule, x_T, timesteps) -> Steps.
         evaluator: name or path of its weights; None for no reading.
+        way: in place of the steps that a flow map took, what its jumps to other times would be.
 
     Raises:
         ValueError, WeightsError: as `generate`; also if sampler_fn fails, with the line where it did.
@@ -103,7 +106,33 @@ def drawn(
     steps = plan.steps()
     if sampler_fn:
         steps = checked_steps(sampler_fn, plan.eps_fn, plan.schedule, plan.x_T, plan.timesteps)
-    return (yield from recorded(plan.x_T, steps, len(plan.timesteps), evaluator))
+    drawing = yield from recorded(plan.x_T, steps, len(plan.timesteps), evaluator)
+    return (yield from _with_way(drawing, plan)) if way else drawing
+
+
+def _with_way(drawing: Drawing, plan: Plan) -> Generator[float, None, Drawing]:
+    """A flow map's drawing with the way there: jumps from x_T to ever earlier times, the last the image."""
+    x_T, first, scale = plan.x_T, plan.schedule.num_timesteps - 1, plan.request.guidance_scale
+    times, states, estimates = torch.linspace(first, IMAGE, JUMPS + 1).round().long(), [x_T], []
+    for some in times[1:].split(max(1, JUMPS // len(x_T))):
+        x, y = x_T.repeat(len(some), 1, 1, 1), torch.tensor(plan.request.labels).repeat(len(some))
+        s = some.repeat_interleave(len(x_T))
+        t, w = torch.full_like(s, first), torch.full(s.shape, float(scale))
+        with torch.no_grad():
+            x_0 = plan.network.estimate(x, t, s, y, w).clamp(-1, 1)
+        states += jump(plan.schedule, x, t, s, x_0).split(len(x_T))
+        estimates += x_0.split(len(x_T))
+        yield len(estimates) / JUMPS
+    return replace(drawing, states=states, estimates=estimates, timesteps=times[:-1].tolist())
+
+
+def finished(steps: Generator) -> object:
+    """What a generator returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def part_of(steps: Generator, done: int, count: int) -> Generator:

@@ -94,6 +94,7 @@ class Film:
     stem: of the GIF's file name; without it there is none.
     plays: whether it plays by itself.
     notes: M longer texts, shown below the pictures, or none.
+    follows: whether the way to these pictures is still to come: the player keeps its place.
     """
 
     rows: Sequence[Row | Chart]
@@ -104,10 +105,18 @@ class Film:
     stem: str = ""
     plays: bool = True
     notes: Sequence[str] = ()
+    follows: bool = False
 
     @property
     def pictures(self) -> list[Row]:
         return [row for row in self.rows if isinstance(row, Row) and row.views]
+
+    def ended(self) -> Film:
+        """Its finished pictures alone; the way is to follow."""
+        rows = [
+            replace(row, views={name: view[-1:] for name, view in row.views.items()}) for row in self.rows
+        ]
+        return replace(self, rows=rows, moments=self.moments[-1:], follows=True)
 
     def encoded(self) -> tuple[dict, bytes]:
         """(what the page is told, the pixels of all rows and views: moment by moment, [B, H, W, C] each)."""
@@ -127,9 +136,10 @@ class Film:
                 start += len(parts[-1])
             rows.append(row.described() | {"views": views or None})
         moments, notes = ([texts[k] for k in kept] if texts else [] for texts in (self.moments, self.notes))
-        views = list(dict.fromkeys(name for row in self.pictures if row.frames > 1 for name in row.views))
-        told = {"rows": rows, "moments": moments, "notes": notes, "views": views}
-        return told | {"plays": self.plays, "gif": bool(self.stem)}, b"".join(parts)
+        moving = [row for row in self.pictures if row.frames > 1 or self.follows]
+        views = list(dict.fromkeys(name for row in moving for name in row.views))
+        told = {"rows": rows, "title": self.title, "moments": moments, "notes": notes, "views": views}
+        return told | {"plays": self.plays, "gif": bool(self.stem), "follows": self.follows}, b"".join(parts)
 
     # -- for pages without a kernel, and files ---------------------------------------------------------
 

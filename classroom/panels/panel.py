@@ -11,6 +11,7 @@ import base64
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from inspect import isgenerator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import torch
 import traitlets as t
 
 from classroom.panels.controls import button, new_seed_button
+from classroom.panels.drawing import finished
 from classroom.panels.film import GUESSES, Film
 from lessons_lib.data import DataError
 from lessons_lib.files import WriteError
@@ -29,6 +31,7 @@ from lessons_lib.memory import keep_freed_memory
 from lessons_lib.weights import WeightsError
 
 LINGER = 10.0  # seconds that an idle worker thread waits for the next request before it ends
+REST = 0.4  # seconds without a move after which a slider is said to rest
 FIRST_PICTURE = 30.0  # seconds that a display waits for the picture to be drawn
 HERE = Path(__file__).parent
 
@@ -74,6 +77,8 @@ class Panel(w.VBox):
         for name, control in self.controls.items():
             setattr(self, name, control)
             control.observe(self.redraw, "value")
+            if self.live and hasattr(control, "continuous_update"):
+                control.continuous_update = True
         if "seed" in self.controls:
             self.new_seed = new_seed_button(self.seed)
             buttons = [self.new_seed, *buttons]
@@ -109,6 +114,8 @@ class Panel(w.VBox):
         """The Film for these settings."""
         raise NotImplementedError
 
+    live = False  # draws while its sliders move: a generator with one more setting, `way`, see `_live`
+
     doing = "Drawing …"  # what is said meanwhile, with the settings in braces; nothing where it takes no time
 
     def busy(self, **settings) -> str:
@@ -125,8 +132,21 @@ class Panel(w.VBox):
     def redraw(self, _change=None) -> None:
         """Have the controls' Film drawn and shown; what was asked for before and is not done is dropped."""
         settings = self.settings
+        if self.live:
+            return self.ask(lambda: self._live(settings, REST if _change else 0.0), self.show)
         self.strip.busy = self.busy(**settings)
         self.ask(lambda: self.draw(**settings), self.show)
+
+    def _live(self, settings: dict, rest: float) -> Iterator[float]:
+        """The picture alone; once no control has moved for `rest` seconds, all of its Film."""
+        # It is shown though something newer waits: while a slider moves, something always does.
+        self.show(finished(self.draw(**settings)).ended())
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue, rest)
+        yield 0.0  # the end, if something newer was asked for
+        film = yield from self.draw(**settings, way=True)
+        # Each moment is one jump from the noise, not a step after the one before.
+        return replace(film, moments=[text.rpartition(", ")[2] for text in film.moments])
 
     def ask(self, work: Callable, show: Callable | None = None) -> None:
         """Have work done off the main thread.

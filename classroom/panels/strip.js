@@ -1,5 +1,6 @@
 // The pictures of a panel: rows that play once from noise to picture, a scrubber, and the line below them.
-const REST = 400, WAY = 1000; // ms: a control has rested; the way from noise to picture
+const REST = 400, SHORT = 100; // ms: a control has rested; and has done so before its way came
+const WAY = 1000; // ms from noise to picture
 const GAP = 6, ZOOMED = 168; // px
 
 function make(tag, attributes = {}, ...children) {
@@ -49,7 +50,7 @@ function nameControls(panel) {
 function render({ model, el }) {
   const id = Math.random().toString(36).slice(2);
   let film = null, bytes = null, cells = [], details = [], timer = 0, frame = 0;
-  const bar = make("div", { class: "strip-bar" }), stage = make("div", { class: "strip-stage" });
+  const bar = make("div", { class: "strip-bar" }), stage = make("div", { class: "strip-stage", role: "group" });
   const zoom = make("div", { class: "strip-zoom" });
   const play = make("button", { class: "strip-play", onclick: () => (frame ? stop() : run()) });
   const scrubber = make("input", { type: "range", min: 0, step: 1, "aria-label": "Replay",
@@ -87,7 +88,8 @@ function render({ model, el }) {
       }
     }
     for (const { row, k, view, canvas } of details) draw(canvas, row, k, view);
-    scrubber.value = at;
+    scrubber.value = ended ? scrubber.max : at;
+    stage.setAttribute("aria-label", film.title);
     scrubber.setAttribute("aria-valuetext", film.moments[at] ?? "");
     moment.textContent = film.moments[at] ?? "";
     note.textContent = film.notes[at] ?? "";
@@ -154,14 +156,15 @@ function render({ model, el }) {
       return make("div", { class: "strip-row" }, ...heading, grid);
     }));
     const moves = film.moments.length > 1;
-    player.hidden = !moves && !film.gif;
-    for (const part of [play, scrubber, moment, views]) part.hidden = !moves;
+    player.hidden = !moves && !film.gif && !film.follows;
+    for (const part of [play, scrubber, moment, views]) part.hidden = !moves && !film.follows;
+    for (const part of [play, scrubber, save]) part.disabled = film.follows; // until the way is there
     save.hidden = !film.gif;
     views.hidden ||= film.views.length < 2;
     views.replaceChildren(...film.views.map((name) => make("label", {},
       make("input", { type: "radio", name: id, value: name, ...(name === model.get("view") ? { checked: "" } : {}),
         onchange: () => { model.set("view", name); model.save_changes(); show(); } }), name)));
-    scrubber.max = last();
+    scrubber.max = last() || 1;
     enlarge();
   }
 
@@ -206,17 +209,19 @@ function render({ model, el }) {
   function take() {
     stop(true);
     const before = film?.rows && last() ? place() / last() : 1; // where it stands is kept
+    const moving = film?.follows, rest = moving ? SHORT : REST;
     film = model.get("film");
     if (!film.rows) return;
     if (before < 1) model.set("moment", Math.round(before * last()));
     const data = model.get("pixels");
     bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
     const focused = document.activeElement?.classList.contains("chosen") && el.contains(document.activeElement);
-    build();
+    if (moving && film.follows) for (const cell of cells) cell.row = film.rows[cell.r]; // of one shape
+    else build();
     show();
     if (focused) cells.find((cell) => cell.frame.classList.contains("chosen"))?.frame.focus();
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    if (film.plays && film.moments.length > 1 && place() === last() && !still) timer = setTimeout(run, REST);
+    if (film.plays && film.moments.length > 1 && place() === last() && !still) timer = setTimeout(run, rest);
   }
   function tell() {
     const busy = model.get("busy"), said = model.get("said");
@@ -249,6 +254,8 @@ function render({ model, el }) {
     names = new MutationObserver(() => nameControls(panel));
     names.observe(panel, { childList: true, subtree: true });
     nameControls(panel);
+    // A server that gathers small messages (Nagle) holds answers back for 40 ms, until it hears from the page.
+    panel.addEventListener("pointermove", (event) => film?.follows && event.buttons && model.send({ kind: "moved" }));
   });
   const watched = { "change:film": take, "change:busy": tell, "change:said": tell, "change:wrong": tell,
     "change:progress": tell, "change:saved": tellSaved, "change:moment": () => film?.rows && show(),
