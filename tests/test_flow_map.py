@@ -6,9 +6,12 @@ import math
 import imageio.v3 as iio
 import pytest
 import torch
-from command_tools import good, report_of, rows_of
+from command_tools import copy_weights, good, report_of, rows_of
 from numeric import assert_close_by_scale, seeded
 
+from lessons_lib.evaluation import jumps, task
+from lessons_lib.evaluation.judge import Judge
+from lessons_lib.evaluation.task import Classes
 from lessons_lib.flow_map import IMAGE, FlowMap, FlowMapConfig, jump_weights, sample_flow_map
 from lessons_lib.guidance import conditional, unconditional, with_cfg
 from lessons_lib.pipeline import GenerationRequest, generate
@@ -18,7 +21,7 @@ from lessons_lib.toy import GaussianMixture, ToyFlowMap, two_clouds
 from lessons_lib.training import Stopped, TrainConfig, train
 from lessons_lib.training.distillation import FlowMapLoss
 from lessons_lib.unet import UNet, UNetConfig
-from lessons_lib.weights import load_pretrained, save_pretrained
+from lessons_lib.weights import load_pretrained, read_card, save_pretrained, write_card
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("one_thread")]
 
@@ -168,6 +171,29 @@ def test_commands_take_it_like_any_other_weights(run, tiny, here):
     assert [(row["method"], row["sampler"], row["steps"]) for row in rows_of("sweep.csv")] == [
         ("cfg", "", n) for n in "1122"
     ]
+
+
+def test_its_card_gets_its_own_evaluations_and_what_it_promises(run, tiny, here, monkeypatch):
+    monkeypatch.setitem(task.STANDARD, "flow-map", ((2.0, None, 1, 12), (1.0, None, 2, 11)))
+    monkeypatch.setattr(jumps, "DIGITS", 20)
+    copy_weights(tiny / "flow-map", here / "mine")
+    mine = here / "mine.safetensors"
+    teacher = {"teacher": {"weights": f"{tiny}/denoiser.safetensors"}}
+    write_card(mine, read_card(mine) | {"training": teacher})
+    judge = f"--evaluator-weights {tiny}/judge.safetensors"
+    good(run(f"evaluate mnist --weights ./mine.safetensors {judge} --card"))
+    metrics = read_card(mine)["metrics"]
+    commands = [report["command"] for report in metrics["evaluations"]]
+    assert all("--sampler" not in command for command in commands)
+    assert ["--guidance-scale 2 --steps 1 --num-samples 12" in commands[0], len(commands)] == [True, 2]
+    assert 0 < metrics["composition"]["rms"] < metrics["composition"]["percentile_99"]
+    for scale in (1, 2):
+        found = metrics[f"agreement_at_w_{scale}"]
+        assert f"denoiser.safetensors, cfg, w={scale}, ddim, 32 steps, seed 0" in found["with"]
+        assert abs(found["correlation"]) < 1 and len(found["diversity_of_both"]) == 2
+    assert not Classes(judge=Judge.load("mnist", f"{tiny}/judge.safetensors")).promises(
+        GenerationRequest((0,), weights=tiny / "denoiser.safetensors")
+    )
 
 
 # -- trained on points -----------------------------------------------------------------------------

@@ -142,7 +142,7 @@ def evaluate_classes(options: _EvaluateClasses) -> None:
         documents.append(standard.measure(plan))
         if not options.as_json:
             print(standard.report(documents[-1]), end="\n\n", flush=True)
-    judging.write_metrics(request.weights, evaluations=documents)
+    judging.write_metrics(request.weights, evaluations=documents, **task.promises(request))
     path = cards.weights_path(request.weights).with_suffix(".json")
     print(json.dumps(documents) if options.as_json else f"Written into {path}.")
 
