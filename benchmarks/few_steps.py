@@ -6,9 +6,10 @@
 
 writes assets/results/13_steps.csv, a row a way, scale and number of steps. What was measured lies in
 runs/samplers and is not measured again; a row that there was no time for is left out. --times-only measures
-the milliseconds of the table's rows anew and nothing else: let the machine do nothing else then. A step of
-the teacher at w = 2 asks its network twice, a step of the map once: the table has steps and evaluations.
---counterfactuals decodes inverted test digits to the ten targets, by the teacher and by the map.
+the milliseconds of the table's rows anew and nothing else: let the machine do nothing else then. With
+--repeats 0 they are left empty. A step of the teacher at w = 2 asks its network twice, a step of the map
+once: the table has steps and evaluations. --counterfactuals decodes inverted test digits to the ten targets,
+by the teacher and by the map.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ def measured(num_samples: int, precision: str, minutes: float) -> list[dict]:
 
 
 def timed(rows: list[dict], repeats: int) -> list[dict]:
-    """The rows with the milliseconds of one digit, drawn alone and in a batch of 100."""
+    """The rows with the milliseconds of one digit, drawn alone and in a batch of 100, if there are repeats."""
+    if not repeats:
+        return [row | {"milliseconds": "", "milliseconds_of_100": ""} for row in rows]
     settings = [(row["way"], float(row["guidance_scale"]), int(row["steps"])) for row in rows]
     alone = milliseconds({one: asked(one, (3,)) for one in settings}, repeats)
     many = tuple(k % 10 for k in range(100))
@@ -149,10 +152,12 @@ def main() -> None:
         words = f"--num-samples {arguments.num_samples} --precision {arguments.precision}"
         note = f"teacher {TEACHER}, steps even in t; made by: python -m benchmarks.few_steps {words}"
     rows = timed(rows, arguments.repeats)
-    write_table(TABLE, f"{note}; times: float32, {machine['cpu']}, {machine['threads']} threads", rows)
+    if arguments.repeats:
+        note += f"; times: float32, {machine['cpu']}, {machine['threads']} threads"
+    write_table(TABLE, note, rows)
     told = (
         "FID {fid:.3f}, read right {accuracy:.1%} and {second_judge:.1%}, diversity {diversity:.2f}, "
-        "{milliseconds:.0f} ms, {milliseconds_of_100:.1f} in a batch"
+        "{milliseconds} ms, {milliseconds_of_100} in a batch"
     )
     lines = [
         ("{way}, w={guidance_scale:g}, {steps:g} steps".format_map(row), told.format_map(row)) for row in rows
