@@ -76,7 +76,7 @@ def measured(num_samples: int, precision: str, minutes: float) -> list[dict]:
 
 
 def timed(rows: list[dict], repeats: int) -> list[dict]:
-    """The rows with the milliseconds of one digit, drawn alone and in a batch of 100, if there are repeats."""
+    """The rows with the milliseconds of a digit, alone and in a batch of 100; empty with no repeats."""
     if not repeats:
         return [row | {"milliseconds": "", "milliseconds_of_100": ""} for row in rows]
     settings = [(row["way"], float(row["guidance_scale"]), int(row["steps"])) for row in rows]
@@ -145,7 +145,8 @@ def main() -> None:
         show({"rows": found, "machine": machine}, lines, arguments.json)
         return
     if arguments.times_only:
-        rows = read_table(RESULTS / TABLE)
+        whole = ("steps", "evaluations")
+        rows = [row | {name: int(row[name]) for name in whole} for row in read_table(RESULTS / TABLE)]
         note = (RESULTS / TABLE).read_text(encoding="utf-8").splitlines()[0][2:].split("; times:")[0]
     else:
         rows = measured(arguments.num_samples, arguments.precision, arguments.minutes)
