@@ -14,7 +14,7 @@ from lessons_lib.evaluation.judge import Judge
 from lessons_lib.evaluation.task import Classes
 from lessons_lib.flow_map import IMAGE, FlowMap, FlowMapConfig, jump_weights, sample_flow_map
 from lessons_lib.guidance import conditional, unconditional, with_cfg
-from lessons_lib.pipeline import GenerationRequest, generate
+from lessons_lib.pipeline import GenerationRequest, generate, generate_images
 from lessons_lib.samplers import SampleNoise, sample_ddim
 from lessons_lib.schedules import NoiseSchedule, spaced_timesteps, spaced_timesteps_logsnr
 from lessons_lib.toy import GaussianMixture, ToyFlowMap, two_clouds
@@ -194,6 +194,23 @@ def test_its_card_gets_its_own_evaluations_and_what_it_promises(run, tiny, here,
     assert not Classes(judge=Judge.load("mnist", f"{tiny}/judge.safetensors")).promises(
         GenerationRequest((0,), weights=tiny / "denoiser.safetensors")
     )
+
+
+def test_the_shipped_flow_map_keeps_what_its_card_promises():
+    """On a few digits, whose figures are near the card's of 500; hence the margins."""
+    metrics, flow_map = read_card("mnist-flow-map")["metrics"], load_pretrained("mnist-flow-map")[0]
+    found, promised = jumps.composition(flow_map, 40), metrics["composition"]
+    print(found, promised)
+    assert all(found[name] < 1.3 * promised[name] for name in ("rms", "percentile_99"))
+    request = GenerationRequest([k % 10 for k in range(20)], "mnist-flow-map", guidance_scale=1.0, steps=1)
+    teacher = dataclasses.replace(request, weights="mnist-denoiser-v", sampler="ddim", steps=32)
+    centred = [
+        x.flatten(1) - x.mean(dim=(1, 2, 3))[:, None] for x in map(generate_images, (request, teacher))
+    ]
+    correlation, promised = float(torch.cosine_similarity(*centred).mean()), metrics["agreement_at_w_1"]
+    print(correlation, promised)
+    assert correlation > promised["correlation"] - 0.05
+    assert min(report["accuracy"]["value"] for report in metrics["evaluations"]) > 0.97
 
 
 # -- trained on points -----------------------------------------------------------------------------
