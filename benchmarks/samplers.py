@@ -14,6 +14,8 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from collections.abc import Hashable, Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -21,6 +23,7 @@ from benchmarks import ROOT, parser, prepare, show
 from benchmarks.sampling_steps import write_table
 from lessons_lib import weights
 from lessons_lib.evaluation.judge import Judge
+from lessons_lib.evaluation.quality import accuracy, labels_by_frequency
 from lessons_lib.evaluation.task import Classes
 from lessons_lib.files import atomic_write
 from lessons_lib.pipeline import GenerationRequest, generate_images
@@ -41,31 +44,43 @@ EXACT: Setting = ("dpmpp_2m", "logsnr", 200)
 NOISES = 50  # for the distance
 
 
-def quality(judge: Judge, setting: Setting, num_samples: int) -> dict:
-    """What `evaluate` measures; from the disk if it was measured with these weights before."""
-    sampler, spacing, steps = setting
-    shas = f"{weights.read_card(NAME)['sha256'][:8]}-{judge.sha256[:8]}"
-    path = RUNS / f"{sampler}-{spacing}-{steps}-{num_samples}-{shas}.json"
-    if path.exists():
-        return json.loads(path.read_text())
-    request = GenerationRequest(
-        (0,), NAME, guidance_scale=SCALE, sampler=sampler, spacing=spacing, steps=steps
-    )
-    task = Classes(judge=judge, num_samples=num_samples)
+def quality(
+    judge: Judge, request: GenerationRequest, num_samples: int, *others: Judge, ended: bool = False
+) -> dict | None:
+    """What `evaluate` measures, and in "others" the share that other judges read right.
+
+    From the disk if it was measured with these weights before; None if it was not and the time has ended.
+    """
+    shas = f"{weights.read_card(request.weights)['sha256'][:8]}-{judge.sha256[:8]}"
+    way = f"{request.sampler}-{request.spacing}-{request.steps}-w{request.guidance_scale:g}"
+    path = RUNS / f"{way}-{request.precision}-{num_samples}-{len(others)}-{shas}.json"
+    if path.exists() or ended:
+        return json.loads(path.read_text()) if path.exists() else None
+    drawn = []
+    task = Classes(
+        judge=judge, num_samples=num_samples,
+        draw=lambda *asked: drawn.append(Classes.draw(*asked)) or drawn[-1],
+    )  # fmt: skip
     result = task.measure(task.plan(request))
+    labels = labels_by_frequency(judge.reference.class_counts, num_samples)
+    result["others"] = {one.name: accuracy(one.model, drawn[0], labels).overall.as_json() for one in others}
+    RUNS.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(result))
     return result
 
 
-def drawn(setting: Setting, labels: tuple[int, ...], seed: int) -> Tensor:
-    """Images [N, C, H, W] at w = 1; equal seeds get equal noises."""
+def asked(setting: Setting, labels: tuple[int, ...] = (0,), seed: int = 0) -> GenerationRequest:
+    """Of the lessons' network at w = 1; equal seeds get equal noises."""
     sampler, spacing, steps = setting
-    return generate_images(
-        GenerationRequest(
-            labels, NAME, guidance_scale=SCALE, sampler=sampler, spacing=spacing, steps=steps, seed=seed
-        )
+    return GenerationRequest(
+        labels, NAME, guidance_scale=SCALE, sampler=sampler, spacing=spacing, steps=steps, seed=seed
     )
+
+
+def drawn(setting: Setting, labels: tuple[int, ...], seed: int) -> Tensor:
+    """Images [N, C, H, W]."""
+    return generate_images(asked(setting, labels, seed))
 
 
 def distances() -> dict[Setting, float]:
@@ -79,16 +94,16 @@ def distances() -> dict[Setting, float]:
     }
 
 
-def milliseconds(repeats: int) -> dict[Setting, float]:
-    """Median milliseconds of one digit for every setting; they take turns, so a slow moment hits all."""
-    times: dict[Setting, list[float]] = {setting: [] for setting in SETTINGS}
+def milliseconds(requests: Mapping[Hashable, GenerationRequest], repeats: int) -> dict[Hashable, float]:
+    """Median milliseconds of drawing each request; they take turns, so a slow moment hits all."""
+    times: dict[Hashable, list[float]] = {name: [] for name in requests}
     for k in range(-1, repeats):
-        for setting in SETTINGS:
+        for name, request in requests.items():
             started = time.perf_counter()
-            drawn(setting, (k % 10,), seed=k + 1)
+            generate_images(replace(request, seed=k + 1))
             if k >= 0:
-                times[setting].append(1000 * (time.perf_counter() - started))
-    return {setting: statistics.median(mine) for setting, mine in times.items()}
+                times[name].append(1000 * (time.perf_counter() - started))
+    return {name: statistics.median(mine) for name, mine in times.items()}
 
 
 def row_of(setting: Setting, found: dict, distance: float | None, took: float) -> dict:
@@ -110,9 +125,9 @@ def main() -> None:
     arguments = options.parse_args()
     machine = prepare(arguments.threads)
     judge = Judge.load("mnist")
-    RUNS.mkdir(parents=True, exist_ok=True)
-    found = {setting: quality(judge, setting, arguments.num_samples) for setting in SETTINGS}
-    away, took = distances(), milliseconds(arguments.repeats)
+    found = {setting: quality(judge, asked(setting), arguments.num_samples) for setting in SETTINGS}
+    away = distances()
+    took = milliseconds({setting: asked(setting, (3,)) for setting in SETTINGS}, arguments.repeats)
     rows = [row_of(setting, found[setting], away.get(setting), took[setting]) for setting in SETTINGS]
     words = f"--num-samples {arguments.num_samples} --threads {arguments.threads}"
     note = f"w=1, {arguments.num_samples} samples; made by: python -m benchmarks.samplers {words}"

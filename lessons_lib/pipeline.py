@@ -328,17 +328,18 @@ class _Plan:
 
 def _check_flow_map(request: _Request) -> None:
     """Refuse what a flow map, which learned its path and its guidance, cannot be told."""
-    is_drawn = isinstance(request, GenerationRequest)
-    refuse({f"The flow map '{request.weights}' only draws from noise: take a denoiser.": not is_drawn})
-    usual = {"guidance": "cfg", "sampler": None, "eta": 0, "interval": None, "precision": "float32"}
+    it, scale, spacing = f"The flow map '{request.weights}'", request.guidance_scale or 0, request.spacing
+    is_drawn, way = isinstance(request, GenerationRequest), request.guidance
     refuse({
-        f"The flow map '{request.weights}' takes no {name} {getattr(request, name)!r}: leave it out.": True
-        for name, value in usual.items()
-        if getattr(request, name) != value
+        f"{it} only draws from noise: for counterfactuals take a denoiser.": not is_drawn,
+        f"{it} learned guidance 'cfg' and no other, not {way!r}.": way != "cfg",
+        f"{it} learned scales up to {MAX_GUIDANCE_SCALE:g}, not {scale:g}.": scale > MAX_GUIDANCE_SCALE,
+        f"{it} learned one scale for the whole way: it takes no interval.": request.interval is not None,
+        f"{it} jumps without a sampler: name none, not {request.sampler!r}.": request.sampler is not None,
+        f"{it} learned steps of trailing spacing, not {spacing!r}.": spacing not in (None, "trailing"),
+        f"{it} adds no noise on its way: eta must be 0.": getattr(request, "eta", 0) != 0,
+        f"{it} draws in float32 only, not in {request.precision}.": request.precision != "float32",
     })  # fmt: skip
-    scale = request.guidance_scale or 0
-    words = f"The guidance scale of a flow map must be at most {MAX_GUIDANCE_SCALE:g}, got {scale:g}."
-    refuse({words: scale > MAX_GUIDANCE_SCALE})
 
 
 class Plan(_Plan):

@@ -8,6 +8,7 @@ from numeric import SEED
 
 from lessons_lib.classifier import Evaluator, EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig
 from lessons_lib.data import ATTRIBUTES
+from lessons_lib.flow_map import FlowMap, FlowMapConfig
 from lessons_lib.unet import UNet, UNetConfig
 from lessons_lib.weights import save_pretrained
 
@@ -50,6 +51,13 @@ def tiny_unet(**shape):
     torch.manual_seed(SEED)
     usual = {"image_size": 8, "base_channels": 32, "channel_mults": (1, 2), "embedding_channels": 16}
     return awake(UNet(UNetConfig(**usual | shape)))
+
+
+def tiny_flow_map(**shape):
+    """An awake flow map of ten classes, T = 40."""
+    torch.manual_seed(SEED + 2)
+    usual = {"channel_mults": (1, 1, 1), "embedding_channels": 16, "v_timesteps": 40}
+    return awake(FlowMap(FlowMapConfig(**usual | shape)))
 
 
 def tiny_reader(noisy=True, **shape):

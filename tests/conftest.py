@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_tools import noted, report_of, save, tiny_reader, tiny_unet
+from command_tools import noted, report_of, save, tiny_flow_map, tiny_reader, tiny_unet
 
 from lessons_lib import data, evaluation, pipeline, unet, weights
 from lessons_lib.cli import app
@@ -78,6 +78,7 @@ def tiny(tmp_path_factory):
     for name, num_classes in (("denoiser", 10), ("unlabelled", 0)):
         model = tiny_unet(**digits, channel_mults=(1, 1, 1), num_classes=num_classes)
         save(folder / f"{name}.safetensors", model, schedule, **defaults)
+    save(folder / "flow-map.safetensors", tiny_flow_map(**digits), schedule, guidance_scale=2.0, steps=1)
     for name, when in (("guide", schedule), ("other-T", NoiseSchedule.linear(50))):
         save(folder / f"{name}.safetensors", tiny_reader(**digits, num_classes=10), when)
     save(folder / "judge.safetensors", tiny_reader(False, **digits, num_classes=10))

@@ -45,6 +45,19 @@ REFUSED = {
         "--out folder.png": "it is a folder",
         "--individual full.png": "it is a file",
     },
+    "sample mnist --weights {tiny}/flow-map.safetensors --out out.png": {
+        "--guidance-scale 8.5": "learned scales up to 8, not 8.5.",
+        "--guidance classifier --classifier {tiny}/guide.safetensors": "no other, not 'classifier'.",
+        "--guidance none": "flow-map.safetensors' learned guidance 'cfg' and no other, not 'none'.",
+        "--sampler ddim": "jumps without a sampler: name none, not 'ddim'.",
+        "--spacing logsnr": "learned steps of trailing spacing, not 'logsnr'.",
+        "--interval 5,20": "learned one scale for the whole way: it takes no interval.",
+        "--precision bf16": "draws in float32 only, not in bf16.",
+        "--steps 41": "between 1 and 40 (T), got 41",
+    },
+    "counterfactual mnist --weights {tiny}/flow-map.safetensors --index 1 --out x.png": {
+        "--evaluator-weights {tiny}/judge.safetensors": "only draws from noise: for counterfactuals take a",
+    },
     "train mnist --model denoiser": {
         "--model gan": "classifier, clean-classifier, evaluator, denoiser-v, flow-map, second-",
         "--ema-sigma-rel 0.1 --ema-decay 0.9": "are two averages: choose one.",
@@ -100,6 +113,7 @@ REFUSED = {
         "--out sweep.csv --step-counts 2.5": "'--step-counts': '2.5' is not a whole number.",
         "--out sweep.csv --guidance-scale 2": "No such option: --guidance-scale",
         "--out sweep.csv --methods cfg": "--classifier steers nothing here",
+        "--out sweep.csv --weights {tiny}/flow-map.safetensors": "--classifier steers nothing here",
         "--out sweep.csv --interval 5": "'5' is not two timesteps such as 200,800.",
         "--out sweep.csv --interval 20,5": "with 0 <= t_low <= t_high <= 39, got (20, 5).",
         "--out other.csv": "other.csv is no table of a sweep: name another --out, or delete it.",

@@ -3,19 +3,25 @@
 import dataclasses
 import math
 
+import imageio.v3 as iio
 import pytest
 import torch
+from command_tools import copy_weights, good, report_of, rows_of
 from numeric import assert_close_by_scale, seeded
 
+from lessons_lib.evaluation import jumps, task
+from lessons_lib.evaluation.judge import Judge
+from lessons_lib.evaluation.task import Classes
 from lessons_lib.flow_map import IMAGE, FlowMap, FlowMapConfig, jump_weights, sample_flow_map
 from lessons_lib.guidance import conditional, unconditional, with_cfg
-from lessons_lib.samplers import sample_ddim
+from lessons_lib.pipeline import GenerationRequest, generate, generate_images
+from lessons_lib.samplers import SampleNoise, sample_ddim
 from lessons_lib.schedules import NoiseSchedule, spaced_timesteps, spaced_timesteps_logsnr
 from lessons_lib.toy import GaussianMixture, ToyFlowMap, two_clouds
 from lessons_lib.training import Stopped, TrainConfig, train
 from lessons_lib.training.distillation import FlowMapLoss
 from lessons_lib.unet import UNet, UNetConfig
-from lessons_lib.weights import load_pretrained, save_pretrained
+from lessons_lib.weights import load_pretrained, read_card, save_pretrained, write_card
 
 pytestmark = [pytest.mark.numeric, pytest.mark.usefixtures("one_thread")]
 
@@ -115,6 +121,96 @@ def test_weights_come_back_as_they_were(tmp_path):
     x = torch.randn(2, 1, 8, 8, generator=seeded())
     told = filled(999, 2), filled(IMAGE, 2), filled(1, 2), filled(0.5, 2)
     assert torch.equal(loaded(x, *told), flow_map(x, *told))
+
+
+# -- as a request ----------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_a_sample_is_the_same_in_any_batch_and_its_steps_are_jumps(tiny, steps):
+    asked = {"weights": tiny / "flow-map.safetensors", "steps": steps, "guidance_scale": 3.0}
+    plan = GenerationRequest((0, 7, 2), **asked).plan()
+    together = list(plan.steps())
+    assert [step.t for step in together] == spaced_timesteps(40, steps).tolist()
+    for k, label in enumerate((0, 7, 2)):
+        *_, alone = generate(GenerationRequest((label,), sample_indices=(k,), **asked))
+        assert_close_by_scale(together[-1].x_t[k : k + 1], alone.x_t)
+    y, w = torch.tensor((0, 7, 2)), filled(3.0, 3)
+    x_T = SampleNoise([(0, k) for k in range(3)])(torch.zeros(3, 1, 28, 28))
+    assert torch.equal(plan.x_T, x_T)
+    s = together[1].t if steps > 1 else IMAGE
+    assert torch.equal(together[0].x_t, plan.network(x_T, filled(39, 3), filled(s, 3), y, w))
+
+
+def test_a_request_that_it_was_never_told_is_refused(tiny):
+    asked = {"labels": (0,), "weights": tiny / "flow-map.safetensors"}
+    filled_in = GenerationRequest(**asked).plan().request
+    assert (filled_in.steps, filled_in.guidance_scale, filled_in.sampler) == (1, 2.0, None)
+    assert filled_in.plan().request == filled_in, "what was filled in is taken again"
+    for wrong, words in (
+        ({"eta": 0.5}, "adds no noise on its way: eta must be 0"),
+        ({"guidance": "classifier-x0"}, "no other, not 'classifier-x0'"),
+        ({"attribute": 3}, "told no attributes"),
+        ({"labels": (10,)}, "choose from 0 to 9"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            GenerationRequest(**asked | wrong).plan().steps()
+
+
+def test_commands_take_it_like_any_other_weights(run, tiny, here):
+    weights = f"--weights {tiny}/flow-map.safetensors"
+    for steps in (1, 4):
+        good(run(f"sample mnist --labels 3,5 --steps {steps} --out way.gif {weights}"))
+        assert len(iio.imread("way.gif", index=None)) == steps
+    measure = f"mnist {weights} --evaluator-weights {tiny}/judge.safetensors --num-samples 12"
+    report = report_of(run(f"evaluate {measure} --steps 2 --json"))
+    assert report["settings"] == f"{tiny}/flow-map.safetensors, cfg, w=2, 2 steps, seed 0"
+    assert "--guidance-scale 2 --steps 2 --num-samples 12" in report["command"]
+    good(run(f"sweep {measure} --scales 0,1 --step-counts 1,2 --out sweep.csv"))
+    assert [(row["method"], row["sampler"], row["steps"]) for row in rows_of("sweep.csv")] == [
+        ("cfg", "", n) for n in "1122"
+    ]
+
+
+def test_its_card_gets_its_own_evaluations_and_what_it_promises(run, tiny, here, monkeypatch):
+    monkeypatch.setitem(task.STANDARD, "flow-map", ((2.0, None, 1, 12), (1.0, None, 2, 11)))
+    monkeypatch.setattr(jumps, "DIGITS", 20)
+    copy_weights(tiny / "flow-map", here / "mine")
+    mine = here / "mine.safetensors"
+    teacher = {"teacher": {"weights": f"{tiny}/denoiser.safetensors"}}
+    write_card(mine, read_card(mine) | {"training": teacher})
+    judge = f"--evaluator-weights {tiny}/judge.safetensors"
+    good(run(f"evaluate mnist --weights ./mine.safetensors {judge} --card"))
+    metrics = read_card(mine)["metrics"]
+    commands = [report["command"] for report in metrics["evaluations"]]
+    assert all("--sampler" not in command for command in commands)
+    assert ["--guidance-scale 2 --steps 1 --num-samples 12" in commands[0], len(commands)] == [True, 2]
+    assert 0 < metrics["composition"]["rms"] < metrics["composition"]["percentile_99"]
+    for scale in (1, 2):
+        found = metrics[f"agreement_at_w_{scale}"]
+        assert f"denoiser.safetensors, cfg, w={scale}, ddim, 32 steps, seed 0" in found["with"]
+        assert abs(found["correlation"]) < 1 and len(found["diversity_of_both"]) == 2
+    assert not Classes(judge=Judge.load("mnist", f"{tiny}/judge.safetensors")).promises(
+        GenerationRequest((0,), weights=tiny / "denoiser.safetensors")
+    )
+
+
+def test_the_shipped_flow_map_keeps_what_its_card_promises():
+    """On a few digits, whose figures are near the card's of 500; hence the margins."""
+    metrics, flow_map = read_card("mnist-flow-map")["metrics"], load_pretrained("mnist-flow-map")[0]
+    found, promised = jumps.composition(flow_map, 40), metrics["composition"]
+    print(found, promised)
+    assert all(found[name] < 1.3 * promised[name] for name in ("rms", "percentile_99"))
+    request = GenerationRequest([k % 10 for k in range(20)], "mnist-flow-map", guidance_scale=1.0, steps=1)
+    teacher = dataclasses.replace(request, weights="mnist-denoiser-v", sampler="ddim", steps=32)
+    centred = [
+        x.flatten(1) - x.mean(dim=(1, 2, 3))[:, None] for x in map(generate_images, (request, teacher))
+    ]
+    correlation, promised = float(torch.cosine_similarity(*centred).mean()), metrics["agreement_at_w_1"]
+    print(correlation, promised)
+    assert correlation > promised["correlation"] - 0.05
+    assert min(report["accuracy"]["value"] for report in metrics["evaluations"]) > 0.97
 
 
 # -- trained on points -----------------------------------------------------------------------------

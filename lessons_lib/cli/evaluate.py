@@ -142,14 +142,14 @@ def evaluate_classes(options: _EvaluateClasses) -> None:
         documents.append(standard.measure(plan))
         if not options.as_json:
             print(standard.report(documents[-1]), end="\n\n", flush=True)
-    judging.write_metrics(request.weights, evaluations=documents)
+    judging.write_metrics(request.weights, evaluations=documents, **task.promises(request))
     path = cards.weights_path(request.weights).with_suffix(".json")
     print(json.dumps(documents) if options.as_json else f"Written into {path}.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _SweepClasses(_Classes, Sweep):
-    methods: Methods = "cfg,classifier"
+    methods: Methods = None
     scales: Scales = "0,0.5,1,2,4,8"
     samplers: Samplers = None
     step_counts: StepCounts = None
@@ -159,15 +159,16 @@ class _SweepClasses(_Classes, Sweep):
 @sweep_app.command("cifar10")
 @o.as_command
 def sweep_classes(options: _SweepClasses) -> None:
-    """Draw and measure images for each method, sampler, number of steps and scale."""
-    classifier = options.classifier
-    if classifier and not set(options.methods) & set(BY_CLASSIFIER):
-        raise ValueError("--classifier steers nothing here: add classifier or classifier-x0 to --methods.")
-    task = options.task(Classes, options.ctx.info_name)
+    """Draw and measure images for each method (cfg and classifier), sampler, number of steps and scale."""
+    classifier, task = options.classifier, options.task(Classes, options.ctx.info_name)
     base = options.request(task, [(0,)], classifier=None)
+    plan = base.plan()
+    methods = options.methods or ("cfg", "classifier")[: 1 if plan.is_flow_map else 2]
+    if classifier and not set(methods) & set(BY_CLASSIFIER):
+        raise ValueError("--classifier steers nothing here: add classifier or classifier-x0 to --methods.")
     # Named, or a classifier's own spacing would come with it, and the methods could not be compared.
-    samplers = options.samplers or (base.plan().request.sampler,)
-    combined = itertools.product(options.methods, samplers, options.step_counts or (None,), options.scales)
+    samplers = options.samplers or (plan.request.sampler,)
+    combined = itertools.product(methods, samplers, options.step_counts or (None,), options.scales)
     requests = [
         replace(
             base, guidance=method, guidance_scale=scale, sampler=sampler, steps=steps,

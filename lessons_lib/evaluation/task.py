@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from lessons_lib import data, pipeline, weights
 from lessons_lib.counterfactuals import in_8_bits
-from lessons_lib.evaluation import axioms, curves, quality
+from lessons_lib.evaluation import axioms, curves, jumps, quality
 from lessons_lib.evaluation.judge import Judge, accuracy_lines, command, pictures
 from lessons_lib.files import atomic_write, check_writable
 from lessons_lib.names import place_of, refuse
@@ -32,11 +32,12 @@ from lessons_lib.samplers import DEFAULT_SPACING
 
 Request = GenerationRequest | CounterfactualRequest
 Template = str | tuple | Callable[[dict], str]
-# What every denoiser's card says: (guidance scale, sampler, steps, samples).
+# What every card of what draws says: (guidance scale, sampler, steps, samples).
 STANDARD = {
     "mnist": ((1.0, "ddim", 50, 2_000), (1.0, "ddim", 25, 10_000), (2.0, "ddim", 25, 2_000),
               (2.0, "ddim", 10, 2_000)),
     "cifar10": ((1.0, "ddpm", 50, 1_000), (3.0, "ddpm", 50, 1_000), (1.0, "ddim", 50, 1_000)),
+    "flow-map": ((2.0, None, 1, 2_000), (1.0, None, 2, 2_000), (2.0, None, 2, 2_000), (1.0, None, 1, 2_000)),
 }  # fmt: skip
 NOISES = 10  # rows of the grid of cells
 CFG_SCALE = 3.0  # of counterfactuals
@@ -211,10 +212,30 @@ class Classes(Task):
 
     def standard(self, request: GenerationRequest) -> Iterator[tuple[Classes, Plan]]:
         """What a card says: the request at the STANDARD settings."""
-        for scale, sampler, steps, num_samples in STANDARD[self.judge.dataset]:
+        kind = "flow-map" if request.plan().is_flow_map else self.judge.dataset
+        for scale, sampler, steps, num_samples in STANDARD[kind]:
             task = replace(self, num_samples=num_samples)
             settings = {"guidance": "cfg", "guidance_scale": scale, "sampler": sampler, "steps": steps}
             yield task, task.plan(replace(request, **settings))
+
+    def promises(self, request: GenerationRequest) -> dict:
+        """Of a flow map, for its card: how it composes, how near one call is to 32 steps of its teacher."""
+        if not (plan := request.plan()).is_flow_map:
+            return {}
+        found = {"composition": jumps.composition(plan.network)}
+        teacher = weights.read_card(request.weights)["training"]["teacher"]["weights"]
+        labels = quality.labels_by_frequency(self.judge.reference.class_counts, jumps.DIGITS)
+        for scale in (2.0, 1.0):
+            own = replace(request, labels=labels.tolist(), guidance_scale=scale, steps=1)
+            theirs = replace(own, weights=teacher, sampler="ddim", steps=32)
+            drawn = [self.draw(one, self.batch_size) for one in (own, theirs)]
+            centred = (x.flatten(1) - x.flatten(1).mean(dim=1, keepdim=True) for x in drawn)
+            found[f"agreement_at_w_{scale:g}"] = {
+                "with": describe(theirs.plan().request), "num_samples": len(labels),
+                "correlation": round(float(torch.cosine_similarity(*centred).mean()), 4),
+                "diversity_of_both": [self._quality(x, labels)["diversity"] for x in drawn],
+            }  # fmt: skip
+        return found
 
 
 def describe(request: GenerationRequest) -> str:
