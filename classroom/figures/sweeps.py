@@ -7,8 +7,19 @@ import statistics
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 
-from classroom.figures.basics import PAGE, ink
-from lessons_lib.evaluation.curves import BLUE, GREEN, GREY, LETTER, ORANGE, Row, figure, named_lines, numbers
+from classroom.figures.basics import PAGE, ink, level, log_steps
+from lessons_lib.evaluation.curves import (
+    BLUE,
+    GREEN,
+    GREY,
+    LETTER,
+    ORANGE,
+    Row,
+    canvas,
+    figure,
+    named_lines,
+    numbers,
+)
 
 COLOURS = (BLUE, ORANGE, GREEN, GREY, "#762a83")
 VALIDITY_LINES = ("method", "guidance", "steps", "num_images", "seed", "weights_sha256")
@@ -169,5 +180,38 @@ def face_sweep_figure(rows: Sequence[Row]):
     axes[1].set(xlabel="mean drift of the other\nattributes (points)")
     for ax in axes:
         ax.margins(x=0.25)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return fig, axes
+
+
+WAYS = {  # of drawing, in a table of steps
+    "ddpm": ("DDPM", GREY),
+    "ddim": ("DDIM", BLUE),
+    "dpmpp_2m": ("DPM-Solver++(2M)", GREEN),
+    "mnist-flow-map": ("the flow map", ORANGE),
+}
+
+
+def steps_figure(rows: Sequence[Row], guidance_scale: float):
+    """FID, variety and the share read right against the steps, and the FID against time: (figure, 4 axes)."""
+    fig = canvas(PAGE, 4.9, "constrained")
+    axes = fig.subplots(2, 2).flatten()
+    rows = sorted((row for row in rows if row["guidance_scale"] == guidance_scale), key=itemgetter("steps"))
+    shown = (("steps", "fid"), ("steps", "diversity"), ("steps", "accuracy"), ("milliseconds", "fid"))
+    titles = "feature FID", "variety (real digits: 1)", "read right (%)", "feature FID against time"
+    for ax, (x, y), title in zip(axes, shown, titles, strict=True):
+        for way, (name, colour) in WAYS.items():
+            line = [row for row in rows if row["way"] == way]
+            factor = 100 if y == "accuracy" else 1
+            look = {"ms": 4, "color": colour, "label": name, "lw": 2.6 if way == "mnist-flow-map" else 1.5}
+            ax.plot(numbers(line, x), factor * numbers(line, y), "o-", **look)
+        log_steps(ax, sorted({int(row["steps"]) for row in rows}) if x == "steps" else (10, 30, 100, 300))
+        ax.set_title(title, loc="left")
+        ax.grid(visible=True)
+        if y == "fid":
+            ax.set(yscale="log")
+            level(ax, rows[0]["fid_floor"], "real digits", left=x == "steps")
+    axes[1].axhline(1, color=GREY, lw=1, ls=":", zorder=0)
+    axes[3].set(xlabel="milliseconds a digit")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return fig, axes
