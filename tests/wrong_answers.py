@@ -7,14 +7,8 @@ from math import sqrt
 import numpy as np
 import torch
 import torch.nn.functional as F
-from right_answers import (
-    draw,
-    field_forwards,
-    flip_as_in_the_lesson,
-    front_as_in_the_lesson,
-    held_by_clamp,
-    target_without_the_noise,
-)
+from right_answers import draw, field_forwards, flip_as_in_the_lesson, front_as_in_the_lesson, held_by_clamp
+from right_answers import target_without_the_noise as of_states
 
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.schedules import q_sample
@@ -584,10 +578,10 @@ WRONG["13.2"] = [
     ("Nothing of x_t", target(lambda k, x_t, x_s, a, b: x_s / (b - k * a))),
     ("weight is smaller than alpha_s", target(lambda k, x_t, x_s, a, b: (x_s - k * x_t) / b)),
     ("The roots are missing", lambda x, y, a, b: ((1 - a) * y - (1 - b) * x) / (b * (1 - a) - a * (1 - b))),
-    ("This is the noise", lambda x_t, x_s, a, b: target_without_the_noise(x_t, x_s, 1 - a, 1 - b)),
+    ("This is the noise", lambda x_t, x_s, a, b: of_states(x_t, x_s, 1 - a, 1 - b)),
     ("multiplied by the estimate's", target(lambda k, x_t, x_s, a, b: (x_s - k * x_t) * (b - a * k))),
     ("there is no number", target_by_noise_levels),
-    ("the target is x_s itself", lambda x_t, x_s, a, b: target_without_the_noise(x_t, x_s, a, min(b, 0.99))),
+    ("the target is x_s itself", lambda x_t, x_s, a, b: of_states(x_t, x_s, a, min(b, 0.99))),
 ]
 
 # What any exercise may name and SIXTY does not show: its number, words of the sentence, an answer.
