@@ -279,6 +279,23 @@ def held_by_clamp(pull, other):
     return (p - k * o).view_as(pull)
 
 
+def jumps_in_a_loop(jump, x_t, t, m, s):
+    for begin, end in ((t, m), (m, s)):
+        x_t = jump(x_t, begin, end)
+    return x_t
+
+
+def target_as_in_the_lesson(x_t, x_s, abar_t, abar_s):
+    kept = math.sqrt((1 - abar_s) / (1 - abar_t))
+    return (x_s - kept * x_t) / (math.sqrt(abar_s) - math.sqrt(abar_t) * kept)
+
+
+def target_without_the_noise(x_t, x_s, abar_t, abar_s):
+    """Both states share their noise: it drops out of a difference."""
+    sigma_t, sigma_s = (1 - abar_t) ** 0.5, (1 - abar_s) ** 0.5
+    return (sigma_t * x_s - sigma_s * x_t) / (sigma_t * abar_s**0.5 - sigma_s * abar_t**0.5)
+
+
 RIGHT = {
     "00.1": (lambda x: x * 0.5 + 0.5, lambda x: torch.clip((1 + x) / 2, 0, 1)),
     "01.1": (betas_by_ratio, betas_in_a_loop),
@@ -333,4 +350,6 @@ RIGHT = {
         lambda z, wanted: sum(attribute_log_prob(lambda x_t, t: z, i, v)(z, None) for i, v in wanted.items()),
     ),
     "12.2": (held_as_in_the_lesson, held_by_clamp),
+    "13.1": (lambda jump, x_t, t, m, s: jump(jump(x_t, t, m), m, s), jumps_in_a_loop),
+    "13.2": (target_as_in_the_lesson, target_without_the_noise),
 }

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from right_answers import draw, field_forwards, flip_as_in_the_lesson, front_as_in_the_lesson, held_by_clamp
+from right_answers import target_without_the_noise as of_states
 
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.schedules import q_sample
@@ -302,6 +303,16 @@ def ls(z, w):
     return z.log_softmax(1).masked_fill(~w, -math.inf)
 
 
+def target(result):
+    """result(sigma_s / sigma_t, x_t, x_s, alpha_t, alpha_s)."""
+    return lambda x_t, x_s, a, b: result(sqrt((1 - b) / (1 - a)), x_t, x_s, sqrt(a), sqrt(b))
+
+
+def target_by_noise_levels(x_t, x_s, a, b):
+    """Each state is divided by its sigma, and the difference taken."""
+    return (x_s / sqrt(1 - b) - x_t / sqrt(1 - a)) / (sqrt(b / (1 - b)) - sqrt(a / (1 - a)))
+
+
 WRONG = {}
 WRONG["00.1"] = [
     ("Halving alone", lambda x: 0.5 * x),
@@ -552,6 +563,25 @@ WRONG["12.2"] = [
         lambda p, o: held_by_clamp(p, o) * ((o**2).sum((1, 2, 3), keepdim=True) > 0),
     ),
     ("0 is divided by 0", held(lambda p, o: dot(p, o) / dot(o, o))),
+]
+WRONG["13.1"] = [
+    ("another start than m", lambda jump, x_t, t, m, s: jump(jump(x_t, t, m), t, s)),
+    ("starts from x_t again", lambda jump, x_t, t, m, s: (jump(x_t, t, m), jump(x_t, m, s))[1]),
+    ("goes as far as s", lambda jump, x_t, t, m, s: jump(jump(x_t, t, s), m, s)),
+    ("in the other order", lambda jump, x_t, t, m, s: jump(jump(x_t, m, s), t, m)),
+    ("Only the first jump", lambda jump, x_t, t, m, s: jump(x_t, t, m)),
+]
+WRONG["13.2"] = [
+    ("x_s itself", lambda x_t, x_s, abar_t, abar_s: x_s.clone()),
+    ("is not divided by the weight", target(lambda k, x_t, x_s, a, b: x_s - k * x_t)),
+    ("The whole of x_t", target(lambda k, x_t, x_s, a, b: (x_s - x_t) / (b - a * k))),
+    ("Nothing of x_t", target(lambda k, x_t, x_s, a, b: x_s / (b - k * a))),
+    ("weight is smaller than alpha_s", target(lambda k, x_t, x_s, a, b: (x_s - k * x_t) / b)),
+    ("The roots are missing", lambda x, y, a, b: ((1 - a) * y - (1 - b) * x) / (b * (1 - a) - a * (1 - b))),
+    ("This is the noise", lambda x_t, x_s, a, b: of_states(x_t, x_s, 1 - a, 1 - b)),
+    ("multiplied by the estimate's", target(lambda k, x_t, x_s, a, b: (x_s - k * x_t) * (b - a * k))),
+    ("there is no number", target_by_noise_levels),
+    ("the target is x_s itself", lambda x_t, x_s, a, b: of_states(x_t, x_s, a, min(b, 0.99))),
 ]
 
 # What any exercise may name and SIXTY does not show: its number, words of the sentence, an answer.

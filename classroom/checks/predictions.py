@@ -173,6 +173,19 @@ PREDICTIONS = _asked(
     "attributes drift more, too | beyond a small scale fewer faces flip again",
     "The pull goes on past the flip, along all that the classifier takes for a part of it. Take the "
     "smallest scale that flips enough.",
+    "13.p1",
+    "Each pair of a point and a noise is joined by a straight line. A perfect network knows the velocity at "
+    "each place. Along which paths does it lead the points from noise to data?",
+    "along straight lines, as it was taught | *along lines that bend | along the lines of the pairs that it "
+    "was taught",
+    "The lines of many pairs cross at one place, and the network can give one answer there: their mean. As "
+    "the point moves, other pairs fit it, and the mean turns.",
+    "13.p2",
+    "Ten steps of DDIM draw a digit. Instead you take one single step from pure noise, at w = 2. How many of "
+    "100 such pictures does the evaluator read as asked?",
+    "about ten, as by chance | about half | *nearly all",
+    "A blurred mean of all sevens is read as a seven. The share read right cannot tell one step from ten: "
+    "the distance to real pictures (FID) and the variety can.",
 )
 PREDICTIONS["00.p1"] = replace(
     PREDICTIONS["00.p1"], then="Lesson 07 measures it and comes back to your guess."

@@ -27,12 +27,13 @@ BETWEEN = 4  # screen pixels between pictures
 FEW_COLOURS = 6000  # a plot has hundreds, with faces in it tens of thousands
 
 
-def show_figure(picture, alt: str, caption: str = "") -> None:
+def show_figure(picture, alt: str, caption: str = "", zoom: int = GIF_ZOOM) -> None:
     """Show a picture in a notebook, with a text for those who cannot see it and a caption on what to see.
 
     Args:
         picture: a matplotlib figure, shown with two pixels for one; pixels [H, W, 3] uint8, or the bytes of a
             PNG or GIF.
+        zoom: of a GIF; 1 for one of plots.
     """
     from IPython.display import Markdown, display
 
@@ -44,8 +45,8 @@ def show_figure(picture, alt: str, caption: str = "") -> None:
         content = png_bytes(picture) if isinstance(picture, np.ndarray) else picture
         width = int.from_bytes(content[16:20], "big")  # where every PNG has it
         if content[:3] == b"GIF":
-            width, kind = GIF_ZOOM * int.from_bytes(content[6:8], "little"), "gif"
-            style += "; image-rendering: pixelated"
+            width, kind = zoom * int.from_bytes(content[6:8], "little"), "gif"
+            style += "; image-rendering: pixelated" if zoom > 1 else ""
     source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
     # JupyterLab shows an image/png without its alternative text; not every viewer knows image/gif.
     image = f'<img src="{source}" width="{width}" alt="{html.escape(alt)}" style="{style}">'

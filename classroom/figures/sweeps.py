@@ -7,8 +7,19 @@ import statistics
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 
-from classroom.figures.basics import PAGE, ink
-from lessons_lib.evaluation.curves import BLUE, GREEN, GREY, LETTER, ORANGE, Row, figure, named_lines, numbers
+from classroom.figures.basics import PAGE, ink, level, log_steps
+from lessons_lib.evaluation.curves import (
+    BLUE,
+    GREEN,
+    GREY,
+    LETTER,
+    ORANGE,
+    Row,
+    canvas,
+    figure,
+    named_lines,
+    numbers,
+)
 
 COLOURS = (BLUE, ORANGE, GREEN, GREY, "#762a83")
 VALIDITY_LINES = ("method", "guidance", "steps", "num_images", "seed", "weights_sha256")
@@ -169,5 +180,52 @@ def face_sweep_figure(rows: Sequence[Row]):
     axes[1].set(xlabel="mean drift of the other\nattributes (points)")
     for ax in axes:
         ax.margins(x=0.25)
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return fig, axes
+
+
+WAYS = {  # of drawing, in a table of steps
+    "ddpm": ("DDPM", GREY),
+    "ddim": ("DDIM", BLUE),
+    "dpmpp_2m": ("DPM-Solver++(2M)", GREEN),
+    "mnist-flow-map": ("the flow map", ORANGE),
+}
+
+
+def steps_figure(rows: Sequence[Row], guidance_scale: float):
+    """FID, variety, the share read right against the steps, and the FID against time: (figure, its axes).
+
+    What was not measured yet is left out, the time's panel too.
+    """
+    rows = sorted((row for row in rows if row["guidance_scale"] == guidance_scale), key=itemgetter("steps"))
+    shown = {
+        ("steps", "fid"): "feature FID",
+        ("steps", "diversity"): "variety",
+        ("steps", "accuracy"): "read right (%)",
+        ("milliseconds", "fid"): "FID against time",
+    }
+    shown = {names: title for names, title in shown.items() if any(row[names[0]] != "" for row in rows)}
+    fig = canvas(PAGE, 4.9 if len(shown) == 4 else 2.6, "constrained")
+    axes = fig.subplots(*((2, 2) if len(shown) == 4 else (1, 3))).flatten()
+    for ax, ((x, y), title) in zip(axes, shown.items(), strict=True):
+        for way, (name, colour) in WAYS.items():
+            if line := [row for row in rows if row["way"] == way]:
+                factor, width = 100 if y == "accuracy" else 1, 2.6 if way == "mnist-flow-map" else 1.5
+                look = {"ms": 4, "color": colour, "label": name, "lw": width}
+                ax.plot(numbers(line, x), factor * numbers(line, y), "o-", **look)
+        log_steps(ax, sorted({int(row["steps"]) for row in rows}) if x == "steps" else (10, 30, 100, 300))
+        ax.set_title(title, loc="left")
+        ax.grid(visible=True)
+        if y == "fid":
+            ax.set(yscale="log")
+            level(ax, rows[0]["fid_floor"], "real digits", left=x == "steps")
+            low, high = ax.get_ylim()
+            ax.set(yticks=[tick for tick in (0.03, 0.1, 0.3, 1, 3, 10, 30) if low <= tick <= high])
+            ax.minorticks_off()
+            ax.yaxis.set_major_formatter("{x:g}")
+        elif y == "diversity":
+            level(ax, 1, "real digits")
+        if x == "milliseconds":
+            ax.set(xlabel="milliseconds a digit")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return fig, axes
