@@ -1,7 +1,7 @@
 """Counterfactuals: what would this very image look like, had its label been another one?
 
-Pearl's three steps (2009, sec. 7.1): abduction (`abduct`) finds the noise that this image came from, action
-sets the label (an EpsFn), prediction (`predict`) draws again with that noise. Where both labels share it,
+Pearl's three steps (2009, sec. 7.1): abduction (`abduct`) finds noise that decodes to this image, action sets
+the label (an EpsFn), prediction (`predict`) draws again with that noise. Where both labels share it,
 what the label does not decide (the slant, the thickness of the stroke) can stay.
 """
 
@@ -79,7 +79,9 @@ def to_depth(timesteps: Tensor, t_0: int) -> Tensor:
 
 
 def abduct_ddim(eps_fn: EpsFn, schedule: NoiseSchedule, x_0: Tensor, timesteps: Tensor) -> Abducted:
-    """DDIM inversion (Song et al. 2021, sec. 5.4): the one state from which eta = 0 draws this image.
+    """DDIM inversion (Song et al. 2021, sec. 5.4): a state from which eta = 0 draws this image.
+
+    One of many, and too even where the data have no variance: see `ddim_invert`.
 
     Args:
         eps_fn: told the image's own label at w = 1: a larger w would follow another path back.

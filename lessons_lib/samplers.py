@@ -121,11 +121,14 @@ def sample_dpmpp_2m(
 
 
 def ddim_invert(eps_fn: EpsFn, schedule: NoiseSchedule, x_0: Tensor, timesteps: Tensor) -> Iterator[Step]:
-    """DDIM with eta = 0, walked backwards: from an image to the x_T that sample_ddim would draw it from.
+    """DDIM with eta = 0, walked backwards: from an image to a state that sample_ddim draws it from, nearly.
 
     Song et al. 2021, sec. 5.4; Dhariwal & Nichol 2021, app. F. A step up to t needs the noise in x_t, which
-    is not known yet: the network is told t and shown the state one step below. That is the only error, and
-    it falls as the steps become more. Nothing is clipped: what a clip takes away, no decoding gives back.
+    is not known yet: the network is told t and shown the state one step below. That error falls as the steps
+    become more, but for the first, which shows it a clean image under the name of a noisy one: it finds
+    hardly any noise in even ground, and the state is too even there (Staniszewski et al. 2024). Further
+    errors: the image's own rounding, and a sampler that clips. Here nothing is clipped: what a clip takes
+    away, no decoding gives back. Where the data have no variance, many states decode to one image anyway.
 
     eps_fn is as a rule told the label of x_0 [B, C, H, W], at w = 1. timesteps is the sampler's own list,
     which may start below T-1; the Steps go up it, to timesteps[0].

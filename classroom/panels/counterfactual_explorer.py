@@ -34,7 +34,7 @@ METHODS = [
     ("same noise, no abduction", "same-noise"),
 ]
 HINTS = {
-    "ddim": "The noise that the source came from: no chance, so no seed.",
+    "ddim": "A noise that decodes to the source: no chance, so no seed.",
     "ddpm": "A noise for each step: together they hold the source.",
     "sdedit": "The source under plain noise: what shines through is kept.",
     "same-noise": "Fresh noise that knows nothing of the source: no depth.",

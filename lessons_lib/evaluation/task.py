@@ -279,7 +279,7 @@ def _matrix(document: dict) -> str:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Counterfactuals(Task):
-    """How sound are they, by the axioms, on real test images, each with one random other label as target?
+    """How sound are they, by axioms and distances, on test images with one random other label each as target?
 
     A null intervention (source = target) is decoded as the image was abducted, under its own label at w = 1,
     whatever guidance the others have; a denoiser that knows no labels has no guidance then.
