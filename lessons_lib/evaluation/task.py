@@ -421,7 +421,7 @@ def _drawn(name: str, words: str) -> Template:
     return (
         f"{words:15} read as {{attribute}} {{drawn[{name}][read_as_yes]}}",
         f", feature FID {{drawn[{name}][fid][value]:.3f}}",
-        f" (as many unseen faces of that answer: {{drawn[{name}][fid][unseen]:.3f}})",
+        f" (as many unseen faces, labelled so: {{drawn[{name}][fid][unseen]:.3f}})",
     )
 
 
