@@ -49,7 +49,7 @@ def main() -> None:
     targets = (read[chosen] < 0.5).long()
     request = CounterfactualRequest(
         tuple((1 - targets).tolist()), tuple(targets.tolist()), "celeba-denoiser", guidance="classifier",
-        attribute=given.attribute, steps=50, precision=given.precision,
+        attribute=given.attribute, precision=given.precision,
     )  # fmt: skip
     images = counterfactual_images(face_defaults(request), faces[chosen])
     rows = torch.cat([faces[chosen], images])

@@ -300,7 +300,7 @@ def test_each_model_is_trained_and_its_card_says_on_what(faces, run, here, model
     assert len(drawn) == (model == "denoiser"), "drawn without labels"
     network, _, card = load_pretrained(here / "runs" / f"celeba-{model}" / f"celeba-{model}.safetensors")
     assert network.config.image_size == 32
-    assert network.config.num_classes == (0 if model == "denoiser" else 40)
+    assert network.config.num_classes == 40
     assert card["class_names"] == list(data.ATTRIBUTES)
     told = card["training"]["data"]
     assert "non-commercial research only: 20 of the 202,599 faces" in told and str(here) not in told

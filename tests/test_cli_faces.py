@@ -178,6 +178,7 @@ def test_evaluate_reports_everything_and_can_be_run_again(ask, again, tiny):
         assert one["read_as_yes"]["total"] == 6 == one["fid"]["num_samples"]
         assert one["fid"]["floor"] > 0 and one["fid"]["reference"] == "20 training faces"
         assert one["fid"]["floor_images"] == "the other 4 training faces" and one["diversity"] > 0
+        assert one["fid"]["unseen"] > 0
         assert ("no guidance" in one["settings"]) == (asked == "unguided") == ("drift" not in one)
     for asked in ("yes", "no"):
         assert {*found["drawn"][asked]["drift"]} == {*NAMES} - {"Smiling"}

@@ -181,7 +181,6 @@ class Face:
         })  # fmt: skip
         request = common.make_request(
             CounterfactualRequest, options, sources=(0,), targets=(1,), weights=name, guidance="classifier",
-            steps=50 if options.steps is None else options.steps,
         )  # fmt: skip
         request = face_defaults(request)
         self.judge = Judge.load("celeba", options.evaluator_weights, request.device)

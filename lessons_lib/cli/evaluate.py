@@ -185,7 +185,7 @@ def sweep_classes(options: _SweepClasses) -> None:
 class _Faces(Options):
     attribute: o.OneAttribute = "Smiling"
     method: o.Method = "ddim"
-    steps: o.DecodingSteps = 50
+    steps: o.DecodingSteps = 25
     num_counterfactuals: int = o.option("How many test faces get a counterfactual.", 300)
 
 

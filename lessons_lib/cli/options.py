@@ -109,4 +109,4 @@ Target = shared(str | None, "Of celeba: 1, 0 or none. [default: 1; of counterfac
 Method = shared(str, "ddim or ddpm (edit-friendly) inversion, sdedit, or same-noise (ignores the image).")
 DecodingGuidance = shared(str, "cfg, or classifier (of noisy images, on the unconditional model).")
 Depth = shared(int | None, "T0, the timestep that an image is taken back to. [default: T-1]")
-DecodingSteps = shared(int | None, "From T-1; with --depth fewer are taken. [default: 25; of celeba 50]")
+DecodingSteps = shared(int | None, "From T-1; with --depth fewer are taken. [default: 25]")

@@ -441,7 +441,8 @@ def face_defaults(request: CounterfactualRequest) -> CounterfactualRequest:
 def _drawn(name: str, words: str) -> Template:
     return (
         f"{words:15} read as {{attribute}} {{drawn[{name}][read_as_yes]}}",
-        f", feature FID {{drawn[{name}][fid][value]:.3f}} (floor {{drawn[{name}][fid][floor]:.3f}})",
+        f", feature FID {{drawn[{name}][fid][value]:.3f}}",
+        f" (as many unseen faces, labelled so: {{drawn[{name}][fid][unseen]:.3f}})",
     )
 
 
@@ -561,7 +562,21 @@ class Faces(Task):
             else:  # the same noises: each face beside its unguided twin
                 moved = axioms.drifts(self.judge.attributes, self.place, baseline, read)
                 documents[name]["drift"] = axioms.drifts_json(moved)
+            if documents[name]["fid"]:
+                documents[name]["fid"]["unseen"] = self._unseen(target)
         return documents
+
+    def _unseen(self, target: int | None) -> float:
+        """The feature FID of as many faces that no network saw, labelled so: the best that there is."""
+        found, left, label = [], self.num_samples, data.ATTRIBUTES.index(self.judge.attributes[self.place])
+        for faces in map(self.judge.images, ("test", "val")):
+            y = faces.labels[:, label]
+            alike = y >= 0 if target is None else y == target
+            found.append(self.judge.over(quality.features, faces.subset(alike.nonzero().flatten()[:left])))
+            left -= len(found[-1])
+            if not left:
+                break
+        return round(quality.fid_of_features(self.judge.reference.statistics, torch.cat(found)), 4)
 
     def _flips(self, request: CounterfactualRequest) -> dict:
         """Of all faces, and of those sent to each answer: their drifts go opposite ways."""

@@ -120,9 +120,8 @@ CIFAR10_UNET = UNetConfig(32, 3, 32, (1, 2, 4, 4), attention_levels=(2,), embedd
 FACES = {"image_size": 64, "in_channels": 3, "num_classes": 40, "patch": 2, "multi_label": True}
 FACE_UNET = replace(CIFAR10_UNET, **FACES, refine_channels=16, v_schedule="linear")
 FACE_GUIDE = {"classifier": "celeba-classifier"}
-# The spacing is that of the unguided faces, so that both can share their noise.
-FACE_EDIT = {"guidance_scale": 64.0, "depth": 600}
-FACE_STEERING = {"guidance_scale": 8.0, "spacing": "trailing", "counterfactual": FACE_EDIT}
+FACE_EDIT = {"guidance_scale": 40.0, "depth": 500}
+FACE_STEERING = {"guidance_scale": 10.0, "counterfactual": FACE_EDIT}
 STEERING = {"guidance_scale": 4.0, "spacing": "logsnr"}
 ONE_JUMP = {"guidance_scale": 2.0, "steps": 1}
 DDIM_10 = {"guidance_scale": 2.0, "sampler": "ddim", "steps": 10}
