@@ -140,11 +140,11 @@ PREDICTIONS = _asked(
     "halves, too | *falls to a quarter | falls to a tenth",
     "Its error goes with the square of the step's length: it is of second order.",
     "10.p2",
-    "DDIM with 50 steps follows the exact curve more closely than with 10. Whose images are nearer to real "
-    "ones (feature FID)?",
-    "those of 50 steps, clearly | both alike | *those of 10 steps",
-    "The exact curve is only as good as the network, which is small. Large steps seem to skip some of its "
-    "mistakes at little noise. A solver's error and the FID are two measures.",
+    "DDIM with 50 steps follows the exact curve more closely than with 10. Are its images nearer to real "
+    "ones, too (feature FID)?",
+    "yes, clearly | yes, a little | *no: their FID is not lower",
+    "The exact curve is the network's, and only as good as the network, which is small. A solver's error and "
+    "the FID are two measures.",
     "11.p1",
     "Three equal small networks are trained equally long: under the linear, the cosine and the sigmoid "
     "schedule. You look at their training losses. Then …",
