@@ -9,7 +9,7 @@ const mark = (kind, text) => `<b class="w-${kind}">${text}</b>`;
 const XT = "x<sub>t</sub>", XS = "x<sub>s</sub>", X0 = mark("data", "x₀"), EPS = mark("noise", "ε"), GUESS = mark("estimate", "x̂₀");
 // Of each scene: the pictures' titles, the controls besides time, the equation, and what is to be seen.
 const SCENES = {
-  noise: [[""], [], (a, s) => `${XT} = √ᾱ ${X0} + √(1−ᾱ) ${EPS} = ${a.toFixed(2)} ${X0} + ${s.toFixed(2)} ${EPS}`,
+  noise: [[""], ["arrows"], (a, s) => `${XT} = √ᾱ ${X0} + √(1−ᾱ) ${EPS} = ${a.toFixed(2)} ${X0} + ${s.toFixed(2)} ${EPS}`,
     "Each dot is one picture of a 7 or a 3. Noise tears it away, and what is left of the picture shrinks to the middle."],
   flow: [[""], ["arrows"], () => `${XS} = √ᾱ<sub>s</sub> ${GUESS} + √(1−ᾱ<sub>s</sub>) ${mark("noise", "ε̂")}`,
     "The same way back. The colour is where a dot will end; nobody tells it."],
