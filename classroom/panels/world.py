@@ -28,7 +28,7 @@ SCENES = {  # and the titles of their rows in the still
     "invert": ("up, told what it is", "down, told the wish"),
     "steps": ("60 steps", "{steps} steps"),
 }
-COUNT, WIDE = 400, 8.6  # dots and inches of the still
+COUNT, WIDE = 300, 8.6  # dots and inches of the still
 MOMENTS = (0.0, 0.6, 0.8, 0.92, 1.0)  # that a row shows of its way down; of a way up from the other end
 
 
