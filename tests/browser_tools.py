@@ -67,6 +67,7 @@ def environment(home: Path, theme: str = "JupyterLab Light") -> dict[str, str]:
     folders["JUPYTERLAB_SETTINGS_DIR"] = str(home / "settings")
     folders["JUPYTERLAB_WORKSPACES_DIR"] = str(home / "workspaces")
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    folders["JUPYTER_CONFIG_PATH"] = str(ROOT / "assets" / "jupyter")  # as lab.py sets it
     lessons = {"LESSONS_OFFLINE": "1", "LESSONS_PROGRESS": str(home / "progress.json"), "PYTHONPATH": path}
     return os.environ | folders | lessons
 
