@@ -108,7 +108,8 @@ def activated(venv):
     env = dict(os.environ, VIRTUAL_ENV=str(venv))
     env["PATH"] = str(python_in(venv).parent) + os.pathsep + env.get("PATH", "")
     env.pop("PYTHONHOME", None)
-    places = [str(ROOT / "assets" / "jupyter"), env.get("JUPYTER_CONFIG_PATH", "")]  # see classroom/no_delay.py
+    # See classroom/no_delay.py.
+    places = [str(ROOT / "assets" / "jupyter"), env.get("JUPYTER_CONFIG_PATH", "")]
     env["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, places))
     return env
 

@@ -1,4 +1,4 @@
-"""A part of JupyterLab's server: a kernel's answers leave at once, which a picture that follows a slider needs.
+"""A part of JupyterLab's server: a kernel's answers leave at once, for a picture that follows a slider.
 
 Else TCP gathers small packets (Nagle's algorithm) and waits some 40 ms for the page's acknowledgement.
 """
