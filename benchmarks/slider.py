@@ -46,7 +46,9 @@ WATCH = """(panel) => {
   const readout = [...panel.querySelectorAll(".widget-slider")]
     .find((slider) => slider.textContent.includes("Guidance scale")).querySelector(".widget-readout");
   new MutationObserver(() => {
-    told.values.push([performance.now(), +readout.textContent]);
+    const value = +readout.textContent;
+    if (told.values.at(-1)?.[1] === value) return; // the kernel says what it heard
+    told.values.push([performance.now(), value]);
     told.played = 0;
   }).observe(readout, { childList: true, characterData: true, subtree: true });
   let before = "";
@@ -58,9 +60,11 @@ WATCH = """(panel) => {
       told.pictures.push([performance.now(), +title.split(" ").at(-1), grey]);
     }
     before = title;
-    if (moment.textContent !== "the finished picture") told.played ||= performance.now();
     requestAnimationFrame(look);
   })();
+  new MutationObserver(() => {
+    if (moment.textContent !== "the finished picture") told.played ||= performance.now();
+  }).observe(moment, { childList: true, characterData: true, subtree: true });
 }"""
 
 

@@ -661,7 +661,6 @@ def test_killed_at_ten_random_moments_and_resumed_equals_uninterrupted(tmp_path)
     assert whole["state"]["step"] == killed["state"]["step"] == 72
     assert same(whole["model"], killed["model"]), seed
     assert same(whole["ema"]["weights"], killed["ema"]["weights"]), seed
-    assert same(whole["loss"], killed["loss"]) and whole["loss"]["log_size.bias"] != 0, seed
     assert whole["state"]["losses"] == killed["state"]["losses"]
     left = sorted(os.listdir(tmp_path / "killed"))
     assert left == [training.BEFORE_DECAY, CHECKPOINT, "losses.json"]  # and no temporary files
