@@ -30,6 +30,7 @@ from benchmarks import ROOT, prepare
 from benchmarks.octaves import octave_power
 from lessons_lib import evaluation, recipes
 from lessons_lib.counterfactuals import METHODS
+from lessons_lib.flow_map import FlowMap
 from lessons_lib.pipeline import CounterfactualRequest, GenerationRequest, counterfactuals, generate
 from lessons_lib.samplers import SAMPLERS, SPACINGS
 from lessons_lib.weights import load_pretrained
@@ -111,6 +112,8 @@ def read() -> Iterator[tuple[str, str]]:
         with torch.no_grad():
             timed = not hasattr(network, "features")
             told = (torch.tensor([0, 400, 999]),) if timed else ()
+            if isinstance(network, FlowMap):  # to the image, three labels, w = 2
+                told += torch.full((3,), -1), torch.arange(3), torch.full((3,), 2.0)
             yield f"answer {path.stem}", digest(network(images, *told))
     for name in ("mnist-evaluator", "cifar10-evaluator", "celeba-evaluator"):
         network, _, _ = load_pretrained(name)
