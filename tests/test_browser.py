@@ -166,7 +166,7 @@ def test_a_digit_follows_the_slider_plays_replays_and_is_saved(lab):
     assert card.locator(".strip-moment").text_content() == "the finished picture", (
         "no motion where none is wanted"
     )
-    page.emulate_media(reduced_motion=None)
+    page.emulate_media(reduced_motion="no-preference")  # None would change nothing
 
 
 def test_a_moving_slider_is_followed_by_the_pictures_of_its_values(lab):
