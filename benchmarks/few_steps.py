@@ -22,8 +22,8 @@ import torch
 from benchmarks import parser, prepare, show
 from benchmarks.samplers import milliseconds, quality
 from benchmarks.sampling_steps import RESULTS, write_table
+from classroom.figures.curves import read_table
 from lessons_lib import data
-from lessons_lib.evaluation.curves import read_table
 from lessons_lib.evaluation.judge import Judge
 from lessons_lib.evaluation.quality import Share, predictions
 from lessons_lib.flow_map import sample_flow_map

@@ -1,6 +1,5 @@
-"""evaluate counterfactuals: the measures as JSON and in words, the sweep and its picture, what is refused."""
+"""evaluate counterfactuals: the measures as JSON and in words, the sweep, what is refused."""
 
-import imageio.v3 as iio
 import pytest
 import torch
 from command_tools import good, noted, report_of, rows_of, without_time
@@ -93,7 +92,6 @@ def test_one_row_a_combination_and_a_picture(evaluate, again, monkeypatch):
         assert low <= share <= high and float(row["l1_low"]) < float(row["l1"]) < float(row["l1_high"])
         assert (row["guidance"], row["steps"], row["num_images"]) == ("cfg", "2", "4")
         assert min(float(row[name]) for name in ("features", "fid", "seconds_per_image", "null_1")) > 0
-    assert iio.imread("sweep.png").shape[2] >= 3
     assert "6 of 6: same-noise, cfg, w=2.5, 2 steps; read as the target" in out
     report = again(rows[1]["command"])
     assert str(report["proximity"]["l1"]["value"]) == rows[1]["l1"], "a row says how to measure it again"

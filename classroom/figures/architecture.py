@@ -6,7 +6,7 @@ import itertools
 from typing import NamedTuple
 
 from classroom.figures.basics import PAGE, ink
-from lessons_lib.evaluation.curves import BLUE, GREEN, GREY, ORANGE, canvas
+from classroom.figures.curves import BLUE, GREEN, GREY, ORANGE, canvas
 
 BOX_WIDTH, BOX_HEIGHT = 2.3, 0.66
 LEFT, RIGHT = 1.55, 7.3  # where the way down and the way up stand at full resolution

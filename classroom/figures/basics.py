@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from classroom.figures.curves import BLUE, FAINT, GREEN, GREY, ORANGE, canvas, figure
 from lessons_lib.data import to_unit
-from lessons_lib.evaluation.curves import BLUE, FAINT, GREEN, GREY, ORANGE, canvas, figure
 from lessons_lib.images import difference_maps, png_bytes
 
 DATA, ESTIMATE, GUIDANCE = ORANGE, BLUE, GREEN  # and noise is grey: what a colour means where these meet

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from classroom.figures.basics import PAGE
-from lessons_lib.evaluation.curves import BLUE, GREY, ORANGE, figure
+from classroom.figures.curves import BLUE, GREY, ORANGE, figure
 
 SHOWN = 12
 

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from classroom.figures.basics import DATA, ESTIMATE, PAGE, ink
-from lessons_lib.evaluation.curves import GREEN, GREY, figure
+from classroom.figures.curves import GREEN, GREY, figure
 from lessons_lib.images import gif_bytes
 
 MARKED = 14  # points of a film whose way is drawn

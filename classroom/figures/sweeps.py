@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 
 from classroom.figures.basics import PAGE, ink, level, log_steps
-from lessons_lib.evaluation.curves import (
+from classroom.figures.curves import (
     BLUE,
     GREEN,
     GREY,
-    LETTER,
     ORANGE,
     Row,
     canvas,
@@ -20,6 +19,7 @@ from lessons_lib.evaluation.curves import (
     named_lines,
     numbers,
 )
+from lessons_lib.evaluation.task import LETTER
 
 COLOURS = (BLUE, ORANGE, GREEN, GREY, "#762a83")
 VALIDITY_LINES = ("method", "guidance", "steps", "num_images", "seed", "weights_sha256")

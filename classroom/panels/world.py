@@ -13,8 +13,8 @@ from torch import Tensor
 
 from classroom import figures
 from classroom.figures.basics import SCREEN
+from classroom.figures.curves import canvas
 from classroom.panels.panel import with_still
-from lessons_lib.evaluation.curves import canvas
 from lessons_lib.names import check_choice
 from lessons_lib.samplers import ddim_invert, sample_ddim, sample_ddpm
 from lessons_lib.schedules import NoiseSchedule, q_sample, spaced_timesteps

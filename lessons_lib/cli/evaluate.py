@@ -52,7 +52,7 @@ Card = Annotated[bool, Option("--card", help="Write the standard evaluations int
 Scales, Depths, StepCounts = _list("number", float), _list("whole number", int), _list("whole number", int)
 Methods, Interventions = _list("method", known=("cfg", *BY_CLASSIFIER)), _list("method", known=METHODS)
 Samplers = _list("sampler", known=SAMPLERS)
-Table = Annotated[Path, Option("--out", help="FILE.csv, a row each; FILE.png shows it.", metavar="FILE")]
+Table = Annotated[Path, Option("--out", help="FILE.csv, a row each.", metavar="FILE")]
 
 
 @dataclass(frozen=True, kw_only=True)

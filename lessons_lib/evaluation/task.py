@@ -1,7 +1,7 @@
 """Measure drawn images, counterfactuals and faces: three tasks that go the same way.
 
 `plan` checks a request before any work and fills it in; `measure` gives a document for JSON, which `report`
-tells people. A `sweep` writes every document as a row of a table, and draws it. What is told and written is
+tells people. A `sweep` writes every document as a row of a table. What is told and written is
 in templates over the document: where something was not measured, the line or the cell is left out.
 """
 
@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from lessons_lib import data, pipeline, weights
 from lessons_lib.counterfactuals import in_8_bits
-from lessons_lib.evaluation import axioms, curves, jumps, quality
+from lessons_lib.evaluation import axioms, jumps, quality
 from lessons_lib.evaluation.judge import Judge, accuracy_lines, command, pictures
 from lessons_lib.files import atomic_write, check_writable
 from lessons_lib.names import place_of, refuse
@@ -39,6 +39,7 @@ STANDARD = {
     "cifar10": ((1.0, "ddpm", 50, 1_000), (3.0, "ddpm", 50, 1_000), (1.0, "ddim", 50, 1_000)),
     "flow-map": ((2.0, None, 1, 2_000), (1.0, None, 2, 2_000), (2.0, None, 2, 2_000), (1.0, None, 1, 2_000)),
 }  # fmt: skip
+LETTER = {"cfg": "w", "classifier": "s"}  # of a guidance scale
 NOISES = 10  # rows of the grid of cells
 CFG_SCALE = 3.0  # of counterfactuals
 NULLS = (1, 10)
@@ -88,8 +89,6 @@ class Task:
     REPORT: ClassVar[tuple[Template, ...]]  # lines for people
     LINE: ClassVar[Template]  # that a sweep tells of a row
     COLUMNS: ClassVar[dict[str, str]]  # of a sweep's table
-    ALIKE: ClassVar[tuple[str, ...]]  # the columns that a line of its picture has in common
-    AXES: ClassVar[tuple[tuple[str, str], ...]]  # the columns (x, y) that it shows
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "num_samples", "num_counterfactuals"):
@@ -168,8 +167,6 @@ class Classes(Task):
         "cells_right": "{cells[right]}", "cells": "{cells[total]}", "fid": "{fid[value]}",
         "fid_floor": "{fid[floor]}", "diversity": "{diversity}", "seconds_per_image": "{seconds_per_image}",
     }  # fmt: skip
-    ALIKE = ("method", "classifier", "interval", "sampler", "spacing", "steps", "num_samples", "seed")
-    AXES = tuple(("guidance_scale", measure) for measure in ("accuracy", "fid", "diversity"))
 
     def plan(self, request: GenerationRequest) -> Plan:
         resolved = request.plan()
@@ -257,7 +254,7 @@ def describe(request: GenerationRequest) -> str:
 
 
 # -- counterfactuals of test images ----------------------------------------------------------------
-SETTING = ("{method}, {guidance}, ", lambda document: curves.LETTER[document["guidance"]],
+SETTING = ("{method}, {guidance}, ", lambda document: LETTER[document["guidance"]],
            "={guidance_scale:g}", ", depth {depth:d}", ", {steps} steps")  # fmt: skip
 
 
@@ -320,8 +317,6 @@ class Counterfactuals(Task):
         "null_1": "{composition[1][value]}", "fid": "{feature_fid}",
         "seconds_per_image": "{seconds_per_image}",
     }  # fmt: skip
-    ALIKE = ("method", "guidance", "depth", "steps", "num_images", "seed")
-    AXES = (("l1", "effectiveness"), ("guidance_scale", "effectiveness"))
 
     @cached_property
     def images(self) -> data.ImageSet:
@@ -482,8 +477,6 @@ class Faces(Task):
         "to_no": "{to_no[flipped][value]}", "l1": "{l1[value]}", "mean_drift": "{mean_drift}",
         "largest_drift": "{largest_drift}", "largest_drift_of": "{largest_drift_of}",
     }  # fmt: skip
-    ALIKE = ("attribute", "depth", "steps", "num_faces")
-    AXES = (("l1", "flipped"), ("mean_drift", "flipped"))
 
     @cached_property
     def place(self) -> int:
@@ -606,12 +599,11 @@ def _drift_sizes(flips: dict) -> dict:
 
 # -- sweeps ----------------------------------------------------------------------------------------
 def sweep(task: Task, requests: Iterable[Request], out: Path) -> Iterator[str]:
-    """Measure what the table does not hold yet, row by row, and draw it all; yields what to tell people."""
-    picture, columns = out.with_suffix(".png"), (*task.COLUMNS, *KEY)
+    """Measure what the table does not hold yet, row by row; yields what to tell people."""
+    columns = (*task.COLUMNS, *KEY)
     plans = {(plan.command, plan.weights_sha256): plan for plan in map(task.plan, requests)}
     task.judge.tell_if_circular({plan.request.classifier for plan in plans.values()})
     rows = read_rows(out, columns)
-    check_writable(picture)
     there = {(row["command"], row["weights_sha256"]) for row in rows}
     left = [plan for key, plan in plans.items() if key not in there]
     if len(left) < len(plans):
@@ -626,10 +618,7 @@ def sweep(task: Task, requests: Iterable[Request], out: Path) -> Iterator[str]:
             writer.writeheader()
             writer.writerows(rows)
         yield f"{count} of {len(left)}: {fill(task.LINE, document)}"
-    with atomic_write(picture) as temporary:
-        fig = curves.table_figure(curves.read_table(out), (*task.ALIKE, "weights_sha256"), task.AXES)
-        fig.savefig(temporary, facecolor="white")
-    yield f"The table is {out}, its picture {picture}."
+    yield f"The table is {out}."
 
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:

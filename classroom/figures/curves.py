@@ -1,4 +1,4 @@
-"""Tables of measured results, and their picture: a line for what its rows have in common."""
+"""Tables of measured results, their lines, and the style of every figure."""
 
 import csv
 import math
@@ -19,7 +19,6 @@ STYLE = {
     "grid.color": "#e4e7eb", "lines.linewidth": 1.9, "lines.solid_capstyle": "round", "legend.frameon": False,
     "axes.prop_cycle": f"cycler('color', {[BLUE, ORANGE, GREEN, '#9467bd', '#b8860b', GREY]})",
 }  # fmt: skip
-LETTER = {"cfg": "w", "classifier": "s"}  # of a guidance scale
 WRITTEN = {  # how a column is written in a line's name
     "interval": "t {}", "depth": "depth {}", "steps": "{} steps", "num_samples": "{} samples",
     "num_images": "{} images", "num_faces": "{} faces", "seed": "seed {}",
@@ -87,21 +86,3 @@ def figure(width: float = 7.0, height: float = 2.8, columns: int = 1, **options)
     for ax in axes:
         ax.grid(visible=True)
     return fig, axes[0] if columns == 1 else axes
-
-
-def table_figure(rows: Sequence[Row], settings: Sequence[str], axes: Sequence[tuple[str, str]]):
-    """A panel for each pair of columns (x, y), with y's 95% interval if there is one; see `named_lines`."""
-    from matplotlib import cycler, rcParams
-
-    fig, panels = figure(4.4 * len(axes), 3.6, len(axes))
-    for ax in np.atleast_1d(panels):  # another marker where the colours come again
-        ax.set_prop_cycle(cycler(marker=["o", "s", "^"]) * rcParams["axes.prop_cycle"])
-    for name, line in named_lines(rows, settings).items():
-        for ax, (x, y) in zip(np.atleast_1d(panels), axes, strict=True):
-            (curve,) = ax.plot(numbers(line, x), numbers(line, y), ms=4, label=name)
-            if f"{y}_low" in line[0]:
-                ends = (numbers(line, f"{y}_{end}") for end in ("low", "high"))
-                ax.fill_between(numbers(line, x), *ends, color=curve.get_color(), alpha=0.15)
-            ax.set(xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
-    return fig
