@@ -1,15 +1,19 @@
-"""The moving world: the page's numbers are the library's, it moves by itself, its still shows the scene."""
+"""The moving world: the page's numbers are the library's, it moves by itself; elsewhere a film shows it."""
 
 import base64
+import io
+import itertools
 import time
 
+import numpy as np
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
 from browser_tools import CHROMIUM, MARKS, SECOND, playwright
+from PIL import Image, ImageSequence
 
 from classroom.panels import MovingWorld
-from classroom.panels.world import SCENES
+from classroom.panels.world import FRAMES, SCENES
 from lessons_lib.samplers import ddim_invert, sample_ddim
 from lessons_lib.schedules import spaced_timesteps
 from lessons_lib.toy import GaussianMixture
@@ -134,10 +138,16 @@ def test_a_cloud_of_ones_own_takes_the_place_of_the_digits(browser):
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_the_still_has_a_row_of_moments_for_each_way(scene):
+def test_pages_without_a_kernel_show_a_film_that_ends_where_it_begins(scene):
     widget = MovingWorld(scene, guidance_scale=3.0)
     data, metadata = widget._repr_mimebundle_()
     assert data["image/png"] and "along a 7 and a 3" in data["text/plain"] == metadata["image/png"]["alt"]
+    film = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+    pictures = [np.asarray(frame.convert("RGB"), dtype=float) for frame in ImageSequence.Iterator(film)]
+    assert len(pictures) == FRAMES + 1 and np.array_equal(pictures[0], pictures[-1]), (
+        "what does not move shows the end"
+    )
+    assert all(abs(a - b).mean() > 0.5 for a, b in itertools.pairwise(pictures)), "every picture moves on"
     for way, classes in widget.ways():
         assert set(classes.tolist()) <= {0, 1} and all(x.shape == (len(classes), 2) for x in way.values())
     if scene == "guide":

@@ -17,11 +17,13 @@ from classroom.figures.basics import (
     add_share,
     arrow_field,
     figure_png,
+    film_png,
     image_row,
     ink,
     label_ends,
     level,
     log_steps,
+    picture_of,
     show_figure,
     with_changes,
 )

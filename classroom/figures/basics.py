@@ -55,17 +55,39 @@ def show_figure(picture, alt: str, caption: str = "", zoom: int = GIF_ZOOM) -> N
         display(Markdown(f"*{caption}*"))
 
 
+def picture_of(fig, dpi: float):
+    """A figure as a Pillow image."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=dpi)
+    return Image.open(buffer).convert("RGB")
+
+
 def figure_png(fig, dpi: float) -> bytes:
     """A figure as a PNG; one of few colours with a palette, which takes a third."""
     from PIL import Image
 
-    buffer, small = io.BytesIO(), io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=dpi)
-    picture = Image.open(buffer).convert("RGB")
-    if picture.getcolors(FEW_COLOURS) is None:
-        return buffer.getvalue()
-    picture.quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
-    return small.getvalue()
+    picture, buffer = picture_of(fig, dpi), io.BytesIO()
+    if picture.getcolors(FEW_COLOURS) is not None:
+        picture = picture.quantize(256, dither=Image.Dither.NONE)
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def film_png(pictures: Sequence) -> bytes:
+    """Pillow images as a PNG that moves, in few colours; where none moves it is the last of them."""
+    from PIL import Image
+
+    colours, buffer = pictures[len(pictures) // 2].quantize(8), io.BytesIO()
+    last, *frames = [
+        picture.quantize(palette=colours, dither=Image.Dither.NONE) for picture in (pictures[-1], *pictures)
+    ]
+    durations = [100] * (len(frames) - 1) + [1600]  # ms
+    last.save(
+        buffer, "PNG", save_all=True, append_images=frames, default_image=True, duration=durations, loop=0
+    )
+    return buffer.getvalue()
 
 
 def image_row(

@@ -20,7 +20,7 @@ from lessons_lib.samplers import ddim_invert, sample_ddim, sample_ddpm
 from lessons_lib.schedules import NoiseSchedule, q_sample, spaced_timesteps
 from lessons_lib.toy import seven_and_three
 
-SCENES = {  # and the titles of their rows in the still
+SCENES = {  # and the titles of their rows on pages without a kernel
     "noise": ("noise tears it apart",),
     "flow": ("the way back",),
     "samplers": ("DDIM", "DDPM"),
@@ -28,8 +28,7 @@ SCENES = {  # and the titles of their rows in the still
     "invert": ("up, told what it is", "down, told the wish"),
     "steps": ("60 steps", "{steps} steps"),
 }
-COUNT, WIDE = 300, 8.6  # dots and inches of the still
-MOMENTS = (0.0, 0.6, 0.8, 0.92, 1.0)  # that a row shows of its way down; of a way up from the other end
+COUNT, FRAMES, STAGE = 140, 15, (2.9, 2.45)  # dots, pictures and inches of a row, on pages without a kernel
 
 
 class MovingWorld(anywidget.AnyWidget):
@@ -101,23 +100,33 @@ class MovingWorld(anywidget.AnyWidget):
             elif self.scene == "steps":
                 yield drawn(eps_fn, times=spaced_timesteps(1000, self.steps))
 
-    def still(self) -> tuple[bytes, str]:
-        """Five moments of each row, as (PNG, two pixels for one; words)."""
+    def film(self) -> tuple[bytes, str]:
+        """The rows side by side, as (a PNG that moves and rests on its end; words)."""
         titles = [name.format(scale=self.guidance_scale, steps=self.steps) for name in SCENES[self.scene]]
-        colours = np.array([figures.ORANGE, "#762a83"])
-        fig = canvas(WIDE, 1.45 * len(titles) + 0.35, "constrained")
-        axes = fig.subplots(len(titles), len(MOMENTS), squeeze=False)
-        for row, title, (states, classes) in zip(axes, titles, self.ways(), strict=True):
-            times = sorted(states, reverse=True)
-            shown = [times[round(part * (len(times) - 1))] for part in MOMENTS]
-            for ax, t_shown in zip(row, shown if next(iter(states)) >= 0 else shown[::-1], strict=True):
-                ax.scatter(*states[t_shown].T, s=2, color=colours[classes])
-                ax.set(xlim=(-2.3, 2.3), ylim=(-1.75, 1.75), xticks=[], yticks=[], aspect="equal")
-                ax.set_title(f"t = {t_shown}" if t_shown >= 0 else "picture", fontsize=9)
-            row[0].set_ylabel(title, fontsize=9)
-        png = figures.figure_png(fig, 2 * SCREEN)
-        return png, f"A world of dots along a 7 and a 3, by t: {'; then '.join(titles)}."
+        fig, rows = canvas(len(titles) * STAGE[0], STAGE[1], "constrained"), list(self.ways())
+        colours, panes = np.array([figures.ORANGE, "#762a83"]), []
+        for ax, title, (_, classes) in zip(
+            fig.subplots(1, len(titles), squeeze=False)[0], titles, rows, strict=True
+        ):
+            ax.set(xlim=(-2.3, 2.3), ylim=(-1.75, 1.75), xticks=[], yticks=[], aspect="equal")
+            ax.set_title(title, fontsize=9, loc="left")
+            ax.scatter(*self.mixture.means.T, s=6, color=colours[self.mixture.classes], alpha=0.25, lw=0)
+            dots = ax.scatter(*torch.zeros(2, COUNT), s=7, color=colours[classes], lw=0)
+            panes.append((dots, ax.text(2.2, -1.65, "", ha="right", fontsize=8)))
+        pictures = []
+        for part in np.linspace(0, 1, FRAMES):
+            for (dots, text), (states, _) in zip(panes, rows, strict=True):
+                times = list(states)
+                # Slow near the picture, where most happens.
+                way = part**1.7 if times[0] < 0 else 1 - (1 - part) ** 1.7
+                t_shown = times[round(way * (len(times) - 1))]
+                dots.set_offsets(states[t_shown])
+                text.set_text(f"t = {t_shown}" if t_shown >= 0 else "picture")
+            pictures.append(figures.picture_of(fig, SCREEN))
+        return figures.film_png(
+            pictures
+        ), f"A world of dots along a 7 and a 3, by t: {'; then '.join(titles)}."
 
     def _repr_mimebundle_(self, **kwargs):
         bundle, _ = super()._repr_mimebundle_(**kwargs)
-        return with_still(bundle, *self.still(), round(WIDE * SCREEN))
+        return with_still(bundle, *self.film(), round(len(SCENES[self.scene]) * STAGE[0] * SCREEN))
