@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classroom.figures.curves import BLUE, FAINT, GREEN, GREY, ORANGE, canvas, figure
+from classroom.figures.curves import BLUE, FAINT, GREEN, GREY, GROUND, INK, ORANGE, canvas, figure
 from lessons_lib.data import to_unit
 from lessons_lib.images import difference_maps, png_bytes
 
@@ -75,18 +75,21 @@ def figure_png(fig, dpi: float) -> bytes:
     return buffer.getvalue()
 
 
-def film_png(pictures: Sequence) -> bytes:
-    """Pillow images as a PNG that moves, in few colours; where none moves it is the last of them."""
+def film_png(pictures: Sequence, colours: Sequence[str]) -> bytes:
+    """Pillow images as a PNG that moves, in shades of these colours; where it cannot, the last of them."""
+    from matplotlib.colors import to_rgb
     from PIL import Image
 
-    colours, buffer = pictures[len(pictures) // 2].quantize(8), io.BytesIO()
+    ground, shades = np.array(to_rgb(GROUND)), np.linspace(1, 0, 4)[:3]
+    full = [np.array(to_rgb(colour)) for colour in (*colours, ESTIMATE, INK, FAINT)]
+    table = [ground, *(ground + part * (colour - ground) for colour in full for part in shades)]
+    palette, buffer = Image.new("P", (1, 1)), io.BytesIO()
+    palette.putpalette((255 * np.array(table)).round().astype(np.uint8).tobytes())
     last, *frames = [
-        picture.quantize(palette=colours, dither=Image.Dither.NONE) for picture in (pictures[-1], *pictures)
+        picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in (pictures[-1], *pictures)
     ]
-    durations = [100] * (len(frames) - 1) + [1600]  # ms
-    last.save(
-        buffer, "PNG", save_all=True, append_images=frames, default_image=True, duration=durations, loop=0
-    )
+    times = [100] * (len(frames) - 1) + [1600]  # ms
+    last.save(buffer, "PNG", save_all=True, append_images=frames, default_image=True, duration=times, loop=0)
     return buffer.getvalue()
 
 

@@ -28,6 +28,7 @@ SCENES = {  # and the titles of their rows on pages without a kernel
     "invert": ("up, told what it is", "down, told the wish"),
     "steps": ("60 steps", "{steps} steps"),
 }
+COLOURS = figures.ORANGE, "#762a83"  # of the 7 and the 3
 COUNT, FRAMES, STAGE = 140, 15, (2.9, 2.45)  # dots, pictures and inches of a row, on pages without a kernel
 
 
@@ -103,29 +104,30 @@ class MovingWorld(anywidget.AnyWidget):
     def film(self) -> tuple[bytes, str]:
         """The rows side by side, as (a PNG that moves and rests on its end; words)."""
         titles = [name.format(scale=self.guidance_scale, steps=self.steps) for name in SCENES[self.scene]]
-        fig, rows = canvas(len(titles) * STAGE[0], STAGE[1], "constrained"), list(self.ways())
-        colours, panes = np.array([figures.ORANGE, "#762a83"]), []
-        for ax, title, (_, classes) in zip(
-            fig.subplots(1, len(titles), squeeze=False)[0], titles, rows, strict=True
-        ):
-            ax.set(xlim=(-2.3, 2.3), ylim=(-1.75, 1.75), xticks=[], yticks=[], aspect="equal")
-            ax.set_title(title, fontsize=9, loc="left")
-            ax.scatter(*self.mixture.means.T, s=6, color=colours[self.mixture.classes], alpha=0.25, lw=0)
-            dots = ax.scatter(*torch.zeros(2, COUNT), s=7, color=colours[classes], lw=0)
-            panes.append((dots, ax.text(2.2, -1.65, "", ha="right", fontsize=8)))
-        pictures = []
+        fig, pictures = canvas(len(titles) * STAGE[0], STAGE[1], "constrained"), []
+        panes = list(zip(fig.subplots(1, len(titles), squeeze=False)[0], titles, self.ways(), strict=True))
         for part in np.linspace(0, 1, FRAMES):
-            for (dots, text), (states, _) in zip(panes, rows, strict=True):
+            for ax, title, (states, classes) in panes:
                 times = list(states)
                 # Slow near the picture, where most happens.
                 way = part**1.7 if times[0] < 0 else 1 - (1 - part) ** 1.7
-                t_shown = times[round(way * (len(times) - 1))]
-                dots.set_offsets(states[t_shown])
-                text.set_text(f"t = {t_shown}" if t_shown >= 0 else "picture")
+                self._draw(ax, times[round(way * (len(times) - 1))], states, classes)
+                ax.set_title(title, fontsize=9, loc="left")
             pictures.append(figures.picture_of(fig, SCREEN))
-        return figures.film_png(
-            pictures
-        ), f"A world of dots along a 7 and a 3, by t: {'; then '.join(titles)}."
+        words = f"A world of dots along a 7 and a 3, by t: {'; then '.join(titles)}."
+        return figures.film_png(pictures, COLOURS), words
+
+    def _draw(self, ax, t_shown: int, states: Mapping[int, Tensor], classes: Tensor) -> None:
+        colours, mixture = np.array(COLOURS), self.mixture
+        ax.clear()
+        ax.scatter(*mixture.means.T, s=6, color=colours[mixture.classes], alpha=0.25, lw=0)
+        if self.arrows:
+            grid = torch.cartesian_prod(torch.arange(-2, 2.1, 0.5), torch.arange(-1.5, 1.6, 0.5))
+            score = mixture.score(self.schedule, grid, torch.full((len(grid),), max(t_shown, 0)))
+            figures.arrow_field(ax, grid, score)
+        ax.scatter(*states[t_shown].T, s=7, color=colours[classes], lw=0)
+        ax.text(2.2, -1.65, f"t = {t_shown}" if t_shown >= 0 else "picture", ha="right", fontsize=8)
+        ax.set(xlim=(-2.3, 2.3), ylim=(-1.75, 1.75), xticks=[], yticks=[], aspect="equal")
 
     def _repr_mimebundle_(self, **kwargs):
         bundle, _ = super()._repr_mimebundle_(**kwargs)
