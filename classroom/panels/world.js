@@ -10,9 +10,9 @@ const XT = "x<sub>t</sub>", XS = "x<sub>s</sub>", X0 = mark("data", "x₀"), EPS
 // Of each scene: the pictures' titles, the controls besides time, the equation, and what is to be seen.
 const SCENES = {
   noise: [[""], ["arrows"], (a, s) => `${XT} = √ᾱ ${X0} + √(1−ᾱ) ${EPS} = ${a.toFixed(2)} ${X0} + ${s.toFixed(2)} ${EPS}`,
-    "Each dot is one picture of a 7 or a 3. Noise tears it away, and what is left of the picture shrinks to the middle."],
+    "Each dot is a data point; together they draw a 7 and a 3. Noise tears them away, and what is left of the data, drawn pale, shrinks to the middle."],
   flow: [[""], ["arrows"], () => `${XS} = √ᾱ<sub>s</sub> ${GUESS} + √(1−ᾱ<sub>s</sub>) ${mark("noise", "ε̂")}`,
-    "The same way back. The colour is where a dot will end; nobody tells it."],
+    "From noise back to data. Most happens near the end. A dot's colour says where it will end: the sampler is not told."],
   samplers: [["DDIM", "DDPM: fresh noise in every step"], [], () => `${XS} = √ᾱ<sub>s</sub> ${GUESS} + √(1−ᾱ<sub>s</sub>−σ²) ${mark("noise", "ε̂")} + σ ${mark("noise", "z")}`,
     "The same start. DDIM (σ = 0) walks a smooth curve, DDPM a zigzag; both end on the strokes."],
   guide: [["without a wish", "with the wish"], ["scale", "target"],
@@ -214,7 +214,7 @@ function render({ model, el }) {
   }
   // How far along its states a way is: slow near the picture, where most happens; a way up and down turns halfway.
   function eased(times) {
-    const slow = (u) => 1 - (1 - u) ** 1.7, rises = times[0] < times[1], turns = rises && times.at(-1) < 0;
+    const slow = (u) => 1 - (1 - u) ** 1.9, rises = times[0] < times[1], turns = rises && times.at(-1) < 0;
     if (turns) return at < 0.5 ? (1 - slow(1 - 2 * at)) / 2 : (1 + slow(2 * at - 1)) / 2;
     return rises ? 1 - slow(1 - at) : slow(at);
   }
@@ -247,7 +247,8 @@ function render({ model, el }) {
     ink.clearRect(0, 0, width, height);
     const strokes = pen ?? world, trails = one.zigzag ? 10 : TRAILS;
     ink.globalAlpha = pen ? 0.9 : 0.28;
-    strokes.classes.forEach((c, i) => dot(colours.data[c], strokes.means[2 * i], strokes.means[2 * i + 1], pen ? 4 : 2.5));
+    const [shrunk] = scene === "noise" && !pen ? world.at(t) : [1]; // what is left of the data under noise
+    strokes.classes.forEach((c, i) => dot(colours.data[c], shrunk * strokes.means[2 * i], shrunk * strokes.means[2 * i + 1], pen ? 4 : 2.5));
     if (pen) return;
     ink.globalAlpha = 0.35;
     if (scene !== "noise")

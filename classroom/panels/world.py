@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import anywidget
@@ -20,12 +21,13 @@ from lessons_lib.samplers import ddim_invert, sample_ddim, sample_ddpm
 from lessons_lib.schedules import NoiseSchedule, q_sample, spaced_timesteps
 from lessons_lib.toy import seven_and_three
 
+Way = Sequence[tuple[int, Tensor]]  # (t, x_t [N, 2]), t = -1 the picture
 SCENES = {  # and the titles of their rows on pages without a kernel
     "noise": ("noise tears it apart",),
     "flow": ("the way back",),
     "samplers": ("DDIM", "DDPM"),
     "guide": ("without a wish", "w = {scale:g}"),
-    "invert": ("up, told what it is", "down, told the wish"),
+    "invert": ("up, told what it is; then down, told the wish",),
     "steps": ("60 steps", "{steps} steps"),
 }
 COLOURS = figures.ORANGE, "#762a83"  # of the 7 and the 3
@@ -61,74 +63,78 @@ class MovingWorld(anywidget.AnyWidget):
             std=self.mixture.std, abar=self.schedule.alphas_cumprod.numpy().tobytes(),
         )  # fmt: skip
 
-    def ways(self) -> Iterator[tuple[Mapping[int, Tensor], Tensor]]:
-        """Of each row the states [N, 2] by timestep, in their order, -1 the picture; and the classes [N]."""
+    def ways(self) -> Iterator[tuple[Way, Tensor]]:
+        """Of each picture the states of COUNT dots in their order, and the dots' classes [N]."""
         generator, schedule, mixture = torch.Generator().manual_seed(0), self.schedule, self.mixture
         x_0, y = mixture.sample(COUNT, generator)
         x_T, eps_fn = torch.randn(COUNT, 2, generator=generator), mixture.eps_fn(schedule)
-        wish = torch.full((COUNT,), self.target)
-        wished = mixture.eps_fn(schedule, wish)
+        wished = mixture.eps_fn(schedule, torch.full((COUNT,), self.target))
         guided = lambda x, t: torch.lerp(eps_fn(x, t), wished(x, t), self.guidance_scale)  # noqa: E731
         times = spaced_timesteps(1000, 60)
 
         def drawn(fn, start=x_T, times=times, sampler=sample_ddim, **options):
             steps = sampler(fn, schedule, start, times, clip_x0=False, **options)
-            states = {int(times[0]): start}
-            for step, s in zip(steps, [*times[1:].tolist(), -1], strict=True):
-                states[s] = step.x_t
+            states = [start, *(step.x_t for step in steps)]
             nearest = torch.cdist(states[-1], mixture.means).argmin(dim=1)
-            return states, mixture.classes[nearest]
+            return list(zip([*times.tolist(), -1], states, strict=True)), mixture.classes[nearest]
 
         if self.scene == "noise":
-            noised = {
-                int(s): q_sample(schedule, x_0, torch.full((COUNT,), int(s)), x_T) for s in times.flip(0)
-            }
-            yield {-1: x_0} | noised, y
+            noised = [
+                (t, q_sample(schedule, x_0, torch.full((COUNT,), t), x_T)) for t in times.flip(0).tolist()
+            ]
+            yield [(-1, x_0), *noised], y
         elif self.scene == "invert":
-            back = {-1: x_0} | {
-                step.t: step.x_t for step in ddim_invert(mixture.eps_fn(schedule, y), schedule, x_0, times)
-            }
-            yield back, y
-            yield drawn(guided, back[999])[0], y
+            up = [
+                (step.t, step.x_t) for step in ddim_invert(mixture.eps_fn(schedule, y), schedule, x_0, times)
+            ]
+            yield [(-1, x_0), *up, *drawn(guided, up[-1][1])[0][1:]], y
         else:
             yield drawn(eps_fn)
             if self.scene == "samplers":
-                yield drawn(
-                    eps_fn, sampler=sample_ddpm, noise_fn=lambda x: torch.randn(x.shape, generator=generator)
-                )
+                fresh = lambda x: torch.randn(x.shape, generator=generator)  # noqa: E731
+                yield drawn(eps_fn, sampler=sample_ddpm, noise_fn=fresh)
             elif self.scene == "guide":
                 yield drawn(guided)
             elif self.scene == "steps":
                 yield drawn(eps_fn, times=spaced_timesteps(1000, self.steps))
 
     def film(self) -> tuple[bytes, str]:
-        """The rows side by side, as (a PNG that moves and rests on its end; words)."""
+        """The pictures side by side, as (a PNG that moves and rests on its end; words)."""
         titles = [name.format(scale=self.guidance_scale, steps=self.steps) for name in SCENES[self.scene]]
         fig, pictures = canvas(len(titles) * STAGE[0], STAGE[1], "constrained"), []
         panes = list(zip(fig.subplots(1, len(titles), squeeze=False)[0], titles, self.ways(), strict=True))
         for part in np.linspace(0, 1, FRAMES):
-            for ax, title, (states, classes) in panes:
-                times = list(states)
-                # Slow near the picture, where most happens.
-                way = part**1.7 if times[0] < 0 else 1 - (1 - part) ** 1.7
-                self._draw(ax, times[round(way * (len(times) - 1))], states, classes)
+            for ax, title, (way, classes) in panes:
+                self._draw(ax, *_moment(way, part), classes)
                 ax.set_title(title, fontsize=9, loc="left")
             pictures.append(figures.picture_of(fig, SCREEN))
-        words = f"A world of dots along a 7 and a 3, by t: {'; then '.join(titles)}."
+        words = f"A world of dots along a 7 and a 3, by t: {'; beside it '.join(titles)}."
         return figures.film_png(pictures, COLOURS), words
 
-    def _draw(self, ax, t_shown: int, states: Mapping[int, Tensor], classes: Tensor) -> None:
+    def _draw(self, ax, t: int, x_t: Tensor, classes: Tensor) -> None:
         colours, mixture = np.array(COLOURS), self.mixture
+        left = self.schedule.alphas_cumprod[t] ** 0.5 if self.scene == "noise" and t >= 0 else 1
         ax.clear()
-        ax.scatter(*mixture.means.T, s=6, color=colours[mixture.classes], alpha=0.25, lw=0)
+        ax.scatter(*left * mixture.means.T, s=6, color=colours[mixture.classes], alpha=0.25, lw=0)
         if self.arrows:
             grid = torch.cartesian_prod(torch.arange(-2, 2.1, 0.5), torch.arange(-1.5, 1.6, 0.5))
-            score = mixture.score(self.schedule, grid, torch.full((len(grid),), max(t_shown, 0)))
+            score = mixture.score(self.schedule, grid, torch.full((len(grid),), max(t, 0)))
             figures.arrow_field(ax, grid, score)
-        ax.scatter(*states[t_shown].T, s=7, color=colours[classes], lw=0)
-        ax.text(2.2, -1.65, f"t = {t_shown}" if t_shown >= 0 else "picture", ha="right", fontsize=8)
+        ax.scatter(*x_t.T, s=7, color=colours[classes], lw=0)
+        ax.text(2.2, -1.65, f"t = {t}" if t >= 0 else "picture", ha="right", fontsize=8)
         ax.set(xlim=(-2.3, 2.3), ylim=(-1.75, 1.75), xticks=[], yticks=[], aspect="equal")
 
     def _repr_mimebundle_(self, **kwargs):
         bundle, _ = super()._repr_mimebundle_(**kwargs)
         return with_still(bundle, *self.film(), round(len(SCENES[self.scene]) * STAGE[0] * SCREEN))
+
+
+def _moment(way: Way, part: float) -> tuple[int, Tensor]:
+    """What a way shows at 0 … 1: slow near the picture, where most happens; halfway where it turns."""
+    slow, last = lambda u: 1 - (1 - u) ** 1.9, len(way) - 1
+    if way[0][0] > way[1][0]:
+        return way[math.floor(last * slow(part))]
+    if way[-1][0] >= 0:
+        return way[math.ceil(last * (1 - slow(1 - part)))]
+    turned = 1 - slow(1 - 2 * part) if part < 0.5 else 1 + slow(2 * part - 1)
+    return way[round(last * turned / 2)]
