@@ -205,16 +205,6 @@ def test_unconditional_has_no_accuracy_and_one_image_no_fid(evaluate, reference)
     assert result["fid"] is None and result["diversity"] is None
 
 
-@pytest.mark.usefixtures("reference")
-def test_guidance_by_a_classifier_is_measured_and_its_command_measures_it_again(evaluate, again, tiny):
-    words = "--guidance classifier --classifier {tiny}/guide.safetensors --sampler dpmpp_2m --spacing leading"
-    result = report_of(evaluate(f"{words} --num-samples 12 --steps 2 --json"))
-    assert result["classifier_sha256"] == weights.read_card(tiny / "guide.safetensors")["sha256"]
-    for words in ("guide.safetensors", "--guidance-scale 1", "--spacing leading", "--sampler dpmpp_2m"):
-        assert words in result["command"]
-    assert tools.without_time(again(result["command"])) == tools.without_time(result)
-
-
 def test_a_judge_that_guided_is_called_circular_and_a_missing_reference_measured(evaluate, here):
     words = "--guidance classifier-x0 --num-samples 4 --steps 1 --json --classifier ./judge.safetensors"
     status, out, err = evaluate(words)
@@ -338,7 +328,7 @@ def test_ctrl_c_keeps_the_model_and_says_so(run, tiny_recipes, monkeypatch):
     assert not Path("kept/mnist-evaluator").exists(), "the next model is not started"
 
 
-def test_truncated_data_and_a_diverged_training_are_one_sentence(run, tiny_recipes):
+def test_damaged_data_and_a_diverged_training_are_one_sentence(run, tiny_recipes):
     status, _, err = run("train mnist --model denoiser --lr 1e30 --epochs 3 --output-dir wild")
     assert status == 2 and "try a smaller learning rate" in tools.sentence(err)
     assert not list(Path("wild").glob("*.safetensors"))
@@ -346,14 +336,8 @@ def test_truncated_data_and_a_diverged_training_are_one_sentence(run, tiny_recip
     raw.mkdir(parents=True)
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         (raw / f"{name}-ubyte").write_bytes(b"\0\0\x08\x03" + bytes(1000))
-    before = everything(tiny_recipes)
-    for command, said in {
-        "train mnist --model denoiser": "-ubyte has 1004 bytes where",
-        "evaluate evaluator mnist": "-ubyte has 1004 bytes where",
-        "train cifar10 --model denoiser": "CIFAR-10 is not here and cannot be downloaded",
-    }.items():
-        refused(run(command), said)
-    assert everything(tiny_recipes) == before
+    for command in ("train mnist --model denoiser", "evaluate evaluator mnist"):
+        refused(run(command), "-ubyte has 1004 bytes where")
 
 
 # ---- the program itself ----

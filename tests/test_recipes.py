@@ -147,8 +147,6 @@ def test_a_flow_map_keeps_its_teachers_schedule_and_its_card_names_it(tmp_path, 
 
 OTHER_OPTIONS = [
     ({"schedule": "cosine"}, "schedule 'linear', this training has 'cosine'"),
-    ({"timesteps": 10}, "timesteps 20, this training has 10"),
-    ({"p_uncond": 0.3}, "p_uncond 0.1, this training has 0.3"),
     ({"t_density": "logit-normal"}, "t_density 'uniform', this training has 'logit-normal'"),
     ({"dropout": 0.1}, "dropout 0.0, this training has 0.1"),
 ]
