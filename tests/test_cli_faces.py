@@ -267,7 +267,7 @@ REFUSED = {
         "--evaluator-weights {tiny}/small.safetensors": "draws 32 pixels a side but",
     },
     "sweep --steps 3 --num-counterfactuals 5": {
-        "--out x.csv --depths 20,40": "The depth must be between 0 and 39, got 40.",
+        "--out x.csv --depths 20,40": "The depth must be between 0 and 39, got 40."
     },
 }
 CASES = {f"{command} {words}": said for command, table in REFUSED.items() for words, said in table.items()}

@@ -52,7 +52,7 @@ REFUSED = {
         "--steps 41": "between 1 and 40 (T), got 41",
     },
     "counterfactual mnist --weights {tiny}/flow-map.safetensors --index 1 --out x.png": {
-        "--evaluator-weights {tiny}/judge.safetensors": "only draws from noise: for counterfactuals take a",
+        "--evaluator-weights {tiny}/judge.safetensors": "only draws from noise: for counterfactuals take a"
     },
     "train mnist --model denoiser": {
         "--model gan": "classifier, clean-classifier, evaluator, denoiser-v, flow-map, second-",

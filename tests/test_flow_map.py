@@ -55,11 +55,8 @@ def test_before_training_a_jump_is_the_teachers_ddim_step(t, s):
     teacher, y = tiny_teacher(), torch.tensor([0, 1, 2, 0])
     x = torch.randn(4, 1, 8, 8, dtype=torch.float64, generator=seeded())
     timesteps = torch.tensor([t] if s == IMAGE else [t, s])
-    for w, eps_fn in (
-        (0.0, unconditional(teacher)),
-        (1.0, conditional(teacher, y)),
-        (5.0, conditional(teacher, y)),
-    ):
+    for w in (0.0, 1.0, 5.0):
+        eps_fn = conditional(teacher, y) if w else unconditional(teacher)
         expected = next(sample_ddim(eps_fn, SCHEDULE, x, timesteps)).x_t
         found = untrained(teacher)(x, filled(t), filled(s), y, filled(w))
         assert_close_by_scale(found, expected)
@@ -227,14 +224,9 @@ def distilled(mixture: GaussianMixture, steps: int, max_scale: float) -> ToyFlow
         doubling_steps=steps // 10, max_guidance_scale=max_scale,
     )  # fmt: skip
     config = TrainConfig(
-        epochs=steps // 100,
-        batch_size=256,
-        lr=8e-3,
-        warmup_steps=50,
-        ema_sigma_rel=0.05,
-        precision="float32",
-        device="cpu",
-    )
+        epochs=steps // 100, batch_size=256, lr=8e-3, warmup_steps=50, ema_sigma_rel=0.05,
+        precision="float32", device="cpu",
+    )  # fmt: skip
     *_, end = train(flow_map, loss, Points(mixture), config)
     assert isinstance(end, Stopped)
     return end.ema_model

@@ -155,10 +155,7 @@ def test_labels_are_dropped_in_training_at_the_asked_rate_and_never_outside(p_un
 
 
 # What each loss makes of the squared error of x_0.
-WEIGHTS = {
-    "mse": lambda snr: snr,
-    "v-mse": lambda snr: snr + 1,
-}
+WEIGHTS = {"mse": lambda snr: snr, "v-mse": lambda snr: snr + 1}
 
 
 @pytest.mark.numeric
