@@ -127,12 +127,6 @@ def has_assert(cell: NotebookNode) -> bool:
     return any(isinstance(node, ast.Assert) for node in ast.walk(tree_of(cell)))
 
 
-def core(nb: NotebookNode) -> list[NotebookNode]:
-    """The cells before the first one tagged `further`."""
-    further = tagged(nb, "further")
-    return nb.cells[: further[0][0]] if further else nb.cells
-
-
 # ---- solutions ----
 def exercises_of(nb: NotebookNode, tag: str = "exercise") -> dict[str, int]:
     """Exercise id -> index of its cell."""
@@ -271,8 +265,9 @@ def _summary(nb: NotebookNode) -> Found:
 
 
 def _size(nb: NotebookNode) -> Found:
-    if len(core(nb)) > MOST_CELLS:
-        yield None, f"the core path has {len(core(nb))} cells, at most {MOST_CELLS}: move some to 'Further'"
+    core = next((i for i, _ in tagged(nb, "further")), len(nb.cells))
+    if core > MOST_CELLS:
+        yield None, f"the core path has {core} cells, at most {MOST_CELLS}: move some to 'Further'"
     sizes = {i: sum(map(bool, map(str.strip, cell.source.splitlines()))) for i, cell in code_cells(nb)}
     for index, size in sizes.items():
         if size > MOST_LINES:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from command_tools import everything
 
 from lessons_lib import data, recipes
-from lessons_lib.classifier import EvaluatorConfig, NoisyClassifier, NoisyClassifierConfig, Whitening
+from lessons_lib.classifier import EvaluatorConfig, NoisyClassifierConfig, Whitening
 from lessons_lib.flow_map import FlowMap, FlowMapConfig
 from lessons_lib.recipes import RECIPES, DiffusionOptions, Recipe, WeightsSaved, losses
 from lessons_lib.schedules import NoiseSchedule, q_sample
@@ -256,11 +256,3 @@ def test_noisy_loss_notes_the_timestep_of_each_picture():
     assert torch.equal(t, drawn) and len(t.unique()) > 20
     torch.testing.assert_close(x_t, q_sample(schedule, x_0, t, eps))
     assert float(loss) == pytest.approx(float(torch.tensor(10.0).log()))
-
-
-@pytest.mark.parametrize("kind", CLASSIFIERS)
-def test_a_classifier_draws_nothing_and_keeps_its_schedule(tmp_path, kind):
-    run(tmp_path, kind)
-    model, schedule, _ = load_pretrained(tmp_path / f"mnist-{kind}.safetensors")
-    assert isinstance(model, NoisyClassifier) and schedule.num_timesteps == 20
-    assert not list(tmp_path.glob("*.png"))

@@ -69,11 +69,11 @@ def exchanged(a, b):
     return {"a": sqrt(b), "na": sqrt(1 - b), "b": sqrt(a), "nb": sqrt(1 - a)}
 
 
-def steps_up(eps_fn, schedule, x, timesteps, order, late=0, clip=lambda x: x):
+def steps_up(eps_fn, schedule, x, timesteps, order, late=0):
     abar, now, ts = schedule.alphas_cumprod, 1.0, order(timesteps.tolist())
     for i, t in enumerate(ts):
         eps = eps_fn(x, torch.full((len(x),), ts[max(i - late, 0)]))
-        x_0 = clip((x - math.sqrt(1 - now) * eps) / math.sqrt(now))
+        x_0 = (x - math.sqrt(1 - now) * eps) / math.sqrt(now)
         now = float(abar[t])
         x = math.sqrt(now) * x_0 + math.sqrt(1 - now) * eps
     return x
@@ -117,15 +117,12 @@ def held_along_pull(p, o):
 SIXTY = [
     ("00.1", "Every number is 127", lambda x: (x + 1) / 255),
     ("00.1", "off by the same amount", lambda x: (x - x.min()) / 2 + 0.5),
-    ("00.1", None, lambda x: torch.sigmoid(x)),
-    ("01.1", None, lambda abar: abar.cumprod(0)),
     ("01.1", "One beta is missing", lambda abar: 1 - abar[1:] / abar[:-1]),
     ("01.1", "The ratio is turned", lambda a: (torch.cat([torch.ones(1).double(), a[:-1]]) - a) / a),
     ("01.2", "eps is missing", lambda x, abar, abar_next, eps: x * (abar_next / abar) ** 0.5),
     ("01.2", "The sign of eps is", lambda x, a, b, e: (b / a) ** 0.5 * x - (1 - b / a) ** 0.5 * e),
     ("01.2", "The factor of x is", lambda x, a, b, e: (b / a) ** 0.5 * (x + (1 - b / a) ** 0.5 * e)),
     ("02.1", None, lambda layers: sum(kernel * stride for kernel, stride in layers)),
-    ("02.1", None, lambda layers: max(kernel for kernel, _ in layers)),
     ("02.1", None, lambda layers: float(math.prod(kernel for kernel, _ in layers))),
     ("02.2", None, lambda q, k, v, heads: attention(q, k, v, heads, width=sqrt(q.shape[1]))[1]),
     ("02.2", "k and v are exchanged", lambda q, k, v, heads: attention(q, v, k, heads)[1]),
@@ -163,19 +160,15 @@ SIXTY = [
     ("09.1", "The batch is reduced to one number", error(measure=lambda d: (d / 2).abs().mean())),
     ("09.2", "The network is asked at the right time", lambda *given: steps_up(*given, order=list)),
     ("09.2", "is asked at t = 6", lambda *given: steps_up(*given, order=sorted, late=1)),
-    ("09.2", None, lambda *given: steps_up(*given, order=sorted, clip=lambda x: x.clamp(-4, 4))),
     ("10.1", "The result is upside", lambda N, e: math.log(N[-1] / N[0]) / math.log(e[0] / e[-1])),
     ("10.1", "rounded to whole", lambda N, e: round(math.log(e[0] / e[-1]) / math.log(N[-1] / N[0]))),
-    ("10.1", None, lambda steps, errors: (errors[0] - errors[-1]) / (steps[-1] - steps[0])),
     ("10.2", None, heun_in_x_itself),
     ("10.2", "The network is asked at t = 800", heun_at_the_old_time),
     ("11.1", "factor", lambda abar, factor: abar),
     ("11.1", "This is 1 minus the right", lambda abar, factor: 1 / (1 + abar / (1 - abar) / factor**2)),
-    ("11.1", None, lambda abar, factor: abar**factor),
     ("11.2", "The same generator gives different res", flip_with_python),
     ("11.2", "Another call mirrors the same places", flip_first_half),
     ("11.3", "Something else than rows", lambda rows: max(rows, key=lambda r: r["accuracy"] - r["fid"])),
-    ("11.3", None, lambda rows: [r for r in rows if r["accuracy"] > 0.6 and r["fid"] < 5]),
     ("11.3", "Something else than rows is returned", places_of_the_best),
     ("12.1", "The sign is turned", wishes(lambda z, value: -log_p_of(z, value))),
     ("12.1", "is 0 every", lambda z, w: F.logsigmoid(z[:, [*w]]).sum(1) * all(w.values())),
