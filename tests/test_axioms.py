@@ -166,19 +166,16 @@ def test_the_report_agrees_with_the_single_measures():
     assert report["effectiveness"] == evaluation.effectiveness(JUDGE, there, TARGET, Y).as_json()
     nulls = evaluation.composition(noisy, X, Y, batch_size=7)
     assert report["composition"] == {n: mean.as_json() for n, mean in nulls.items()}
-    back = evaluation.reversibility(noisy, JUDGE, X, Y, TARGET, batch_size=7)
-    assert report["reversibility"] == {
-        "read_as_source": back.read_as_source.as_json(), "error": back.error.as_json()
-    }  # fmt: skip
-    near = evaluation.proximity(JUDGE, X, there, REFERENCE)
-    assert report["proximity"]["l1"] == near.l1.as_json()
-    assert report["proximity"]["features"] == near.features.as_json()
-    assert report["proximity"]["unit"] == pytest.approx(REFERENCE.unit, abs=1e-5)
-    least = evaluation.minimality(JUDGE, X, there, TARGET, REFERENCE)
-    assert report["minimality"]["pixels"] == least.pixels.as_json()
-    assert report["minimality"]["features"] == least.features.as_json()
-    for name, images_ in (("feature_fid", there), ("feature_fid_originals", X)):
-        fid = evaluation.feature_fid(JUDGE, statistics, images_)
+    for name, found in {
+        "reversibility": evaluation.reversibility(noisy, JUDGE, X, Y, TARGET, batch_size=7),
+        "proximity": evaluation.proximity(JUDGE, X, there, REFERENCE),
+        "minimality": evaluation.minimality(JUDGE, X, there, TARGET, REFERENCE),
+    }.items():
+        for part, value in report[name].items():
+            mine = getattr(found, part)
+            assert value == (pytest.approx(mine, abs=1e-5) if part == "unit" else mine.as_json()), part
+    for name, shown in (("feature_fid", there), ("feature_fid_originals", X)):
+        fid = evaluation.feature_fid(JUDGE, statistics, shown)
         assert report[name] == pytest.approx(fid, abs=1e-4)
 
 

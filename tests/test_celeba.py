@@ -236,17 +236,6 @@ def test_a_download_that_fails_is_a_sentence_and_what_it_left_is_no_celeba(here,
         assert str(here / "data" / "celeba") in str(caught.value) and "gdown" in str(caught.value)
 
 
-def test_pictures_are_decoded_once_for_each_size_and_share(faces, decoded):
-    first = load().images[:]
-    assert len(decoded) == COUNT
-    assert torch.equal(load().images[:], first) and len(load("test")) == 4
-    assert len(decoded) == COUNT
-    for _ in range(2):
-        load(image_size=16)
-        load(fraction=0.5)
-        assert len(decoded) == 2 * COUNT + COUNT // 2, "the two are kept beside the whole"
-
-
 def test_a_kept_file_that_is_cut_or_lost_while_in_use_is_a_sentence(here, faces):
     images, (file,) = load(), (here / "data" / "faces").rglob("pictures.npy")
     os.truncate(file, file.stat().st_size - 3 * 32 * 32 * 10)

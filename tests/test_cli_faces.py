@@ -319,10 +319,8 @@ def test_a_row_for_each_depth_and_scale_and_a_picture(ask, again, monkeypatch):
     assert asked == [(20, 0.0), (20, 5.0), (35, 0.0), (35, 5.0)]
     assert [(int(row["depth"]), float(row["guidance_scale"])) for row in rows] == asked
     for row in rows:
-        assert (row["attribute"], row["num_faces"], row["steps"]) == ("Smiling", "4", "3")
         assert float(row["flipped_low"]) <= float(row["flipped"]) <= float(row["flipped_high"])
         assert 0 < float(row["l1"]) < 1 and float(row["mean_drift"]) <= abs(float(row["largest_drift"]))
-        assert row["largest_drift_of"] in {*NAMES} - {"Smiling"}
     assert "4 of 4: s=5, depth 35: flipped " in out and iio.imread("sweep.png").ndim == 3
     guided = again(f"{rows[3]['command']} --num-samples 1")["counterfactuals"]["guided"]
     assert [str(guided[name]["value"]) for name in ("l1", "flipped")] == [rows[3]["l1"], rows[3]["flipped"]]
