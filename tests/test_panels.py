@@ -4,13 +4,13 @@ What a panel shows must be what the library draws; what a learner writes must fa
 """
 
 import base64
-import datetime
 import io
 import re
 import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -164,21 +164,18 @@ def test_a_panel_shows_something_at_once_and_what_is_moved_and_saves_it(make, na
     alt = metadata["image/png"]["alt"]
     assert picture.shape[0] > 30 and picture.std() > 1 and metadata["image/png"]["width"] < 1200
     assert bundle["text/plain"] == alt == panel.still()[1] and len(alt) > 30
-    film, pixels, size = panel.strip.film, panel.strip.pixels, 0
+    film, pixels = panel.strip.film, panel.strip.pixels
+    assert film["gif"] == bool(gif) and len(pixels) > 0
     for row in film["rows"]:
         if "html" in row:
             assert not re.search("<(a|two|one|red|Nose|b)>", row["html"]), "names are escaped"
             continue
         assert len(row["alts"]) == row["count"] and all(map(str.strip, row["alts"][1:]))
-        for view in row["views"].values():
-            assert view["start"] == size and view["frames"] in (1, len(film["moments"]))
-            size += view["frames"] * row["count"] * row["height"] * row["width"] * view["channels"]
-    assert size == len(pixels) > 0 and film["gif"] == bool(gif)
+        assert {view["frames"] for view in row["views"].values()} <= {1, len(film["moments"])}
     panel._heard(None, {"kind": "save"}, None)
     getattr(panel, control).value = value  # the file that was asked for before is not dropped
     assert panel.strip.busy or name in ("noise", "reader", "schedules")
-    said = done(panel) and fine(panel)
-    assert said and (panel.strip.film, panel.strip.pixels) != (film, pixels) and panel.strip.busy == ""
+    assert fine(panel) and (panel.strip.film, panel.strip.pixels) != (film, pixels)
     assert not np.array_equal(panel.still()[0], picture)
     assert capfd.readouterr() == ("", ""), "a widget's thread prints nothing"
     saved = course / "my_work" / f"{gif}.gif"
@@ -197,24 +194,19 @@ def test_a_gif_is_never_written_over_another_and_a_sentence_says_why_not(make, c
     monkeypatch.setattr("pathlib.Path.is_dir", lambda path: False)
     panel.save()
     assert "cannot be written" in wrong(panel)
+    panel = make("digit", weights="nowhere")
+    panel.save()
+    assert "nothing to save" in wrong(panel)
 
 
 WEIGHED = ("digit", "counterfactuals", "meter", "faces", "race", "flowers", "drawn")
 
 
-@pytest.mark.parametrize("name", [*WEIGHED, "comparison"])
-def test_missing_weights_are_a_sentence_and_a_missing_evaluator_still_draws(make, name, tmp_path):
-    nowhere = tmp_path / "none.safetensors"
-    if name != "comparison":
-        panel = make(name, weights=nowhere)
-        assert "There are no weights" in wrong(panel) and panel.still() is None
-        assert "image/png" not in panel._repr_mimebundle_()
-        panel.save()
-        assert "nothing to save" in wrong(panel)
-    for evaluator in (None, nowhere) if name != "drawn" else ():
+@pytest.mark.parametrize("name", [*WEIGHED[:-1], "comparison"])
+def test_a_missing_evaluator_still_draws(make, name):
+    for evaluator in (None, "nowhere"):
         panel = make(name, evaluator=evaluator)
-        assert "There is no evaluator" in fine(panel) or name == "race"
-        assert panel.still() is not None
+        assert ("There is no evaluator" in fine(panel) or name == "race") and panel.still() is not None
 
 
 REFUSED = [
@@ -224,26 +216,26 @@ REFUSED = [
     ("flowers", {"label": "cow"}, "Unknown class 'cow': choose one of rose, tulip"),
     ("flowers", {"evaluator": "evaluator"}, r"reads pictures of 1×8×8 \(C×H×W\) and not of 3×8×8"),
     ("flowers", {"evaluator": "flowers"}, "are no evaluator: they cannot read"),
-    ("schedules", {"image": torch.zeros(8, 12)}, r"Give 1 to 1 images .* got shape \[8, 12\]"),
     ("schedules", {"image": torch.ones(1, 1, 8, 8) * 255}, r"must lie in \[-1, 1\], got values from"),
     ("counterfactuals", {"sources": (7,)}, "There are 1 labels for 2 images"),
     ("counterfactuals", {"images": digits_of(11), "sources": range(11)}, "Give 1 to 10 images"),
     ("counterfactuals", {"sources": [12, 3]}, "Unknown label 12: choose from 0 to 9."),
-    ("meter", {"sources": [1]}, "one label an image"),
-    ("meter", {"images": torch.zeros(17, 1, 8, 8)}, r"Give 1 to 16 images .* got shape \[17"),
     ("faces", {"attribute": "Smile"}, "Unknown attribute 'Smile': did you mean Smiling"),
     ("faces", {"images": digits_of(1, 3)[0]}, "Give 1 to 100 images"),
     ("faces", {"images": torch.zeros(1, 3, 8, 4)}, r"must have shape \[1, 3, 8, 8\], got \[1, 3, 8, 4\]"),
     ("faces", {"classifier": "guide", "attribute": "1"}, "reads classes, not attributes"),
     ("faces", {"classifier": "nowhere"}, "There are no weights"),
     ("faces", {"evaluator": "flower-reader"}, "reads classes, not attributes"),
+    *((name, {"weights": "nowhere"}, "There are no weights") for name in WEIGHED),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "options", "words"), REFUSED)
 def test_what_no_panel_or_these_weights_cannot_do_is_a_sentence(make, name, options, words):
     try:
-        said = wrong(make(name, **options))
+        panel = make(name, **options)
+        said = wrong(panel)
+        assert panel.still() is None and "image/png" not in panel._repr_mimebundle_()
     except (ValueError, WeightsError) as error:
         said = str(error)
     assert re.search(words, said), said
@@ -296,14 +288,10 @@ def test_many_changes_end_with_the_last_and_stale_ones_are_dropped_between_their
     panel.seconds = 0.2
     panel.number(-1)
     panel.ask(lambda: written.append("file"))
-    started = time.monotonic()
     for n in range(50):
         panel.number(n)
         time.sleep(0.01)
-    asked = time.monotonic() - started
-    done(panel)
-    assert panel.shown[-1] == 49 and panel.steps_made < 500 / 2
-    assert time.monotonic() - started < asked + 10, "the last picture must not wait for stale ones"
+    assert done(panel).shown[-1] == 49 and panel.steps_made < 500 / 2, "it must not wait for stale ones"
     assert written == ["file"], "a file that was asked for is not dropped"
 
 
@@ -311,12 +299,10 @@ def test_one_worker_off_the_main_thread_ends_when_idle_and_another_follows(monke
     monkeypatch.setattr("classroom.panels.panel.LINGER", 0.05)
     panel, seen = SlowPanel({}), set()
     for n in (1, 2):
-        for _ in range(10):
-            panel.ask(lambda: seen.add(threading.get_ident()), lambda _: seen.add(threading.get_ident()))
-        panel.number(n)
-        done(panel)
+        panel.ask(lambda: seen.add(threading.get_ident()), lambda _: seen.add(threading.get_ident()))
+        done(panel).number(n)
         deadline = time.monotonic() + 10
-        while panel._worker is not None and time.monotonic() < deadline:
+        while done(panel)._worker is not None and time.monotonic() < deadline:
             time.sleep(0.02)
         assert panel._worker is None
     assert panel.shown == [1, 2] and threading.get_ident() not in seen
@@ -359,11 +345,6 @@ def test_errors_are_sentences_and_the_panel_survives(error, text):
 # -- what a learner writes -------------------------------------------------------------------------
 
 
-def forever(eps_fn, schedule, x_T, timesteps):
-    while True:
-        yield Step(0, x_T, x_T)
-
-
 def divided(eps_fn, schedule, x_T, timesteps):
     for t in timesteps:
         yield Step(int(t), x_T / (1 // 0), x_T)
@@ -380,16 +361,14 @@ BROKEN = [
     ("digit", "sampler_fn", lambda *_: iter(()), r"must yield Step.*; it ended without one"),
     ("digit", "sampler_fn", lambda e, s, x, t: iter([x]), r"must yield Step\(t, x_t, x_0\).*yielded shape"),
     ("digit", "sampler_fn", one_step(lambda x: x[:, :, 1:]), r"its x_t is shape \[1, 1, 7, 8\]"),
-    ("digit", "sampler_fn", forever, r"makes more than the 5 steps"),
+    ("digit", "sampler_fn", lambda e, s, x, t: iter(lambda: Step(0, x, x), None), "more than the 5 steps"),
     ("digit", "sampler_fn", one_step(lambda x: x / 0), r"values that are not numbers"),
     ("digit", "sampler_fn", lambda *_: sys.exit(), r"SystemExit"),
     ("counterfactuals", "abduct_fn", lambda *_: [][0], r"stopped: IndexError, .* \(line \d+: .*\[\]\[0\]"),
     ("counterfactuals", "abduct_fn", lambda *_: None, r"images of shape \[2, 1, 8, 8\], not NoneType"),
     ("counterfactuals", "abduct_fn", lambda e, s, x, t: x / 0, "values that are not numbers"),
     ("meter", "intervene_fn", lambda *_: [][0], r"stopped: IndexError, .* \(line \d+: .*\[\]\[0\]"),
-    ("meter", "intervene_fn", lambda *_: None, r"images of shape \[3, 1, 8, 8\], not NoneType"),
     ("meter", "intervene_fn", lambda x, *_: x[:1], r"shape \[3, 1, 8, 8\], not shape \[1, 1, 8, 8\]"),
-    ("meter", "intervene_fn", lambda x, *_: x / 0, "values that are not numbers"),
     ("noise", "q_sample_fn", lambda *_: None, r"must return a tensor of shape \[1, 1, 28, 28\]"),
     ("noise", "q_sample_fn", lambda *_: 1 / 0, "division by zero"),
     ("reader", "readers", {"one": lambda x_t, t: 1 / 0}, "division by zero"),
@@ -679,20 +658,18 @@ def test_the_digit_is_shown_at_once_and_the_row_after_the_pause(make):
     assert torch.equal(panel.film.result.sources, panel.pad.digit()) and len(panel.pad.strokes) == 21
 
 
-def upload(panel, content):
-    """What the browser sends."""
-    now = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
-    facts = {"name": "a&b.txt", "type": "", "size": len(content), "last_modified": now}
-    panel.upload.value = [facts | {"content": memoryview(content)}]
-    return done(panel)
-
-
 def test_a_picture_is_put_on_the_pad_and_a_bad_one_is_a_sentence(make):
     panel, image, file = make("drawn"), Image.new("RGB", (600, 800), "white"), io.BytesIO()
     ImageDraw.Draw(image).line([(150, 160), (450, 160), (300, 640)], "navy", width=50)
     image.save(file, "PNG")
     draw(panel.pad, ONE)
-    upload(panel, file.getvalue())
+
+    def upload(content):  # as the browser does
+        facts = {"name": "a&b.txt", "type": "", "size": len(content), "last_modified": datetime.now(UTC)}
+        panel.upload.value = [facts | {"content": memoryview(content)}]
+        done(panel)
+
+    upload(file.getvalue())
     assert panel.pad.strokes == [] and panel.film.result.labels == (7,) and panel.upload.value == ()
     assert torch.equal(panel.film.result.sources, in_8_bits(pictures.digit_from_bytes(file.getvalue())))
     before = panel.film
@@ -700,5 +677,5 @@ def test_a_picture_is_put_on_the_pad_and_a_bad_one_is_a_sentence(make):
         (b"no picture", "a&b.txt is no picture of a known kind: use PNG, JPEG"),
         (file.getvalue()[:300], "The picture a&b.txt is damaged or cut short."),
     ):
-        upload(panel, content)
+        upload(content)
         assert wrong(panel).startswith(said) and panel.film is before and panel.pad.picture

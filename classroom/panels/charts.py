@@ -19,8 +19,8 @@ STYLES = (
     (figures.GREY, "9 3 2 3", "M0 -6l6 6l-6 6l-6 -6z"),
     ("#762a83", "5 2", "M-5 -2h3v-3h4v3h3v4h-3v3h-4v-3h-3z"),
 )
-WIDTH, HEIGHT, LEFT, BOTTOM = 540, 190, 40, 24  # of a plot, in pixels
-LINE, COLUMNS = 17, 3  # of its legend
+WIDTH, HEIGHT, LEFT, BOTTOM = 440, 190, 44, 24  # of a plot, in pixels: on a phone it is half as large
+LINE, COLUMNS = 18, 2  # of its legend
 RING = '<circle r="9" fill="none" stroke="currentColor" stroke-width="2"/>'
 BAR, GAP, TALL = 34, 6, 70  # of a bar chart
 
@@ -74,7 +74,7 @@ def plot(
         ]
     for j, (k, line) in enumerate(shown):
         stroke, mark = _look(k, line.bold)
-        left, y = LEFT + WIDTH // COLUMNS * (j % COLUMNS), 10 + LINE * (1 + j // COLUMNS)
+        left, y = LEFT + (WIDTH - LEFT) // COLUMNS * (j % COLUMNS), 10 + LINE * (1 + j // COLUMNS)
         parts.append(f'<path d="M{left} {y}h26" {stroke}/>{text(left + 31, y + 4, line.name)}')
         parts.append(f'<g transform="translate({left + 13} {y})">{mark}</g>')
         points = " ".join("{:.1f},{:.1f}".format(*at(*point)) for point in line.points)
@@ -110,7 +110,7 @@ def bar_chart(name: str, numbers: Sequence[float]) -> str:
 
 def text(x: float, y: float, words: str, anchor: str = "start") -> str:
     """A text at a place."""
-    look = f'text-anchor="{anchor}" font-size="12" fill="currentColor"'
+    look = f'text-anchor="{anchor}" font-size="13" fill="currentColor"'
     return f'<text x="{x:g}" y="{y:.0f}" {look}>{html.escape(words)}</text>'
 
 

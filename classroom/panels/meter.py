@@ -204,7 +204,7 @@ def plane(tried: dict[Setting, Measured]) -> str:
         lines.append(Line(name, points, points, bold=False))
     told = "; ".join(f"{setting}: {tried[setting].line()}" for setting in [*marks][: -TOLD - 1 : -1])
     words = f"The share flipped against the mean L1 to the source, {len(marks)} tried, newest first: {told}"
-    ticks = [(k, f"{k * reach:.1f}") for k in (0, 0.5)] + [(1, f"mean L1 to the source {reach:.2g}")]
+    ticks = [(0, "0"), (0.5, "mean L1 to the source"), (1, f"{reach:.2g}")]
     percent = [(k, f"{k:.0%}") for k in (0, 0.5, 1)]
     newest = list(marks.values())[-1] if marks else None
     return plot("Flipped (best: upper left)", lines, ticks, percent, words, ring=newest)
