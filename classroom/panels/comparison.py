@@ -33,7 +33,7 @@ class SideBySide(Panel):
     models: Mapping[str, Model] = {}
 
     def draw(self, **settings) -> Generator[float, None, Film]:
-        drawings, errors = {}, []
+        drawings, errors = {}, {}
         for k, name in enumerate(self.ways):
             try:
                 request = self.request(name, **settings)
@@ -42,11 +42,13 @@ class SideBySide(Panel):
                     self._kept[name] = request, (yield from part_of(steps, k, len(self.ways)))
                 drawings[name] = self._kept[name][1]
             except Exception as error:
-                errors.append(f" {name} failed. {sentence(error)}")
+                errors[name] = sentence(error)
         if not drawings:
-            raise ValueError(" ".join(errors).strip())
-        film = self.film_of(drawings, **settings)
-        return dataclasses.replace(film, line=film.line + "".join(errors), result=drawings)
+            raise ValueError(" ".join(dict.fromkeys(errors.values())))
+        film, failed = self.film_of(drawings, **settings), ""
+        for name, words in errors.items():
+            failed += f" {name} failed. {words}"
+        return dataclasses.replace(film, line=film.line + failed, result=drawings)
 
 
 class Comparison(SideBySide):

@@ -181,11 +181,11 @@ def evaluator_of(
 
     ValueError for one that does not read such images [B, C, H, W].
     """
+    if evaluator is None:
+        return None
     try:
-        network, _, card = load_model(evaluator) if evaluator else (None, None, None)
+        network, _, card = load_model(evaluator)
     except WeightsError:
-        network = None
-    if network is None:
         return None
     config, it, is_one = network.config, f"The evaluator {str(evaluator)!r}", isinstance(network, Evaluator)
     reads = config.in_channels, config.image_size, config.image_size

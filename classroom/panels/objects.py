@@ -40,11 +40,8 @@ class ObjectGenerator(Panel):
         }
         told = {}
         if self.names:
-            classes, first = (
-                [(name, k) for k, name in enumerate(self.names)],
-                place_of(label, self.names, "class"),
-            )
-            told["label"] = controls.dropdown("Class", classes, first)
+            classes = [(name, k) for k, name in enumerate(self.names)]
+            told["label"] = controls.dropdown("Class", classes, place_of(label, self.names, "class"))
             told["guidance_scale"] = controls.scale_slider(guidance_scale, MAX_SCALE, 0.5)
         super().__init__(told | run)
 
