@@ -52,14 +52,13 @@ CELLS = (
     "panels.NoiseReader({'noise-aware': aware.probabilities})",
     "panels.ScheduleExplorer(image)",
     "panels.FeatureExplorer()",
-    "panels.GradientOverlay(steps=4)",
     "panels.SamplerRace()",
     "panels.ObjectGenerator(label=8, steps=4)",
     "panels.CounterfactualExplorer(steps=5)",
     "panels.CounterfactualExplorer(ten[:3], labels[:3].tolist(), steps=5)",
     "panels.DrawnCounterfactuals(steps=5, folded=True)",
     "panels.InterventionMeter(ten[:8], labels[:8].tolist(), steps=5)",
-    "panels.FacePanel(faces, count=2, steps=4)",
+    "panels.FacePanel(faces, steps=4)",
 )
 WIDTHS = (1440, 1024, 390)
 

@@ -17,7 +17,6 @@ from classroom.panels.meter import InterventionMeter
 from classroom.panels.noise import NoiseExplorer, NoiseReader
 from classroom.panels.objects import ObjectGenerator
 from classroom.panels.panel import Panel
-from classroom.panels.pull import GradientOverlay
 from classroom.panels.race import SamplerRace
 from classroom.panels.schedule_explorer import ScheduleExplorer
 from classroom.panels.sketch import DrawnCounterfactuals
@@ -31,7 +30,6 @@ __all__ = [
     "DrawnCounterfactuals",
     "FacePanel",
     "FeatureExplorer",
-    "GradientOverlay",
     "InterventionMeter",
     "MovingWorld",
     "NoiseExplorer",

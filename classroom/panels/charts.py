@@ -1,71 +1,98 @@
-"""Small charts among a panel's pictures, as SVG in the page's own text colour."""
+"""Charts among a panel's pictures, as SVG in the page's own text colour."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
 from classroom import figures
+from lessons_lib.schedules import NoiseSchedule
 
-# Colours alone do not tell lines apart for everybody: each has its own dashes, too.
-STYLES = ((figures.BLUE, ""), (figures.ORANGE, "7 3"), (figures.GREEN, "2 3"), (figures.GREY, "9 3 2 3"))
-WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 540, 190, 40, 30, 24  # of a line chart, in pixels
+# Colours alone do not tell lines apart for everybody: each has its own dashes and its own mark, too.
+STYLES = (
+    (figures.BLUE, "", "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0"),
+    (figures.ORANGE, "7 3", "M0 -6l6 10h-12z"),
+    (figures.GREEN, "2 3", "M-4 -4h8v8h-8z"),
+    (figures.GREY, "9 3 2 3", "M0 -6l6 6l-6 6l-6 -6z"),
+    ("#762a83", "5 2", "M-5 -2h3v-3h4v3h3v4h-3v3h-4v-3h-3z"),
+)
+WIDTH, HEIGHT, LEFT, BOTTOM = 440, 190, 44, 24  # of a plot, in pixels: on a phone it is half as large
+LINE, COLUMNS = 18, 2  # of its legend
+RING = '<circle r="9" fill="none" stroke="currentColor" stroke-width="2"/>'
 BAR, GAP, TALL = 34, 6, 70  # of a bar chart
 
 
 class Line(NamedTuple):
-    """A curve: its name, N heights 0 … 1 from left to right, and the height of its dot at the marker."""
+    """A line through points (x, y) of 0 … 1, and where its mark is put; without points it is left out."""
 
     name: str
-    heights: Tensor
-    dot: float
+    points: Sequence[tuple[float, float]]
+    marks: Sequence[tuple[float, float]]
     bold: bool = True
 
 
-def style_of(k: int) -> tuple[str, str]:
-    """(colour, dashes) of the k-th line; one that comes too late looks like the last."""
-    return STYLES[min(k, len(STYLES) - 1)]
+def curve(
+    name: str, schedule: NoiseSchedule, height: Callable[[Tensor], Tensor], part: float, bold: bool = True
+) -> Line:
+    """What `height` (0 … 1) makes of the abar [T] of a schedule, and a mark at a part of the way."""
+    heights, last = height(schedule.alphas_cumprod), schedule.num_timesteps - 1
+    points = [(x, float(heights[round(x * last)])) for x in [k / 99 for k in range(100)] + [part]]
+    return Line(name, points[:-1], points[-1:], bold)
 
 
-def line_chart(
-    title: str, lines: Sequence[Line], marker: float, ticks: Sequence[tuple[float, str]],
-    ends: tuple[str, str], words: str,
+def plot(
+    title: str, lines: Sequence[Line], x_ticks: Sequence[tuple[float, str]],
+    y_ticks: Sequence[tuple[float, str]], words: str, *, marker: float | None = None,
+    ring: tuple[float, float] | None = None,
 ) -> str:  # fmt: skip
-    """Curves over an axis with a dashed marker at 0 … 1 and a dot on each; the legend has their dashes.
+    """Lines over two axes, a legend above them.
 
     Args:
-        ticks: (height, text) at the left axis; ends: the texts below both ends of the axis.
-        words: the chart for those who cannot see it.
+        x_ticks, y_ticks: (place 0 … 1, text).
+        words: the plot for those who cannot see it.
+        marker: where a dashed line stands upright; ring: the mark that is ringed.
     """
-    wide, tall = WIDTH - LEFT - 12, HEIGHT - TOP - BOTTOM
-    x, inside, around = marker * wide, [], [text(2, 14, title)]
-    legend = LEFT + 8 * len(title)
-    for k, line in enumerate(lines):
-        colour, dashes = style_of(k)
-        width = 1.2 + 1.2 * line.bold
-        style = f'fill="none" stroke="{colour}" stroke-dasharray="{dashes}" stroke-width="{width}"'
-        last = max(len(line.heights) - 1, 1)
-        points = " ".join(
-            f"{i / last * wide:.1f},{(1 - y) * tall:.1f}" for i, y in enumerate(line.heights.tolist())
-        )
-        inside.append(f'<polyline {style} points="{points}"/>')
-        y = min(max((1 - line.dot) * tall, 3), tall - 3)  # a dot that leaves the chart waits at its border
-        inside.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{5 if line.bold else 3}" fill="{colour}"/>')
-        around.append(f'<path d="M{legend} 10h26" {style}/>{text(legend + 31, 14, line.name)}')
-        legend += 50 + 7 * len(line.name)
-    inside.append(f'<path d="M{x:.1f} 0V{tall}" stroke="currentColor" stroke-dasharray="3 3"/>')
-    for height, label in ticks:
-        y = TOP + (1 - height) * tall
-        around.append(f'<path d="M{LEFT} {y:.1f}h{wide}" stroke="currentColor" stroke-opacity="0.2"/>')
-        around.append(text(LEFT - 6, y + 4, label, "end"))
-    around.append(f'<path d="M{LEFT} {TOP}v{tall}h{wide}" fill="none" stroke="currentColor"/>')
-    around += [text(LEFT, HEIGHT - 7, ends[0]), text(LEFT + wide, HEIGHT - 7, ends[1], "end")]
-    # The inner svg cuts off what leaves its frame.
-    frame = f'<svg x="{LEFT}" y="{TOP}" width="{wide}" height="{tall}">{"".join(inside)}</svg>'
-    return svg(WIDTH, HEIGHT, words, "".join(around) + frame)
+    shown = [(k, line) for k, line in enumerate(lines) if line.points]
+    top, wide, tall = 14 + LINE * (1 + -(-len(shown) // COLUMNS)), WIDTH - LEFT - 12, HEIGHT - BOTTOM - 30
+    parts, inside, marks = [text(2, 14, title)], [], []
+    pale = 'fill="none" stroke="currentColor" stroke-opacity="0.2"'
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return LEFT + x * wide, top + (1 - y) * tall
+
+    for y, label in y_ticks:
+        parts += [f'<path d="M{LEFT} {at(0, y)[1]:.1f}h{wide}" {pale}/>']
+        parts += [text(LEFT - 6, at(0, y)[1] + 4, label, "end")]
+    for x, label in x_ticks:
+        parts.append(text(at(x, 0)[0], top + tall + 17, label, {0: "start", 1: "end"}.get(x, "middle")))
+    if marker is not None:
+        inside = [
+            f'<path d="M{at(marker, 0)[0]:.1f} {top}v{tall}" stroke="currentColor" stroke-dasharray="3"/>'
+        ]
+    for j, (k, line) in enumerate(shown):
+        stroke, mark = _look(k, line.bold)
+        left, y = LEFT + (WIDTH - LEFT) // COLUMNS * (j % COLUMNS), 10 + LINE * (1 + j // COLUMNS)
+        parts.append(f'<path d="M{left} {y}h26" {stroke}/>{text(left + 31, y + 4, line.name)}')
+        parts.append(f'<g transform="translate({left + 13} {y})">{mark}</g>')
+        points = " ".join("{:.1f},{:.1f}".format(*at(*point)) for point in line.points)
+        inside.append(f'<polyline points="{points}" {stroke}/>')
+        for x, y in line.marks:  # what leaves the plot waits at its border
+            place = "{:.1f} {:.1f}".format(*at(x, min(max(y, 0), 1)))
+            marks.append(f'<g transform="translate({place})">{mark}{RING if (x, y) == ring else ""}</g>')
+    # An svg of its own cuts off what leaves it.
+    frame = f'x="{LEFT}" y="{top}" width="{wide}" height="{tall}" viewBox="{LEFT} {top} {wide} {tall}"'
+    parts += [f'<path d="M{LEFT} {top}v{tall}h{wide}" {pale}/><svg {frame}>{"".join(inside)}</svg>', *marks]
+    return svg(WIDTH, top + tall + BOTTOM, words, "".join(parts))
+
+
+def _look(k: int, bold: bool) -> tuple[str, str]:
+    """(the stroke, the mark) of the k-th line; one that comes too late looks like the last."""
+    colour, dashes, shape = STYLES[min(k, len(STYLES) - 1)]
+    stroke = f'fill="none" stroke="{colour}" stroke-dasharray="{dashes}" stroke-width="{1.2 + 1.2 * bold}"'
+    return stroke, f'<path d="{shape}" fill="{colour}"/>'
 
 
 def bar_chart(name: str, numbers: Sequence[float]) -> str:
@@ -76,16 +103,14 @@ def bar_chart(name: str, numbers: Sequence[float]) -> str:
     for k, number in enumerate(numbers):
         x, tall = k * (BAR + GAP), max(1.0, number * TALL)
         colour = figures.BLUE if k == highest else "#999999"
-        parts.append(
-            f'<rect x="{x}" y="{bottom - tall:.1f}" width="{BAR}" height="{tall:.1f}" fill="{colour}"/>'
-        )
-        parts.append(text(x + BAR / 2, bottom + 14, str(k), "middle"))
+        place = f'x="{x}" y="{bottom - tall:.1f}" width="{BAR}" height="{tall:.1f}"'
+        parts += [f'<rect {place} fill="{colour}"/>', text(x + BAR / 2, bottom + 14, str(k), "middle")]
     return svg(len(numbers) * (BAR + GAP), bottom + 18, words, "".join(parts))
 
 
 def text(x: float, y: float, words: str, anchor: str = "start") -> str:
     """A text at a place."""
-    look = f'text-anchor="{anchor}" font-size="12" fill="currentColor"'
+    look = f'text-anchor="{anchor}" font-size="13" fill="currentColor"'
     return f'<text x="{x:g}" y="{y:.0f}" {look}>{html.escape(words)}</text>'
 
 

@@ -10,6 +10,7 @@ import ipywidgets as w
 
 from lessons_lib.flow_map import FlowMap
 from lessons_lib.pipeline import Model
+from lessons_lib.schedules import spaced_timesteps
 from lessons_lib.weights import WeightsError, read_card
 
 STEPS = (1, 2, 3, 4, 5, 8, 10, 15, 20, 25, 35, 50, 75, 100)
@@ -77,6 +78,26 @@ def new_seed_button(seed: w.BoundedIntText) -> w.Button:
         lambda: setattr(seed, "value", random.randint(0, 9999)),
         "random",
     )
+
+
+def depth_slider(num_timesteps: int, num_steps: int) -> w.SelectionSlider:
+    """How far back images are taken: tenths of the way on which there is a step to take, and the top."""
+    top, lowest = num_timesteps - 1, int(spaced_timesteps(num_timesteps, num_steps)[-1])
+    options = sorted({top, *(t for k in range(1, 10) if (t := round(num_timesteps * k / 10)) >= lowest)})
+    return control(w.SelectionSlider, "Depth t₀", top, options=options)
+
+
+def names_on(card: dict) -> tuple[str, ...]:
+    """The names of what these weights draw or read; numbers where their card names nothing."""
+    return tuple(card.get("class_names") or map(str, range(card["config"]["num_classes"])))
+
+
+def names_of(weights: str | Path) -> tuple[str, ...]:
+    """The names on the card of these weights; none without one: the first drawing will say so."""
+    try:
+        return names_on(read_card(weights))
+    except WeightsError:
+        return ()
 
 
 def card_defaults(source: str | Path | Model) -> tuple[dict, int]:

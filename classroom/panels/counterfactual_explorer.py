@@ -4,42 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import ipywidgets as w
 import torch
 from torch import Tensor
 
 from classroom.panels import controls
-from classroom.panels.drawing import EVALUATOR, Drawing, recorded
-from classroom.panels.film import Film, Row
-from classroom.panels.learners_code import checked_images
+from classroom.panels.drawing import EVALUATOR, UNREAD, Drawing, given, recorded
+from classroom.panels.film import GUESSES, Film, Row
+from classroom.panels.learners_code import YOURS, checked_images
 from classroom.panels.panel import Panel
 from lessons_lib import data, pictures
-from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.data import to_unit
-from lessons_lib.guidance import EpsFn
+from lessons_lib.evaluation.quality import check_labels
 from lessons_lib.images import difference_maps, to_bytes
 from lessons_lib.pipeline import AbductFn, CounterfactualPlan, CounterfactualRequest
-from lessons_lib.schedules import NoiseSchedule, spaced_timesteps
 
 LARGEST = 10  # images in one grid
 TARGETS = tuple(range(10))
 CHANGED = "what changed"
+CAME_AND_WENT = "What changed: orange came, blue went"
 AS_SEEN, AS_TEN = "As the network sees it", "As all ten digits: click one to enlarge it"
-METHODS = [
-    ("DDIM inversion", "ddim"),
-    ("edit-friendly inversion", "ddpm"),
-    ("SDEdit", "sdedit"),
-    ("same noise, no abduction", "same-noise"),
-]
-HINTS = {
-    "ddim": "A noise that decodes to the source: no chance, so no seed.",
-    "ddpm": "A noise for each step: together they hold the source.",
-    "sdedit": "The source under plain noise: what shines through is kept.",
-    "same-noise": "Fresh noise that knows nothing of the source: no depth.",
-    "yours": "The noise that your own abduction finds.",
-}
+METHODS = {  # name -> what people call it, and what to know of it
+    "ddim": ("DDIM inversion", "A noise that decodes to the source: no chance, so no seed."),
+    "ddpm": ("edit-friendly inversion", "A noise for each step: together they hold the source."),
+    "sdedit": ("SDEdit", "The source under plain noise: what shines through is kept."),
+    "same-noise": (
+        "same noise, no abduction", "Fresh noise that knows nothing of the source: no depth."
+    ),
+    YOURS: (YOURS, "The noise that your own abduction finds."),
+}  # fmt: skip
+
+
+def methods_with(own: object) -> list[tuple[str, str]]:
+    """(what people call it, name) of each method, the learner's own first, if there is one."""
+    names = [YOURS] * bool(own) + [name for name in METHODS if name != YOURS]
+    return [(METHODS[name][0], name) for name in names]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,37 +69,33 @@ class Grid:
         other = torch.tensor(self.labels)[:, None] != torch.tensor(TARGETS)
         far = f"mean L1 {self.distances()[other].mean():.3f} from the source. {self.drawing.took}"
         if not self.drawing.readings:
-            return f"There is no evaluator on this machine to read them. {far.capitalize()}"
+            return f"{UNREAD.format('them')} Their {far}"
         right = int((other & ~self.missed()).sum())
         return f"{right} of {int(other.sum())} other digits read as asked, {far}"
 
     def rows(self) -> list[Row]:
-        """The source, its ten counterfactuals, what changed; of several sources a row each."""
+        """Of one source: the source, its ten counterfactuals, what changed. Of several: a row each."""
         views, far, missed, rows = self.drawing.views(), self.distances(), self.missed(), []
-        for r, source_label in enumerate(self.labels):
+        for r, label in enumerate(self.labels):
             own, source = slice(10 * r, 10 * r + 10), self.sources[r : r + 1]
-            read = [f"{label} {sure:.0%}" for label, sure in self.drawing.readings[own]]
+            read = [f"{one.name} {one.probability:.0%}" for one in self.drawing.readings[own]]
             words = [f"read as {one}, " for one in read] or [""] * 10
-            alts = [f"{source_label} to {k}: {words[k]}L1 {far[r, k]:.3f} from the source" for k in TARGETS]
+            alts = [f"{label} to {k}: {words[k]}L1 {far[r, k]:.3f} from the source" for k in TARGETS]
             heads, marks = list(map(str, TARGETS)), missed[r].tolist()
             shown = {name: view[:, own] for name, view in views.items()}
-            shown[CHANGED] = to_bytes(difference_maps(self.drawing.images[own], source))[None]
+            maps = difference_maps(torch.cat([source, self.drawing.images[own]]), source)
             if len(self.labels) == 1:
-                changes, size = {CHANGED: shown.pop(CHANGED)}, {"side": 56, "least": 36}
-                names = [f"What changed in {k}" for k in TARGETS]
-                rows += [
-                    Row.of(source, AS_SEEN, alts=[f"The source, a {source_label}"], side=56),
+                size, names = {"side": 56, "least": 36}, [f"What changed in {k}" for k in TARGETS]
+                return [
+                    Row.of(source, AS_SEEN, alts=[f"The source, a {label}"], side=56),
                     Row(shown, AS_TEN, read, heads, marks, alts, lines=2, zooms=True, **size),
-                    Row(changes, "What changed: orange came, blue went", alts=names, **size),
+                    Row.of(maps[1:], CAME_AND_WENT, alts=names, **size),
                 ]
-                continue
-            first, same = to_bytes(source)[None], to_bytes(difference_maps(source, source))[None]
-            for name, view in shown.items():
-                lead = same if name == CHANGED else first.expand(len(view), -1, -1, -1, -1)
-                shown[name] = torch.cat([lead, view], dim=1)
-            heads, alts = ["real", *heads] if r == 0 else (), [f"{source_label}, the source", *alts]
-            marks = [False, *marks]
-            rows.append(Row(shown, heads=heads, marks=marks, alts=alts, side=56, least=24, zooms=True))
+            lead = to_bytes(source).expand(len(views[GUESSES]), 1, -1, -1, -1)
+            shown = {name: torch.cat([lead, view], dim=1) for name, view in shown.items()}
+            shown[CHANGED] = to_bytes(maps)[None]
+            heads, alts = [] if r else ["real", *heads], [f"{label}, the source", *alts]
+            rows.append(Row(shown, "", (), heads, [False, *marks], alts, side=56, least=24, zooms=True))
         return rows
 
 
@@ -113,28 +110,6 @@ def grid_steps(
     return Grid(sources, plan.request.sources, drawing)
 
 
-def checked_sources(images: Tensor | None, labels: Sequence[int] | None) -> tuple[Tensor, tuple[int, ...]]:
-    """The images as 8-bit pixels in [-1, 1], and their labels; without images the seven of all lessons."""
-    if images is None:
-        # Sharpened: a denoiser of MNIST has no noise for soft edges, and would change all of it.
-        images = pictures.sharpened(data.running_example())
-        labels = (7,) if labels is None else labels
-    if images.ndim != 4 or not 1 <= len(images) <= LARGEST:
-        raise ValueError(f"Give 1 to {LARGEST} images [S, C, H, W], got shape {list(images.shape)}.")
-    if labels is None or len(labels) != len(images):
-        count = "no" if labels is None else len(labels)
-        raise ValueError(f"Each image needs its label: there are {len(images)} images and {count} labels.")
-    return in_8_bits(images.float().cpu()), tuple(int(y) for y in labels)
-
-
-def depth_slider(weights: str | Path, num_steps: int) -> w.SelectionSlider:
-    """Tenths of the way on which there is a step to take, and the top."""
-    num_timesteps = controls.card_defaults(weights)[1]
-    top, lowest = num_timesteps - 1, int(spaced_timesteps(num_timesteps, num_steps)[-1])
-    options = sorted({top, *(t for k in range(1, 10) if (t := round(num_timesteps * k / 10)) >= lowest)})
-    return controls.control(w.SelectionSlider, "Depth t₀", top, options=options)
-
-
 class CounterfactualExplorer(Panel):
     """Real images, each turned into all ten digits; a click on one enlarges it and its way.
 
@@ -147,17 +122,20 @@ class CounterfactualExplorer(Panel):
     """
 
     def __init__(
-        self, images: Tensor | None = None, sources: Sequence[int] | None = None,
+        self, images: Tensor | None = None, sources: Sequence[int] = (7,),
         weights: str | Path = "mnist-denoiser", *, guidance_scale: float = 3.0, steps: int = 25,
         abduct_fn: AbductFn | None = None, folded: bool = False, evaluator: str | Path | None = EVALUATOR,
     ) -> None:  # fmt: skip
-        self.images, self.sources = checked_sources(images, sources)
+        # Sharpened: a denoiser of MNIST has no noise for soft edges, and would change all of it.
+        seven = pictures.sharpened(data.running_example())
+        self.images, self.sources = given(seven if images is None else images, LARGEST), tuple(sources)
+        check_labels(self.images, torch.tensor(self.sources))
         self.weights, self.abduct_fn, self.evaluator, self.steps = weights, abduct_fn, evaluator, steps
-        methods = METHODS if abduct_fn is None else [("yours", "yours"), *METHODS]
+        methods = methods_with(abduct_fn)
         shown = {
             "method": controls.dropdown("Method", methods, methods[0][1]),
             "guidance_scale": controls.scale_slider(guidance_scale),
-            "depth": depth_slider(weights, steps),
+            "depth": controls.depth_slider(controls.card_defaults(weights)[1], steps),
             "seed": controls.seed_box(0),
         }
         super().__init__(shown, more=["depth", "seed"] if folded else ())
@@ -167,31 +145,21 @@ class CounterfactualExplorer(Panel):
     def busy(self, method: str, **_) -> str:
         # What the method does not ask for cannot be moved.
         self.depth.disabled = method == "same-noise"
-        self.seed.disabled = self.new_seed.disabled = method in ("ddim", "yours")
-        return f"{HINTS[method]} Drawing {10 * len(self.sources)} counterfactuals …"
+        self.seed.disabled = self.new_seed.disabled = method in ("ddim", YOURS)
+        return f"{METHODS[method][1]} Drawing {10 * len(self.sources)} counterfactuals …"
 
     def draw(self, method: str, guidance_scale: float, depth: int, seed: int) -> Generator[float, None, Film]:
-        own = method == "yours"
+        own = method == YOURS
         request = CounterfactualRequest(
             self.sources, TARGETS * len(self.sources), self.weights, "ddim" if own else method,
             steps=self.steps, guidance_scale=guidance_scale, seed=seed,
             depth=None if method == "same-noise" else depth,
         )  # fmt: skip
-        abduct_fn = self._checked_abduction if own else None
+        abduct_fn = partial(checked_images, "abduction", self.abduct_fn) if own else None
         grid = yield from grid_steps(request.plan(), self.images, abduct_fn, self.evaluator)
-        line = f"{grid.line()} {HINTS[method]} A dashed frame with a cross: not read as asked."
+        line = f"{grid.line()} {METHODS[method][1]} A dashed frame with a cross: not read as asked."
         labels = "-".join(map(str, self.sources))
         return Film(
             grid.rows(), line, "Digits and their counterfactuals, asked for 0 to 9", grid.drawing.moments(),
             grid, f"counterfactuals-{labels}-{method}-w{float(guidance_scale)}",
         )  # fmt: skip
-
-    def _checked_abduction(
-        self, eps_fn: EpsFn, schedule: NoiseSchedule, x_0: Tensor, timesteps: Tensor
-    ) -> Tensor:
-        # x_0 first: the state must have its shape.
-        def abduct(x_0: Tensor, timesteps: Tensor) -> Tensor:
-            return self.abduct_fn(eps_fn, schedule, x_0, timesteps)
-
-        abduct.__wrapped__ = self.abduct_fn  # an error is looked for in the learner's lines
-        return checked_images("abduction", abduct, x_0, timesteps)

@@ -8,14 +8,12 @@ from pathlib import Path
 import torch
 
 from classroom.panels import controls
-from classroom.panels.drawing import EVALUATOR, Drawing, drawn
+from classroom.panels.drawing import EVALUATOR, UNREAD, Drawing, drawn
 from classroom.panels.film import GUESSES, SEES, Film, Row
-from classroom.panels.learners_code import SamplerFn
+from classroom.panels.learners_code import YOURS, SamplerFn
 from classroom.panels.panel import Panel
 from lessons_lib.flow_map import MAX_GUIDANCE_SCALE
 from lessons_lib.pipeline import GenerationRequest, Model
-
-YOURS = "yours"  # the sampler that the learner wrote
 
 
 class DigitGenerator(Panel):
@@ -83,8 +81,8 @@ class DigitGenerator(Panel):
 def reading_line(drawing: Drawing, request: GenerationRequest) -> str:
     """What the evaluator makes of the digit, whether that was asked for, and how long it took."""
     if not drawing.readings:
-        return f"There is no evaluator on this machine to read it. {drawing.took}"
-    (label, probability), target = drawing.readings[0], request.labels[0]
+        return f"{UNREAD.format('it')} {drawing.took}"
+    (label, probability, _), target = drawing.readings[0], request.labels[0]
     if request.guidance_scale == 0:
         verdict = "at scale 0 the network is not told which digit to draw"
     elif label == target:

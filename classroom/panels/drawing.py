@@ -11,25 +11,31 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from classroom.panels.controls import names_on
 from classroom.panels.film import GUESSES, SEES, moments_of, seconds, stacked
 from classroom.panels.learners_code import SamplerFn, checked_steps
+from lessons_lib.classifier import Evaluator
+from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.flow_map import IMAGE, jump
+from lessons_lib.names import refuse
 from lessons_lib.pipeline import GenerationRequest, Model, Plan, load_model
 from lessons_lib.samplers import Step
 from lessons_lib.weights import WeightsError
 
 EVALUATOR = "mnist-evaluator"
+UNREAD = "There is no evaluator on this machine to read {}."
 JUMPS = 24  # moments of a flow map's way; and pictures that it draws in one call
 
 
 class Reading(NamedTuple):
-    """What the evaluator reads in one image, and how sure it is."""
+    """What the evaluator reads in one image, how sure it is, and what it calls that."""
 
     label: int
     probability: float
+    name: str
 
     def __str__(self) -> str:
-        return f"{self.label} ({self.probability:.0%})"
+        return f"{self.name} ({self.probability:.0%})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +46,7 @@ class Drawing:
     states: x_T, then the state after each of the N steps, [B, C, H, W]; step k saw states[k].
     estimates: the N estimates of x_0; estimates[k] was made from states[k].
     timesteps: the N timesteps t at which the network was asked.
+    evaluations: how often it had been asked after each step; a learner's sampler may ask twice in one.
     readings: one for each image; empty without an evaluator.
     milliseconds: for the N steps, without loading and reading.
     """
@@ -48,6 +55,7 @@ class Drawing:
     states: list[Tensor]
     estimates: list[Tensor]
     timesteps: list[int]
+    evaluations: list[int]
     readings: tuple[Reading, ...]
     milliseconds: float
 
@@ -72,19 +80,25 @@ class Drawing:
 
 
 def recorded(
-    x_T: Tensor, steps: Iterable[Step], count: int, evaluator: str | Path | None = None
-) -> Generator[float, None, Drawing]:
-    """A sampler's `count` steps from x_T as a Drawing; yields the part done, 0 … 1."""
+    x_T: Tensor, steps: Iterable[Step], count: int, evaluator: str | Path | None = None,
+    calls: list | None = None,
+) -> Generator[float, None, Drawing]:  # fmt: skip
+    """A sampler's `count` steps from x_T as a Drawing; yields the part done, 0 … 1.
+
+    calls: gets an entry whenever the network is asked; without it each step asks once.
+    """
     started = time.perf_counter()
-    states, estimates, timesteps = [x_T], [], []
+    states, estimates, timesteps, evaluations = [x_T], [], [], []
     for step in steps:
-        check_finite(step)
+        if not torch.isfinite(step.x_t).all():
+            raise ValueError(f"After the step at t = {step.t} the image holds values that are not numbers.")
         states.append(step.x_t)
         estimates.append(step.x_0)
         timesteps.append(int(step.t))
+        evaluations.append(len(timesteps if calls is None else calls))
         yield len(timesteps) / count
-    milliseconds, images = 1000 * (time.perf_counter() - started), states[-1].clamp(-1, 1)
-    return Drawing(images, states, estimates, timesteps, read(images, evaluator), milliseconds)
+    took, images = 1000 * (time.perf_counter() - started), states[-1].clamp(-1, 1)
+    return Drawing(images, states, estimates, timesteps, evaluations, read(images, evaluator), took)
 
 
 def drawn(
@@ -102,11 +116,16 @@ def drawn(
     Raises:
         ValueError, WeightsError: as `generate`; also if sampler_fn fails, with the line where it did.
     """
-    plan = request.plan(model)
+    plan, calls = request.plan(model), [] if sampler_fn else None
+
+    def counted(x_t: Tensor, t: Tensor) -> Tensor:
+        calls.append(t)
+        return plan.eps_fn(x_t, t)
+
     steps = plan.steps()
     if sampler_fn:
-        steps = checked_steps(sampler_fn, plan.eps_fn, plan.schedule, plan.x_T, plan.timesteps)
-    drawing = yield from recorded(plan.x_T, steps, len(plan.timesteps), evaluator)
+        steps = checked_steps(sampler_fn, counted, plan.schedule, plan.x_T, plan.timesteps)
+    drawing = yield from recorded(plan.x_T, steps, len(plan.timesteps), evaluator, calls)
     return (yield from _with_way(drawing, plan)) if way else drawing
 
 
@@ -144,19 +163,46 @@ def part_of(steps: Generator, done: int, count: int) -> Generator:
             return end.value
 
 
-def check_finite(step: Step) -> None:
-    """Raise ValueError if the state after this step holds values that are not numbers."""
-    if not torch.isfinite(step.x_t).all():
-        raise ValueError(f"After the step at t = {step.t} the image holds values that are not numbers.")
+def given(images: Tensor, most: int) -> Tensor:
+    """The images that a panel was given, [N, C, H, W] in [-1, 1], as 8-bit pixels; ValueError for others."""
+    shape = list(getattr(images, "shape", ()))
+    if len(shape) != 4 or not 1 <= shape[0] <= most:
+        raise ValueError(f"Give 1 to {most} images [N, C, H, W], got shape {shape}.")
+    if float(images.abs().max()) > 1.001:
+        ends = f"{images.min():g} to {images.max():g}"
+        raise ValueError(f"The images must lie in [-1, 1], got values from {ends}.")
+    return in_8_bits(images.detach().float().cpu())
+
+
+def evaluator_of(
+    evaluator: str | Path | None, images: Tensor, attributes: bool = False
+) -> tuple[Evaluator, tuple[str, ...]] | None:
+    """The evaluator and the names of its classes or `attributes`; None without one on this machine.
+
+    ValueError for one that does not read such images [B, C, H, W].
+    """
+    if evaluator is None:
+        return None
+    try:
+        network, _, card = load_model(evaluator)
+    except WeightsError:
+        return None
+    config, it, is_one = network.config, f"The evaluator {str(evaluator)!r}", isinstance(network, Evaluator)
+    reads = config.in_channels, config.image_size, config.image_size
+    shapes = ["×".join(map(str, shape)) for shape in (reads, images.shape[1:])]
+    refuse({
+        f"The weights {str(evaluator)!r} are no evaluator: they cannot read.": not is_one,
+        f"{it} reads pictures of {shapes[0]} (C×H×W) and not of {shapes[1]}.": shapes[0] != shapes[1],
+        f"{it} reads classes, not attributes.": attributes and not config.multi_label,
+    })  # fmt: skip
+    return network, names_on(card)
 
 
 def read(images: Tensor, evaluator: str | Path | None = EVALUATOR) -> tuple[Reading, ...]:
-    """What the evaluator reads in images [B, C, H, W]; empty if there is none on this machine."""
-    if evaluator is None:
+    """What the evaluator reads in images [B, C, H, W]; empty if there is none, see `evaluator_of`."""
+    found = evaluator_of(evaluator, images)
+    if found is None:
         return ()
-    try:
-        network = load_model(evaluator)[0]
-    except WeightsError:
-        return ()
-    probabilities, labels = network.probabilities(images.float().cpu()).max(dim=1)
-    return tuple(Reading(int(y), float(p)) for y, p in zip(labels, probabilities, strict=True))
+    probabilities, labels = found[0].probabilities(images.float().cpu()).max(dim=1)
+    pairs = zip(labels.tolist(), probabilities.tolist(), strict=True)
+    return tuple(Reading(label, sure, found[1][label]) for label, sure in pairs)

@@ -75,36 +75,25 @@ class Row:
         }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A drawing among the rows, as SVG or HTML with its own words."""
-
-    html: str
-    name: str = ""
-
-
 @dataclass(frozen=True, eq=False)
 class Film:
     """All that a panel shows.
 
+    rows: of pictures; or charts, as SVG with their own words.
     line: the result in words.
     title: above the still.
     moments: M texts, one for each moment; the last is the finished picture.
     result: what was drawn, for code.
     stem: of the GIF's file name; without it there is none.
-    plays: whether it plays by itself.
-    notes: M longer texts, shown below the pictures, or none.
     follows: whether the way to these pictures is still to come: the player keeps its place.
     """
 
-    rows: Sequence[Row | Chart]
+    rows: Sequence[Row | str]
     line: str
     title: str = ""
     moments: Sequence[str] = ()
     result: object = None
     stem: str = ""
-    plays: bool = True
-    notes: Sequence[str] = ()
     follows: bool = False
 
     @property
@@ -125,8 +114,8 @@ class Film:
         kept = sorted({*range(0, last, -(-size // MOST_BYTES) or 1), last})  # all, or every n-th and the last
         rows, parts, start = [], [], 0
         for row in self.rows:
-            if isinstance(row, Chart):
-                rows.append({"name": row.name, "html": row.html})
+            if isinstance(row, str):
+                rows.append({"html": row})
                 continue
             views = {}
             for name, view in row.views.items():
@@ -135,11 +124,11 @@ class Film:
                 views[name] = {"start": start, "channels": view.shape[2], "frames": len(view)}
                 start += len(parts[-1])
             rows.append(row.described() | {"views": views or None})
-        moments, notes = ([texts[k] for k in kept] if texts else [] for texts in (self.moments, self.notes))
+        moments = [self.moments[k] for k in kept] if self.moments else []
         moving = [row for row in self.pictures if row.frames > 1 or self.follows]
         views = list(dict.fromkeys(name for row in moving for name in row.views))
-        told = {"rows": rows, "title": self.title, "moments": moments, "notes": notes, "views": views}
-        return told | {"plays": self.plays, "gif": bool(self.stem), "follows": self.follows}, b"".join(parts)
+        told = {"rows": rows, "title": self.title, "moments": moments, "views": views}
+        return told | {"gif": bool(self.stem), "follows": self.follows}, b"".join(parts)
 
     # -- for pages without a kernel, and files ---------------------------------------------------------
 

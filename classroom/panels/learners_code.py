@@ -12,6 +12,7 @@ from lessons_lib.guidance import EpsFn
 from lessons_lib.samplers import Step
 from lessons_lib.schedules import NoiseSchedule
 
+YOURS = "yours"  # what the learner wrote, among a panel's choices
 SamplerFn = Callable[[EpsFn, NoiseSchedule, Tensor, Tensor], Iterator[Step]]
 
 

@@ -6,53 +6,61 @@ import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import ipywidgets as w
 import torch
 from torch import Tensor
 
 from classroom.panels import controls
-from classroom.panels.drawing import EVALUATOR, part_of, read
-from classroom.panels.film import Chart, Film, Row, seconds
-from classroom.panels.learners_code import checked_images
+from classroom.panels.charts import Line, plot
+from classroom.panels.counterfactual_explorer import CAME_AND_WENT, METHODS, methods_with
+from classroom.panels.drawing import EVALUATOR, UNREAD, given, part_of, read
+from classroom.panels.film import Film, Row, seconds
+from classroom.panels.learners_code import YOURS, checked_images
 from classroom.panels.panel import Panel
-from classroom.panels.plane import LOOKS, REACH, YOURS, Dot, Setting, meter_html, plane_svg
-from lessons_lib.counterfactuals import METHODS, in_8_bits
+from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.evaluation import Intervention, Mean, Share
 from lessons_lib.evaluation.axioms import l1_error
 from lessons_lib.evaluation.quality import check_labels
 from lessons_lib.images import difference_maps
 from lessons_lib.pipeline import CounterfactualRequest, counterfactuals
-from lessons_lib.schedules import spaced_timesteps
 
 MOST = 16  # images in a row
+REACH = 0.2  # the least L1 at the right end of the plane
+TOLD = 6  # settings that the plane tells to those who cannot see it
 THERE, BACK, NULL = "counterfactual", "back again", "null"
+
+
+class Setting(NamedTuple):
+    """A method and where its sliders stand; None where the method does not hear one."""
+
+    method: str
+    guidance_scale: float | None
+    depth: int | None
+
+    def __str__(self) -> str:
+        scale = "" if self.guidance_scale is None else f", w = {self.guidance_scale:g}"
+        return METHODS[self.method][0] + scale + ("" if self.depth is None else f", t₀ = {self.depth}")
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
     """Images [N, C, H, W] from 8-bit pixels, held against the originals.
 
-    labels: what the evaluator reads; empty without one.
-    wanted: what it should read.
+    labels, marks: what the evaluator reads, and whether that is wrong; empty without one.
     l1: the mean absolute error to the originals in [0, 1] pixels.
     """
 
     images: Tensor
     labels: tuple[int, ...]
-    wanted: tuple[int, ...]
+    marks: list[bool]
     l1: Mean
     milliseconds: float
 
     @property
-    def marks(self) -> list[bool]:
-        """For each image whether it is misread; none without an evaluator."""
-        return [a != b for a, b in zip(self.labels, self.wanted, strict=False)]
-
-    @property
     def share(self) -> Share | None:
         """How many are read as they should; None without an evaluator."""
-        return Share(self.marks.count(False), len(self.wanted)) if self.labels else None
+        return Share(self.marks.count(False), len(self.marks)) if self.labels else None
 
     def line(self) -> str:
         """'7 of 8 flipped (95% interval 53% to 98%), mean L1 0.083'."""
@@ -68,37 +76,35 @@ class InterventionMeter(Panel):
 
     Args:
         images: [N, C, H, W] in [-1, 1], N at most 16.
-        sources, targets: [N] their labels and those asked for; without these one other by chance for each.
+        sources: [N] their labels.
         steps: of the whole way from T-1.
         intervene_fn: the learner's own intervention, (x_0, source, target) -> images; method "yours".
 
     Attributes:
-        images, sources, targets: as above, the images from 8-bit pixels.
-        dots: one Dot for each setting tried, the newest last.
+        images, sources, targets: from 8-bit pixels, their labels, and for each another one by chance.
+        tried: Setting -> Measured, the newest last.
         below: what stands below: "", "back again", or "null"; nulls: how many of these.
     """
 
     def __init__(
-        self, images: Tensor, sources: Sequence[int], targets: Sequence[int] | None = None,
-        weights: str | Path = "mnist-denoiser", *, steps: int = 25, intervene_fn: Intervention | None = None,
+        self, images: Tensor, sources: Sequence[int], weights: str | Path = "mnist-denoiser", *,
+        steps: int = 25, intervene_fn: Intervention | None = None,
         evaluator: str | Path | None = EVALUATOR,
     ) -> None:  # fmt: skip
-        self.images, self.sources, self.targets = batch_of(images, sources, targets)
+        self.images, self.sources = given(images, MOST), torch.as_tensor(sources)
+        moved = 1 + torch.randint(9, self.sources.shape, generator=torch.Generator().manual_seed(0))
+        self.targets = (self.sources + moved) % 10
+        check_labels(self.images, self.sources)
         self.weights, self.steps, self.intervene_fn, self.evaluator = weights, steps, intervene_fn, evaluator
-        self.dots, self.below, self.nulls = [], "", 0
+        self.tried, self.below, self.nulls = {}, "", 0
         self._known: dict[tuple[Setting, str, int], Measured] = {}  # what was made is not made again
-        methods = ([YOURS] if intervene_fn else []) + list(METHODS)
-        timesteps = sorted(spaced_timesteps(controls.card_defaults(weights)[1], steps).tolist())
+        methods = methods_with(intervene_fn)
         shown = {
-            "method": controls.dropdown("Method", [(LOOKS[name][0], name) for name in methods], methods[0]),
+            "method": controls.dropdown("Method", methods, methods[0][1]),
             "guidance_scale": controls.scale_slider(3.0),
-            # Each notch is a timestep that is taken: between two nothing would change.
-            "depth": controls.control(w.SelectionSlider, "Depth t₀", timesteps[-1], options=timesteps),
+            "depth": controls.depth_slider(controls.card_defaults(weights)[1], steps),
         }
-        back, null = (
-            "Take the counterfactuals back to their source label",
-            "Make each digit what it is, at w = 1",
-        )
+        back, null = "Take the counterfactuals back to their label", "Make each digit what it is, at w = 1"
         self.there_and_back = controls.button("There and back", back, lambda: self._press(BACK))
         self.nothing = controls.button("Null intervention", null, lambda: self._press(NULL))
         self.clear = controls.button("Clear dots", "Forget what was tried before", self._clear)
@@ -119,7 +125,7 @@ class InterventionMeter(Panel):
         self.redraw()
 
     def _clear(self) -> None:
-        self.dots = self.dots[-1:]
+        self.tried = {}
         self.redraw()
 
     # -- measuring ---------------------------------------------------------------------------------
@@ -132,23 +138,19 @@ class InterventionMeter(Panel):
         for k, job in enumerate(jobs):
             last = yield from part_of(self._made(setting, *job), k, len(jobs))
         there = self._known[setting, THERE, 0]
-        if there.share:
-            dot = Dot(setting, there.share, float(there.l1))
-            self.dots = [old for old in self.dots if old.setting != setting] + [dot]
+        self.tried = {one: a for one, a in self.tried.items() if one != setting} | {setting: there}
         title = f"{setting}: {there.line()}"
-        words = [f"{title}.", "" if there.labels else "There is no evaluator to read them."]
+        words = f"{title}." if there.labels else f"{title}. {UNREAD.format('them')}"
         wishes = [f"{a}→{b}" for a, b in zip(self.sources.tolist(), self.targets.tolist(), strict=True)]
         rows = [Row.of(self.images, "source", heads=wishes, side=56), *self._rows(THERE, there)]
         if len(jobs) > 1:
             nulls = f"After {self.nulls} null intervention{'s'[: self.nulls > 1]}"
             name = "There and back" if self.below == BACK else nulls
             again = f"{last.share.successes} of {last.share.total} read as the source, " if last.share else ""
-            words.append(f"{name}: {again}off by {last.l1:.3f}.")
+            words = f"{words} {name}: {again}off by {last.l1:.3f}."
             rows += self._rows(name, last)
-        words.append(f"Drawn in {seconds(there.milliseconds)}.")
-        return Film(
-            [self._charts(setting, there), *rows], " ".join(filter(None, words)), title, result=self._known
-        )
+        words = f"{words} Drawn in {seconds(there.milliseconds)}."
+        return Film([plane(self.tried), *rows], words, title, result=self._known)
 
     def _made(self, setting: Setting, kind: str, number: int) -> Generator[float, None, Measured]:
         """The counterfactuals, the way back from them, or the number-th null intervention."""
@@ -165,7 +167,8 @@ class InterventionMeter(Panel):
         x = yield from self._intervene(setting, x, source, target)
         labels = tuple(reading.label for reading in read(x, self.evaluator))
         took, l1 = 1000 * (time.perf_counter() - started), Mean.of(l1_error(x, self.images))
-        self._known[key] = Measured(x, labels, tuple(target.tolist()), l1, took)
+        marks = [a != b for a, b in zip(labels, target.tolist(), strict=False)]
+        self._known[key] = Measured(x, labels, marks, l1, took)
         return self._known[key]
 
     def _intervene(
@@ -185,32 +188,23 @@ class InterventionMeter(Panel):
             yield min(k / self.steps, 1.0)
         return in_8_bits(x)
 
-    # -- showing -----------------------------------------------------------------------------------
-
     def _rows(self, name: str, those: Measured) -> list[Row]:
-        texts, changes = list(map(str, those.labels)), difference_maps(those.images, self.images)
+        texts, maps = list(map(str, those.labels)), difference_maps(those.images, self.images)
         shown = Row.of(those.images, f"{name}, read as", texts=texts, marks=those.marks, side=56)
-        return [shown, Row.of(changes, "what changed: orange came, blue went", side=56)]
-
-    def _charts(self, setting: Setting, there: Measured) -> Chart:
-        share, colour = there.share, LOOKS[setting.method][1]
-        flipped = "not read" if share is None else f"{share.successes} of {share.total}"
-        meters = meter_html("Flipped", flipped, share and share.value, colour)
-        meters += meter_html("Mean L1 to the source", f"{there.l1:.3f}", there.l1 / REACH, colour)
-        style = "display: flex; flex-wrap: wrap; gap: 16px; align-items: center"
-        left = f'<div style="flex: 1 1 180px">{meters}</div>'
-        return Chart(f'<div style="{style}">{left}{plane_svg(self.dots)}</div>')
+        return [shown, Row.of(maps, CAME_AND_WENT, side=56)]
 
 
-def batch_of(images: Tensor, sources: Sequence[int], targets: Sequence[int] | None) -> tuple[Tensor, ...]:
-    """The originals from 8-bit pixels, their labels and those asked for, checked; see InterventionMeter."""
-    if not 1 <= len(images) <= MOST:
-        raise ValueError(f"The meter shows 1 to {MOST} images, got {len(images)}.")
-    sources = torch.as_tensor(sources, dtype=torch.int64)
-    if targets is None:
-        moved = 1 + torch.randint(9, sources.shape, generator=torch.Generator().manual_seed(0))
-        targets = (sources + moved) % 10
-    targets = torch.as_tensor(targets, dtype=torch.int64)
-    for labels in (sources, targets):
-        check_labels(images, labels)
-    return in_8_bits(images), sources, targets
+def plane(tried: dict[Setting, Measured]) -> str:
+    """The share flipped against L1, a mark for each setting, the newest ringed; best is the upper left."""
+    reach = max([REACH, *(one.l1 for one in tried.values())])
+    marks = {one: (a.l1 / reach, a.share.value) for one, a in tried.items() if a.share}
+    lines = []
+    for method, (name, _) in METHODS.items():
+        points = [place for setting, place in marks.items() if setting.method == method]
+        lines.append(Line(name, points, points, bold=False))
+    told = "; ".join(f"{setting}: {tried[setting].line()}" for setting in [*marks][: -TOLD - 1 : -1])
+    words = f"The share flipped against the mean L1 to the source, {len(marks)} tried, newest first: {told}"
+    ticks = [(0, "0"), (0.5, "mean L1 to the source"), (1, f"{reach:.2g}")]
+    percent = [(k, f"{k:.0%}") for k in (0, 0.5, 1)]
+    newest = list(marks.values())[-1] if marks else None
+    return plot("Flipped (best: upper left)", lines, ticks, percent, words, ring=newest)

@@ -81,7 +81,7 @@ class Panel(w.VBox):
                 control.continuous_update = True
         if "seed" in self.controls:
             self.new_seed = new_seed_button(self.seed)
-            buttons = [self.new_seed, *buttons]
+            buttons = [*buttons, self.new_seed]
         self.strip.on_msg(self._heard)
         super().__init__([self._arranged(buttons, more)])
         self.add_class("steering-panel")

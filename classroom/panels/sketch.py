@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from classroom.panels import controls
-from classroom.panels.counterfactual_explorer import AS_SEEN, AS_TEN, TARGETS, depth_slider, grid_steps
-from classroom.panels.drawing import EVALUATOR, read
+from classroom.panels.counterfactual_explorer import AS_SEEN, AS_TEN, TARGETS, grid_steps
+from classroom.panels.drawing import EVALUATOR, UNREAD, read
 from classroom.panels.film import Film, Row
 from classroom.panels.pad import DrawingPad
 from classroom.panels.panel import Panel, sentence
@@ -29,7 +29,6 @@ class DrawnCounterfactuals(Panel):
     """A pad to draw a digit on, and beside it its counterfactuals.
 
     Args:
-        example: whether a digit is on the pad at first.
         steps: few at a larger scale: the row should come within 3 s, and 15 at w = 4 obey as well as 25 at 3.
 
     Attributes:
@@ -38,36 +37,29 @@ class DrawnCounterfactuals(Panel):
     """
 
     def __init__(
-        self, weights: str | Path = "mnist-denoiser", *, example: bool = True, guidance_scale: float = 4.0,
-        steps: int = 15, folded: bool = False, evaluator: str | Path | None = EVALUATOR,
+        self, weights: str | Path = "mnist-denoiser", *, guidance_scale: float = 4.0, steps: int = 15,
+        folded: bool = False, evaluator: str | Path | None = EVALUATOR,
     ) -> None:  # fmt: skip
         self.weights, self.steps, self.evaluator, self.pause = weights, steps, evaluator, 0.3
         self._digit: Tensor | None = None  # that was read last; used by the worker thread only
         self.pad = DrawingPad(self._drawn)
         shown = {
             "guidance_scale": controls.scale_slider(guidance_scale),
-            "depth": depth_slider(weights, steps),
+            "depth": controls.depth_slider(controls.card_defaults(weights)[1], steps),
             "drawn_as": controls.dropdown("Drawn as", [AS_READ, *map(str, TARGETS)], AS_READ),
         }
-        self.upload = w.FileUpload(
-            accept="image/*", description="Picture…", tooltip="A digit from a picture file"
-        )
+        file = "A digit from a picture file"
+        self.upload = w.FileUpload(accept="image/*", description="Picture…", tooltip=file)
         self.upload.observe(self._uploaded, "value")
-        self.example = controls.button(
-            "Example", "Put a digit on the pad", lambda: self.pad.put(random_example())
-        )
+        self.example = controls.button("Example", "Put a digit on the pad", self._example)
         self.undo = controls.button("Undo stroke", "Take the last stroke away", self.pad.undo)
         self.clear = controls.button("Clear", "Take everything off the pad", self._clear)
-        if example:
-            self.pad.put(pictures.sharpened(data.running_example()))
+        self.pad.put(pictures.sharpened(data.running_example()))
         buttons = [self.clear, self.undo, self.example, self.upload]
         super().__init__(shown, buttons, ["depth", "drawn_as"] if folded else [])
         column = self.children[0].children[0]
-        column.children = (
-            self.pad,
-            column.children[-1],
-            *column.children[:-1],
-        )  # the pad and its buttons first
+        *others, buttons = column.children
+        column.children = self.pad, buttons, *others
         self.strip.chosen = [1, 3]
 
     def busy(self, **_) -> str:
@@ -78,9 +70,9 @@ class DrawnCounterfactuals(Panel):
         if digit is None:
             return Film([OUTLINES], EMPTY)
         reading = next(iter(read(digit, self.evaluator)), None)
-        heard = f"Read as {reading}" if reading else "There is no evaluator to read it"
         if reading is None and drawn_as == AS_READ:
-            raise ValueError("There is no evaluator on this machine: choose at Drawn as which digit this is.")
+            raise ValueError(f"{UNREAD.format('it')} Choose at Drawn as which digit this is.")
+        heard = f"Read as {reading}" if reading else "Not read"
         if self._digit is None or not torch.equal(digit, self._digit):
             self._digit = digit
             source = Row.of(digit, AS_SEEN, alts=["The source"], side=56)
@@ -110,24 +102,17 @@ class DrawnCounterfactuals(Panel):
         self.drawn_as.value = AS_READ
         self.pad.put(None)
 
-    def _uploaded(self, change) -> None:
-        if change.new:
-            file = change.new[0]
-            self.load(bytes(file["content"]), file["name"])
-            self.upload.value = ()  # the same file may be chosen again
+    def _example(self) -> None:
+        digits = data.load("digits", "test")
+        self.pad.put(pictures.sharpened(digits.batch(torch.tensor([random.randrange(len(digits))]))[0]))
 
-    def load(self, content: bytes, name: str) -> None:
-        """Put a picture file on the pad; what is no digit's picture becomes a sentence in the status line."""
+    def _uploaded(self, change) -> None:
+        if not change.new:
+            return
+        file = change.new[0]
         try:
-            digit = pictures.digit_from_bytes(content, name)
-        except (ValueError, data.DataError) as error:
+            self.pad.put(pictures.digit_from_bytes(bytes(file["content"]), file["name"]))
+        except (ValueError, data.DataError) as error:  # that this is no digit's picture
             text = sentence(error)
             self.ask(lambda: self.say(text, wrong=True))  # after the row that is at work
-        else:
-            self.pad.put(digit)
-
-
-def random_example() -> Tensor:
-    """One of the embedded handwritten digits, [1, 1, 28, 28] in [-1, 1]."""
-    digits = data.load("digits", "test")
-    return pictures.sharpened(digits.batch(torch.tensor([random.randrange(len(digits))]))[0])
+        self.upload.value = ()  # the same file may be chosen again

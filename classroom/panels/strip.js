@@ -59,11 +59,10 @@ function render({ model, el }) {
   const views = make("span", { class: "strip-views", role: "radiogroup", "aria-label": "Replay shows" });
   const save = make("button", { onclick: () => model.send({ kind: "save" }) }, "Save GIF");
   const player = make("div", { class: "strip-player" }, play, scrubber, moment, save);
-  const note = make("div", { class: "strip-note" });
   const line = make("div", { class: "strip-line", role: "status" });
   const saved = make("div", { class: "strip-saved" });
   el.classList.add("strip");
-  el.append(bar, views, stage, zoom, player, note, line, saved);
+  el.append(bar, views, stage, zoom, player, line, saved);
 
   const last = () => Math.max(0, film.moments.length - 1);
   const place = () => Math.min(model.get("moment"), last());
@@ -92,7 +91,6 @@ function render({ model, el }) {
     stage.setAttribute("aria-label", film.title);
     scrubber.setAttribute("aria-valuetext", film.moments[at] ?? "");
     moment.textContent = film.moments[at] ?? "";
-    note.textContent = film.notes[at] ?? "";
     play.textContent = frame ? "❚❚" : "▶";
     play.setAttribute("aria-label", frame ? "Pause" : "Play the way from noise to picture");
   }
@@ -221,7 +219,7 @@ function render({ model, el }) {
     show();
     if (focused) cells.find((cell) => cell.frame.classList.contains("chosen"))?.frame.focus();
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    if (film.plays && film.moments.length > 1 && place() === last() && !still) timer = setTimeout(run, rest);
+    if (film.moments.length > 1 && place() === last() && !still) timer = setTimeout(run, rest);
   }
   function tell() {
     const busy = model.get("busy"), said = model.get("said");

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -13,7 +12,7 @@ import ipywidgets as w
 import numpy as np
 from torch import Tensor
 
-from classroom.panels.controls import button, card_defaults, control
+from classroom.panels.controls import button, card_defaults, control, seed_box
 from classroom.panels.drawing import EVALUATOR, Reading, drawn, finished
 from classroom.panels.film import Film, Row
 from classroom.panels.panel import Panel
@@ -58,26 +57,25 @@ class TenDigits(Panel):
         self.live = defaults["sampler"] is None
         self.fields = {"weights": weights, "steps": steps or (1 if self.live else 6)}
         self.fields |= {"sampler": None} if self.live else {}
-        self.seed, self.evaluator = seed, evaluator
-        self._rows: dict[tuple[int, float], Film] = {}
+        self.evaluator, self._rows = evaluator, {}  # (seed, scale) -> Film
         name = "Guidance scale: how strongly each wish is told"
         scale = control(w.FloatSlider, name, 0.0, min=0, max=4, step=0.05)
         rise = lambda: self.ask(self._rise, self.show)  # noqa: E731
         self.play = button("Play", "Let the scale rise from 0 to 2", rise, "play")
-        self.another = button("Another noise", "Start from other noise", self._reseed, "random")
-        super().__init__({"guidance_scale": scale}, [self.play, self.another])
+        super().__init__({"guidance_scale": scale, "seed": seed_box(seed)}, [self.play])
+        self.seed.layout.display = "none"  # its button is enough
         self.children[0].add_class("alone")  # ten pictures want the whole width
 
     def row(self, scale: float) -> Film:
         """The ten pictures at a scale, kept for the next play and the still."""
-        key = self.seed, scale
+        key = self.seed.value, scale
         if key not in self._rows:
-            film = finished(self.draw(scale))
+            film = finished(self.draw(scale, self.seed.value))
             self._rows[key] = film.ended() if self.live else film
         return self._rows[key]
 
-    def draw(self, guidance_scale: float, way: bool = False) -> Generator[float, None, Film]:
-        request = request_of(guidance_scale, seed=self.seed, **self.fields)
+    def draw(self, guidance_scale: float, seed: int, way: bool = False) -> Generator[float, None, Film]:
+        request = request_of(guidance_scale, seed=seed, **self.fields)
         drawing = yield from drawn(request, evaluator=self.evaluator, way=way)
         images = drawing.images.repeat(10 // len(drawing.images), 1, 1, 1)
         row = Row.of(images, heads=HEADS, side=84)
@@ -86,7 +84,7 @@ class TenDigits(Panel):
         if not self.live:
             return film
         views = {name: view.expand(-1, 10, -1, -1, -1) for name, view in drawing.views().items()}
-        stem = f"ten-digits-w{guidance_scale:g}-seed{self.seed}"
+        stem = f"ten-digits-w{guidance_scale:g}-seed{seed}"
         return replace(film, rows=[replace(row, views=views)], moments=drawing.moments(), stem=stem)
 
     def _rise(self) -> Iterator[float | Film]:
@@ -97,15 +95,11 @@ class TenDigits(Panel):
             self.guidance_scale.value = scale
             yield film
             time.sleep(max(0.0, FRAME_S - (time.perf_counter() - began)))
-        return (yield from self._live({"guidance_scale": scale}, 0.0)) if self.live else film
+        return (yield from self._live(self.settings, 0.0)) if self.live else film
 
     def redraw(self, _change=None) -> None:
         if threading.current_thread() is not self._worker:  # which moves the slider when it plays
             super().redraw()
-
-    def _reseed(self) -> None:
-        self.seed = random.randint(0, 9999)
-        self.redraw()
 
     def _repr_mimebundle_(self, **kwargs):
         bundle = super()._repr_mimebundle_(**kwargs)
