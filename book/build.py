@@ -6,16 +6,17 @@ can do becomes a link, papers become citations, the moving world moves. Sphinx r
 
 from __future__ import annotations
 
-import ast
 import base64
+import functools
 import html
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import nbformat
@@ -23,7 +24,8 @@ import numpy as np
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell as markdown
 from nbformat.v4 import new_output
-from pybtex.database import parse_file
+from PIL import Image
+from pybtex.database import Entry, parse_file
 from sphinx.cmd.build import main as sphinx
 
 from classroom import panels
@@ -105,38 +107,30 @@ class Page:
             parts[1:1] = [FILM] if self.number == "00" else []
             text = "\n\n".join([*parts, f"**{self.live()}**, or read on."])
         text = re.sub(r"\*\*Papers:\*\* (.*)\.", lambda m: f"**Papers:** {cited(m[1])}.", text)
-        return re.sub(r"!\[(.*?)\]\(\.\./(assets/.*?)\)", self._file, text)
-
-    def _file(self, match: re.Match) -> str:
-        path = ROOT / match[2]
-        return self.picture(path.read_bytes(), path.suffix[1:], match[1], 760)
+        file = lambda m: self.picture((ROOT / m[2]).read_bytes(), m[2][-3:], m[1], 760)  # noqa: E731
+        return re.sub(r"!\[(.*?)\]\(\.\./(assets/.*?)\)", file, text)
 
     def code(self, cell: NotebookNode, source: str) -> NotebookNode:
         """A code cell with its outputs; what JupyterLab folds is folded."""
         tags, folded = _tags(cell), cell.metadata.get("jupyter", {})
-        hidden = folded.get("source_hidden") or (self.solutions and "solution" in tags)
-        cell.metadata.tags = ["hide-input"] * bool(hidden) + ["hide-output"] * bool(
-            folded.get("outputs_hidden")
-        )
+        hidden = {"hide-input": folded.get("source_hidden") or "solution" in tags}
+        hidden["hide-output"] = folded.get("outputs_hidden")
+        cell.metadata.tags = [name for name, hides in hidden.items() if hides]
         cell.outputs = [] if "exercise" in tags else [self.output(one, source) for one in cell.outputs]
         return cell
 
     def output(self, output: NotebookNode, source: str) -> NotebookNode:
         """An output whose pictures are files; a panel's still leads to the panel."""
         data = output.get("data", {})
-        element = re.match(
-            r'<img src="data:image/(\w+);base64,(.*?)" width="(\d+)" alt="(.*?)"', data.get("text/html", "")
-        )
-        if element:
-            kind, content, width, alt = element.groups()
+        shown = data.get("text/html", "")
+        if image := re.match(r'<img src="data:image/(\w+);base64,(.*?)" width="(\d+)" alt="(.*?)"', shown):
+            kind, content, width, alt = image.groups()
             shown = self.picture(base64.b64decode(content), kind, html.unescape(alt), int(width))
         elif "image/png" in data:
             told = output.metadata["image/png"]
             shown = self.picture(base64.b64decode(data["image/png"]), "png", told["alt"], told["width"])
-            if "panels.MovingWorld(" in source:
-                shown = self.world(source, shown)
-            else:
-                shown += f'<p class="run-live">{self.live()}: move its sliders.</p>'
+            run = f'{shown}<p class="run-live">{self.live()}: move its sliders.</p>'
+            shown = self.world(source, shown) if "panels.MovingWorld(" in source else run
         else:
             return output
         return new_output("display_data", {"text/html": shown})
@@ -147,21 +141,15 @@ class Page:
         name = f"figures/{self.number}-{self.count}.{kind}"
         (EXTRA / name).parent.mkdir(parents=True, exist_ok=True)
         (EXTRA / name).write_bytes(content)
-        if kind == "png":
-            wide, high = (int.from_bytes(content[k : k + 4], "big") for k in (16, 20))
-        else:
-            wide, high = (int.from_bytes(content[k : k + 2], "little") for k in (6, 8))
+        wide, high = Image.open(io.BytesIO(content)).size
         size = f'width="{width}" height="{round(width * high / wide)}"'
         image = f'<img src="{self.up}{name}" alt="{html.escape(alt)}" {size} loading="lazy">'
         return f'<a class="lesson-picture" href="{self.up}{name}">{image}</a>'
 
     def world(self, source: str, still: str = "") -> str:
         """The moving world of a cell: live.js sets it going in the place of its still."""
-        call = ast.parse(re.search(r"panels\.MovingWorld\(.*\)", source)[0], mode="eval").body
-        given = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
-        world = panels.MovingWorld(ast.literal_eval(call.args[0]), **given)
-        if not still:
-            still = self.picture(world.still()[0], "png", world.still()[1], 760)
+        world = eval(re.search(r"panels\.MovingWorld\(.*\)", source)[0], {"panels": panels})
+        still = still or self.picture(world.still()[0], "png", world.still()[1], 760)
         traits = ("scene", "guidance_scale", "target", "steps", "seed", "arrows")
         settings = html.escape(json.dumps({name: getattr(world, name) for name in traits}))
         return f'<div class="live-world" data-settings="{settings}">{still}</div>'
@@ -169,11 +157,9 @@ class Page:
     def live(self) -> str:
         """A link to where this notebook runs: Binder if the repository is known, else how to run it."""
         repository, branch = address()
-        place = f"{self.up}index.html#run-it"
-        if repository:
-            path = self.path.relative_to(ROOT).as_posix()
-            place = f"https://mybinder.org/v2/gh/{repository}/{branch}?labpath={path}"
-        return f'<a href="{place}">Run it live</a>'
+        path = self.path.relative_to(ROOT).as_posix()
+        cloud = f"https://mybinder.org/v2/gh/{repository}/{branch}?labpath={path}"
+        return f'<a href="{cloud if repository else self.up + "index.html#run-it"}">Run it live</a>'
 
 
 def _tags(cell: NotebookNode) -> list[str]:
@@ -183,15 +169,15 @@ def _tags(cell: NotebookNode) -> list[str]:
 # ---- papers ----
 
 
-def cited(papers: str) -> str:
-    """The names and years of a lesson's papers as citations: "Ho, Jain and Abbeel 2020 (DDPM); …".
+def cited(told: str) -> str:
+    """A lesson's papers, "Ho, Jain and Abbeel 2020 (DDPM); …", as citations; LookupError for an unknown one."""
+    return re.sub(r"([A-Z][^;()\d=]*) (\d{4})", lambda match: f"{{cite:t}}`{key_of(*match.groups())}`", told)
 
-    Raises:
-        LookupError: for a paper that is not in references.bib, or that two entries fit.
-    """
-    return re.sub(
-        r"([A-Z][^;()\d=]*) (\d{4})", lambda match: f"{{cite:t}}`{key_of(*match.groups())}`", papers
-    )
+
+@functools.cache
+def papers() -> Mapping[str, Entry]:
+    """The entries of references.bib by key."""
+    return parse_file(str(HERE / "references.bib")).entries
 
 
 def key_of(names: str, year: str) -> str:
@@ -200,7 +186,7 @@ def key_of(names: str, year: str) -> str:
     others = wanted[-1] == "others"
     wanted = wanted[:-1] if others else wanted
     found: dict[str, int] = {}
-    for key, entry in parse_file(str(HERE / "references.bib")).entries.items():
+    for key, entry in papers().items():
         authors = [" ".join(one.prelast_names + one.last_names) for one in entry.persons["author"]]
         fits = authors[: len(wanted)] == wanted if others else authors == wanted
         if fits and entry.fields["year"] == year:
@@ -219,13 +205,12 @@ def fetch_scripts() -> None:
     folder, lock = BUILD / "npm", "package-lock.json"
     if not (folder / "node_modules").is_dir() or (folder / lock).read_bytes() != (HERE / lock).read_bytes():
         if (npm := shutil.which("npm")) is None:
-            sys.exit("book: npm is missing, and the book takes MathJax from it: install Node.js.")
-        folder.mkdir(parents=True, exist_ok=True)
+            sys.exit("book: npm is missing, which fetches MathJax: install Node.js.")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         for name in ("package.json", lock):
             shutil.copy(HERE / name, folder)
-        if subprocess.run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder).returncode:
-            shutil.rmtree(folder)
-            sys.exit("book: npm could not fetch what package-lock.json names: check the network.")
+        subprocess.run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, check=True)
     es5, fonts = folder / "node_modules/mathjax/es5", "output/chtml/fonts/woff-v2"
     shutil.copytree(es5 / fonts, STATIC / "mathjax" / fonts)
     shutil.copy(es5 / "tex-chtml.js", STATIC / "mathjax")
@@ -241,23 +226,21 @@ def lay_out() -> None:
         shutil.copy(ROOT / "classroom" / "panels" / name, STATIC)
     world = panels.MovingWorld()
     numbers = {name: np.frombuffer(getattr(world, name)).tolist() for name in ("means", "abar")}
-    numbers |= {"classes": world.classes, "std": world.std}
-    (STATIC / "world.json").write_text(json.dumps(numbers))
-    lines = {}
-    for place in ("[0-9]*", "solutions/[0-9]*", "playground"):
-        paths = sorted((ROOT / "notebooks").glob(f"{place}.ipynb"))
-        lines[place] = "\n".join(Page(path).write() for path in paths)
+    (STATIC / "world.json").write_text(json.dumps(numbers | {"classes": world.classes, "std": world.std}))
+    pages = {
+        place: sorted((ROOT / "notebooks" / place).glob("[0-9p]*.ipynb")) for place in (".", "solutions")
+    }
+    lines = {place: [Page(path).write() for path in paths] for place, paths in pages.items()}
     goals = re.findall(r"(?m)^\| \[.*\]\(notebooks/.*\|$", (ROOT / "README.md").read_text(encoding="utf-8"))
     told = {
-        "LESSONS": lines["[0-9]*"],
-        "SOLUTIONS": lines["solutions/[0-9]*"],
-        "GOALS": "\n".join(["| lesson | |", "|---|---|", *goals]).replace("](notebooks/", "]("),
-        "CLOUD": CLOUD if address()[0] else "",
+        "LESSONS": lines["."][:-1],  # the last is the playground
+        "SOLUTIONS": lines["solutions"],
+        "GOALS": ["| lesson | |", "|---|---|", *(goal.replace("](notebooks/", "](") for goal in goals)],
+        "CLOUD": [CLOUD] * bool(address()[0]),
     }
     for path in (HERE / "pages").glob("*.md"):
-        text = path.read_text(encoding="utf-8")
-        for word, lines_of_it in told.items():
-            text = re.sub(rf"(?m)^{word}$", lambda _, new=lines_of_it: new, text)
+        found = path.read_text(encoding="utf-8").splitlines()
+        text = "\n".join(new for line in found for new in told.get(line, [line]))
         (PAGES / path.name).write_text(text, encoding="utf-8")
 
 

@@ -3,7 +3,7 @@
 from book.build import BUILD, HERE, address
 
 project = "Steering Diffusion"
-author = copyright = "the authors of Steering Diffusion"
+author = copyright = "The Steering Diffusion authors"
 extensions = ["myst_nb", "sphinxcontrib.bibtex"]
 templates_path = []
 
