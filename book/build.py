@@ -170,7 +170,7 @@ def _tags(cell: NotebookNode) -> list[str]:
 
 
 def cited(told: str) -> str:
-    """A lesson's papers, "Ho, Jain and Abbeel 2020 (DDPM); …", as citations; LookupError for an unknown one."""
+    """Papers as a lesson names them, "Ho, Jain and Abbeel 2020 (DDPM); …", as citations; or LookupError."""
     return re.sub(r"([A-Z][^;()\d=]*) (\d{4})", lambda match: f"{{cite:t}}`{key_of(*match.groups())}`", told)
 
 
