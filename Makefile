@@ -6,8 +6,8 @@
 PYTHON ?= python3
 TORCH := $(if $(filter 1,$(GPU)),--gpu) $(if $(filter 1,$(CPU)),--cpu)
 
-.PHONY: help lab test check playground update notebooks bundle
+.PHONY: help lab test check playground book update notebooks bundle
 help:
 	@$(PYTHON) lab.py help
-lab test check playground update notebooks bundle:
+lab test check playground book update notebooks bundle:
 	@$(PYTHON) lab.py $@ $(TORCH) $(ARGS)

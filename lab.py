@@ -4,6 +4,7 @@
     python lab.py test        set up, then lint, unit tests and every notebook (--slow: the slow tests alone)
     python lab.py check       what this machine has, in ten lines
     python lab.py playground  the playground as a web page
+    python lab.py book        the course as a web site, in book/_build/html
     python lab.py update      fetch the newest course; your changed notebooks are copied to my_work first
     python lab.py notebooks   run the notebooks again and store their outputs (for authors)
     python lab.py bundle      one archive of the course and its packages, for machines without a network
@@ -261,6 +262,10 @@ def playground(venv, words):
     return start(venv, "-m", "voila", "notebooks/playground.ipynb", settings, *words)
 
 
+def book(venv, words):
+    return start(venv, "-m", "book.build", *words)
+
+
 def notebooks(venv, words):
     return start(venv, "tests/refresh_notebooks.py", *words)
 
@@ -391,7 +396,9 @@ def files_of_the_course():
     for top in sorted(ROOT.iterdir()):
         if top.name not in NOT_THE_COURSE and not (top / "pyvenv.cfg").exists():
             places = [path.relative_to(ROOT) for path in (top, *sorted(top.rglob("*"))) if path.is_file()]
-            yield from (p for p in places if not any(part.startswith((".", "__pyc")) for part in p.parts))
+            yield from (
+                p for p in places if not any(part.startswith((".", "__pyc", "_build")) for part in p.parts)
+            )
 
 
 def bundle(build):
@@ -420,7 +427,7 @@ def bundle(build):
     return 0
 
 
-COMMANDS = (lab, test, check, playground, update, notebooks, bundle)
+COMMANDS = (lab, test, check, playground, book, update, notebooks, bundle)
 
 
 def main(argv):

@@ -13,6 +13,7 @@ import ast
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,16 +69,19 @@ def main(arguments: list[str] | None = None) -> int:
         "The exit status is 0 if every exercise is right, 1 if some is not, 2 if one cannot be checked.",
     )
     command.add_argument("notebooks", nargs="+", type=Path, metavar="NOTEBOOK", help="in any folder")
+    command.add_argument(
+        "--class", action="store_true", dest="together", help="a table of exercise by diagnosis, worst first"
+    )
     command.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     asked = parser.parse_args(arguments)
     try:
-        return run(asked.notebooks, asked.json)
+        return run(asked.notebooks, asked.json, asked.together)
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
 
 
-def run(paths: list[Path], as_json: bool) -> int:
+def run(paths: list[Path], as_json: bool, together: bool = False) -> int:
     """Check notebooks and print what was found; returns 0 if all is right, 1 if not, 2 for a user's error."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a learner's line may hold what a Windows file cannot
@@ -90,16 +94,32 @@ def run(paths: list[Path], as_json: bool) -> int:
             print(error, file=sys.stderr, flush=True)
             continue
         told[str(path)] = {"exercises": {k: _told(k, one) for k, one in outcomes.items()}, "remarks": remarks}
-        if not as_json:
+        if not (as_json or together):
             print("\n".join(_lines(path, outcomes, remarks)), flush=True)
     found = [one["status"] for each in told.values() for one in each.get("exercises", {}).values()]
     failed = sum("error" in each for each in told.values())
     if as_json:
-        print(json.dumps({"notebooks": told}, indent=1))
+        print(json.dumps({"class": of_class(told)} if together else {"notebooks": told}, indent=1))
     elif found:
+        for number, diagnoses in of_class(told).items() if together else ():
+            of = sum(diagnoses.values())
+            print(f"{number} {EXERCISES[number].title}: {diagnoses.pop('right', 0)} of {of} right")
+            print("".join(f"{count:>5}  {diagnosis}\n" for diagnosis, count in diagnoses.items()), end="")
         right, many = found.count("right"), len(told) - failed
         print(f"{right} of {len(found)} exercises right in {many} notebook{'s' if many > 1 else ''}.")
     return 2 if failed else int(any(status != "right" for status in found))
+
+
+def of_class(told: dict[str, dict]) -> dict[str, dict[str, int]]:
+    """Of each exercise how many have each diagnosis, the most frequent first; the worst exercise first."""
+    counted: dict[str, Counter] = {}
+    for each in told.values():
+        for number, one in each.get("exercises", {}).items():
+            plain = one["status"] in ("right", "not started")
+            diagnosis = one["status"] if plain else f"{one['status']}: {one['message']}"
+            counted.setdefault(number, Counter())[diagnosis] += 1
+    worst = sorted(counted, key=lambda number: (counted[number]["right"] / counted[number].total(), number))
+    return {number: dict(counted[number].most_common()) for number in worst}
 
 
 def _told(number: str, outcome: Outcome) -> dict:

@@ -118,6 +118,27 @@ def test_several_notebooks_and_every_user_error(write, check, tmp_path):
     assert all(set(one) == {"error"} for one in told["notebooks"].values())
 
 
+def test_a_class_is_a_table_of_diagnoses_with_the_worst_exercise_first(monkeypatch, capsys):
+    right, wrong = grading.Outcome("right", "Good."), grading.Outcome("wrong", "A root is missing.")
+    stub, error = (
+        grading.Outcome("not started", "Replace …"),
+        grading.Outcome("error", "It raises.", "line 1"),
+    )
+    answers = {"ada": (right, stub), "ben": (wrong, stub), "cem": (wrong, error), "dan": (right, stub)}
+    monkeypatch.setattr(
+        grading, "check", lambda path: (dict(zip(("04.1", "04.2"), answers[str(path)], strict=True)), [])
+    )
+    assert grading.main(["check", "--class", *answers]) == 1
+    first, second = (checks.EXERCISES[number].title for number in ("04.1", "04.2"))
+    assert capsys.readouterr().out.splitlines() == [
+        f"04.2 {second}: 0 of 4 right", "    3  not started", "    1  error: It raises.",
+        f"04.1 {first}: 2 of 4 right", "    2  wrong: A root is missing.",
+        "2 of 8 exercises right in 4 notebooks.",
+    ]  # fmt: skip
+    grading.main(["check", "--class", "--json", *answers])
+    assert json.loads(capsys.readouterr().out)["class"]["04.2"] == {"not started": 3, "error: It raises.": 1}
+
+
 def test_endless_and_deadly_cells_do_not_stop_the_rest_and_one_that_ends_python_is_left_out(
     write, check, monkeypatch
 ):

@@ -26,7 +26,8 @@ SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = SETTINGS["project"]
 LIBRARY = [Requirement(line) for line in PROJECT["dependencies"]]
 COURSE = [Requirement(line) for line in PROJECT["optional-dependencies"]["course"]]
-DIRECT = LIBRARY + COURSE + [Requirement(line) for line in PROJECT["optional-dependencies"]["test"]]
+OTHERS = [line for name in ("book", "test") for line in PROJECT["optional-dependencies"][name]]
+DIRECT = LIBRARY + COURSE + [Requirement(line) for line in OTHERS]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 PYTHONS = ("3.11", "3.12", "3.13")
 SYSTEMS = {
@@ -208,7 +209,7 @@ def test_no_file_names_a_machine_or_a_registry_or_is_kept_in_lfs():
 def test_data_and_environment_are_ignored():
     text_files()  # skips what is no git clone
     names = [".venv/x", "data/MNIST/raw/x", "my_work/x", "runs/x", "wheels/x", "dist/x", "progress.json"]
-    names += ["notebooks/.ipynb_checkpoints/x", ".coverage.x"]
+    names += ["notebooks/.ipynb_checkpoints/x", ".coverage.x", "book/_build/x"]
     command = ["git", "check-ignore", *names]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.split() == names
 
@@ -252,7 +253,7 @@ def test_what_cannot_work_is_refused_in_a_sentence(monkeypatch, version, system,
 
 def test_lessons_venv_is_no_folder_of_something_else_and_unknown_commands_are_one_sentence(capsys, tmp_path):
     assert lab.main(["lecture"]) == 1
-    names = "lab, test, check, playground, update, notebooks, bundle"
+    names = "lab, test, check, playground, book, update, notebooks, bundle"
     assert capsys.readouterr().err == f"lab.py: Unknown command 'lecture': choose one of {names}.\n"
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(lab.Refusal, match="not empty"):
