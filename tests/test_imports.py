@@ -16,7 +16,7 @@ ORDER = (
     ("data", "weights", "training"),
     ("pipeline",),
     ("images", "pictures", "evaluation"),
-    ("recipes",),
+    ("recipes", "export"),
     ("cli",),
     ("__main__",),
 )

@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "app", "Measure drawn images, counterfactuals, or what judges them."),
     "sweep": ("evaluate", "sweep_app", "Measure every combination of lists into a table."),
     "counterfactual": ("counterfactual", "counterfactual", "Draw an image as if its label were another."),
+    "export": ("to_onnx", "to_onnx", "Write a network as an ONNX file, for programs without torch."),
     "check-machine": ("check_machine", "check_machine", "Say what this machine has and lacks."),
 }
 
