@@ -28,6 +28,7 @@ from PIL import Image
 from pybtex.database import Entry, parse_file
 from sphinx.cmd.build import main as sphinx
 
+from book import play_page
 from classroom import panels
 
 HERE = Path(__file__).resolve().parent
@@ -202,20 +203,18 @@ def key_of(names: str, year: str) -> str:
 # ---- the book ----
 
 
-def fetch_scripts() -> None:
-    """MathJax from npm, as package-lock.json pins it; a second build asks no network."""
+def fetched_modules() -> Path:
+    """The packages of package-lock.json from npm; a second build asks no network."""
     folder, lock = BUILD / "npm", "package-lock.json"
     if not (folder / "node_modules").is_dir() or (folder / lock).read_bytes() != (HERE / lock).read_bytes():
         if (npm := shutil.which("npm")) is None:
-            sys.exit("book: npm is missing, which fetches MathJax: install Node.js.")
+            sys.exit("book: npm is missing, which fetches what the pages run: install Node.js.")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for name in ("package.json", lock):
             shutil.copy(HERE / name, folder)
         subprocess.run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, check=True)
-    es5, fonts = folder / "node_modules/mathjax/es5", "output/chtml/fonts/woff-v2"
-    shutil.copytree(es5 / fonts, STATIC / "mathjax" / fonts)
-    shutil.copy(es5 / "tex-chtml.js", STATIC / "mathjax")
+    return folder / "node_modules"
 
 
 def lay_out() -> None:
@@ -223,7 +222,11 @@ def lay_out() -> None:
     for folder in (PAGES, EXTRA, STATIC, HTML):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    fetch_scripts()
+    modules, fonts = fetched_modules(), "output/chtml/fonts/woff-v2"
+    mathjax = modules / "mathjax" / "es5"
+    shutil.copytree(mathjax / fonts, STATIC / "mathjax" / fonts)
+    shutil.copy(mathjax / "tex-chtml.js", STATIC / "mathjax")
+    play_page.build(EXTRA / "play", modules)
     for name in ("world.js", "strip.css"):
         shutil.copy(ROOT / "classroom" / "panels" / name, STATIC)
     world = panels.MovingWorld()
