@@ -63,7 +63,6 @@ def served(folder: Path) -> Iterator[str]:
 def built(folder: Path) -> Path:
     """The page, built into a folder."""
     from book.build import fetched_modules
-
     from book.play_page import build
 
     build(folder / "play", fetched_modules())
