@@ -167,7 +167,8 @@ def given(images: Tensor, most: int) -> Tensor:
     """The images that a panel was given, [N, C, H, W] in [-1, 1], as 8-bit pixels; ValueError for others."""
     shape = list(getattr(images, "shape", ()))
     if len(shape) != 4 or not 1 <= shape[0] <= most:
-        raise ValueError(f"Give 1 to {most} images [N, C, H, W], got shape {shape}.")
+        count = f"1 to {most} images" if most > 1 else "one image"
+        raise ValueError(f"Give {count} [N, C, H, W], got shape {shape}.")
     if float(images.abs().max()) > 1.001:
         ends = f"{images.min():g} to {images.max():g}"
         raise ValueError(f"The images must lie in [-1, 1], got values from {ends}.")

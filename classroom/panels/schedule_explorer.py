@@ -68,19 +68,19 @@ class ScheduleExplorer(Panel):
             texts.append(
                 f"signal {share:.1%} of the variance: ᾱ = {abar:.3g}, log-SNR = {signed(before)}{summed}"
             )
-            lines.append(curve(name, schedule, lambda abar: place_of(abar.logit() + gain), part))
+            lines.append(curve(name, schedule, lambda abar: height_of(abar.logit() + gain), part))
             told.append(f"{name} {signed(before + gain)}")
         row = Row.of(torch.cat(images), heads=list(self.schedules), lines=5, side=196, texts=texts)
         line = f"t = {t} of {T}: the same image and the same noise in every column."
         if gain:
             mean = f"In the mean over {shrink} × {shrink} pixels the noise has 1/{shrink**2} of its variance"
             line = f"{line} {mean}: log-SNR rises by 2 ln {shrink} = {gain:.2f}."
-        y_ticks = [(place_of(value), f"{value}".replace("-", "−")) for value in (-10, 0, 10)]
+        y_ticks = [(height_of(value), f"{value}".replace("-", "−")) for value in (-10, 0, 10)]
         words, ends = f"log-SNR against t/T; at t = {t}: {', '.join(told)}", [(0, "t/T = 0"), (1, "1")]
         chart = plot("log-SNR", lines, ends, y_ticks, words, marker=part)
         return Film([row, chart], line, f"One image under the noise of t = {t}")
 
 
-def place_of(log_snr: Tensor | float) -> Tensor | float:
+def height_of(log_snr: Tensor | float) -> Tensor | float:
     """Its height in the plot, 0 … 1."""
     return (log_snr / LOGSNR + 1) / 2
