@@ -20,7 +20,7 @@ from wrong_sixty import SIXTY
 from classroom import checks
 from classroom.checks import engine, generic, judging, lesson03, lesson11, predictions, running, store
 from conftest import ROOT
-from lessons_lib import evaluation, guidance, samplers, schedules, toy
+from lessons_lib import samplers, schedules, toy
 from lessons_lib.schedules import q_sample
 
 EXERCISES = list(checks.EXERCISES.values())
@@ -73,7 +73,6 @@ def test_size_is_held():
 
 @each_exercise
 def test_right_answers_are_accepted(exercise):
-    assert len(RIGHT[exercise.number]) > 1
     for function in RIGHT[exercise.number]:
         running.warm_up(running.code_of(function))  # which may take seconds, once
         begun = time.perf_counter()
@@ -123,26 +122,6 @@ def test_at_least_45_of_60_unforeseen_mistakes_are_named():
 # ---- the right functions against the library ----
 def right(number):
     return checks.EXERCISES[number].right
-
-
-def given(number, case=0):
-    exercise = checks.EXERCISES[number]
-    return exercise.given(*exercise.cases[case])
-
-
-def test_right_guidance_away_from_the_null_label_is_cfg():
-    network, x_t, t, y, _, w = given("07.2")
-    null = torch.full_like(y, network.null_label)
-    found, expected = right("07.2")(network, x_t, t, y, null, w), guidance.with_cfg(network, y, w)(x_t, t)
-    torch.testing.assert_close(found, expected)
-
-
-def test_right_error_is_the_metrics():
-    intervene, x_0, source, target = given("09.1")
-    reader = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(60, 3))  # reversibility wants one
-    found = evaluation.reversibility(intervene, reader, x_0, source, target)
-    mine = right("09.1")(given("09.1")[0], x_0, source, target)
-    assert float(mine.mean()) == pytest.approx(float(found.error), abs=1e-3)
 
 
 def test_right_heun_is_of_second_order():
