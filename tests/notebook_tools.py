@@ -127,12 +127,6 @@ def has_assert(cell: NotebookNode) -> bool:
     return any(isinstance(node, ast.Assert) for node in ast.walk(tree_of(cell)))
 
 
-def core(nb: NotebookNode) -> list[NotebookNode]:
-    """The cells before the first one tagged `further`."""
-    further = tagged(nb, "further")
-    return nb.cells[: further[0][0]] if further else nb.cells
-
-
 # ---- solutions ----
 def exercises_of(nb: NotebookNode, tag: str = "exercise") -> dict[str, int]:
     """Exercise id -> index of its cell."""
@@ -271,8 +265,9 @@ def _summary(nb: NotebookNode) -> Found:
 
 
 def _size(nb: NotebookNode) -> Found:
-    if len(core(nb)) > MOST_CELLS:
-        yield None, f"the core path has {len(core(nb))} cells, at most {MOST_CELLS}: move some to 'Further'"
+    core = next((i for i, _ in tagged(nb, "further")), len(nb.cells))
+    if core > MOST_CELLS:
+        yield None, f"the core path has {core} cells, at most {MOST_CELLS}: move some to 'Further'"
     sizes = {i: sum(map(bool, map(str.strip, cell.source.splitlines()))) for i, cell in code_cells(nb)}
     for index, size in sizes.items():
         if size > MOST_LINES:
@@ -474,50 +469,22 @@ def _count(index: int | None) -> int | None:
 
 # ---- the chain of lessons ----
 def chain(found: dict[str, NotebookNode]) -> list[Violation]:
-    """What is wrong between the lessons, given in order by file name: links, the map, "not written"."""
-    names = list(found)
-    violations = []
+    """What is wrong between the lessons, given in order by file name: links to the neighbours, the map."""
+    names, violations = list(found), []
     for name, before, after in zip(names, [None, *names], [*names[1:], None], strict=False):
-        nb = found[name]
-        for index, words, other in _neighbours(name, nb, before, after):
-            if not any(other in re.findall(r"\]\(([^)\s]+)\)", said) for said in words):
-                what = f"there is no link to {other} here"
-                violations.append(Violation(name, _count(index), "chain", what))
-        for index, number in _said_missing(nb):
-            if any(one.startswith(f"{number}_") for one in names):
-                what = f"lesson {number} is said to be not written, and it exists"
-                violations.append(Violation(name, _count(index), "not written", what))
-    violations += [
-        Violation(start, None, "map", f"no row of the map links {name}")
-        for start in names[:1]
-        for name in names[1:]
-        if start.startswith("00") and not re.search(rf"(?m)^\|.*\]\({name}\)", _prose(found[start]))
-    ]
+        nb, others = found[name], {"Next": after, "Previous": before}
+        texts = {tag: "".join(cell.source for _, cell in tagged(nb, tag)) for tag in ("header", "summary")}
+        if name.startswith("00"):  # it begins with a picture, and says at its end where to go
+            texts = {"text": _prose(nb)}
+        for part, text in texts.items():
+            for word in ("Next", "Previous") if part == "header" else ("Next",):
+                said = re.findall(rf"\*\*{word}:\*\*(.*?)(?=\*\*[A-Z]\w+:\*\*|\n\n|\Z)", text, re.DOTALL)
+                if others[word] and f"]({others[word]})" not in "".join(said):
+                    what = f"{word} does not link {others[word]} in its {part}"
+                    violations.append(Violation(name, None, "chain", what))
+        if before and not re.search(rf"(?m)^\|.*\]\({name}\)", _prose(found[names[0]])):
+            violations.append(Violation(names[0], None, "map", f"no row of the map links {name}"))
     return violations
-
-
-def _neighbours(name: str, nb: NotebookNode, before: str | None, after: str | None):
-    """(index, the texts after "Next:" or "Previous:", the lesson that must be linked there)."""
-    part = r"\*\*{}:\*\*(.*?)(?=\*\*[A-Z]\w+:\*\*|\n\n|\Z)"
-    nexts, previous = (re.compile(part.format(word), re.DOTALL) for word in ("Next", "Previous"))
-    if name.startswith("00"):  # it begins with a picture, and says at its end where to go
-        if after:
-            yield None, nexts.findall(_prose(nb)), after
-        return
-    for index, cell in tagged(nb, "header") + tagged(nb, "summary"):
-        if after:
-            yield index, nexts.findall(cell.source), after
-        if before and "header" in tags(cell):
-            yield index, previous.findall(cell.source), before
-
-
-def _said_missing(nb: NotebookNode) -> Iterator[tuple[int, str]]:
-    """(index, number) of each lesson in a sentence or a table row that calls it not written."""
-    for index, cell in enumerate(nb.cells):
-        text = cell.source if cell.cell_type == "markdown" else ""
-        for sentence in re.split(r"(?<=[.!?;])\s+|\n", text):
-            if "not written" in sentence.lower():
-                yield from ((index, number) for number in re.findall(r"\b[01]\d\b", sentence))
 
 
 def _prose(nb: NotebookNode) -> str:

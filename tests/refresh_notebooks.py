@@ -31,28 +31,18 @@ def choose(names: list[str]) -> list[Path]:
     Raises:
         ValueError: for a name that fits no notebook.
     """
-    everything = tools.all_notebooks()
-    if not names:
-        return everything
-    chosen = []
-    for name in names:
-        wanted = name.removesuffix(".ipynb")
-        fits = [path for path in everything if wanted in _names_of(path)]
-        if not fits and Path(name).is_file():
-            fits = [Path(name).resolve()]
-        if not fits:
-            known = ", ".join(tools.name_of(path).removesuffix(".ipynb") for path in everything)
-            raise ValueError(
-                f"There is no notebook {name!r}: choose from {known or 'none, none exists yet'}."
-            )
-        chosen += [path for path in fits if path not in chosen]
-    return chosen
+    known = {path: _names_of(path) for path in tools.all_notebooks()}
+    wanted = {name.removesuffix(".ipynb") for name in names}
+    if unknown := wanted.difference(*known.values()):
+        choice = ", ".join(tools.name_of(path).removesuffix(".ipynb") for path in known)
+        raise ValueError(f"There is no notebook {min(unknown)!r}: choose from {choice}.")
+    return [path for path, names in known.items() if not wanted or wanted & names]
 
 
 def _names_of(path: Path) -> set[str]:
     stem = tools.name_of(path).removesuffix(".ipynb")
     number = "template" if stem.startswith("templates/") else stem.rpartition("/")[2].partition("_")[0]
-    return {stem, f"notebooks/{stem}", number}
+    return {stem, f"notebooks/{stem}", str(path.with_suffix("")), number}
 
 
 def refresh(path: Path) -> list[str]:

@@ -7,7 +7,7 @@ import nbformat
 import notebook_tools as tools
 import pytest
 import refresh_notebooks
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from classroom import checks
 
@@ -86,96 +86,47 @@ def test_lesson_runs_with_its_solutions(name, tmp_path):
     assert all(one["status"] == "right" for one in done.values()), done
 
 
-# ---- the tools: a small lesson that keeps every rule, and one broken rule at a time ----
-
+# ---- the tools: a lesson that keeps every rule, and one broken rule at a time ----
 PNG = {"image/png": "iVBORw0KGgo=", "text/plain": "<picture>"}
-HEADER = """# 03 · Example
-**You will be able to** test. **Prerequisites:** none. **Time:** 45 minutes on a CPU, 40 on a GPU.
-**Previous:** none. **Next:** none. **Map:** you are here. Colab and Binder: see the README."""
-SUMMARY = "## Summary\n" + "- one\n" * 5 + "\n**Papers:** Ho et al. 2020. **Next:** lesson 04."
 
 
-def markdown(source, *tags, **metadata):
-    return new_markdown_cell(source, metadata={"tags": list(tags), **metadata})
+@pytest.fixture
+def nb():
+    return tools.read(LESSONS["03_training"])
 
 
-def code(source, *tags, outputs=(), **metadata):
-    return new_code_cell(source, metadata={"tags": list(tags), **metadata}, outputs=list(outputs))
+def find(nb, tag):
+    return tools.tagged(nb, tag)[0][1]
 
 
-def picture(alt="A seven."):
-    return new_output("display_data", PNG, metadata={"image/png": {"alt": alt}})
+def plain(nb):
+    """The code cell that refutes the misconception."""
+    (first, _), *_ = tools.tagged(nb, "misconception")
+    return nb.cells[first + 1]
 
 
-def shown(text):
-    return new_output("display_data", {"text/plain": text, "text/html": text})
-
-
-FREE = "nbval-ignore-output"
-HIDDEN = {"jupyter": {"outputs_hidden": True, "source_hidden": True}}
-
-
-def exercise(call, number):
-    return code(call, "exercise", FREE, exercise=number, outputs=[shown(f"[not started] {number}")])
-
-
-def small_lesson():
-    reveals = 'checks.reveal("03.p1"), checks.reveal("03.p2")'
-    cells = [
-        markdown(HEADER, "header"),
-        code("import sys", "guard"),
-        markdown("<details>a</details>" * 3, "recall"),
-        markdown("a by-hand example", "by-hand"),
-        code('checks.predict("03.p1")', FREE, outputs=[shown("a guess")]),
-        code('checks.predict("03.p2")', FREE, outputs=[shown("a guess")]),
-        code(reveals, "reveal", FREE, outputs=[shown("told")], **HIDDEN),
-        markdown("> **You may think** so.", "misconception"),
-        code("assert 1 < 2"),
-        code('figures.show_figure(fig, alt="a", caption="b")', "picture", FREE, outputs=[picture()]),
-        code("panel", "widget", FREE, outputs=[picture()]),
-        code("assert 0.97 <= 0.98", "measure"),
-        markdown("### Exercise 03.1 (5 minutes): repair"),
-        exercise("checks.noising_loss(f)", "03.1"),
-        markdown("### Exercise 03.2 (15 minutes): write"),
-        exercise("checks.loss_by_timestep(f)", "03.2"),
-        markdown("### Exercise 03.3 (open)", "open-exercise"),
-        markdown(SUMMARY, "summary"),
-    ]
-    nb = new_notebook(cells=cells, metadata={"lesson": {"number": "03", "minutes": 45, "waivers": {}}})
-    for count, (_, cell) in enumerate(tools.code_cells(nb), start=1):
-        cell.execution_count = count
-    nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return nb
-
-
-def find(nb, tag, nth=0):
-    return tools.tagged(nb, tag)[nth][1]
-
-
-def test_small_lesson_is_in_order(tmp_path):
-    complain(tools.anatomy("small", small_lesson()))
-    complain(tools.hygiene("small", small_lesson(), tmp_path))
+def replace(cell, *words):
+    cell.source = cell.source.replace(*words)
 
 
 BROKEN_ANATOMY = {
-    "header": lambda nb: nb.cells[0].update(source=HEADER.replace("Binder", "")),
+    "header": lambda nb: replace(nb.cells[0], "Binder", ""),
     "guard": lambda nb: find(nb, "guard").metadata.tags.clear(),
-    "recall": lambda nb: find(nb, "recall").update(source="<details>a</details>" * 2),
+    "recall": lambda nb: replace(find(nb, "recall"), "<details>", "", 1),
     "predictions": lambda nb: find(nb, "reveal").metadata.jupyter.update(source_hidden=False),
-    "misconception": lambda nb: nb.cells[8].update(source="print(1 < 2)"),
+    "misconception": lambda nb: plain(nb).update(source="print(1 < 2)"),
     "by-hand": lambda nb: find(nb, "by-hand").metadata.tags.clear(),
     "picture": lambda nb: find(nb, "picture").metadata.tags.remove("picture"),
     "widget": lambda nb: find(nb, "widget").metadata.tags.remove("widget"),
     "measure": lambda nb: find(nb, "measure").update(source="print(0.98)"),
     "exercises": lambda nb: find(nb, "exercise").metadata.update(exercise="03.7"),
-    "summary": lambda nb: find(nb, "summary").update(source=SUMMARY.replace("- one\n", "", 1)),
-    "size": lambda nb: nb.cells[8].update(source="assert True\n" * 21),
+    "summary": lambda nb: replace(find(nb, "summary"), "\n- ", "\n", 1),
+    "size": lambda nb: plain(nb).update(source="assert True\n" * 21),
 }
 
 
 @pytest.mark.parametrize("rule", BROKEN_ANATOMY)
-def test_broken_anatomy_is_named_and_may_be_waived_with_a_reason(rule):
-    nb = small_lesson()
+def test_broken_anatomy_is_named_and_may_be_waived_with_a_reason(rule, nb):
     BROKEN_ANATOMY[rule](nb)
     violations = tools.anatomy("small", nb)
     assert {violation.rule for violation in violations} == {rule}, violations
@@ -187,45 +138,38 @@ def test_broken_anatomy_is_named_and_may_be_waived_with_a_reason(rule):
         assert words in str(violation)
 
 
-def stream(text, nb, **name):
-    nb.cells[8].outputs = [new_output("stream", text=text, **name)]
+def stream(nb, text, **name):
+    plain(nb).outputs = [new_output("stream", text=text, **name)]
+
+
+def show(nb, tag, data):
+    find(nb, tag).outputs = [new_output("display_data", data)]
 
 
 BROKEN_HYGIENE = {
     "format": lambda nb: nb.metadata.update(widgets={}),
-    "executed": lambda nb: nb.cells[8].update(execution_count=99),
-    "outputs": lambda nb: stream("a warning", nb, name="stderr"),
-    "outputs: a path": lambda nb: stream("in /tm" + "p/tmp1/x", nb),
+    "executed": lambda nb: plain(nb).update(execution_count=99),
+    "outputs": lambda nb: stream(nb, "a warning", name="stderr"),
+    "outputs: a path": lambda nb: stream(nb, "in /tm" + "p/tmp1/x"),
     "outputs: a view": lambda nb: find(nb, "widget").outputs[0].data.update({tools.WIDGET_VIEW: {}}),
-    "alt text": lambda nb: find(nb, "picture").update(outputs=[new_output("display_data", PNG)]),
+    "alt text": lambda nb: show(nb, "picture", PNG),
     "alt text: no caption": lambda nb: find(nb, "picture").update(source='show_figure(fig, alt="a")'),
     "nbval": lambda nb: find(nb, "picture").metadata.tags.remove("nbval-ignore-output"),
-    "tags": lambda nb: nb.cells[3].metadata.tags.append("by_hand"),
-    "text": lambda nb: nb.cells[3].update(source="It took TRAIN_HOURS hours."),
-    "spoilers": lambda nb: find(nb, "exercise").update(outputs=[shown("[wrong] One t.")]),
-    "links": lambda nb: nb.cells[3].update(source="[next](04_nowhere.ipynb)"),
-    "size": lambda nb: stream("x" * 1_000_001, nb),
+    "tags": lambda nb: nb.cells[0].metadata.tags.append("by_hand"),
+    "text": lambda nb: find(nb, "by-hand").update(source="It took TRAIN_HOURS hours."),
+    "spoilers": lambda nb: show(nb, "exercise", {"text/plain": "[wrong] One t."}),
+    "links": lambda nb: find(nb, "by-hand").update(source="[next](04_nowhere.ipynb)"),
+    "size": lambda nb: stream(nb, "x" * 1_000_001),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN_HYGIENE)
-def test_broken_hygiene_is_named(case, tmp_path):
-    nb = small_lesson()
+def test_broken_hygiene_is_named(case, nb):
     BROKEN_HYGIENE[case](nb)
-    violations = tools.hygiene("small", nb, tmp_path)
+    violations = tools.hygiene("small", nb)
     assert {violation.rule for violation in violations} == {case.split(":")[0]}, violations
     rules = {name.split(":")[0] for name in BROKEN_HYGIENE}
     assert set(BROKEN_ANATOMY) == set(tools.ANATOMY) and rules == set(tools.HYGIENE) | {"links", "size"}
-
-
-def test_solutions_are_put_in_place_of_the_stubs():
-    lesson = small_lesson()
-    answers = [code("f = 1", "solution", exercise="03.1"), code("f = 2", "solution", exercise="03.2")]
-    solved = tools.with_solutions(lesson, new_notebook(cells=answers))
-    assert [cell.source for _, cell in tools.tagged(solved, "exercise")] == ["f = 1", "f = 2"]
-    assert find(lesson, "exercise").source == "checks.noising_loss(f)", "the lesson itself is untouched"
-    with pytest.raises(ValueError, match=r"asks .* answer"):
-        tools.with_solutions(lesson, new_notebook(cells=answers[:1]))
 
 
 # ---- refreshing ----
@@ -237,7 +181,9 @@ def folder(tmp_path, monkeypatch):
 
 def write(folder, *sources, name="07_small", number="00"):
     """A notebook with these code cells; with the number 00 the rules of a lesson do not bind it."""
-    nb = new_notebook(cells=[code(source, "nbval-ignore-output") for source in sources])
+    nb = new_notebook(
+        cells=[new_code_cell(source, metadata={"tags": ["nbval-ignore-output"]}) for source in sources]
+    )
     nb.metadata["lesson"] = {"number": number}
     nb.metadata["widgets"] = {"state": {}}
     path = folder / f"{name}.ipynb"
@@ -245,34 +191,15 @@ def write(folder, *sources, name="07_small", number="00"):
     return path
 
 
-WIDGET = """class Panel:
-    def _repr_mimebundle_(self, **kwargs):
-        view = {"version_major": 2, "version_minor": 0, "model_id": "1"}
-        data = {"application/vnd.jupyter.widget-view+json": view, "text/plain": "Panel()"}
-        return data | {"image/png": "iVBORw0KGgo="}, {"image/png": {"alt": "A panel."}}
-
-
-Panel()"""
-
-
 def test_refresh_stores_tidy_outputs(folder, capsys):
     env = "import os; env = lambda name: os.environ['LESSONS' + name]"
     progress = f"{env}; print(env('_OFFLINE'), os.path.exists(env('_PROGRESS')))"
-    path = write(folder, 'print("a")\nprint("b", flush=True)', WIDGET, "1 + 1", progress)
+    path = write(folder, 'print("a")\nprint("b", flush=True)', "1 + 1", progress)
     assert refresh_notebooks.main(["07"]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert len(said) == 2 and said[0].startswith("07_small.ipynb")
-    assert said[1].startswith("total ") and said[1].endswith(" s; 1 notebooks, 0 failed, 0 violations")
-    nb = tools.read(path)
-    nbformat.validate(nb)
-    assert set(nb.metadata) == {"kernelspec", "language_info", "lesson"}
-    assert [cell.execution_count for cell in nb.cells] == [1, 2, 3, 4]
-    assert not any("execution" in cell.metadata for cell in nb.cells)
-    streams, panel, number, said = (cell.outputs for cell in nb.cells)
-    assert [output.text for output in streams] == ["a\nb\n"]
-    assert set(panel[0].data) == {"image/png", "text/plain"}
-    assert panel[0].metadata["image/png"]["alt"] == "A panel."
-    assert number[0].data["text/plain"] == "2"
+    assert capsys.readouterr().out.splitlines()[1].endswith(" s; 1 notebooks, 0 failed, 0 violations")
+    assert not {one.rule for one in tools.hygiene("small", tools.read(path), folder)}, "widgets are gone"
+    streams, number, said = (cell.outputs for cell in tools.read(path).cells)
+    assert [output.text for output in streams] == ["a\nb\n"] and number[0].data["text/plain"] == "2"
     assert said[0].text == "1 False\n", "no network, and a learner who has done nothing"
     once = path.read_bytes()
     assert refresh_notebooks.main([str(path)]) == 0
@@ -287,23 +214,13 @@ FAILURES = [
 
 
 @pytest.mark.parametrize("source, words", FAILURES)
-def test_refresh_leaves_a_failing_notebook_as_it_was(folder, capsys, source, words):
+def test_refresh_leaves_a_failing_notebook_as_it_was_and_says_which_rules_are_broken(
+    folder, capsys, source, words
+):
     path = write(folder, "x = 0", source)
     before = path.read_bytes()
+    write(folder, "2", name="08_other", number="08")
     assert refresh_notebooks.main([]) == 1
-    assert f"FAILED: {words}; the file is as it was" in capsys.readouterr().out
-    assert path.read_bytes() == before
-
-
-def test_refresh_says_which_rules_are_broken(folder, capsys):
-    path = write(folder, "1 + 1", number="07")
-    nb = tools.read(path)
-    nb.cells += [markdown("[gone](08_gone.ipynb)", "sumary")]
-    nbformat.write(nb, path)
-    assert refresh_notebooks.main([]) == 1
-    *said, total = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("07_small.ipynb") and "FAILED" not in said[0]
-    for words in ("cell 1 [header]", "[summary]", "cell 2 [tags]: there is no tag 'sumary'", "[links]"):
-        assert any(line.startswith("    07_small.ipynb") and words in line for line in said), words
-    assert total.endswith(f"0 failed, {len(said) - 1} violations")
-    assert tools.read(path).cells[0].outputs[0].data["text/plain"] == "2", "what ran is stored all the same"
+    said = capsys.readouterr().out
+    assert f"FAILED: {words}; the file is as it was" in said and path.read_bytes() == before
+    assert "\n    08_other.ipynb, cell 1 [header]: the first cell must be" in said
