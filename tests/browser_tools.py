@@ -146,14 +146,6 @@ def pixels(canvas) -> str:
     return canvas.evaluate("(canvas) => canvas.toDataURL()")
 
 
-def wait_for_other(canvas, before: str) -> None:
-    """Wait until a picture shows something else; a new drawing brings a new canvas."""
-    deadline = time.monotonic() + PATIENCE / SECOND
-    while pixels(canvas) == before:
-        assert time.monotonic() < deadline, "the picture stays as it is"
-        canvas.page.wait_for_timeout(50)
-
-
 def expect_line(part, text) -> None:
     """Wait until a panel's line says that."""
     playwright.expect(part.locator(".strip-line")).to_contain_text(text, timeout=PATIENCE)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_tools import good, refused, write_celeba_lists
+from command_tools import good, write_celeba_lists
 from PIL import Image
 
 from lessons_lib import data
@@ -306,46 +306,24 @@ def test_each_model_is_trained_and_its_card_says_on_what(faces, run, here, model
     assert "non-commercial research only: 20 of the 202,599 faces" in told and str(here) not in told
 
 
-WRONG_WORDS = {
-    "--attribute Smiling,glasses": "Unknown attribute 'glasses': did you mean Eyeglasses",
-    "--fraction 1.5": "The fraction must be above 0 and at most 1, got 1.5.",
-    "--fraction half": "'half' is not a number",
-    "--image-size 50": "The image size must be a multiple of 16 from 32 on, got 50.",
-    "--image-size 192": "The image size must be from 8 to 178 pixels, got 192.",
-    "--strict": "--strict belongs to folder:PATH",
-}
-
-
-@pytest.mark.parametrize("words", WRONG_WORDS)
-def test_a_wrong_word_on_the_command_line_is_one_sentence(faces, run, words):
-    load(image_size=64)  # whose decoding would say a line
-    refused(run(f"train celeba --epochs 1 {words}"), WRONG_WORDS[words])
-
-
 MEASURE = """
-import pathlib, sys, torch
+import pathlib, resource, torch
 from lessons_lib import data
 data._data_roots = lambda: [pathlib.Path("data")]
-images = data.load("celeba", "train", image_size=64, fraction=float(sys.argv[1]))
-for start in range(0, len(images), 64):
-    images.batch(torch.arange(start, min(start + 64, len(images))))
-[line] = [line for line in pathlib.Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line]
-print(len(images), int(line.split()[1]) / 1024)
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+peaks = []
+for share in (0.1, 1.0):
+    images = data.load("celeba", "train", image_size=64, fraction=share)
+    for start in range(0, len(images), 64):
+        images.batch(torch.arange(start, min(start + 64, len(images))))
+    peaks.append(peak())
+print(len(images), peaks[1] - peaks[0])
 """
 
 
-def peak_of(fraction):
-    """(training faces, peak memory in MB) of a fresh process that decodes them and walks through them."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "LESSONS_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", MEASURE, str(fraction)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    count, peak = done.stdout.split()
-    return int(count), float(peak)
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="a process's peak is read from /proc")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process's peak has another unit")
 def test_ten_thousand_faces_take_no_more_memory_than_one_thousand():
     folder = Path("data/celeba")
     (folder / "img_align_celeba").mkdir(parents=True)
@@ -355,26 +333,6 @@ def test_ten_thousand_faces_take_no_more_memory_than_one_thousand():
         shutil.copy("one.jpg", folder / f"img_align_celeba/{k:06d}.jpg")
     write_lists(folder, 10_000)
     edit(folder / PARTITION, lambda text: text.replace(".jpg 1", ".jpg 0").replace(".jpg 2", ".jpg 0"))
-    (few, peak_of_few), (many, peak_of_many) = peak_of(0.1), peak_of(1.0)
-    assert (few, many) == (1000, 10_000)
-    print(f"{few} faces: {peak_of_few:.1f} MB, {many} faces: {peak_of_many:.1f} MB")
-    assert peak_of_many - peak_of_few < 60, (peak_of_few, peak_of_many)  # MB; in memory they would be 123
-
-
-ROOTS = os.environ.get("LESSONS_DATA"), ROOT / "data"
-REAL = next((Path(root) for root in ROOTS if root and Path(root, "celeba").is_dir()), None)
-
-
-@pytest.mark.skipif(REAL is None, reason="needs the real CelebA in $LESSONS_DATA or data/")
-def test_the_real_faces_and_what_is_true_of_them(here, monkeypatch):
-    (here / "data").mkdir()
-    (here / "data" / "celeba").symlink_to(REAL.resolve() / "celeba")
-    images = load(image_size=64, fraction=0.03)
-    assert len(images) > 100 and images.images.shape[1:] == (3, 64, 64)
-    share = dict(zip(images.class_names, images.labels.float().mean(0).tolist(), strict=True))
-    assert 0.35 < share["Smiling"] < 0.62 and 0.3 < share["Male"] < 0.55 and share["Bald"] < 0.08
-    x_0, _ = images.batch(torch.arange(len(images)))
-    mean, spread = x_0.mean((0, 1)), x_0.std((0, 1))
-    assert (mean - mean.flip(1)).abs().mean() < 0.12, "faces are the same on both sides, on the average"
-    assert mean[24:40, 24:40].mean() > mean[48:, :8].mean(), "skin in the middle, hair and dark at the sides"
-    assert spread.mean() > 0.3
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    told = subprocess.check_output([sys.executable, "-c", MEASURE], env=environment, text=True).split()
+    assert told[0] == "10000" and float(told[1]) < 60, told  # MB; in memory they would be 123

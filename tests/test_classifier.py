@@ -23,17 +23,10 @@ def test_a_batch_reads_like_singles():
     assert_close_by_scale(network(x_0), singles)
 
 
-def test_it_learns_a_tiny_batch():
-    torch.manual_seed(0)
-    network = Evaluator(SMALL)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    x_0, y = torch.randn(10, 3, 8, 8), torch.arange(10) % 5
-    for _ in range(40):
-        loss = F.cross_entropy(network(x_0), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert (network.eval()(x_0).argmax(1) == y).all()
+def test_a_gradient_reaches_every_part():
+    network = awake(Evaluator(SMALL), every=True).train()
+    F.cross_entropy(network(torch.randn(10, 3, 8, 8)), torch.arange(10) % 5).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
 
 
 @pytest.mark.usefixtures("in_float64")

@@ -91,7 +91,6 @@ def test_one_row_a_combination_and_a_picture(evaluate, again, monkeypatch):
     for row in rows:
         low, share, high = (float(row[f"effectiveness{end}"]) for end in ("_low", "", "_high"))
         assert low <= share <= high and float(row["l1_low"]) < float(row["l1"]) < float(row["l1_high"])
-        assert (row["guidance"], row["steps"], row["num_images"]) == ("cfg", "2", "4")
         assert min(float(row[name]) for name in ("features", "fid", "seconds_per_image", "null_1")) > 0
     assert iio.imread("sweep.png").shape[2] >= 3
     assert "6 of 6: same-noise, cfg, w=2.5, 2 steps; read as the target" in out

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from command_tools import tiny_unet
 from torch import nn
 
 from lessons_lib.guidance import conditional, unconditional, with_cfg
@@ -101,26 +100,6 @@ def test_labels_must_be_one_a_sample(wrap):
     for y in (torch.tensor([0, 1, 2]), torch.zeros(3, 2, dtype=torch.int64)):
         with pytest.raises(ValueError, match="3 labels for 2 samples"):
             wrap(Recorder(), y)(X, T)
-
-
-def test_cfg_of_attributes():
-    told = tiny_unet(channel_mults=(1,), num_classes=3, multi_label=True).requires_grad_(False)
-    x_t, y = torch.randn(2, 1, 8, 8), torch.tensor([[1, 0, -1], [-1, -1, 1]])
-    untold, asked = unconditional(told)(x_t, T), conditional(told, y)(x_t, T)
-    scale = float(untold.abs().max())
-    assert float((asked - untold).abs().amax(dim=(1, 2, 3)).min()) > 0.01 * scale, "both samples hear"
-
-    def check(eps_fn, expected):
-        torch.testing.assert_close(eps_fn(x_t, T), expected, rtol=0, atol=1e-5 * scale)
-
-    everywhere = (0, 999)  # the general path, where w = 0 and w = 1 are no shortcuts
-    for interval in (None, everywhere):
-        check(with_cfg(told, y, 0.0, interval), untold)
-        check(with_cfg(told, y, 1.0, interval), asked)
-        check(with_cfg(told, y, 3.0, interval), untold + 3 * (asked - untold))
-    null = torch.full_like(y, told.null_label)
-    check(conditional(told, null), untold)
-    check(with_cfg(told, null, 3.0), untold)
 
 
 def test_an_eps_fn_leaves_the_grad_mode_to_its_caller():

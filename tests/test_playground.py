@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import imageio.v3 as iio
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser_tools import (
@@ -24,12 +23,10 @@ from browser_tools import (
     expect_line,
     new_page,
     panel,
-    pixels,
     playwright,
     screenshot,
     serving,
     slider,
-    wait_for_other,
     write_notebook,
 )
 
@@ -40,16 +37,6 @@ PANELS = ("Your own digit", "Draw a digit", "Two ways to steer", "What if it wer
 START = "import sys, lab, pathlib; lab.playground(pathlib.Path(sys.prefix), sys.argv[1:])"
 OFTEN, ROW_LIMIT_S, STALL_LIMIT_S = 50, 12, 1  # the bars are 3 and 0.5 s, on an idle machine
 EMPTY = "Draw a digit with the mouse or a finger."
-
-HEARTBEAT = """() => {
-  let last = performance.now();
-  window.stall = 0;
-  window.heart = setInterval(() => {
-    const now = performance.now();
-    window.stall = Math.max(window.stall, now - last);
-    last = now;
-  }, 20);
-}"""
 
 
 @contextmanager
@@ -125,26 +112,6 @@ def test_fits_every_page_and_names_everything(page, width):
     assert [v["id"] for v in found if v["impact"] in ("serious", "critical")] == []
 
 
-def test_pick_a_digit_replay_and_save(page, server):
-    part = panel(page, GENERATOR)
-    picture, moment = part.locator("canvas[aria-label^='The drawn image']"), part.locator(".strip-moment")
-    slider(part, "Target digit").press("ArrowRight")
-    expect_line(part, "The evaluator reads 8")
-    slider(part, "Guidance scale").press("ArrowRight")
-    playwright.expect(moment).to_contain_text("step")  # it plays
-    playwright.expect(moment).to_contain_text("finished", timeout=PATIENCE)
-    before = pixels(picture)
-    part.get_by_role("slider", name="Replay").press("Home")
-    assert pixels(picture) != before
-    part.get_by_role("button", name="Save GIF").click()
-    playwright.expect(part.get_by_text("Saved as")).to_be_visible(timeout=PATIENCE)
-    (file,) = (server[1].parent / "my_work").glob("digit-8-*.gif")
-    assert len(iio.imread(file)) > 1
-    shown = part.locator("img[src^='data:image/gif']")
-    assert shown.evaluate("(e) => e.decode().then(() => e.naturalWidth > 0)")
-    screenshot(page, "playground-saved")
-
-
 def draw(page, canvas, points) -> None:
     """A stroke with the mouse, through points in parts of the canvas's side."""
     box = canvas.bounding_box()
@@ -184,41 +151,6 @@ def test_draw_a_stroke_and_get_a_row_of_ten_and_a_click_enlarges_one(page):
     pad.press("Backspace")
     expect_line(part, EMPTY)
     assert errors(page) == []
-
-
-def test_fifty_moves_in_a_second_end_with_the_last(page):
-    part, other = panel(page, GENERATOR), panel(page, STEERING)
-    picture, scale = part.locator("canvas[aria-label^='The drawn image']"), slider(part, "Guidance scale")
-    scale.press("Home")
-    expect_line(part, "scale 0 ")
-    part.get_by_role("slider", name="Replay").press("End")  # the noise is the same at every scale
-    scale.focus()
-    page.evaluate(HEARTBEAT)
-    for k in range(OFTEN):  # the slider has the focus
-        page.keyboard.press("ArrowRight" if k < OFTEN - 20 else "ArrowLeft")
-    other.get_by_role("slider", name="Replay").press("Home")  # another panel answers meanwhile
-    playwright.expect(other.locator(".strip-moment")).to_contain_text("step 1 of 10")
-    playwright.expect(part).to_contain_text(re.compile(r"Guidance scale\s*2\.50"), timeout=PATIENCE)
-    last = settled(picture)
-    stall = page.evaluate("clearInterval(window.heart), window.stall / 1000")
-    print(f"\nthe page's longest pause: {stall:.2f} s", end="")
-    scale.press("ArrowRight")
-    wait_for_other(picture, last)
-    scale.press("ArrowLeft")
-    assert settled(picture) == last
-    assert stall <= STALL_LIMIT_S
-
-
-def settled(picture, seconds: float = 3.0) -> str:
-    """The picture, once it has stayed the same for some seconds: nothing is drawn and nothing plays."""
-    before, since = pixels(picture), time.monotonic()
-    deadline = since + PATIENCE / 1000
-    while time.monotonic() - since < seconds:
-        assert time.monotonic() < deadline, "the picture does not come to rest"
-        picture.page.wait_for_timeout(200)
-        if (now := pixels(picture)) != before:
-            before, since = now, time.monotonic()
-    return before
 
 
 def tab_to(page, target, most: int = 150) -> None:

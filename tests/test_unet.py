@@ -111,7 +111,6 @@ def test_untold_is_nothing_and_each_answer_is_something(told):
 NO_ATTRIBUTES = [
     (torch.zeros(4, dtype=torch.int64), r"must be \[4, 3\] int64, got \[4\] torch.int64"),
     (torch.zeros(4, 2, dtype=torch.int64), r"must be \[4, 3\] int64, got \[4, 2\]"),
-    (torch.zeros(4, 3), r"must be \[4, 3\] int64, got \[4, 3\] torch.float32"),
     (torch.ones(4, 3, dtype=torch.bool), r"int64, got \[4, 3\] torch.bool"),
     (torch.full((4, 3), 2), r"1 \(yes\), 0 \(no\) or -1 \(untold\), got 2 … 2"),
     (torch.full((4, 3), -2), r"or -1 \(untold\), got -2 … -2"),
@@ -134,23 +133,8 @@ def test_the_embedding_keeps_all_timesteps_apart_and_bfloat16_timesteps_would_no
     assert distances.min() > 0.1
 
 
-@pytest.mark.parametrize("attributes", [False, True])
-def test_it_learns_a_tiny_batch(attributes):
-    torch.manual_seed(0)
-    shape = {"base_channels": 32, "channel_mults": (1, 2), "embedding_channels": 32, "num_classes": 3}
-    network = UNet(UNetConfig(8, **shape, multi_label=attributes))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    x_t, target = torch.randn(2, 4, 1, 8, 8)
-    t, told = torch.tensor([0, 300, 600, 999]), (torch.tensor([0, 1, 2, 3]),)
-    if attributes:
-        told = (torch.tensor([[1, 0, -1], [0, 1, 1], [-1, -1, 0], [1, 1, 1]]),)
-
-    losses = []
-    for _ in range(40):
-        loss = F.mse_loss(network(x_t, t, *told), target)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.3 * losses[0]
+@pytest.mark.parametrize("answers", [[2, 3], [[1, 0, -1], [0, 1, 1]]])
+def test_a_gradient_reaches_every_part(answers):
+    network = tiny_unet(num_classes=3, multi_label=isinstance(answers[0], list))
+    network(X_T[:2], T[:2], torch.tensor(answers)).square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())

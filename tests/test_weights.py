@@ -52,11 +52,8 @@ def test_a_round_trip_rounds_to_half_precision_once_and_the_card_says_what_it_is
 
 
 def test_a_schedule_that_its_name_cannot_rebuild_is_refused(network, tmp_path):
-    for schedule in (
-        NoiseSchedule.linear(beta_end=0.05),
-        NoiseSchedule.cosine(s=0.1),
-        NoiseSchedule([0.1, 0.2]),
-    ):
+    own = NoiseSchedule.linear(beta_end=0.05), NoiseSchedule.cosine(s=0.1), NoiseSchedule([0.1, 0.2])
+    for schedule in own:
         with pytest.raises(ValueError, match="betas of its own"):
             save_pretrained(tmp_path / "a.safetensors", network, schedule, {})
         assert os.listdir(tmp_path) == []
@@ -78,17 +75,12 @@ WEIGHTS = r"tiny.safetensors are damaged \(their SHA-256"
 CARD = r"tiny.json of these weights is missing or damaged"
 SHAPES = "do not have the shapes that their card says"
 SCHEDULE = "noise schedule that cannot be built"
+CUTS = (lambda b: b[:-10], lambda b: b"", lambda b: b[:-1] + bytes([b[-1] ^ 1]))
+OTHERS = {"image_size": 8, "channel_mults": [1, 3]}, {"image_size": 8}, {"color": 3}, {"image_size": 9}
 SPOILS = [
-    *(
-        (WEIGHTS, change)
-        for change in (lambda b: b[:-10], lambda b: b"", lambda b: b[:-1] + bytes([b[-1] ^ 1]))
-    ),
+    *((WEIGHTS, change) for change in CUTS),
     *((CARD, text) for text in (None, "", "{", "[]", "null", "{}", '{"sha256": 1}', "\udcff")),
-    (SHAPES, {"config": {"image_size": 8, "channel_mults": [1, 3]}}),
-    *(
-        (SHAPES, {"config": config})
-        for config in ({"image_size": 8}, {"color": 3}, {"image_size": 9}, None, [1])
-    ),
+    *((SHAPES, {"config": config}) for config in (*OTHERS, None, [1])),
     (SCHEDULE, {"schedule": {"name": "custom", "num_timesteps": 10}}),
     *((SCHEDULE, {"schedule": schedule}) for schedule in ({"name": "linear"}, "linear", {})),
 ]
