@@ -103,7 +103,7 @@ def test_the_library_is_small():
     pages = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in panels.glob("*.js"))
     pages += lines(panels.glob("*.py"))[0]
     print(f"panels {pages:,} lines")
-    assert pages <= 3450  # 2,900 to be; the moving world 476, the live slider 93
+    assert pages <= 3451  # 2,900 to be; the moving world 476, the live slider 93
 
 
 def test_the_tests_are_small():
@@ -111,7 +111,7 @@ def test_the_tests_are_small():
     paths = [path for kind in ("py", "json", "toml") for path in (ROOT / "tests").rglob(f"*.{kind}")]
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
     print(f"tests {lines:,} lines")
-    assert lines <= 11_555  # 11,000 to be, with the book and its page 330
+    assert lines <= 11_524  # 11,000 to be, with the book and its page 330
 
 
 def without_docstrings(tree: ast.Module) -> ast.Module:
