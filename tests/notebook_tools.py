@@ -64,17 +64,10 @@ def lessons() -> list[Path]:
     return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 
 
-def templates() -> list[Path]:
-    """What authors start from; they keep the rules of a lesson, and are none."""
-    return sorted(NOTEBOOKS.glob("templates/*.ipynb"))
-
-
 def all_notebooks() -> list[Path]:
     """Lessons, playground, solutions, templates."""
-    playground, solutions = (
-        sorted(NOTEBOOKS.glob(f"{name}.ipynb")) for name in ("playground", "solutions/*")
-    )
-    return [*lessons(), *playground, *solutions, *templates()]
+    others = ("playground", "solutions/*", "templates/*")
+    return lessons() + [path for name in others for path in sorted(NOTEBOOKS.glob(f"{name}.ipynb"))]
 
 
 def name_of(path: Path) -> str:

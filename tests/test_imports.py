@@ -111,7 +111,7 @@ def test_the_tests_are_small():
     paths = [path for kind in ("py", "json", "toml") for path in (ROOT / "tests").rglob(f"*.{kind}")]
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
     print(f"tests {lines:,} lines")
-    assert lines <= 11_524  # 11,000 to be, with the book and its page 330
+    assert lines <= 11_530  # 11,000 to be, with the book and its page 330
 
 
 def without_docstrings(tree: ast.Module) -> ast.Module:

@@ -14,7 +14,7 @@ from classroom import checks
 LESSONS = {path.stem: path for path in tools.lessons()}
 ALL = {tools.name_of(path): path for path in tools.all_notebooks()}
 BOUND = {name: path for name, path in LESSONS.items() if not tools.is_free(tools.read(path), path)}
-TEMPLATES = {tools.name_of(path): path for path in tools.templates()}
+TEMPLATES = {name: path for name, path in ALL.items() if name.startswith("templates/")}
 CELL_TIMEOUT_S = 300  # for a cell that hangs; the limit of the lesson is below
 
 

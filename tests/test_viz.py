@@ -56,6 +56,19 @@ def test_every_picture_carries_its_text(kind, monkeypatch):
     assert "See it." in shown[1][0].data
 
 
+def test_steps_without_times_have_no_panel_of_time():
+    row = {
+        "way": "mnist-flow-map",
+        "guidance_scale": 2.0,
+        "fid_floor": 0.02,
+        "diversity": 1.0,
+        "accuracy": 1.0,
+    }
+    for milliseconds, panels in (("", 3), (9.0, 4)):
+        rows = [row | {"steps": n, "fid": 0.1 / n, "milliseconds": milliseconds} for n in (1, 2)]
+        assert len(figures.steps_figure(rows, 2)[1]) == panels
+
+
 SMALL = UNetConfig(image_size=8, channel_mults=(1,), num_classes=0)
 DEEP = UNetConfig(16, 3, channel_mults=(1, 2, 2, 3), blocks_per_level=2, attention_levels=(1, 3))
 

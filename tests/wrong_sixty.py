@@ -1,4 +1,4 @@
-"""Sixty-odd wrong answers, two or three an exercise, written without a look at the declared variants.
+"""Sixty wrong answers, two or three an exercise, written without a look at the declared variants.
 
 Each stands with words of the sentence that names its mistake; None: only the first difference is told.
 """
