@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # A reader starts at the top and never has to jump back up; in a row, from left to right.
 ORDER = (
-    ("files", "memory", "names"),
+    ("files", "memory", "names", "signals"),
     ("schedules", "unet", "classifier", "guidance", "samplers", "flow_map", "counterfactuals", "toy"),
     ("data", "weights", "training"),
     ("pipeline",),

@@ -86,10 +86,7 @@ SPOILS = [
     ),
     *((CARD, text) for text in (None, "", "{", "[]", "null", "{}", '{"sha256": 1}', "\udcff")),
     (SHAPES, {"config": {"image_size": 8, "channel_mults": [1, 3]}}),
-    *(
-        (SHAPES, {"config": config})
-        for config in ({"image_size": 8}, {"color": 3}, {"image_size": 9})
-    ),
+    *((SHAPES, {"config": config}) for config in ({"image_size": 8}, {"color": 3}, {"image_size": 9})),
     *((EDITED, {"config": config}) for config in (None, [1])),
     (SCHEDULE, {"schedule": {"name": "custom", "num_timesteps": 10}}),
     *((SCHEDULE, {"schedule": schedule}) for schedule in ({"name": "linear"}, "linear", {})),
