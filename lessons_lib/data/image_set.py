@@ -120,6 +120,12 @@ class ImageSet(Dataset):
         """The images [B, C, H, W] float32 in [-1, 1] and labels, [B] or [B, K], at indices [B]."""
         return to_signed(self.images[indices]), self.labels[indices]
 
+    def fingerprint(self) -> str:
+        """SHA-256 of the labels and up to 1,000 images, evenly spread: whether a training sees others by now."""
+        some = torch.linspace(0, len(self) - 1, min(len(self), 1000)).long()
+        content = (self.images[some], self.labels)
+        return hashlib.sha256(b"".join(part.numpy().tobytes() for part in content)).hexdigest()
+
     def subset(self, indices: Tensor) -> Self:
         pick = self.images.pick if isinstance(self.images, RowFile) else self.images.__getitem__
         return dataclasses.replace(self, images=pick(indices), labels=self.labels[indices])
