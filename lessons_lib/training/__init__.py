@@ -12,7 +12,6 @@ import contextlib
 import functools
 import json
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -22,7 +21,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from lessons_lib.files import lock, write_whole
+from lessons_lib.files import lock, remove_leftovers, write_whole
 from lessons_lib.signals import stops_noted
 from lessons_lib.training.averaging import EMA
 from lessons_lib.training.checkpoints import BEFORE_DECAY, CHECKPOINT, TrainState
@@ -60,18 +59,9 @@ def train(
         raise TrainingError(f"The batch size is {batch_size} but there are only {count} training images.")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise TrainingError("This model's weights are frozen: call model.requires_grad_(True) first.")
-    with contextlib.ExitStack() as held:
-        if config.output_dir and os.environ.get("RANK", "0") == "0":  # the first process writes for all
-            held.enter_context(lock(config.output_dir, is_folder=True))
-        sets = {"train": train_data, "val_loss": val_data, "test_loss": test_data}
-        yield from _trained(model, loss_fn, augment, sets, config, resume, extend, settings or {})
-
-
-def _trained(model, loss_fn, augment, sets, config, resume, extend, settings) -> Iterator[Event]:
-    train_data, batch_size = sets["train"], config.batch_size
-    steps_per_epoch, device = len(train_data) // batch_size, training_device(config)
+    steps_per_epoch, device = count // batch_size, training_device(config)
     whole = {name: value for name, value in asdict(config).items() if name not in MACHINE}
-    whole |= {"steps_per_epoch": steps_per_epoch, **settings}
+    whole |= {"steps_per_epoch": steps_per_epoch, **(settings or {})}
     precision = resolve_precision(config, device, config.epochs * steps_per_epoch)
     state, content = TrainState(whole, precision, device.type), {}
     if resume or extend:
@@ -82,7 +72,13 @@ def _trained(model, loss_fn, augment, sets, config, resume, extend, settings) ->
         # What is hardly faster is not worth the coarser numbers.
         state.precision = "bf16" if seconds["bf16"] < 0.9 * seconds["float32"] else "float32"
         yield PrecisionChosen(state.precision, seconds)
-    yield from _Trainer(model, loss_fn, augment, sets, config, state, content).run()
+    sets = {"train": train_data, "val_loss": val_data, "test_loss": test_data}
+    trainer = _Trainer(model, loss_fn, augment, sets, config, state, content)
+    with contextlib.ExitStack() as held:
+        if config.output_dir and trainer.rank == 0:  # which writes for all
+            held.enter_context(lock(config.output_dir, is_folder=True))
+            remove_leftovers(config.output_dir)
+        yield from trainer.run()
 
 
 class _Trainer:

@@ -1,7 +1,6 @@
 """Checkpoints: whole or not at all, and refused in a sentence where they do not fit."""
 
 import io
-import os
 import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, Self
 
 import torch
 
-from lessons_lib.files import atomic_write, remove_leftovers
+from lessons_lib.files import atomic_write
 from lessons_lib.training.config import TrainConfig, TrainingError
 
 CHECKPOINT = "checkpoint.pt"
@@ -47,8 +46,6 @@ class TrainState:
         """
         if not config.output_dir:
             raise TrainingError("To resume, output_dir must name the folder of the earlier run.")
-        if os.environ.get("RANK", "0") == "0":
-            remove_leftovers(config.output_dir)
         path = config.output_dir / CHECKPOINT
         if extend and not path.exists():
             raise TrainingError(f"There is nothing to extend in {config.output_dir}.")
