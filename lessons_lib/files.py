@@ -79,13 +79,9 @@ def lock(path: str | os.PathLike, patience: float = 0.0, *, is_folder: bool = Fa
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # Windows removes no file that is open: then it is left, unlocked
-            if fcntl:
-                file.unlink()
+        with contextlib.suppress(OSError):  # Windows removes no file that is open: there it is left, unlocked
+            file.unlink()
         os.close(handle)
-        if not fcntl:
-            with contextlib.suppress(OSError):
-                file.unlink()
 
 
 def _try_lock(path: Path, file: Path) -> int | None:
@@ -94,8 +90,6 @@ def _try_lock(path: Path, file: Path) -> int | None:
         file.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        if not fcntl and isinstance(error, PermissionError):  # the moment in which its owner removes it
-            return None
         raise WriteError(f"{path} cannot be written: {error.strerror or error}.") from error
     try:
         if fcntl:

@@ -2,11 +2,11 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-# A closed terminal sends SIGHUP. Windows has neither it nor, from elsewhere, SIGTERM, but SIGBREAK.
+# A closed terminal sends SIGHUP. Windows has no SIGHUP, and SIGBREAK besides.
 STOPS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+    signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
 ]
 
 
@@ -24,38 +24,30 @@ def stops_noted() -> Iterator[list[int]]:
         for each, before in previous.items():
             signal.signal(each, signal.default_int_handler if each == signal.SIGINT else before)
 
-    previous = _handled(STOPS, note)
-    try:
+    with _handled(STOPS, note) as previous:
         yield noted
-    finally:
-        _restore(previous)
 
 
-@contextlib.contextmanager
-def stops_raised() -> Iterator[None]:
-    """Raises Terminated where Ctrl-C would raise KeyboardInterrupt."""
+def stops_raised() -> contextlib.AbstractContextManager:
+    """Within it Terminated is raised where Ctrl-C would raise KeyboardInterrupt."""
 
     def end(number: int, frame: object) -> None:
         raise Terminated(number)
 
-    previous = _handled(STOPS[1:], end)
-    try:
-        yield
-    finally:
-        _restore(previous)
+    return _handled(STOPS[1:], end)
 
 
-def _handled(signals: list, handler: object) -> dict:
-    """Set the handler; returns those before. Other threads have none, and what is ignored stays (nohup)."""
+@contextlib.contextmanager
+def _handled(signals: list, handler: Callable) -> Iterator[dict]:
+    """Yields the handlers before. Another thread sets none; what is ignored stays so (nohup)."""
     previous = {}
     with contextlib.suppress(ValueError):
         for each in signals:
             if each == signal.SIGINT or signal.getsignal(each) != signal.SIG_IGN:
                 previous[each] = signal.signal(each, handler)
-    return previous
-
-
-def _restore(previous: dict) -> None:
-    with contextlib.suppress(ValueError, TypeError):  # closed in another thread; nothing to restore
-        for each, before in previous.items():
-            signal.signal(each, before)
+    try:
+        yield previous
+    finally:
+        with contextlib.suppress(ValueError, TypeError):  # closed in another thread; nothing to restore
+            for each, before in previous.items():
+                signal.signal(each, before)

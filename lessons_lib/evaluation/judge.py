@@ -14,7 +14,7 @@ from lessons_lib import data, weights
 from lessons_lib.classifier import NoisyClassifier
 from lessons_lib.evaluation import quality
 from lessons_lib.evaluation.quality import Accuracy, Measurement, Reference, Share
-from lessons_lib.files import atomic_write, check_writable
+from lessons_lib.files import atomic_write, check_writable, lock
 from lessons_lib.names import refuse
 from lessons_lib.pipeline import load_model
 from lessons_lib.samplers import SampleNoise
@@ -144,8 +144,9 @@ def check_card(name: str, dataset: str, source: str) -> None:
 
 def write_metrics(name: str, **metrics) -> None:
     """Put what was measured into the card of the weights; what else it says stays."""
-    card = weights.read_card(name)
-    weights.write_card(name, card | {"metrics": card.get("metrics", {}) | metrics})
+    with lock(weights.weights_path(name), weights.PATIENCE):
+        card = weights.read_card(name)
+        weights.write_card(name, card | {"metrics": card.get("metrics", {}) | metrics})
 
 
 def measure_judge(judge: Judge, write: bool = False) -> dict:

@@ -292,7 +292,7 @@ def run_recipe(
         augment=recipe.augment,
     ):  # fmt: skip
         yield event
-        if os.environ.get("RANK", "0") != "0":
+        if (os.environ.get("RANK") or "0") != "0":
             continue
         if origin:  # written once; a resumed training finds it for its card
             write_whole(config.output_dir / ORIGIN, json.dumps(origin, indent=1))
