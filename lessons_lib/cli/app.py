@@ -111,7 +111,7 @@ def explain(error: Exception) -> str | None:
         return "The connection to another process broke: that process says above why it ended."
     is_full = any(words in str(error) for words in ("out of memory", "allocate memory"))  # of a GPU, a CPU
     if is_full or isinstance(error, MemoryError):
-        return "The memory is full: ask for fewer images at once, or a smaller --batch-size."
+        return "The memory is full: use a smaller --batch-size, or ask for fewer images."
     if isinstance(error, OSError):
         return f"{error.filename or 'A file'}: {error.strerror or error}."
     return None

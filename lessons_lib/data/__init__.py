@@ -139,6 +139,7 @@ def _download(title: str, advice: str = "") -> Path | None:
             if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
                 raise DataError(f"{title} cannot be written to {root}: {error.strerror}.") from None
     if advice:
-        there = f" ({root} holds {', '.join(found)})" if (found := _some_of(root)) else ""
+        named = os.environ.get("LESSONS_DATA") and ", ".join(_some_of(root))
+        there = f" ({root} holds {named})" if named else ""
         raise DataError(f"{title} is not here{there} and cannot be downloaded: {advice.format(root=root)}")
     return None

@@ -270,7 +270,7 @@ def _rows(paths, size, channels, crop, strict, broken) -> Iterator[np.ndarray]:
 def _opened(path: Path) -> Iterator[Image.Image]:
     """A picture file; whatever Pillow says of one that it cannot read becomes an UnreadableError."""
     try:
-        if path.exists() and not path.is_file():  # a named pipe would be waited for
+        if os.path.exists(path) and not os.path.isfile(path):  # a named pipe would be waited for
             raise UnreadableError("no ordinary file")
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             yield image

@@ -116,11 +116,12 @@ class _Trainer:
             self.ema.model.load_state_dict(model.state_dict())
 
     def run(self) -> Iterator[Event]:
-        state, average = self.state, self.ema
+        state, average, first = self.state, self.ema, self.state.step
         try:
             with stops_noted() as stops:
                 reason = yield from self._loop(stops)
-                self._save()
+                if state.step > first:  # what had ended is left alone
+                    self._save()
                 self.accelerator.wait_for_everyone()  # or who resumes at once would find an older checkpoint
         finally:  # however it ends, the learner gets an ordinary module back, whose forward is not wrapped
             self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)

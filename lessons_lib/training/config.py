@@ -1,6 +1,4 @@
 """How to train, and what a training tells while it runs."""
-
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +14,8 @@ class TrainingError(RuntimeError):
 
 RULES = (  # fields, what is allowed, and the test of it
     ("epochs batch_size accumulation_steps checkpoint_every measure_every", "at least 1", lambda x: x >= 1),
-    ("lr grad_clip", "above 0 and finite", lambda x: 0 < x < math.inf),
-    ("weight_decay", "at least 0 and finite", lambda x: 0 <= x < math.inf),
+    ("lr grad_clip", "above 0 and at most 1e30", lambda x: 0 < x <= 1e30),
+    ("weight_decay", "from 0 to 1e6", lambda x: 0 <= x <= 1e6),
     ("max_seconds", "above 0", lambda x: x > 0),
     ("warmup_steps", "at least 0", lambda x: x >= 0),
     ("seed", "from 0 to 2^63 - 1", lambda x: 0 <= x < 2**63),
