@@ -83,6 +83,7 @@ class _Request:
         refuse({
             f"The guidance scale must be a finite number, got {scale!r}.": not is_number,
             f"The guidance scale must be at least 0, got {scale!r}.": is_number and (scale or 0) < 0,
+            f"The guidance scale must be below 1e30, got {scale!r}.": is_number and (scale or 0) >= 1e30,
             f"The guidance {self.guidance!r} asks no classifier, but '{self.classifier}' was given.": is_idle,
             f"The number of steps must be at least 1, got {steps}.": steps is not None and steps < 1,
             f"There are {count} sample indices for {total} {self.LABELS[0]}.": count != total,
