@@ -32,6 +32,7 @@ ARCHITECTURES = {
 FACTS = ("architecture", "config", "schedule", "sha256")  # of a card: no one can change them by hand
 KINDS = {"name": str, "architecture": str, "sha256": str, "config": dict, "class_names": list}
 KINDS |= dict.fromkeys(("defaults", "metrics", "training"), dict)
+COMING = ".json.new"  # the card of weights that are being written
 PATIENCE = 30  # seconds for another process that writes the same weights
 
 
@@ -76,7 +77,7 @@ def save_pretrained(path: str | Path, model: nn.Module, schedule: NoiseSchedule 
     card["facts_sha256"] = facts_sha256(card)
     with lock(path, PATIENCE):
         # Killed in between, it leaves the new card beside the old one: that counts whose weights are there.
-        write_whole(coming := _coming(path), _as_text(card))
+        write_whole(coming := path.with_suffix(COMING), json.dumps(card, indent=2) + "\n")
         try:
             write_whole(path, content)
         except BaseException:
@@ -98,20 +99,11 @@ def facts_sha256(card: dict) -> str:
     return hashlib.sha256(json.dumps(numbers, sort_keys=True).encode()).hexdigest()
 
 
-def _as_text(card: dict) -> str:
-    return json.dumps(card, indent=2) + "\n"
-
-
-def _coming(path: Path) -> Path:
-    """Where the card of weights that are being written lies."""
-    return path.with_suffix(".json.new")
-
-
 def write_card(path: str | Path, card: dict) -> None:
     """Write the card of the weights at `path` (its name with .json)."""
     path = weights_path(path)
-    write_whole(path.with_suffix(".json"), _as_text(card))
-    _coming(path).unlink(missing_ok=True)
+    write_whole(path.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
+    path.with_suffix(COMING).unlink(missing_ok=True)
 
 
 def read_card(name: str | Path) -> dict:
@@ -121,10 +113,9 @@ def read_card(name: str | Path) -> dict:
         choice = ", ".join([*available(), "or a path to a .safetensors file"])
         raise WeightsError(f"There are no weights {str(name)!r}: choose one of {choice}.")
     with contextlib.suppress(WeightsError, OSError):
-        if (coming := _coming(path)).is_file():
-            card = _read_card(coming)
-            if card["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest():
-                return card
+        card = path.with_suffix(COMING).exists() and _read_card(path.with_suffix(COMING))
+        if card and card["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest():
+            return card
     return _read_card(path.with_suffix(".json"))
 
 
@@ -134,12 +125,10 @@ def _read_card(file: Path) -> dict:
         card = json.loads(file.read_text(encoding="utf-8-sig"))  # Windows' editors put a mark before it
     if not isinstance(card, dict) or not {"name", "parameters", *FACTS} <= card.keys():
         raise WeightsError(f"The card {file} of these weights is missing or damaged.")
-    given = {name: card[name] for name in KINDS if name in card}
-    wrong = [name for name, value in given.items() if not isinstance(value, KINDS[name])]
-    if not all(isinstance(name, str) for name in card.get("class_names", ())):
-        wrong.append("class_names")
-    if wrong:
-        raise WeightsError(f"The card {file} was edited: its {wrong[0]} cannot be {card[wrong[0]]!r:.50}.")
+    wrong = [name for name, kind in KINDS.items() if not isinstance(card.get(name, kind()), kind)]
+    if wrong or not all(isinstance(name, str) for name in card.get("class_names", ())):
+        name = [*wrong, "class_names"][0]
+        raise WeightsError(f"The card {file} was edited: its {name} cannot be {card[name]!r:.50}.")
     if card.get("facts_sha256", facts := facts_sha256(card)) != facts:  # older cards do not have it
         what = "where it says what its weights are (network, schedule, SHA-256)"
         raise WeightsError(f"The card {file} was edited {what}: undo that, or fetch the weights again.")

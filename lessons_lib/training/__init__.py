@@ -12,6 +12,7 @@ import contextlib
 import functools
 import json
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -66,19 +67,18 @@ def train(
     state, content = TrainState(whole, precision, device.type), {}
     if resume or extend:
         state, content = state.resumed(config, extend)
-    if state.precision == "auto":
-        few = train_data.batch(torch.arange(batch_size // config.accumulation_steps))
-        seconds = seconds_a_step(model, loss_fn, few)
-        # What is hardly faster is not worth the coarser numbers.
-        state.precision = "bf16" if seconds["bf16"] < 0.9 * seconds["float32"] else "float32"
-        yield PrecisionChosen(state.precision, seconds)
     sets = {"train": train_data, "val_loss": val_data, "test_loss": test_data}
-    trainer = _Trainer(model, loss_fn, augment, sets, config, state, content)
     with contextlib.ExitStack() as held:
-        if config.output_dir and trainer.rank == 0:  # which writes for all
+        if config.output_dir and (os.environ.get("RANK") or "0") == "0":  # the first process writes for all
             held.enter_context(lock(config.output_dir, is_folder=True))
             remove_leftovers(config.output_dir)
-        yield from trainer.run()
+        if state.precision == "auto":
+            few = train_data.batch(torch.arange(batch_size // config.accumulation_steps))
+            seconds = seconds_a_step(model, loss_fn, few)
+            # What is hardly faster is not worth the coarser numbers.
+            state.precision = "bf16" if seconds["bf16"] < 0.9 * seconds["float32"] else "float32"
+            yield PrecisionChosen(state.precision, seconds)
+        yield from _Trainer(model, loss_fn, augment, sets, config, state, content).run()
 
 
 class _Trainer:

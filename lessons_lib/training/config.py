@@ -1,4 +1,5 @@
 """How to train, and what a training tells while it runs."""
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
