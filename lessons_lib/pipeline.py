@@ -122,13 +122,8 @@ def _whole(labels: object) -> Labels:
 
 def _check_kinds(request: _Request) -> None:
     """Refuse what no field of a request can be, whether code or an edited card says so."""
-    interval, eta, names = (
-        request.interval,
-        getattr(request, "eta", 0.0),
-        (request.weights, request.classifier),
-    )
-    numbers = {"number of steps": request.steps, "seed": request.seed}
-    numbers["depth"] = getattr(request, "depth", None)
+    interval, eta, depth = (getattr(request, name, 0) for name in ("interval", "eta", "depth"))
+    numbers = {"number of steps": request.steps, "seed": request.seed, "depth": depth}
     numbers |= {f"{k}th sample index": one for k, one in enumerate(request.sample_indices or ())}
     is_pair = isinstance(interval, list | tuple) and [hasattr(t, "__index__") for t in interval] == [True] * 2
     refuse({
@@ -136,8 +131,8 @@ def _check_kinds(request: _Request) -> None:
            if value is not None and not hasattr(value, "__index__")},
         f"The interval must be two timesteps, got {interval!r}.": interval is not None and not is_pair,
         f"eta must be a number from 0 on, got {eta!r}.": not isinstance(eta, Real) or not 0 <= eta < math.inf,
-        f"Weights are a name or a path, got {names!r}.":
-            not all(isinstance(name, str | Path | None) for name in names),
+        **{f"Weights are a name or a path, got {name!r}.": not isinstance(name, str | Path | None)
+           for name in (request.weights, request.classifier)},
     })  # fmt: skip
 
 

@@ -98,7 +98,7 @@ def test_the_library_is_small():
         print(name, "{:,} lines, {:,} statements".format(*lines(paths)))
     assert {path.stem for path in parts["the method"]} >= set(ORDER[1]), "each part is one flat file"
     assert lines(parts["the method"])[0] <= 2000
-    assert lines(parts["lessons_lib"])[0] <= 7639  # 7,143 of 7,200; flow map 460, moving world 36
+    assert lines(parts["lessons_lib"])[0] <= 8120  # 7,143 of 7,200; flow map 460, moving world 36, trust 481
     panels = ROOT / "classroom" / "panels"
     pages = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in panels.glob("*.js"))
     pages += lines(panels.glob("*.py"))[0]
@@ -111,7 +111,7 @@ def test_the_tests_are_small():
     paths = [path for kind in ("py", "json", "toml") for path in (ROOT / "tests").rglob(f"*.{kind}")]
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
     print(f"tests {lines:,} lines")
-    assert lines <= 12_133  # on the way to 11,000
+    assert lines <= 12_650  # on the way to 11,000, with the injected faults, 505
 
 
 def without_docstrings(tree: ast.Module) -> ast.Module:

@@ -23,6 +23,7 @@ FEWEST = 10  # pictures
 # What Pillow reads of what people keep pictures in; others, such as .heic, are named as left out.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff", ".avif",
             ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".ico", ".qoi", ".apng")  # fmt: skip
+PHOTOS = (".heic", ".heif", ".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw")  # that Pillow does not read
 ALIASES = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 
 
@@ -141,7 +142,8 @@ def _tell_left_out(root: Path, read: set[Path], strict: bool) -> None:
     below = (Path(at, name) for at, _, names in os.walk(root) for name in names)
     paths = sorted(path.relative_to(root) for path in below if path not in read)
     shown = [path.as_posix() for path in paths if not any(part[0] == "." for part in path.parts)]
-    pictures = [name for name in shown if (mimetypes.guess_type(name)[0] or "image").startswith("image")]
+    pictures = [name for name in shown if "image" in (mimetypes.guess_type(name)[0] or "")]
+    pictures += [name for name in shown if name.lower().endswith(PHOTOS)]
     if strict and pictures:
         raise DataError(f"{root} holds files that are not read, the first {pictures[0]}: move them away.")
     if shown:

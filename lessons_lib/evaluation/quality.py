@@ -162,9 +162,7 @@ def features(evaluator: nn.Module, images: Tensor) -> Tensor:
 def in_batches(evaluator: nn.Module, function: Callable, images: Tensor) -> Tensor:
     """A function of the evaluator's on all images, the result on the CPU."""
     answers = torch.cat([function(like(evaluator, x)).cpu() for x in images.split(BATCH)])
-    refuse(
-        {"What the evaluator reads is not finite: nor are the images.": not bool(answers.isfinite().all())}
-    )
+    refuse({"What the evaluator reads is not finite, nor are the images.": not answers.isfinite().all()})
     return answers
 
 
