@@ -75,6 +75,7 @@ class _Request:
             if getattr(self, name) is not getattr(type(self), name):  # the default, which may be None
                 check_choice(name, getattr(self, name), choice)
         _check_attributes(self)
+        _check_kinds(self)
         scale, steps, total = self.guidance_scale, self.steps, self.num_samples
         count = total if self.sample_indices is None else len(self.sample_indices)
         is_number = scale is None or (isinstance(scale, Real) and math.isfinite(scale))
@@ -82,6 +83,7 @@ class _Request:
         refuse({
             f"The guidance scale must be a finite number, got {scale!r}.": not is_number,
             f"The guidance scale must be at least 0, got {scale!r}.": is_number and (scale or 0) < 0,
+            f"The guidance scale must be below 1e30, got {scale!r}.": is_number and (scale or 0) >= 1e30,
             f"The guidance {self.guidance!r} asks no classifier, but '{self.classifier}' was given.": is_idle,
             f"The number of steps must be at least 1, got {steps}.": steps is not None and steps < 1,
             f"There are {count} sample indices for {total} {self.LABELS[0]}.": count != total,
@@ -116,6 +118,22 @@ def _whole(labels: object) -> Labels:
         raise ValueError(f"Labels must be whole numbers or rows of them, got {labels!r}.") from None
     refuse({"At least one label is needed.": not checked})
     return checked
+
+
+def _check_kinds(request: _Request) -> None:
+    """Refuse what no field of a request can be, whether code or an edited card says so."""
+    interval, eta, depth = (getattr(request, name, 0) for name in ("interval", "eta", "depth"))
+    numbers = {"number of steps": request.steps, "seed": request.seed, "depth": depth}
+    numbers |= {f"{k}th sample index": one for k, one in enumerate(request.sample_indices or ())}
+    is_pair = isinstance(interval, list | tuple) and [hasattr(t, "__index__") for t in interval] == [True] * 2
+    refuse({
+        **{f"The {what} must be a whole number, got {value!r}.": True for what, value in numbers.items()
+           if value is not None and not hasattr(value, "__index__")},
+        f"The interval must be two timesteps, got {interval!r}.": interval is not None and not is_pair,
+        f"eta must be a number from 0 on, got {eta!r}.": not isinstance(eta, Real) or not 0 <= eta < math.inf,
+        **{f"Weights are a name or a path, got {name!r}.": not isinstance(name, str | Path | None)
+           for name in (request.weights, request.classifier)},
+    })  # fmt: skip
 
 
 def _check_attributes(request: _Request) -> None:
@@ -185,11 +203,10 @@ class CounterfactualRequest(_Request):
     def __post_init__(self) -> None:
         super().__post_init__()
         count, total, depth = len(self.targets), self.num_samples, self.depth
-        is_given, is_whole = depth is not None, hasattr(depth, "__index__")
+        is_given = depth is not None
         refuse({
             f"There are {count} targets for {total} sources: as many for each are needed.": count % total,
-            f"The depth must be a whole number, got {depth!r}.": is_given and not is_whole,
-            f"The depth must be at least 0, got {depth}.": is_whole and depth < 0,
+            f"The depth must be at least 0, got {depth}.": is_given and depth < 0,
             "The method 'same-noise' starts from noise alone and takes no depth.":
                 is_given and self.method == "same-noise",
         })  # fmt: skip
@@ -353,6 +370,9 @@ class Plan(_Plan):
 
     def steps(self, clip_x0: bool = True) -> Iterator[Step]:
         """One Step for each network evaluation; the last one's x_t [B, C, H, W] in [-1, 1] are the images."""
+        return _finite(self._steps(clip_x0), self.request)
+
+    def _steps(self, clip_x0: bool) -> Iterator[Step]:
         if self.is_flow_map:
             y = self._told(self.request.labels, self.request.attribute)
             return sample_flow_map(self.network, self.x_T, y, self.request.guidance_scale, self.timesteps)
@@ -395,7 +415,17 @@ class CounterfactualPlan(_Plan):
 
     def predict(self, abducted: Abducted) -> Iterator[Step]:
         """The Steps from one abduction to all targets; the last one's x_t are [S * K, C, H, W] in [-1, 1]."""
-        return predict(self.eps_fn, self.schedule, abducted.repeated(self.request.targets_each))
+        steps = predict(self.eps_fn, self.schedule, abducted.repeated(self.request.targets_each))
+        return _finite(steps, self.request)
+
+
+def _finite(steps: Iterator[Step], request: _Request) -> Iterator[Step]:
+    """The same Steps; ValueError at the first whose numbers are not finite."""
+    for step in steps:
+        if not bool(step.x_t.isfinite().all()):
+            advice = f"the guidance scale {request.guidance_scale:g} is too large, or these are no weights"
+            raise ValueError(f"The images are no finite numbers any more at t = {step.t}: {advice}.")
+        yield step
 
 
 def generate(request: GenerationRequest) -> Iterator[Step]:

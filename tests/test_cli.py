@@ -104,7 +104,7 @@ def test_full_memory_and_full_disk_are_one_sentence_and_the_librarys_own_faults_
     for target, name, error, said in (
         (np, "savez_compressed", full, "out.npz cannot be written: No space left on device."),
         (sample_command, "draw", torch.OutOfMemoryError("CUDA out of memory."), "The memory is full: use a"),
-        (sample_command, "draw", MemoryError(), "The memory is full: use a smaller --batch-size."),
+        (sample_command, "draw", MemoryError(), "The memory is full: use a smaller --batch-size, or"),
         (sample_command, "describe", AttributeError("no such field"), None),
     ):
         words = f"sample mnist --weights {tiny}/denoiser.safetensors --labels 1 --out out.npz"

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # A reader starts at the top and never has to jump back up; in a row, from left to right.
 ORDER = (
-    ("files", "memory", "names"),
+    ("files", "memory", "names", "signals"),
     ("schedules", "unet", "classifier", "guidance", "samplers", "flow_map", "counterfactuals", "toy"),
     ("data", "weights", "training"),
     ("pipeline",),
@@ -98,7 +98,9 @@ def test_the_library_is_small():
         print(name, "{:,} lines, {:,} statements".format(*lines(paths)))
     assert {path.stem for path in parts["the method"]} >= set(ORDER[1]), "each part is one flat file"
     assert lines(parts["the method"])[0] <= 2000
-    assert lines(parts["lessons_lib"])[0] <= 7757  # 7,143 of 7,200; flow map 460, moving world 36, export 118
+    assert (
+        lines(parts["lessons_lib"])[0] <= 8234
+    )  # 7,143 of 7,200; flow map 460, moving world 36, export 118, trust 481
     panels = ROOT / "classroom" / "panels"
     pages = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in panels.glob("*.js"))
     pages += lines(panels.glob("*.py"))[0]
@@ -111,7 +113,7 @@ def test_the_tests_are_small():
     paths = [path for kind in ("py", "json", "toml") for path in (ROOT / "tests").rglob(f"*.{kind}")]
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
     print(f"tests {lines:,} lines")
-    assert lines <= 11_530  # 11,000 to be, with the book and its page 330
+    assert lines <= 12_047  # 11,000 to be, with the book and its page 330, injected faults 505
 
 
 def without_docstrings(tree: ast.Module) -> ast.Module:

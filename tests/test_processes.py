@@ -42,7 +42,7 @@ COMMANDS = {
 }
 HERE_ONLY = f"{DRAW} x.npz --weights w.safetensors"  # weights that the first process has, and no other
 # One thread each: what a convolution rounds to depends on the number of threads.
-MINE = {"PYTHONPATH": str(ROOT), "LESSONS_OFFLINE": "1", "OMP_NUM_THREADS": "1", "LESSONS_DATA": "nowhere"}
+MINE = {"PYTHONPATH": str(ROOT), "LESSONS_OFFLINE": "1", "OMP_NUM_THREADS": "1", "LESSONS_DATA": os.devnull}
 
 
 def launched(count, words, cwd):
@@ -112,7 +112,7 @@ def one(tmp_path_factory):
     out = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
         patch.chdir(folder)
-        patch.setenv("LESSONS_DATA", "nowhere")
+        patch.setenv("LESSONS_DATA", os.devnull)
         for name in ("1.npz", "1.gif"):
             assert app.main(f"{DRAW} {name}".split()) == 0
         out.truncate(0), out.seek(0)

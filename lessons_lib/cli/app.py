@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import os
 import sys
 from collections.abc import Callable
 
@@ -10,7 +11,9 @@ from typer.core import TyperCommand, TyperGroup
 
 from lessons_lib.cli import processes
 from lessons_lib.cli.options import PROGRAM, as_command
+from lessons_lib.cli.output import printing
 from lessons_lib.memory import keep_freed_memory
+from lessons_lib.signals import Terminated, stops_raised
 
 # The module; what it holds, a typer.Typer, or a function of one dataclass of options or of nothing; its help.
 COMMANDS = {
@@ -42,8 +45,8 @@ class Commands(TyperGroup):
         """As typer's, which would make an exit status without a word of Ctrl-C."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise typer.Abort from None
+        except KeyboardInterrupt as error:
+            raise typer.Abort from error
 
 
 program = Commands(
@@ -56,6 +59,18 @@ program = Commands(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return the exit status; a user's error is one sentence on stderr."""
+    with printing() as failed, stops_raised():
+        faults = [name for name in ("RANK", "WORLD_SIZE") if not (os.environ.get(name) or "0").isdecimal()]
+        if faults:  # no launcher says that
+            print(f"The environment's {faults[0]} must be a whole number, or not be set.", file=sys.stderr)
+        status = 2 if faults else _run(arguments)
+    if failed and status == 0:
+        print(f"What was printed could not be written: {failed[0].strerror or failed[0]}.", file=sys.stderr)
+        return 1
+    return status
+
+
+def _run(arguments: list[str] | None) -> int:
     keep_freed_memory()
     words = sys.argv[1:] if arguments is None else arguments
     command = functools.partial(program.main, words, standalone_mode=False, prog_name=PROGRAM)
@@ -75,10 +90,10 @@ def _guarded(command: Callable[[], object]) -> int:
     try:
         status = command()
         return status if isinstance(status, int) else 0
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort) as error:
         if not processes.rank():
             print("Stopped.", file=sys.stderr)
-        return 130
+        return 143 if isinstance(error.__cause__ or error, Terminated) else 130
     except Exception as error:
         sentence = explain(error)
         if sentence is None:
@@ -97,7 +112,7 @@ def explain(error: Exception) -> str | None:
         return "The connection to another process broke: that process says above why it ended."
     is_full = any(words in str(error) for words in ("out of memory", "allocate memory"))  # of a GPU, a CPU
     if is_full or isinstance(error, MemoryError):
-        return "The memory is full: use a smaller --batch-size."
+        return "The memory is full: use a smaller --batch-size, or ask for fewer images."
     if isinstance(error, OSError):
         return f"{error.filename or 'A file'}: {error.strerror or error}."
     return None

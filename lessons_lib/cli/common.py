@@ -1,12 +1,17 @@
 """What several commands need: checks before the work, drawing in batches, files, the progress bar."""
 
+import contextlib
+import csv
 import functools
+import math
 import sys
+import tempfile
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -14,7 +19,7 @@ from tqdm.auto import tqdm
 from lessons_lib import data, weights
 from lessons_lib.cli import processes
 from lessons_lib.cli.options import settings
-from lessons_lib.files import atomic_write, check_writable
+from lessons_lib.files import WriteError, atomic_write, check_writable
 from lessons_lib.images import save_gif, save_png
 from lessons_lib.names import refuse
 from lessons_lib.pipeline import GenerationRequest, generate, in_chunks
@@ -64,7 +69,9 @@ def parse_labels(text: str, num_classes: int, names: Sequence[str] = ()) -> list
     known = numbers | {name: k for k, name in enumerate(names[:num_classes])}
     choice = ", ".join(name for name in names if name not in numbers)
     choice += "; or a number " if choice else ""
-    labels = [part.strip() for part in text.split(",")]
+    # A name that holds a comma stands in quotation marks, or alone.
+    parts = [text] if text.strip() in known else next(csv.reader([text], skipinitialspace=True))
+    labels = [part.strip() for part in parts]
     sentence = f"Unknown label {{!r}}: choose {choice}from 0 to {num_classes - 1}, or all."
     refuse({sentence.format(label): label not in known for label in labels})
     return [known[label] for label in labels]
@@ -83,17 +90,41 @@ def check_drawn_file(path: Path) -> None:
     check_writable(path)
 
 
+def check_amount(request: GenerationRequest, count: int, columns: int, out: Path) -> None:
+    """Refuse, before they are drawn, images that do not fit into the memory, or into a GIF."""
+    config = weights.read_card(request.weights)["config"]
+    side, free = config["image_size"], psutil.virtual_memory().available
+    rows, size = math.ceil(count / columns), 12 * count * side**2 * config["in_channels"]
+    widest = max(rows, columns) * (2 * side + 4)
+    refuse({
+        f"{count:,} images take {size / 1e9:,.0f} GB of memory, and {free / 1e9:,.0f} GB are free: ask for "
+        "fewer.": size > free,
+        f"A GIF has at most 65,535 pixels a side, these images {widest:,}: ask for fewer.":
+            out.suffix.lower() == ".gif" and widest > 65_535,
+    })  # fmt: skip
+
+
 def write_drawn(path: Path, picture: Callable, frames: Callable, labels: Sequence[int], **images) -> None:
-    """Write picture() [H, W, 3] uint8, a film of frames(), or a .npz of images in [0, 1], by the suffix."""
-    suffix = path.suffix.lower()
-    if suffix == ".png":
-        save_png(path, picture())
-    elif suffix == ".gif":
-        save_gif(path, frames())
-    else:
-        pixels = {name: data.to_unit(x).float().numpy() for name, x in images.items()}
-        with atomic_write(path) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **pixels, labels=np.array(labels, dtype=np.int64))
+    """Write picture() [H, W, 3] uint8, a film of frames(), or a .npz of images in [0, 1], by the suffix.
+
+    The error says where the images are if that fails: in a .npz beside, or in the system's temporary folder.
+    """
+    kinds = {".png": lambda: save_png(path, picture()), ".gif": lambda: save_gif(path, frames())}
+    try:
+        kinds.get(path.suffix.lower(), lambda: _write_npz(path, labels, images))()
+    except Exception as error:
+        for folder in (path.parent, Path(tempfile.gettempdir())):
+            spare = folder / f"{path.stem}-kept.npz"
+            with contextlib.suppress(WriteError):
+                _write_npz(spare, labels, images)
+                raise ValueError(f"{path} failed ({error}): the images are in {spare}.") from error
+        raise
+
+
+def _write_npz(path: Path, labels: Sequence[int], images: dict[str, Tensor]) -> None:
+    pixels = {name: data.to_unit(x).float().numpy() for name, x in images.items()}
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **pixels, labels=np.array(labels, dtype=np.int64))
 
 
 def shown_steps(count: int) -> list[int]:

@@ -21,6 +21,7 @@ from lessons_lib.evaluation.judge import Judge
 from lessons_lib.evaluation.task import KEY, Classes, Counterfactuals, Faces, Request, Task, read_rows, sweep
 from lessons_lib.pipeline import BY_CLASSIFIER, CounterfactualRequest, GenerationRequest
 from lessons_lib.samplers import SAMPLERS
+from lessons_lib.signals import Terminated
 
 PLAIN = {"no_args_is_help": True, "add_completion": False, "rich_markup_mode": None}
 app = typer.Typer(help="Measure drawn images, counterfactuals, or what judges them.", **PLAIN)
@@ -103,10 +104,11 @@ class Sweep(Options):
         try:
             for line in sweep(task, requests, self.out):
                 print(line, flush=True)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             count = len(read_rows(self.out, (*task.COLUMNS, *KEY)))
-            print(f"Stopped by Ctrl-C: {count} rows are in {self.out}, and the same command goes on.")
-            raise typer.Exit(130) from None
+            what, status = ("a signal to end", 143) if isinstance(error, Terminated) else ("Ctrl-C", 130)
+            print(f"Stopped by {what}: {count} rows are in {self.out}, and the same command goes on.")
+            raise typer.Exit(status) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +210,8 @@ def evaluate_faces(options: _EvaluateFaces) -> None:
     document = options.measure(task, request)
     if options.card:
         before = cards.read_card(request.weights).get("metrics", {}).get("evaluations", [])
-        others = [row for row in before if row["attribute"] != document["attribute"]]
+        rows = [row for row in before if isinstance(row, dict)] if isinstance(before, list) else []
+        others = [row for row in rows if row.get("attribute") != document["attribute"]]
         judging.write_metrics(request.weights, evaluations=[*others, document])
 
 

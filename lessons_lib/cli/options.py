@@ -3,8 +3,10 @@
 import dataclasses
 import functools
 import inspect
+import os
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -47,7 +49,9 @@ def as_command(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def command(**values):
-        return function(kind(**values))
+        # --out=~/x.png comes with its ~: a shell replaces only one that begins a word.
+        given = {k: Path(os.path.expanduser(v)) if isinstance(v, Path) else v for k, v in values.items()}
+        return function(kind(**given))
 
     typed = [parameter.replace(annotation=hints[name]) for name, parameter in parameters.items()]
     command.__signature__ = inspect.Signature(typed)

@@ -1,6 +1,7 @@
 """python -m lessons_lib sample: draw images and write them."""
 
 import math
+import shlex
 import time
 from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
@@ -51,16 +52,19 @@ def sample(options: Options) -> None:
     if options.individual:
         check_writable(options.individual, is_folder=True)
     request, columns = (_faces if options.dataset == "celeba" else _classes)(options)
+    labels = [NO_LABEL if request.guidance == "none" else label for label in request.labels]
+    names = [f"{k:05d}.png" if y == NO_LABEL else f"{k:05d}_label_{y}.png" for k, y in enumerate(labels)]
+    if options.individual:
+        others = [path for path in options.individual.glob("*.png") if path.name not in names]
+        common.refuse({f"{options.individual} holds other pictures: name an empty folder.": others})
     started = time.perf_counter()
     images, states = draw(request, options.batch_size, keep_states=options.out.suffix.lower() == ".gif")
     seconds = time.perf_counter() - started
-    labels = [NO_LABEL if request.guidance == "none" else label for label in request.labels]
     picture, frames = lambda: to_grid(images, columns, scale=2), lambda: denoising_frames(states, columns)
     common.write_drawn(options.out, picture, frames, labels, images=images)
     if options.individual:
         pixels = to_bytes(images).permute(0, 2, 3, 1).numpy()
-        for k, (image, label) in enumerate(zip(pixels, labels, strict=True)):
-            name = f"{k:05d}.png" if label == NO_LABEL else f"{k:05d}_label_{label}.png"
+        for name, image in zip(names, pixels, strict=True):
             save_png(options.individual / name, image[..., 0] if image.shape[-1] == 1 else image)
     several = f" with {count} processes" if (count := processes.count()) > 1 else ""
     print(f"{len(images)} images in {options.out}: {describe(request)}; {seconds:.2f} s{several}.")
@@ -86,6 +90,7 @@ def _classes(options: Options) -> tuple[GenerationRequest, int]:
         common.refuse({f"The weights {name!r} know no classes: leave out --labels.": is_named})
         print("These weights know no classes: they draw without guidance.")
         labels = [0]
+    common.check_amount(request, count * len(labels), count, options.out)
     repeated = tuple(label for label in labels for _ in range(count))
     return replace(request, labels=repeated).plan().request, count
 
@@ -97,6 +102,11 @@ def _default_weights(dataset: str) -> str:
     if not path.is_file():
         advice = f"train {dataset} first, or name them with --weights"
         raise weights.WeightsError(f"There are no weights {str(path)!r}: {advice}.")
+    words = shlex.split(str(weights.read_card(path).get("training", {}).get("command", "")))
+    for word in filter(data.is_folder, words):
+        if data.path_of(word).resolve() != data.path_of(dataset).resolve():
+            other = f"{path} was trained on {word}, not on {dataset}"
+            raise weights.WeightsError(f"{other}: name these weights with --weights, or train others.")
     return str(path)
 
 
@@ -108,10 +118,11 @@ def _faces(options: Options) -> tuple[GenerationRequest, int]:
     if target is not None:  # cfg, the default, is a classifier's guidance if the denoiser is told nothing
         is_told = options.guidance == "cfg" and weights.read_card(name)["config"].get("multi_label")
         steering = {"guidance": "cfg" if is_told else "classifier"}
-    labels = (target or 0,) * count
-    request = common.make_request(GenerationRequest, options, labels=labels, weights=name, **steering)
+    request = common.make_request(GenerationRequest, options, labels=(target or 0,), weights=name, **steering)
     check_settings(request, options.batch_size)
-    return request.plan().request, math.ceil(math.sqrt(count))
+    columns = math.ceil(math.sqrt(count))
+    common.check_amount(request, count, columns, options.out)
+    return replace(request, labels=request.labels * count).plan().request, columns
 
 
 def _target(options: Options) -> int | None:

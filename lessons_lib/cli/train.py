@@ -18,6 +18,7 @@ from lessons_lib.training import EpochDone, PrecisionChosen, StepDone, Stopped, 
 
 MODELS = ("denoiser", "classifier", "clean-classifier", "evaluator")
 BY_NAME_ONLY = ("denoiser-v", "flow-map", "second-judge")  # no part of "all": the lessons do without them
+STATUS = {"interrupted": 130, "terminated": 143}  # 128 and the signal's number
 FOLDER_MODELS = ("denoiser", "classifier", "evaluator")  # what can be trained on your own pictures
 
 
@@ -86,8 +87,8 @@ def train(options: Options) -> int | None:
             recipe, load, config, dataclasses.replace(recipe.options, **changes), resume=options.resume,
             extend=options.extend, start=options.start, command=f"{o.PROGRAM} {shlex.join(sys.argv[1:])}",
         )  # fmt: skip
-        if _show(options.dataset, model, events) == "interrupted":
-            return 130  # so that a script does not go on as if all were done
+        if status := STATUS.get(_show(options.dataset, model, events)):
+            return status  # so that a script does not go on as if all were done
     return None
 
 
@@ -189,12 +190,13 @@ def _sentence(dataset: str, model: str, event: object) -> str:
             return f"epoch {epoch}: loss {means}"
         case recipes.SamplesDrawn(_, path):
             return f"  samples: {path}"
-        case recipes.WeightsSaved(path):
-            command = _use(dataset, model, path)
-            return f"The weights are in {path}, their card beside them. To use them:\n  {command}"
+        case recipes.WeightsSaved(path, is_new):
+            where = "their card beside them" if is_new else "and nothing was left to do"
+            return f"The weights are in {path}, {where}. To use them:\n  {_use(dataset, model, path)}"
     after = f"after step {event.step}, {event.seconds / 60:.1f} minutes of training"
-    if event.reason == "interrupted":
-        return f"Stopped by Ctrl-C {after}. The model is kept; the same command with --resume goes on."
+    if event.reason in STATUS:
+        what = "Ctrl-C" if event.reason == "interrupted" else "a signal to end"
+        return f"Stopped by {what} {after}. The model is kept; the same command with --resume goes on."
     return f"Stopped by the clock {after}." if event.reason == "time" else f"Finished {after}."
 
 

@@ -1,7 +1,8 @@
 """Data sets as tensors in [-1, 1]: MNIST, CIFAR-10, CelebA, scikit-learn's digits, your own pictures.
 
 `load` looks in $LESSONS_DATA, then in data/, then downloads with torchvision; for MNIST it falls back, where
-there is no network, to the embedded digits and says so. The file of a data set says what its splits are.
+there is no network and $LESSONS_DATA names no place (or /dev/null), to the embedded digits and says so. The
+file of a data set says what its splits are.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from lessons_lib.data import celeba, cifar10, image_folder, mnist
 from lessons_lib.data.celeba import ATTRIBUTES, attribute_index, read_face
-from lessons_lib.data.image_folder import is_folder, short_name
+from lessons_lib.data.image_folder import is_folder, path_of, short_name
 from lessons_lib.data.image_set import SPLITS, DataError, ImageSet, notice, to_signed, to_unit
 from lessons_lib.names import check_choice, refuse
 
@@ -56,8 +57,12 @@ def load(
         return cifar10.read(root, split)
     if name == "mnist":
         # A part of it is read, too, for the name of the file that is missing: better than other digits.
-        if root := find_mnist() or _download("MNIST") or _find(mnist.FILES):
+        if root := find_mnist() or _download("MNIST") or _find_mnist(any):
             return mnist.read(root, split)
+        named = os.environ.get("LESSONS_DATA", "")
+        if named and not named.startswith(os.devnull):  # other digits are not what was meant
+            held = f"holds {', '.join(found)}" if (found := _some_of(_data_roots()[0])) else "is empty or missing"
+            raise DataError(f"LESSONS_DATA names {named}, which has no MNIST (it {held}), and none can be fetched.")
         notice("MNIST is not here and there is no network: using scikit-learn's 1,797 handwritten digits.")
     return mnist.embedded(split)
 
@@ -98,16 +103,27 @@ def running_example() -> Tensor:
 
 def find_mnist() -> Path | None:
     """The folder with a whole MNIST/raw: $LESSONS_DATA, or data/ here, or data/ beside the library."""
-    return _find(mnist.FILES, all)
+    return _find_mnist(all)
 
 
-def _find(parts: Iterable[Path | str], enough: Callable[[Iterable], bool] = any) -> Path | None:
-    """The first of the places for data that holds any, or all, of these parts."""
-    return next((root for root in _data_roots() if enough((root / part).exists() for part in parts)), None)
+def _find_mnist(enough: Callable[[Iterable], bool]) -> Path | None:
+    """The first of the places that has any, or all, of the four files."""
+    places = _data_roots()
+    return next((root for root in places if enough(mnist.path_of(root, name) for name in mnist.SHAPES)), None)
+
+
+def _some_of(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir())[:5] if root.is_dir() else []
+
+
+def _find(parts: Iterable[str]) -> Path | None:
+    """The first of the places for data that holds any of these parts."""
+    return next((root for root in _data_roots() if any((root / part).exists() for part in parts)), None)
 
 
 def _data_roots() -> list[Path]:
-    return [Path(place).absolute() for place in (os.environ.get("LESSONS_DATA"), "data", BESIDE) if place]
+    places = (os.environ.get("LESSONS_DATA"), "data", BESIDE)
+    return [Path(os.path.expanduser(place)).absolute() for place in places if place]
 
 
 def _download(title: str, advice: str = "") -> Path | None:
@@ -123,5 +139,7 @@ def _download(title: str, advice: str = "") -> Path | None:
             if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
                 raise DataError(f"{title} cannot be written to {root}: {error.strerror}.") from None
     if advice:
-        raise DataError(f"{title} is not here and cannot be downloaded: {advice.format(root=root)}")
+        named = os.environ.get("LESSONS_DATA") and ", ".join(_some_of(root))
+        there = f" ({root} holds {named})" if named else ""
+        raise DataError(f"{title} is not here{there} and cannot be downloaded: {advice.format(root=root)}")
     return None

@@ -86,16 +86,17 @@ def read_face(path: Path, size: int = SIZE) -> np.ndarray:
         raise DataError(f"The picture {path} cannot be used: {error}.") from error
 
 
-def _crop(image: Image.Image, or_square: bool = False) -> float:
+def _crop(size: tuple[int, int], or_square: bool = False) -> float:
     """For `decode`: faces of CelebA's shape only, cut as in training; a square may be a face that is cut."""
-    if or_square and image.width == image.height >= SMALLEST:
+    width, height = size
+    if or_square and width == height >= SMALLEST:
         return 1.0
-    if abs(image.width / image.height - WIDTH / HEIGHT) <= 0.01:
+    if abs(width / height - WIDTH / HEIGHT) <= 0.01:
         return CROP
     face = f"an aligned face has {WIDTH}×{HEIGHT} or a smaller size of the same shape"
     if or_square:
         face += f"; a square of at least {SMALLEST} pixels, cut from the chin to the hair, is taken as it is"
-    raise UnreadableError(f"it has {image.width}×{image.height} pixels, but {face}")
+    raise UnreadableError(f"it has {width}×{height} pixels, but {face}")
 
 
 def _chosen(parts: Tensor, fraction: float) -> Tensor:
@@ -127,13 +128,15 @@ def _read_list(folder: Path, name: str, known: Sequence[str], words: set, rule: 
     if file is None:
         raise DataError(f"{files[0]} is missing: CelebA comes with it, beside the folder of pictures.")
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").replace('"', "").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file} cannot be read: {error}.") from error
-    rows = [line.replace(",", " ").split() for line in lines if line.strip()]
+    rows = [line.replace(",", " ").split() for line in lines if line.strip(" ,")]
+    # Tables that pandas wrote have a number first, under "Unnamed: 0".
+    rows = [row[1:] if row[0].isdecimal() and "." in "".join(row[1:2]) else row for row in rows]
     # A .txt of attributes begins with the number of pictures. Only the name of a picture has a dot.
     heads = [row for row in rows[:2] if "." not in row[0]]
-    columns = [column for column in (heads or [["partition"]])[-1] if column != "image_id"]
+    columns = [name for name in (heads or [["partition"]])[-1] if name not in ("image_id", "Unnamed:", "0")]
     if missing := [column for column in known if column not in columns]:
         raise DataError(f"{file} does not name {missing[0]}: it is cut short, or not CelebA's list.")
     order = [columns.index(column) for column in known]
@@ -141,5 +144,7 @@ def _read_list(folder: Path, name: str, known: Sequence[str], words: set, rule: 
     for picture, *values in rows[len(heads) :]:
         if len(values) != len(columns) or not words.issuperset(values):
             raise DataError(f"{file}: the row of {picture} must have {rule}.")
-        table[picture] = [values[place] for place in order]
+        kept = [values[place] for place in order]
+        if table.setdefault(picture, kept) != kept:
+            raise DataError(f"{file} has two rows of {picture} that say different things.")
     return table

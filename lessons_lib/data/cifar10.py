@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from lessons_lib.data.image_set import DataError, ImageSet, RowFile, UnreadableError, decode_all
@@ -76,7 +75,7 @@ def _read_folder(folder: Path, count: int) -> tuple[Tensor | RowFile, str]:
     return images, LOSSY if paths[0].suffix.lower() != ".png" else ""
 
 
-def _whole(image: Image.Image) -> float:
-    if image.size != (SIZE, SIZE):
-        raise UnreadableError(f"it has {image.width}×{image.height} pixels where 32×32 are expected")
+def _whole(size: tuple[int, int]) -> float:
+    if size != (SIZE, SIZE):
+        raise UnreadableError(f"it has {size[0]}×{size[1]} pixels where 32×32 are expected")
     return 1.0

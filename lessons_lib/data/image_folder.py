@@ -1,11 +1,12 @@
 """A folder of the user's own pictures as a data set: `folder:PATH`.
 
 PATH holds one folder a class with pictures in it, or pictures and no folders: then there are no classes.
-Or it holds the splits "train" and "test", or "val", or both, each laid out so. A split that is missing is cut
-from the training pictures: about 5% of them, by a hash of a picture's name, so that a new picture moves no
-other (but in a folder of a few dozen).
+Or it holds the splits "train" and "test", or "val", or both, or "train" alone, each laid out so. A split that
+is missing is cut from the training pictures: about 5% of them, by a hash of a picture's name, so that a new
+picture moves no other (but in a folder of a few dozen). What is left out is counted and named.
 """
 
+import mimetypes
 import os
 import re
 from collections import Counter
@@ -19,7 +20,11 @@ from lessons_lib.data.image_set import SPLITS, DataError, ImageSet, decode_all, 
 PREFIX = "folder"
 SHARE = 0.05  # of "val", and of "test"
 FEWEST = 10  # pictures
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+# What Pillow reads of what people keep pictures in; others, such as .heic, are named as left out.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff", ".avif",
+            ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".tga", ".ico", ".qoi", ".apng")  # fmt: skip
+PHOTOS = (".heic", ".heif", ".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw")  # that Pillow does not read
+ALIASES = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 
 
 def is_folder(name: str) -> bool:
@@ -53,6 +58,7 @@ def read(
         raise DataError(f"There is no folder {root}.")
     root = root.resolve()
     class_names, splits = list_pictures(root)
+    _tell_left_out(root, {path for part in splits.values() for path, _ in part}, strict)
     pictures = [(path, label, part) for part in SPLITS for path, label in splits[part]]
     paths, labels, parts = zip(*pictures, strict=True)
     # One file for a folder and size, so that a changed folder replaces its old pictures.
@@ -75,17 +81,20 @@ def read(
 def list_pictures(root: Path) -> tuple[tuple[str, ...], dict[str, list[tuple[Path, int]]]]:
     """The class names, and the pictures of each split with their labels; DataError for a bad folder."""
     folders, loose = _scan(root)
-    parts = {folder.name: folder for folder in folders}
-    if "train" not in parts or parts.keys().isdisjoint(SPLITS[1:]):
+    named = {path: ALIASES.get(path.name.lower(), path.name.lower()) for path in folders + loose}
+    parts = {named[folder]: folder for folder in folders}
+    if parts and parts.keys() <= {*SPLITS[1:]}:
+        raise DataError(f"{root} holds {' and '.join(parts)} but no train: its pictures are to learn from.")
+    if "train" not in parts or parts.keys().isdisjoint(SPLITS[1:]) and len(named) > 1:
         parts = {"train": root}
-    elif others := [path.name for path in folders + loose if path.name not in SPLITS]:
+    elif others := [path.name for path in folders + loose if named[path] not in SPLITS]:
         raise DataError(f"{root} holds splits (train) and other things ({others[0]}): move these away.")
     classes = {part: _classes(folder) for part, folder in parts.items()}
     names = [*classes["train"]]
     for part, inside in classes.items():
         if [*inside] != names:
             have = f"one has {', '.join(inside) or 'none'} and the other {', '.join(names) or 'none'}"
-            both = f"{root / part} and {root / 'train'} must have the same class folders"
+            both = f"{parts[part]} and {parts['train']} must have the same class folders"
             raise DataError(f"{both}, but {have}.")
     splits = {
         part: [(path, label) for label, paths in enumerate(inside.values()) for path in paths]
@@ -104,7 +113,7 @@ def _scan(folder: Path) -> tuple[list[Path], list[Path]]:
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror or error}.") from error
     entries = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
-    files = [Path(entry) for entry in entries if not entry.is_dir()]
+    files = [Path(entry) for entry in entries if entry.is_file()]
     folders = [Path(entry) for entry in entries if entry.is_dir()]
     return folders, [file for file in files if file.suffix.lower() in SUFFIXES]
 
@@ -121,11 +130,24 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
     if loose:
         return {"": loose}
     if not filled:
-        kinds = "png, jpg, bmp, webp, gif or tif"
+        kinds = "png, jpg, bmp, webp, gif, tif, avif or ppm"
         raise DataError(f"{folder} holds no pictures ({kinds}), nor do the folders in it.")
     if empty := [name for name in inside if name not in filled]:
         raise DataError(f"The class folder {folder / empty[0]} holds no picture: fill it or move it away.")
     return inside
+
+
+def _tell_left_out(root: Path, read: set[Path], strict: bool) -> None:
+    """Count and name the files that are not read: of other kinds, or in folders within a class."""
+    below = (Path(at, name) for at, _, names in os.walk(root) for name in names)
+    paths = sorted(path.relative_to(root) for path in below if path not in read)
+    shown = [path.as_posix() for path in paths if not any(part[0] == "." for part in path.parts)]
+    pictures = [name for name in shown if "image" in (mimetypes.guess_type(name)[0] or "")]
+    pictures += [name for name in shown if name.lower().endswith(PHOTOS)]
+    if strict and pictures:
+        raise DataError(f"{root} holds files that are not read, the first {pictures[0]}: move them away.")
+    if shown:
+        notice(f"Left out of {root.name}, being of another kind or too deep: {len(shown):,} files: {_some(shown, 5)}.")
 
 
 def _cut(splits: dict[str, list[tuple[Path, int]]], root: Path) -> None:

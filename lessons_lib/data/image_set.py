@@ -14,13 +14,14 @@ import os
 import statistics
 import sys
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
@@ -30,6 +31,7 @@ from lessons_lib.files import WriteError, atomic_write, remove_leftovers, write_
 SPLITS = ("train", "val", "test")
 MANY = 2000  # pictures whose decoding takes long enough to be said
 SMALLEST, LARGEST, MULTIPLE = 16, 64, 4  # of the inferred size, in pixels: it can be halved twice
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # a long comment is no reason to skip a picture
 REASONS = {Image.UnidentifiedImageError: "no picture", Image.DecompressionBombError: "too large"}
 
 
@@ -44,7 +46,7 @@ class UnreadableError(Exception):
 @functools.cache
 def notice(text: str) -> None:
     """Say something once, on stderr so that it never mixes with results."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes one says it
+    if (os.environ.get("LOCAL_RANK") or "0") == "0":  # of several processes one says it
         print(text, file=sys.stderr)
 
 
@@ -67,8 +69,9 @@ class RowFile:
 
     dtype = torch.uint8
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, checks: Sequence[int] = ()) -> None:
         self.path, self.written = path, path.stat().st_mtime_ns
+        self.checks = np.array(checks, np.uint32)  # the CRC-32 of each row; older files have none
         count, *self.row_shape = np.lib.format.open_memmap(path, mode="r").shape
         self.rows = torch.arange(count)  # of the file, in their order here
 
@@ -89,13 +92,23 @@ class RowFile:
         """uint8 [C, H, W] for a number, [M, C, H, W] for a slice or indices [M]."""
         rows = self.rows[index].numpy()
         try:
-            with contextlib.suppress(ValueError):  # what numpy says of a file that is cut short
-                if self.path.stat().st_mtime_ns == self.written:
-                    whole = np.lib.format.open_memmap(self.path, mode="r")
-                    return torch.from_numpy(np.take(whole, rows, axis=0))
+            if self.path.stat().st_mtime_ns == self.written:
+                whole = np.lib.format.open_memmap(self.path, mode="r")
+                taken = np.take(whole, rows, axis=0)
+                self._check(np.atleast_1d(rows), taken)
+                return torch.from_numpy(taken)
         except OSError as error:
             raise DataError(f"{self.path} cannot be read: {error.strerror or error}.") from error
+        except DataError:
+            raise
+        except Exception:  # numpy has many words for a file that is cut short
+            pass
         raise DataError(f"{self.path} is cut short or was replaced: load the data again.")
+
+    def _check(self, rows: np.ndarray, taken: np.ndarray) -> None:
+        for row, pixels in zip(rows, taken.reshape(len(rows), *self.row_shape), strict=True):
+            if len(self.checks) and zlib.crc32(pixels.data) != self.checks[row]:
+                raise DataError(f"{self.path} is damaged: delete it, and the pictures are decoded anew.")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,6 +133,12 @@ class ImageSet(Dataset):
         """The images [B, C, H, W] float32 in [-1, 1] and labels, [B] or [B, K], at indices [B]."""
         return to_signed(self.images[indices]), self.labels[indices]
 
+    def fingerprint(self) -> str:
+        """SHA-256 of the labels and up to 1,000 images, evenly spread: whether a training sees others by now."""
+        some = torch.linspace(0, len(self) - 1, min(len(self), 1000)).long()
+        content = (self.images[some], self.labels)
+        return hashlib.sha256(b"".join(part.numpy().tobytes() for part in content)).hexdigest()
+
     def subset(self, indices: Tensor) -> Self:
         pick = self.images.pick if isinstance(self.images, RowFile) else self.images.__getitem__
         return dataclasses.replace(self, images=pick(indices), labels=self.labels[indices])
@@ -134,7 +153,8 @@ class ImageSet(Dataset):
 
 
 # -- picture files ----------------------------------------------------------------------------------
-Crop = Callable[[Image.Image], float] | None  # the square's share of the shorter side; may refuse the picture
+# Of (width, height) as it is shown the square's share of the shorter side; may refuse the picture.
+Crop = Callable[[tuple[int, int]], float] | None
 # [N, C, S, S] uint8, black where a file cannot be read; and why, by the place of the file.
 Pictures = tuple[Tensor | RowFile, dict[int, str]]
 
@@ -146,16 +166,25 @@ def decode(path: Path, size: int, channels: int, crop: Crop = None) -> np.ndarra
     if the file is no picture, is damaged, or is not there.
     """
     with _opened(path) as image:
-        share = crop(image) if crop else 1.0
+        turn = _turn(image)
+        share = crop(image.size[:: -1 if turn >= 5 else 1]) if crop else 1.0  # 5 to 8 lie on their side
         enough = math.ceil(2 * size / share)
         image.draft(None, (enough, enough))  # a JPEG from a camera can be read at an eighth of its size
-        image = _plain(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB")
+        image = _plain(ImageOps.exif_transpose(image) if turn > 1 else image).convert("L" if channels == 1 else "RGB")
         side = round(min(image.size) * share)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         image = image.crop((left, top, left + side, top + side))
         if side != size:
             image = image.resize((size, size), Image.Resampling.LANCZOS)
         return np.ascontiguousarray(np.asarray(image).reshape(size, size, channels).transpose(2, 0, 1))
+
+
+def _turn(image: Image.Image) -> int:
+    """The orientation that the camera noted, 1 to 8; 1 if the note is damaged."""
+    with contextlib.suppress(Exception):
+        turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return turn if turn in range(1, 9) else 1
+    return 1
 
 
 def decode_all(
@@ -178,7 +207,7 @@ def decode_all(
         notice(f"Decoding {len(paths):,} pictures in {os.path.commonpath(paths)}; this is done once.")
     if size is None or channels is None:
         size, channels = _inferred(paths, size, channels)
-    broken: dict[int, str] = {}
+    broken, checks = {}, []
     rows = functools.partial(_rows, paths, size, channels, crop, strict, broken)
     about = kept.with_suffix(".json")
     try:
@@ -188,9 +217,10 @@ def decode_all(
             header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), channels, size, size)}
             np.lib.format.write_array_header_1_0(file, header)
             # Written, not mapped: on a full disk a write is an error, but a mapped page kills the process.
-            file.writelines(row.data for row in rows())
-        write_whole(about, json.dumps({"stamp": stamp, "count": len(paths), "broken": broken}))
-        return RowFile(kept), broken
+            file.writelines(checks.append(zlib.crc32(row.data)) or row.data for row in rows())
+        facts = {"stamp": stamp, "count": len(paths), "broken": broken, "crc32": checks}
+        write_whole(about, json.dumps(facts))
+        return RowFile(kept, checks), broken
     except (WriteError, OSError) as error:
         notice(f"The decoded pictures are not kept for the next time, but held in memory: {error}")
     return torch.from_numpy(np.stack([*rows()])), broken
@@ -207,9 +237,9 @@ def _state(path: Path) -> str:
 
 def _read_kept(kept: Path, stamp: str) -> Pictures | None:
     """None if there is nothing, or it is damaged, or made of other files."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+    with contextlib.suppress(Exception):  # numpy has many words
         facts = json.loads(kept.with_suffix(".json").read_text(encoding="utf-8"))
-        images = RowFile(kept)
+        images = RowFile(kept, facts.get("crc32", ()))
         if facts["stamp"] == stamp and facts["count"] == len(images):
             return images, {int(place): reason for place, reason in facts["broken"].items()}
     return None
@@ -243,6 +273,8 @@ def _rows(paths, size, channels, crop, strict, broken) -> Iterator[np.ndarray]:
 def _opened(path: Path) -> Iterator[Image.Image]:
     """A picture file; whatever Pillow says of one that it cannot read becomes an UnreadableError."""
     try:
+        if os.path.exists(path) and not os.path.isfile(path):  # a named pipe would be waited for
+            raise UnreadableError("no ordinary file")
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             yield image
     except UnreadableError:
@@ -259,7 +291,7 @@ def _plain(image: Image.Image) -> Image.Image:
         if not np.isfinite(values).all() or values.min() < 0:
             raise UnreadableError("its numbers are negative or not finite")
         # White is the first of these numbers that suits: a file does not say it.
-        whites = (*{"F": (1, 255), "I": (255,)}.get(image.mode, ()), 65535, values.max())
+        whites = (*{"F": (1, 255), "I": (255,)}.get(image.mode, ()), 4095, 65535, values.max())
         white = next(white for white in whites if values.max() <= white)
         return Image.fromarray((values * (255 / white)).round().astype(np.uint8))
     if not image.has_transparency_data:

@@ -14,7 +14,7 @@ from lessons_lib import data, weights
 from lessons_lib.classifier import NoisyClassifier
 from lessons_lib.evaluation import quality
 from lessons_lib.evaluation.quality import Accuracy, Measurement, Reference, Share
-from lessons_lib.files import atomic_write, check_writable
+from lessons_lib.files import atomic_write, check_writable, lock
 from lessons_lib.names import refuse
 from lessons_lib.pipeline import load_model
 from lessons_lib.samplers import SampleNoise
@@ -67,11 +67,14 @@ class Judge:
         """Raise ValueError if weights draw other classes than the evaluator knows."""
         ours = self.num_classes
         refuse({f"{name} has {num_classes} classes but {self.name} knows {ours}.": num_classes != ours})
+        self.check_size(name)
 
     def check_size(self, denoiser: str) -> None:
         """Raise ValueError if the evaluator could not read what the denoiser draws."""
-        drawn, read = load_model(denoiser)[0].config.image_size, self.model.config.image_size
-        refuse({f"{denoiser} draws {drawn} pixels a side but {self.name} reads {read}.": drawn != read})
+        network, model = load_model(denoiser)[0].config, self.model.config
+        for field, words in {"image_size": "pixels a side", "in_channels": "channels"}.items():
+            drawn, read = getattr(network, field), getattr(model, field)
+            refuse({f"{denoiser} draws {drawn} {words} but {self.name} reads {read}.": drawn != read})
 
     def tell_if_circular(self, classifiers: Iterable[str | Path | None]) -> None:
         """Say so if the evaluator is a classifier that guides: it then reads what it asked for itself."""
@@ -99,7 +102,12 @@ class Judge:
     def reference(self) -> Reference:
         """What this evaluator makes of real images: the file beside its weights, or else measured now."""
         stored = Reference.load(self.reference_path) if self.reference_path.exists() else None
-        return stored if stored and stored.extractor == self.sha256 else self.measure_reference()
+        if not stored or stored.extractor != self.sha256:
+            return self.measure_reference()
+        num_classes = 1 if self.dataset == "celeba" else self.num_classes
+        if (len(stored.statistics.mean), len(stored.spread)) != (self.model.config.widths[-1], num_classes):
+            raise ValueError(f"The reference statistics {self.reference_path} are of another judge.")
+        return stored
 
     def measure_reference(self) -> Reference:
         """Measure the training images: MNIST, or where that is missing the embedded digits, which is said."""
@@ -136,8 +144,9 @@ def check_card(name: str, dataset: str, source: str) -> None:
 
 def write_metrics(name: str, **metrics) -> None:
     """Put what was measured into the card of the weights; what else it says stays."""
-    card = weights.read_card(name)
-    weights.write_card(name, card | {"metrics": card.get("metrics", {}) | metrics})
+    with lock(weights.weights_path(name), weights.PATIENCE):
+        card = weights.read_card(name)
+        weights.write_card(name, card | {"metrics": card.get("metrics", {}) | metrics})
 
 
 def measure_judge(judge: Judge, write: bool = False) -> dict:

@@ -7,7 +7,6 @@ for the FID, the floor that real images reach: see `Reference`.
 
 import math
 import os
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Self
@@ -162,7 +161,9 @@ def features(evaluator: nn.Module, images: Tensor) -> Tensor:
 @torch.no_grad()
 def in_batches(evaluator: nn.Module, function: Callable, images: Tensor) -> Tensor:
     """A function of the evaluator's on all images, the result on the CPU."""
-    return torch.cat([function(like(evaluator, x)).cpu() for x in images.split(BATCH)])
+    answers = torch.cat([function(like(evaluator, x)).cpu() for x in images.split(BATCH)])
+    refuse({"What the evaluator reads is not finite, nor are the images.": not answers.isfinite().all()})
+    return answers
 
 
 def like(evaluator: nn.Module, x: Tensor) -> Tensor:
@@ -288,12 +289,28 @@ class Reference:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Self:
-        """Read what `save` wrote; nothing is unpickled. ValueError if the file is damaged."""
+        """Read what `save` wrote; nothing is unpickled. ValueError for a damaged or another file."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 stored = {name: file[name] for name in file.files}
             content = {k: torch.from_numpy(v) if v.ndim else v.item() for k, v in stored.items()}
             statistics = FeatureStatistics(*(content.pop(name) for name in ("mean", "covariance", "count")))
-            return cls(statistics, **content)
-        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            reference = cls(statistics, **content)
+            if reference._could_be():
+                return reference
+        except Exception as error:  # zipfile and numpy have many words
             raise ValueError(f"The reference statistics {path} are damaged: delete the file.") from error
+        raise ValueError(f"The reference statistics {path} are damaged: they cannot be of images.")
+
+    def _could_be(self) -> bool:
+        """Whether images could have these numbers; a class without two of them has the spread nan."""
+        mean, covariance = self.statistics.mean, self.statistics.covariance
+        spread, counts = self.spread, self.class_counts
+        return bool(
+            mean.isfinite().all() and covariance.isfinite().all() and (covariance.diag() >= 0).all()
+            and covariance.shape == (len(mean), len(mean)) and torch.allclose(covariance, covariance.T)
+            and not (spread <= 0).any() and not spread.isinf().any() and spread.shape == counts.shape
+            and counts.dtype == torch.int64 and (counts >= 0).all() and 0 < self.floor < math.inf
+            and 2 <= self.statistics.count == int(counts.sum()) - self.floor_count
+            and isinstance(self.extractor, str) and isinstance(self.source, str)
+        )  # fmt: skip

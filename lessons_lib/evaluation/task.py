@@ -25,7 +25,7 @@ from lessons_lib import data, pipeline, weights
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.evaluation import axioms, jumps, quality
 from lessons_lib.evaluation.judge import Judge, accuracy_lines, command, pictures
-from lessons_lib.files import atomic_write, check_writable
+from lessons_lib.files import atomic_write, check_writable, lock
 from lessons_lib.names import place_of, refuse
 from lessons_lib.pipeline import CounterfactualRequest, GenerationRequest
 from lessons_lib.samplers import DEFAULT_SPACING
@@ -220,7 +220,10 @@ class Classes(Task):
         if not (plan := request.plan()).is_flow_map:
             return {}
         found = {"composition": jumps.composition(plan.network)}
-        teacher = weights.read_card(request.weights)["training"]["teacher"]["weights"]
+        try:
+            teacher = weights.read_card(request.weights)["training"]["teacher"]["weights"]
+        except (KeyError, TypeError) as error:
+            raise weights.WeightsError(f"The card of {request.weights} does not name its teacher.") from error
         labels = quality.labels_by_frequency(self.judge.reference.class_counts, jumps.DIGITS)
         for scale in (2.0, 1.0):
             own = replace(request, labels=labels.tolist(), guidance_scale=scale, steps=1)
@@ -428,6 +431,7 @@ def face_defaults(request: CounterfactualRequest) -> CounterfactualRequest:
     """The request with what the classifier's card proposes for counterfactuals: a scale and a depth."""
     filled = request.plan().request
     proposed = weights.read_card(filled.classifier).get("defaults", {}).get("counterfactual", {})
+    refuse({f"The card of {filled.classifier} proposes {proposed!r:.50}.": not isinstance(proposed, dict)})
     names = ("guidance_scale",) if request.method == "same-noise" else ("guidance_scale", "depth")
     missing = {name: proposed[name] for name in names if name in proposed and getattr(request, name) is None}
     return replace(filled, **missing)
@@ -600,9 +604,16 @@ def _drift_sizes(flips: dict) -> dict:
 # -- sweeps ----------------------------------------------------------------------------------------
 def sweep(task: Task, requests: Iterable[Request], out: Path) -> Iterator[str]:
     """Measure what the table does not hold yet, row by row; yields what to tell people."""
-    columns = (*task.COLUMNS, *KEY)
     plans = {(plan.command, plan.weights_sha256): plan for plan in map(task.plan, requests)}
     task.judge.tell_if_circular({plan.request.classifier for plan in plans.values()})
+    read_rows(out, (*task.COLUMNS, *KEY))  # refuses another table before there is a lock beside it
+    with lock(out):
+        yield from _filled(task, plans, out)
+    yield f"The table is {out}."
+
+
+def _filled(task: Task, plans: dict[tuple, Plan], out: Path) -> Iterator[str]:
+    columns = (*task.COLUMNS, *KEY)
     rows = read_rows(out, columns)
     there = {(row["command"], row["weights_sha256"]) for row in rows}
     left = [plan for key, plan in plans.items() if key not in there]
@@ -618,7 +629,6 @@ def sweep(task: Task, requests: Iterable[Request], out: Path) -> Iterator[str]:
             writer.writeheader()
             writer.writerows(rows)
         yield f"{count} of {len(left)}: {fill(task.LINE, document)}"
-    yield f"The table is {out}."
 
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
@@ -629,10 +639,13 @@ def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     if not path.exists():
         return []
     try:
-        reader = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+        # Excel puts a mark before the text.
+        reader = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())
         rows = list(reader)
         if tuple(reader.fieldnames or ()) == columns and all(row[columns[-1]] for row in rows):
+            twice = len({tuple(row[name] for name in KEY) for row in rows}) < len(rows)
+            refuse({f"{path} has two rows of one measurement: delete the wrong one.": twice})
             return rows
-    except (ValueError, csv.Error):
+    except (UnicodeDecodeError, csv.Error):
         pass  # not even text
     raise ValueError(f"{path} is no table of a sweep: name another --out, or delete it.")

@@ -4,6 +4,7 @@ Into its output folder: checkpoint.pt, losses.json, samples_epoch_NNN.png (denoi
 weights NAME.safetensors with their card NAME.json.
 """
 
+import contextlib
 import functools
 import json
 import os
@@ -28,6 +29,7 @@ from lessons_lib.recipes.losses import noisy_classification_loss as noisy_classi
 from lessons_lib.recipes.losses import random_affine, random_crop_and_flip, random_flip
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.training import EpochDone, Event, LossFn, Stopped, TrainConfig, denoising_loss, train
+from lessons_lib.training.config import StepDone, TrainingError
 from lessons_lib.training.devices import make_accelerator
 from lessons_lib.training.distillation import FlowMapLoss
 from lessons_lib.unet import UNetConfig
@@ -254,6 +256,7 @@ class SamplesDrawn(NamedTuple):
 
 class WeightsSaved(NamedTuple):
     path: Path
+    is_new: bool = True  # False: this training had ended before, and its weights and card stay as they are
 
 
 def load_splits(dataset: str, config: TrainConfig, **how) -> dict[str, data.ImageSet]:
@@ -277,6 +280,7 @@ def run_recipe(
     recipe = replace(recipe, config=config, options=options or recipe.options)
     schedule, network = recipe.schedule, recipe.build()
     origin = _start_from(network, start, schedule) if start else None
+    history, has_stepped = origin or _origin(config.output_dir), False
     sets = load()
     for layer in network.modules():
         if isinstance(layer, Whitening) and not start:  # else what follows it fits the weights that are there
@@ -288,18 +292,37 @@ def run_recipe(
         augment=recipe.augment,
     ):  # fmt: skip
         yield event
-        if os.environ.get("RANK", "0") != "0":
+        if (os.environ.get("RANK") or "0") != "0":
             continue
         if origin:  # written once; a resumed training finds it for its card
             write_whole(config.output_dir / ORIGIN, json.dumps(origin, indent=1))
             origin = None
+        has_stepped |= isinstance(event, StepDone)
         if isinstance(event, EpochDone) and recipe.is_denoiser:
             yield from _after_epoch(event, recipe, schedule)
         if isinstance(event, Stopped):
             path = config.output_dir / f"{recipe.name}.safetensors"
-            card = _card(recipe, sets["train"], event, command)
-            weights.save_pretrained(path, event.ema_model, schedule, card)
-            yield WeightsSaved(path)
+            card = _card(recipe, sets["train"], event, command, history)
+            if is_new := has_stepped or not _is_there(path, card):
+                weights.save_pretrained(path, event.ema_model, schedule, card)
+            yield WeightsSaved(path, is_new)
+
+
+def _is_there(path: Path, card: dict) -> bool:
+    """Whether whole weights of as long a training lie there: their card may have been measured since."""
+    with contextlib.suppress(weights.WeightsError, KeyError):
+        _, _, old = weights.load_pretrained(path)
+        return old["training"]["images_seen"] == card["training"]["images_seen"]
+    return False
+
+
+def _origin(folder: Path) -> dict | None:
+    """The weights that an earlier part of this training began from."""
+    file = folder / ORIGIN
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{file} is damaged: it says which weights this training began from.") from error
 
 
 def _start_from(network: nn.Module, name: str | Path, schedule: NoiseSchedule | None) -> dict:
@@ -333,7 +356,10 @@ def _loss(recipe: Recipe, network: nn.Module, schedule: NoiseSchedule | None) ->
 def _settings(recipe: Recipe, network: nn.Module, images: data.ImageSet) -> dict[str, object]:
     """What a checkpoint must agree with to be resumed, besides the TrainConfig."""
     settings = {"recipe": recipe.name, "data": images.source, "num_images": len(images)}
-    settings["class_names"] = images.class_names
+    settings["class_names"], settings["images_sha256"] = images.class_names, images.fingerprint()
+    settings["augment"] = recipe.augment and recipe.augment.__name__
+    if recipe.teacher:
+        settings["teacher_sha256"] = weights.read_card(recipe.teacher)["sha256"]
     if recipe.schedule:
         settings |= asdict(recipe.options)
         del settings["sample_every"], settings["keep_epochs"]  # what is written on the way
@@ -363,8 +389,8 @@ def _after_epoch(event: EpochDone, recipe: Recipe, schedule: NoiseSchedule) -> I
         weights.save_pretrained(path, network, schedule, {"epoch": event.epoch})
 
 
-def _card(recipe: Recipe, images: data.ImageSet, end: Stopped, command: str) -> dict:
-    config, defaults, origin = recipe.config, dict(recipe.defaults), recipe.config.output_dir / ORIGIN
+def _card(recipe: Recipe, images: data.ImageSet, end: Stopped, command: str, origin: dict | None) -> dict:
+    config, defaults = recipe.config, dict(recipe.defaults)
     settings = asdict(config)
     del settings["output_dir"]
     if recipe.is_denoiser:
@@ -386,7 +412,7 @@ def _card(recipe: Recipe, images: data.ImageSet, end: Stopped, command: str) -> 
             "weights": recipe.teacher,
             "sha256": weights.read_card(recipe.teacher)["sha256"],
         }
-    if origin.exists():
-        training["start"] = json.loads(origin.read_text())
+    if origin:
+        training["start"] = origin
     facts = {"training": training, "defaults": defaults, "metrics": {}}
     return {"class_names": list(images.class_names)} | facts

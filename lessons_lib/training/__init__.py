@@ -12,17 +12,18 @@ import contextlib
 import functools
 import json
 import math
+import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
-from lessons_lib.files import write_whole
+from lessons_lib.files import lock, remove_leftovers, write_whole
+from lessons_lib.signals import stops_noted
 from lessons_lib.training.averaging import EMA
 from lessons_lib.training.checkpoints import BEFORE_DECAY, CHECKPOINT, TrainState
 from lessons_lib.training.config import EpochDone, Event, PrecisionChosen, StepDone, Stopped, TrainConfig
@@ -49,7 +50,8 @@ def train(
     config.output_dir, if its config and `settings`, which say what the training is of, are the same; `extend`
     also to more epochs, if config.lr_decay is below 1.
 
-    Ctrl-C ends the training after the current step with a checkpoint and Stopped("interrupted").
+    Ctrl-C ends the training after the current step with a checkpoint and Stopped("interrupted"), SIGTERM and
+    its kind with Stopped("terminated"). output_dir is locked; the second training there gets a Locked.
     TrainingError (too few images, a loss that is no number, a checkpoint that does not fit) and WriteError
     keep the last one.
     """
@@ -65,14 +67,18 @@ def train(
     state, content = TrainState(whole, precision, device.type), {}
     if resume or extend:
         state, content = state.resumed(config, extend)
-    if state.precision == "auto":
-        few = train_data.batch(torch.arange(batch_size // config.accumulation_steps))
-        seconds = seconds_a_step(model, loss_fn, few)
-        # What is hardly faster is not worth the coarser numbers.
-        state.precision = "bf16" if seconds["bf16"] < 0.9 * seconds["float32"] else "float32"
-        yield PrecisionChosen(state.precision, seconds)
     sets = {"train": train_data, "val_loss": val_data, "test_loss": test_data}
-    yield from _Trainer(model, loss_fn, augment, sets, config, state, content).run()
+    with contextlib.ExitStack() as held:
+        if config.output_dir and (os.environ.get("RANK") or "0") == "0":  # the first process writes for all
+            held.enter_context(lock(config.output_dir, is_folder=True))
+            remove_leftovers(config.output_dir)
+        if state.precision == "auto":
+            few = train_data.batch(torch.arange(batch_size // config.accumulation_steps))
+            seconds = seconds_a_step(model, loss_fn, few)
+            # What is hardly faster is not worth the coarser numbers.
+            state.precision = "bf16" if seconds["bf16"] < 0.9 * seconds["float32"] else "float32"
+            yield PrecisionChosen(state.precision, seconds)
+        yield from _Trainer(model, loss_fn, augment, sets, config, state, content).run()
 
 
 class _Trainer:
@@ -110,18 +116,19 @@ class _Trainer:
             self.ema.model.load_state_dict(model.state_dict())
 
     def run(self) -> Iterator[Event]:
-        state, average = self.state, self.ema
+        state, average, first = self.state, self.ema, self.state.step
         try:
-            with interrupt_flag() as interrupted:
-                reason = yield from self._loop(interrupted)
-                self._save()
+            with stops_noted() as stops:
+                reason = yield from self._loop(stops)
+                if state.step > first:  # what had ended is left alone
+                    self._save()
                 self.accelerator.wait_for_everyone()  # or who resumes at once would find an older checkpoint
         finally:  # however it ends, the learner gets an ordinary module back, whose forward is not wrapped
             self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
             self.raw_model.__dict__.pop("forward", None)
         yield Stopped(reason, state.step, state.seconds, average.model, state.precision, average.length())
 
-    def _loop(self, interrupted: threading.Event) -> Generator[Event, None, str]:
+    def _loop(self, stops: list[int]) -> Generator[Event, None, str]:
         """Steps until the end; returns the reason for it."""
         config, state = self.config, self.state
         first, before, started = state.step, state.seconds, clock()
@@ -151,8 +158,8 @@ class _Trainer:
                 yield self._finish_epoch(epoch)
             if state.step % config.checkpoint_every == 0:
                 self._save()
-            if self._highest(interrupted.is_set()):
-                return "interrupted"
+            if stopped_by := self._highest(max(stops, default=0)):
+                return "interrupted" if stopped_by == signal.SIGINT else "terminated"
         return "finished"
 
     def _step(self, lr: float) -> float:
@@ -173,13 +180,16 @@ class _Trainer:
         if not math.isfinite(loss) or not (math.isfinite(norm) or accelerator.scaler):
             self.optimizer.zero_grad()
             what = "The gradient became infinite" if math.isfinite(loss) else f"The loss became {loss}"
-            folder = self.config.output_dir
-            kept = f" The last good checkpoint is kept in {folder}." if folder else ""
-            raise TrainingError(f"{what} at step {self.state.step + 1}: try a smaller learning rate.{kept}")
+            self._refuse(what, self.state.step + 1)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.ema.update(self.raw_model)
         return loss
+
+    def _refuse(self, what: str, step: int) -> NoReturn:
+        folder = self.config.output_dir
+        kept = f" The last good checkpoint is kept in {folder}." if folder else ""
+        raise TrainingError(f"{what} at step {step}: try a smaller learning rate.{kept}")
 
     def _backward(self, generator: torch.Generator) -> Tensor:
         """Add up the gradients of this process's share of the batch. Returns the mean loss."""
@@ -232,6 +242,10 @@ class _Trainer:
         return float(self.accelerator.gather(torch.tensor([float(value)], device=self.device)).max())
 
     def _save(self, name: str = CHECKPOINT) -> None:
+        # The last step's loss does not show what it did to the weights.
+        weights = [*self.raw_model.parameters(), *self.ema.model.parameters()]
+        if not all(bool(tensor.isfinite().all()) for tensor in weights):
+            self._refuse("The weights are not finite", self.state.step)
         if self.config.output_dir and self.accelerator.is_main_process:
             self.state.save(self.config.output_dir / name, self.parts)
 
@@ -254,21 +268,3 @@ def step_generator(seed: int, step: int, process: int) -> torch.Generator:
 def _order(seed: int, epoch: int, count: int) -> Tensor:
     """In which order an epoch shows the images."""
     return torch.randperm(count, generator=step_generator(seed, epoch, -1))
-
-
-@contextlib.contextmanager
-def interrupt_flag() -> Iterator[threading.Event]:
-    """The first Ctrl-C sets the flag instead of breaking off in mid-step; the second breaks off."""
-    flag, previous = threading.Event(), None
-
-    def handle(*_: object) -> None:
-        flag.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    with contextlib.suppress(ValueError):  # in another thread, which signals never reach
-        previous = signal.signal(signal.SIGINT, handle)
-    try:
-        yield flag
-    finally:
-        with contextlib.suppress(ValueError, TypeError):  # closed in another thread; nothing to restore
-            signal.signal(signal.SIGINT, previous)

@@ -1,17 +1,18 @@
 """Checkpoints: whole or not at all, and refused in a sentence where they do not fit."""
 
 import io
-import os
+import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
-from lessons_lib.files import atomic_write, remove_leftovers
+from lessons_lib.files import atomic_write
 from lessons_lib.training.config import TrainConfig, TrainingError
 
 CHECKPOINT = "checkpoint.pt"
+LATER = {"images_sha256", "augment", "teacher_sha256"}  # settings that older checkpoints do not have
 BEFORE_DECAY = "before_decay.pt"  # to prolong a training from, once its learning rate has begun to fall
 
 
@@ -45,8 +46,6 @@ class TrainState:
         """
         if not config.output_dir:
             raise TrainingError("To resume, output_dir must name the folder of the earlier run.")
-        if os.environ.get("RANK", "0") == "0":
-            remove_leftovers(config.output_dir)
         path = config.output_dir / CHECKPOINT
         if extend and not path.exists():
             raise TrainingError(f"There is nothing to extend in {config.output_dir}.")
@@ -67,8 +66,14 @@ class TrainState:
 
 def _read(path: Path) -> tuple[TrainState, dict]:
     try:
+        # A checkpoint is a zip, and a zip has a checksum of each file in it, which torch does not look at.
+        kept = io.BytesIO(path.read_bytes())
+        with zipfile.ZipFile(kept) as archive:
+            if name := archive.testzip():
+                raise zipfile.BadZipFile(name)
+        kept.seek(0)
         # Through the CPU: each part moves what it gets to its own device.
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(kept, map_location="cpu", weights_only=True)
         return TrainState(**content.pop("state")), content
     except TypeError as error:
         raise TrainingError(f"{path} is of another version of this program: start anew.") from error
@@ -83,7 +88,7 @@ def _check_settings(path: Path, old: dict[str, Any], new: dict[str, Any], extend
         if extend and name == "epochs":
             if now < before:
                 raise TrainingError(f"{path} is of {before} epochs: name more to extend it, not {now}.")
-        elif before != now:
+        elif before != now and not (name in LATER and name not in old):
             hint = " (to prolong it, extend it)" if name == "epochs" else ""
             raise TrainingError(
                 f"{path} was made with {name} {_shown(before, now)}, this training has "

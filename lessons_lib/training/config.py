@@ -15,7 +15,11 @@ class TrainingError(RuntimeError):
 
 RULES = (  # fields, what is allowed, and the test of it
     ("epochs batch_size accumulation_steps checkpoint_every measure_every", "at least 1", lambda x: x >= 1),
-    ("lr grad_clip max_seconds", "above 0", lambda x: x > 0),
+    ("lr grad_clip", "above 0 and at most 1e30", lambda x: 0 < x <= 1e30),
+    ("weight_decay", "from 0 to 1e6", lambda x: 0 <= x <= 1e6),
+    ("max_seconds", "above 0", lambda x: x > 0),
+    ("warmup_steps", "at least 0", lambda x: x >= 0),
+    ("seed", "from 0 to 2^63 - 1", lambda x: 0 <= x < 2**63),
     ("ema_decay", "in [0, 1)", lambda x: 0 <= x < 1),
     ("lr_decay", "in (0, 1]", lambda x: 0 < x <= 1),
     # The power law's exponent is positive up to 1 / (2 sqrt 3), the spread of a plain mean.
@@ -85,7 +89,7 @@ class EpochDone(NamedTuple):
 
 
 class Stopped(NamedTuple):
-    """The last event: "finished", "time" or "interrupted", and the result."""
+    """The last event and the result: "finished", "time", "interrupted" by Ctrl-C, "terminated" by SIGTERM."""
 
     reason: str
     step: int

@@ -49,7 +49,7 @@ def resolve_precision(config: TrainConfig, device: torch.device, num_steps: int)
         return "bf16" if torch.cuda.is_bf16_supported() else "float32"
     # Not in a training of few steps or minutes; nor where processes would have to agree.
     short = num_steps < MEASURE_FROM_STEPS or (config.max_seconds or math.inf) < MEASURE_FROM_SECONDS
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    several = int(os.environ.get("WORLD_SIZE") or 1) > 1
     return "float32" if short or several or device.type != "cpu" else "auto"
 
 
