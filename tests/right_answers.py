@@ -5,6 +5,7 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
+from blank_answers import FIVE
 
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.guidance import attribute_log_prob, class_log_prob
@@ -352,4 +353,5 @@ RIGHT = {
     "12.2": (held_as_in_the_lesson, held_by_clamp),
     "13.1": (lambda jump, x_t, t, m, s: jump(jump(x_t, t, m), m, s), jumps_in_a_loop),
     "13.2": (target_as_in_the_lesson, target_without_the_noise),
+    **FIVE,
 }
