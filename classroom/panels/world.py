@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import anywidget
@@ -27,6 +27,7 @@ SCENES = {  # and the titles of their rows in the still
     "guide": ("without a wish", "w = {scale:g}"),
     "invert": ("up, told what it is", "down, told the wish"),
     "steps": ("60 steps", "{steps} steps"),
+    "yours": (),
 }
 COUNT, WIDE = 300, 8.6  # dots and inches of the still
 MOMENTS = (0.0, 0.6, 0.8, 0.92, 1.0)  # that a row shows of its way down; of a way up from the other end
@@ -39,6 +40,7 @@ class MovingWorld(anywidget.AnyWidget):
         scene: one of SCENES.
         guidance_scale, target: w of the wish, 0 for the 7 and 1 for the 3.
         steps: of the scene "steps".
+        ways, times: of the scene "yours", title -> states [K, N, 2], and their K timesteps, -1 the picture.
     """
 
     here = Path(__file__).parent
@@ -48,17 +50,21 @@ class MovingWorld(anywidget.AnyWidget):
     steps, seed, arrows = t.Int().tag(sync=True), t.Int(0).tag(sync=True), t.Bool().tag(sync=True)
     means, abar, classes = t.Bytes().tag(sync=True), t.Bytes().tag(sync=True), t.List().tag(sync=True)
     std = t.Float().tag(sync=True)
+    ways_of, names, times = t.Bytes().tag(sync=True), t.List().tag(sync=True), t.List().tag(sync=True)
 
     def __init__(
         self, scene: str = "noise", *, guidance_scale: float = 1.0, target: int = 0, steps: int = 5,
-        arrows: bool = False,
+        arrows: bool = False, ways: Mapping[str, Tensor] | None = None, times: Sequence[int] = (),
     ) -> None:  # fmt: skip
         check_choice("scene", scene, tuple(SCENES))
+        self.recorded = ways or {}
+        parts = [states.double().contiguous().numpy().tobytes() for states in self.recorded.values()]
         self.mixture, self.schedule = seven_and_three(), NoiseSchedule.linear(1000)
         super().__init__(
             scene=scene, guidance_scale=guidance_scale, target=target, steps=steps, arrows=arrows,
             means=self.mixture.means.double().numpy().tobytes(), classes=self.mixture.classes.tolist(),
             std=self.mixture.std, abar=self.schedule.alphas_cumprod.numpy().tobytes(),
+            ways_of=b"".join(parts), names=list(self.recorded), times=list(map(int, times)),
         )  # fmt: skip
 
     def ways(self) -> Iterator[tuple[Mapping[int, Tensor], Tensor]]:
@@ -79,6 +85,9 @@ class MovingWorld(anywidget.AnyWidget):
             nearest = torch.cdist(states[-1], mixture.means).argmin(dim=1)
             return states, mixture.classes[nearest]
 
+        for states in self.recorded.values():
+            kinds = mixture.classes[torch.cdist(states[-1].float(), mixture.means).argmin(dim=1)]
+            yield dict(zip(self.times, states, strict=True)), kinds
         if self.scene == "noise":
             noised = {
                 int(s): q_sample(schedule, x_0, torch.full((COUNT,), int(s)), x_T) for s in times.flip(0)
@@ -90,7 +99,7 @@ class MovingWorld(anywidget.AnyWidget):
             }
             yield back, y
             yield drawn(guided, back[999])[0], y
-        else:
+        elif self.scene != "yours":
             yield drawn(eps_fn)
             if self.scene == "samplers":
                 yield drawn(
@@ -103,7 +112,9 @@ class MovingWorld(anywidget.AnyWidget):
 
     def still(self) -> tuple[bytes, str]:
         """Five moments of each row, as (PNG, two pixels for one; words)."""
-        titles = [name.format(scale=self.guidance_scale, steps=self.steps) for name in SCENES[self.scene]]
+        titles = [
+            name.format(scale=self.guidance_scale, steps=self.steps) for name in SCENES[self.scene]
+        ] or self.names
         colours = np.array([figures.ORANGE, "#762a83"])
         fig = canvas(WIDE, 1.45 * len(titles) + 0.35, "constrained")
         axes = fig.subplots(len(titles), len(MOMENTS), squeeze=False)
