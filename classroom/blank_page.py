@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from classroom import figures
 from classroom.checks.lesson14 import states_of as states_of
+from classroom.checks.running import code_of
 from classroom.panels.film import Film, Row
-from classroom.panels.panel import fresh_path
 from classroom.panels.world import MovingWorld
 from lessons_lib import data, pipeline
 from lessons_lib.images import save_gif
@@ -82,7 +83,7 @@ class World:
 
 def lines_of(*functions: Callable) -> int:
     """The lines of the functions and classes in these functions' cells, without blanks and docstrings."""
-    cells = {function.__code__.co_filename for function in functions}
+    cells = {code_of(function).co_filename for function in functions}
     found = [node for cell in cells for node in ast.parse("".join(linecache.getlines(cell))).body]
     for node in (inner for one in found for inner in ast.walk(one)):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
@@ -91,9 +92,23 @@ def lines_of(*functions: Callable) -> int:
     return sum(len(text.splitlines()) for text in mine)
 
 
+def show_judged(drawings: Mapping[str, Tensor], y: Tensor, judge: Callable[[Tensor], Tensor]) -> None:
+    """Ten of each of the drawings [B, 1, 28, 28], and how many of all are read as y [B]."""
+    right = {name: judge(images) == y for name, images in drawings.items()}
+    rows = {f"{name}\n{int(right[name].sum())} of {len(y)}": x_0[:10] for name, x_0 in drawings.items()}
+    figures.show_figure(
+        figures.image_row(rows, y[:10].tolist(), misread=~torch.stack(list(right.values()))[:, :10]),
+        alt=f"Ten digits a row that the learner's own denoiser drew: {'; '.join(rows)}.".replace("\n", ", "),
+        caption="The same noises, pushed in two ways. Left: how many are read right. Crosses: misread.",
+    )
+
+
 def keep_gif(rows: Sequence[tuple[float, Tensor]], words: str, folder: Path) -> Path:
-    """Write my_work/my_diffusion.gif below the folder: of each scale the ten digits [10, 1, 28, 28]."""
-    digits, path = [str(digit) for digit in range(10)], fresh_path(folder / "my_work", "my_diffusion")
+    """Write my_work/my_diffusion.gif below the folder: of each scale the ten digits [10, 1, 28, 28].
+
+    It takes the place of the one before.
+    """
+    digits, path = [str(digit) for digit in range(10)], folder / "my_work" / "my_diffusion.gif"
     films = [Film([Row.of(row, heads=digits, side=64)], "", f"w = {w:.1f}: {words}") for w, row in rows]
     save_gif(path, [film.page(0) for film in films])
     return path

@@ -15,7 +15,7 @@ def noised(x_0, abar):
     t = torch.randint(0, len(abar), (len(x_0),))
     eps = torch.randn_like(x_0)
     a = abar[t].view(-1, 1, 1, 1)
-    return (a.sqrt() * x_0 + (1 - a).sqrt() * eps).float(), t, eps
+    return (a.sqrt() * x_0 + (1 - a).sqrt() * eps).to(eps), t, eps
 
 
 def sample_yields(eps_fn, abar, x_T, timesteps):
@@ -188,7 +188,7 @@ def guided_functionally(eps_fn, classifier, y, s, abar):
 
         with torch.enable_grad():
             slope = torch.autograd.functional.vjp(log_p, x_t)[1]
-        return eps_fn(x_t, t) - torch.einsum("b,b...->b...", s * (1 - abar[t]) ** 0.5, slope)
+        return eps_fn(x_t, t) - torch.einsum("b,b...->b...", (s * (1 - abar[t]) ** 0.5).to(slope), slope)
 
     return guided
 
@@ -355,7 +355,7 @@ def guided_with(log_p, factor, sign=-1):
             with torch.enable_grad():
                 x = x_t.clone().requires_grad_()
                 (slope,) = torch.autograd.grad(log_p(classifier(x, t), y), x)
-            return eps_fn(x_t, t) + sign * s * factor(abar[t])[:, None] * slope
+            return eps_fn(x_t, t) + sign * s * factor(abar[t])[:, None].to(x_t) * slope
 
         return guided
 
@@ -506,6 +506,7 @@ WRONG_14 = {
         ("one more than it says", lambda f, c, y, s, a: guided_by_grad(f, c, y, s + 1, a)),
         ("open torch.enable_grad()", under_no_grad),
         ("carries the graph", with_graph),
+        ("eps becomes float64", lambda f, c, y, s, a: lambda x, t: f(x, t) - s * a[t][:, None] * x),
     ],
     "14.4": [
         ("falls from 1 to 0", lambda T: torch.linspace(1e-4, 0.02, T)),
@@ -532,6 +533,7 @@ WRONG_14 = {
         ("told another t", loss_of(F.mse_loss, mixed(told=lambda t: t.flip(0)))),
         ("shown the clean x_0", loss_of(F.mse_loss, mixed(factor=lambda a: (1, 0)))),
         ("carries no gradient", loss_of(lambda guess, eps: F.mse_loss(guess, eps).detach())),
+        ("x_t becomes float64", lambda m, x, y, a: loss_in_parts(m, x.double(), y, a)),
         ("asked once", lambda m, x, y, a: loss_in_parts(m, x, y, a) + loss_in_parts(m, x, y, a)),
     ],
     "14.6": [

@@ -101,13 +101,12 @@ def test_a_failed_training_is_one_sentence_with_the_learners_line(cell):
 
 
 def test_lines_are_counted_without_blanks_docstrings_and_checks(cell):
-    helper = 'def helper(x):\n    """Twice."""\n\n    return 2 * x\n\n\n'
-    text = helper + "def f(x):\n    return helper(x)  # so\n\n\nf(1)\n"
-    assert blank_page.lines_of(cell(text)["f"]) == 4
+    helper = 'import torch\n\n\ndef helper(x):\n    """Twice."""\n\n    return 2 * x\n\n\n'
+    text = helper + "@torch.no_grad()\ndef f(x):\n    return helper(x)  # so\n\n\nf(1)\n"
+    assert blank_page.lines_of(cell(text)["f"]) == 5
 
 
-def test_the_gif_is_kept_and_never_written_over(tmp_path):
-    rows = [(w, torch.zeros(10, 1, 28, 28)) for w in (0, 1.5)]
-    paths = [blank_page.keep_gif(rows, "90 lines", tmp_path) for _ in "12"]
-    assert [path.name for path in paths] == ["my_diffusion.gif", "my_diffusion-2.gif"]
-    assert all(path.read_bytes()[:3] == b"GIF" for path in paths)
+def test_the_gif_is_kept_in_one_place(tmp_path):
+    for words in ("90 lines", "80 lines"):
+        path = blank_page.keep_gif([(w, torch.zeros(10, 1, 28, 28)) for w in (0, 1.5)], words, tmp_path)
+    assert [path] == list((tmp_path / "my_work").iterdir()) and path.read_bytes()[:3] == b"GIF"

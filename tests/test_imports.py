@@ -103,7 +103,9 @@ def test_the_library_is_small():
     pages = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in panels.glob("*.js"))
     pages += lines(panels.glob("*.py"))[0]
     print(f"panels {pages:,} lines")
-    assert pages <= 4096  # on the way to 2,900, with the moving world, 458, and the live slider, 93
+    assert (
+        pages <= 4228
+    )  # on the way to 2,900, with the moving world, 490, the live slider, 93, a training, 97
 
 
 def test_the_tests_are_small():
@@ -111,7 +113,7 @@ def test_the_tests_are_small():
     paths = [path for kind in ("py", "json", "toml") for path in (ROOT / "tests").rglob(f"*.{kind}")]
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
     print(f"tests {lines:,} lines")
-    assert lines <= 12_141  # on the way to 11,000
+    assert lines <= 12_880  # on the way to 11,000; lesson 14 brought 700
 
 
 def without_docstrings(tree: ast.Module) -> ast.Module:

@@ -20,9 +20,8 @@ from classroom.checks.networks import image as noise
 from lessons_lib.schedules import NoiseSchedule
 from lessons_lib.toy import GaussianMixture, seven_and_three
 
-SCHEDULE = NoiseSchedule.linear(1000)
-WORLD = seven_and_three()
-WORLD = GaussianMixture(1.5 * WORLD.means.double(), WORLD.std, WORLD.classes)  # beyond [-1, 1], if clipped
+SCHEDULE, SMALL = NoiseSchedule.linear(1000), seven_and_three()
+WORLD = GaussianMixture(1.5 * SMALL.means.double(), SMALL.std, SMALL.classes)  # beyond [-1, 1], if clipped
 
 
 # ---- 14.1 the sampler ----
@@ -120,7 +119,10 @@ SAMPLE = Exercise(
 
 
 # ---- 14.2 and 14.3 the guidances ----
-POINTS, TIMES = noise(3, shape=(5, 2)).double(), torch.tensor([900, 700, 500, 300, 150])
+FLOAT64 = (
+    "{} becomes float64, and a network of float32 refuses it: cast what comes of alphas_cumprod, by .to({})."
+)
+POINTS, TIMES = noise(3, shape=(5, 2)), torch.tensor([900, 700, 500, 300, 150])
 IMAGES = noise(4, shape=(3, 2, 4, 5))
 UNDER_NO_GRAD = (
     "There is no gradient: a sampler runs under no_grad, so open torch.enable_grad() around it, and start "
@@ -145,8 +147,8 @@ def _eps_at(x_t: Tensor, t: Tensor) -> Callable:
             raise NotUsable(
                 f"Your function of (x_t, t) must answer eps in the shape of x_t, {list(x_t.shape)}."
             )
-        if eps.requires_grad:
-            raise Wrong(GRAPH)
+        if eps.requires_grad or eps.dtype != x_t.dtype:
+            raise Wrong(GRAPH if eps.requires_grad else FLOAT64.format("eps", "x_t"))
         return eps.double()
 
     return reads
@@ -193,7 +195,8 @@ def _gradient(
             with torch.enable_grad():
                 x = x_t.clone().requires_grad_()
                 gradient = torch.autograd.grad(log_prob(classifier(x, t), y).sum(), x)[0]
-            return eps_fn(x_t, t) - share(s, len(x_t)) * factor(alphas_cumprod[t])[:, None] * gradient
+            factors = share(s, len(x_t)) * factor(alphas_cumprod[t])[:, None].to(x_t)
+            return eps_fn(x_t, t) - factors * gradient
 
         return guided
 
@@ -219,8 +222,8 @@ WITH_CLASSIFIER = Exercise(
     praise="With exact scores and s = 1 this is exactly what a network says that is told y.",
     cases=(((0, 1, 1, 0, 1), 1.0), ((1, 0, 1, 1, 0), 2.5)),
     given=lambda y, s: (
-        WORLD.eps_fn(SCHEDULE),
-        lambda x, t: WORLD.log_likelihoods(SCHEDULE, x, t),
+        SMALL.eps_fn(SCHEDULE),
+        lambda x, t: SMALL.log_likelihoods(SCHEDULE, x, t),
         torch.tensor(y),
         s,
         SCHEDULE.alphas_cumprod.clone(),
@@ -303,6 +306,8 @@ def _loss(exercise: Exercise, function: Callable, network: Network, x_0: Tensor,
     if asked != [BATCH]:
         raise Wrong(f"The network must be asked once, about all {BATCH} images, not about {asked}.")
     x_t, t, told, answer = network.questions[0]
+    if x_t.dtype != torch.float32:
+        raise Wrong(FLOAT64.format("x_t", "x_0"))
     return x_t.double(), t, told, answer.double(), loss, y
 
 

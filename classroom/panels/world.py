@@ -85,9 +85,7 @@ class MovingWorld(anywidget.AnyWidget):
             nearest = torch.cdist(states[-1], mixture.means).argmin(dim=1)
             return states, mixture.classes[nearest]
 
-        for states in self.recorded.values():
-            kinds = mixture.classes[torch.cdist(states[-1].float(), mixture.means).argmin(dim=1)]
-            yield dict(zip(self.times, states, strict=True)), kinds
+        yield from self._recorded()
         if self.scene == "noise":
             noised = {
                 int(s): q_sample(schedule, x_0, torch.full((COUNT,), int(s)), x_T) for s in times.flip(0)
@@ -109,6 +107,11 @@ class MovingWorld(anywidget.AnyWidget):
                 yield drawn(guided)
             elif self.scene == "steps":
                 yield drawn(eps_fn, times=spaced_timesteps(1000, self.steps))
+
+    def _recorded(self) -> Iterator[tuple[Mapping[int, Tensor], Tensor]]:
+        for states in self.recorded.values():
+            nearest = torch.cdist(states[-1].float(), self.mixture.means).argmin(dim=1)
+            yield dict(zip(self.times, states, strict=True)), self.mixture.classes[nearest]
 
     def still(self) -> tuple[bytes, str]:
         """Five moments of each row, as (PNG, two pixels for one; words)."""
