@@ -24,6 +24,13 @@ SCHEDULE, SMALL = NoiseSchedule.linear(1000), seven_and_three()
 WORLD = GaussianMixture(1.5 * SMALL.means.double(), SMALL.std, SMALL.classes)  # beyond [-1, 1], if clipped
 
 
+def _wrong_if(found: dict[str, bool]) -> None:
+    """Raises the first sentence that is true."""
+    for sentence, is_so in found.items():
+        if is_so:
+            raise Wrong(sentence)
+
+
 # ---- 14.1 the sampler ----
 MOST_STATES = 10_000  # of a sampler that never ends
 
@@ -65,13 +72,8 @@ def _ddim(x, eps, a, b, clip=lambda x_0: x_0):
 
 
 def _world(seed: int, *timesteps: int) -> tuple:
-    network = Network(lambda x, t, y: WORLD.eps_fn(SCHEDULE)(x, t), (2,))
-    return (
-        network,
-        SCHEDULE.alphas_cumprod.clone(),
-        noise(seed, shape=(12, 2)).double(),
-        torch.tensor(timesteps),
-    )
+    network, x_T = Network(lambda x, t, y: WORLD.eps_fn(SCHEDULE)(x, t), (2,)), noise(seed, shape=(12, 2))
+    return network, SCHEDULE.alphas_cumprod.clone(), x_T.double(), torch.tensor(timesteps)
 
 
 def _picture(result, given: tuple) -> Tensor:
@@ -124,10 +126,7 @@ FLOAT64 = (
 )
 POINTS, TIMES = noise(3, shape=(5, 2)), torch.tensor([900, 700, 500, 300, 150])
 IMAGES = noise(4, shape=(3, 2, 4, 5))
-UNDER_NO_GRAD = (
-    "There is no gradient: a sampler runs under no_grad, so open torch.enable_grad() around it, and start "
-    "from a copy of x_t that requires a gradient."
-)
+UNDER_NO_GRAD = "There is no gradient: samplers run under no_grad, so open torch.enable_grad() around it."
 
 
 def _eps_at(x_t: Tensor, t: Tensor) -> Callable:
@@ -255,23 +254,17 @@ WITH_CLASSIFIER = Exercise(
 def examine_schedule(function: Callable) -> str:
     """Exercise 14.4: any schedule that begins at the picture and ends in noise."""
     abar = usable(MAKE_SCHEDULE, function(1000), (), torch.zeros(1000))
-    first, last = float(abar[0]), float(abar[-1])
-    if not bool(((abar >= 0) & (abar <= 1)).all()):
-        raise Wrong("These are shares of the variance: they must lie between 0 and 1.")
-    if last > first:
-        raise Wrong(RISES)
-    if last > 0.01:
-        raise Wrong(
-            f"At the last timestep a share of {last:.3f} is left: below 0.01 it is noise, as x_T must be."
-        )
-    if first < 0.98:
-        raise Wrong(f"At t = 0 the share of the picture is {first:.3f}: it must be nearly 1, above 0.98.")
-    if bool((abar.diff() > 0).any()) or float(-abar.diff().min()) > 0.05:
-        raise Wrong("The share must never rise, and fall by at most 0.05 in a step.")
+    first, last, steps = float(abar[0]), float(abar[-1]), abar.diff()
+    _wrong_if({
+        "These are shares of the variance: they must lie between 0 and 1.": not all(abar.ge(0) & abar.le(1)),
+        "This rises with t, as betas do: the picture's share falls from 1 to 0.": last > first,
+        f"At the last timestep {last:.3f} is left: below 0.01 it is noise, as x_T must be.": last > 0.01,
+        f"At t = 0 the share of the picture is {first:.3f}: it must be nearly 1, above 0.98.": first < 0.98,
+        "It must never rise, and fall by at most 0.05 in a step.": any(steps.gt(0) | steps.lt(-0.05)),
+    })  # fmt: skip
     return "From nearly the picture to nearly noise, in small steps."
 
 
-RISES = "The share of the picture rises with t: these are betas, or the noise's share. It falls from 1 to 0."
 MAKE_SCHEDULE = Exercise(
     heading="14.4 A schedule (5 min)",
     signature="make_schedule(T) -> [T]",
@@ -329,15 +322,6 @@ def _compare(calls: list, right: list[Tensor], wrong: Iterator[tuple[str, list[T
         raise Wrong(DETACHED)
 
 
-NEVER = (
-    "No label is ever dropped: tell about one in ten the null label, or nothing can be drawn without a wish."
-)
-TOO_OFTEN = "More than half of the labels are dropped: about one in ten is enough."
-ONE_COIN = "All labels of a batch are dropped at once or none: each sample needs a coin of its own."
-OTHER_Y = "Some images are told another's label: what is not dropped must stay as it is."
-UNTOLD = "The network is never told y: hand it over as the third argument."
-
-
 def examine_loss(function: Callable) -> str:
     """Exercise 14.5."""
     network = lambda: _network(K, lambda x, t: x + 0.1 * t.view(-1, 1, 1, 1))  # noqa: E731
@@ -346,19 +330,16 @@ def examine_loss(function: Callable) -> str:
     wrong = ((name, [measure(*one) for one in told]) for name, some in MEASURES for measure in some)
     _compare(calls, [((guess - own) ** 2).mean() for guess, own, *_ in told], wrong, "mean (guess - eps)²")
     labels = torch.stack([one[2] for one in calls])
-    dropped = labels == K
-    share, every = float(dropped.double().mean()), dropped.double().mean(dim=1)
-    if share == 0:
-        raise Wrong(NEVER)
-    if bool(((every == 0) | (every == 1)).all()):
-        raise Wrong(UNTOLD if share == 1 else ONE_COIN)
-    if share > 0.5:
-        raise Wrong(TOO_OFTEN)
-    if bool((labels != y)[~dropped].any()):
-        raise Wrong(OTHER_Y)
-    return (
-        "Every image has its own t, noise and coin, and the network is judged by the noise that it guessed."
-    )
+    every = (labels == K).double().mean(dim=1)  # dropped, by call
+    share, whole = float(every.mean()), bool(((every == 0) | (every == 1)).all())
+    _wrong_if({
+        "No label is ever dropped: tell one in ten the null label, or all drawings need a wish.": share == 0,
+        "The network is never told y: hand it over as the third argument.": share == 1,
+        "All labels of a batch are dropped at once or none: each needs a coin of its own.": whole,
+        "More than half of the labels are dropped: about one in ten is enough.": share > 0.5,
+        "Some images are told another's label: what is not dropped stays.": any((labels != y)[labels != K]),
+    })  # fmt: skip
+    return "Every image has its own t, noise and coin, and the network is judged by its guess at the noise."
 
 
 DENOISING_LOSS = Exercise(
@@ -385,13 +366,11 @@ def examine_class_loss(function: Callable) -> str:
 
 
 OF_CLASSES = {
-    "The losses are added up: take their mean.": lambda z, y: F.cross_entropy(z, y, reduction="sum"),
-    "cross_entropy takes the logits as they are: it has a softmax of its own.": lambda z, y: F.cross_entropy(
+    "The losses are added up: take their mean.": lambda z, y: len(y) * F.cross_entropy(z, y),
+    "cross_entropy has a softmax of its own: hand it the logits.": lambda z, y: F.cross_entropy(
         z.softmax(1), y
     ),
-    "The sign is turned round: the loss is minus the log-probability of y.": lambda z, y: (
-        -F.cross_entropy(z, y)
-    ),
+    "The sign is turned round: it is minus the log-probability.": lambda z, y: -F.cross_entropy(z, y),
 }
 CLASS_LOSS = Exercise(
     heading="14.7 The classifier's loss (5 min)",
@@ -406,12 +385,6 @@ CLASS_LOSS = Exercise(
 # ---- 14.6 the loop ----
 STEPS, COUNT = 150, 240
 MUST_YIELD = "Yield each step's loss as a number, so that the caller can watch and stop: yield loss.item()."
-ALL_AT_ONCE = "The first loss comes after many steps: yield one in every step, so that the caller can stop."
-GATHERS = "The gradients of all steps add up: set them to zero before each backward."
-NOT_LEARNED = (
-    "The loss does not fall: has the optimizer network.parameters(), and does it step after backward?"
-)
-SAME_BATCH = "Hardly any images are shown: draw a new batch from all of them in every step."
 PAIRS = "Images and labels do not belong together: take both at the same places."
 
 
@@ -439,18 +412,22 @@ def examine_train(function: Callable) -> str:
             if not isinstance(loss, float | Tensor) or getattr(loss, "requires_grad", False):
                 raise Wrong(MUST_YIELD)
             found.append(float(loss))
-            if len(seen) > 10 * len(found):
-                raise Wrong(ALL_AT_ONCE)
+            _wrong_if(
+                {
+                    "The first loss comes after many steps: yield one in every step.": len(seen)
+                    > 10 * len(found)
+                }
+            )
             if len(found) > STEPS:
                 break
-    if len(found) != STEPS:
-        raise Wrong(f"{STEPS} steps were asked for, and so many losses: got {len(found)} or more.")
-    if len(torch.cat(seen).unique()) < COUNT / 4:
-        raise Wrong(SAME_BATCH)
-    if len(new) > 9 and abs(kept[9] - sum(new[:10])) < 1e-4:
-        raise Wrong(GATHERS)
-    if not sum(found[-10:]) < 0.95 * sum(found[:10]):
-        raise Wrong(NOT_LEARNED)
+    different, fell = len(torch.cat(seen).unique()) if seen else 0, sum(found[-10:]) < 0.95 * sum(found[:10])
+    gathered = len(new) > 9 and abs(kept[9] - sum(new[:10])) < 1e-4
+    _wrong_if({
+        f"{STEPS} steps were asked for, and so many losses: got {len(found)} or more.": len(found) != STEPS,
+        "Hardly any images are shown: draw a new batch of all in every step.": different < COUNT / 4,
+        "The gradients of all steps add up: set them to zero before each backward.": gathered,
+        "The loss does not fall: has the optimizer network.parameters(), and does it step?": not fell,
+    })  # fmt: skip
     return "One loop for any network and any loss: it will train the denoiser, and then the classifier."
 
 
@@ -458,8 +435,8 @@ TRAIN = Exercise(
     heading="14.6 The loop (5 min)",
     signature="train(network, loss_fn, images [N, C, H, W], labels [N], steps) -> yields each step's loss",
     question="What happens in every step, between drawing a batch and drawing the next one?",
-    formula="Draw places; loss_fn(network, images[places], labels[places]); gradients to zero, backward, "
-    "step; yield. Adam with a learning rate of 0.002 that falls to 0 towards the end.",
+    formula="Draw places; loss = loss_fn(network, images[places], labels[places]); gradients to zero, "
+    "backward, step; yield. Adam with a learning rate of 0.002 that falls to 0 towards the end.",
     blank="for k in range(steps): places = torch.randint(____, (64,)) … optimizer.____(); loss.____(); "
     "optimizer.____(); yield ____",
     examine=examine_train,
@@ -467,30 +444,26 @@ TRAIN = Exercise(
 
 
 # ---- 14.8 the classifier ----
-MODULE = "Return a torch.nn.Module with weights that can be trained."
-NO_X = "The logits have no gradient in x_t, and guidance follows that gradient: detach nothing."
-BATCH_WIDE = "What it says of an image depends on the others in its batch."
-NO_T = "It is not told t: what is a stroke at t = 100 is noise at t = 600."
-
-
 def examine_classifier(function: Callable) -> str:
     """Exercise 14.8. Weights that begin at 0 are moved, so that everything shows."""
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
         network = function(K)
         if not isinstance(network, nn.Module) or not any(p.requires_grad for p in network.parameters()):
-            raise NotUsable(MODULE) if network is not ... else Unfinished
+            text = "Return a torch.nn.Module with weights that can be trained."
+            raise NotUsable(text) if network is not ... else Unfinished
         for weights in network.eval().parameters():
             weights.data += 0.05 * torch.randn_like(weights)
         x, t = torch.randn(3, 1, 28, 28, requires_grad=True), torch.tensor([20, 400, 900])
         logits = expect_tensor(network(x, t), (3, K), MAKE_CLASSIFIER, ())
         total = network(x, t).sum()
-        if not total.requires_grad or torch.autograd.grad(total, x, allow_unused=True)[0] is None:
-            raise Wrong(NO_X)
-        if not close(torch.cat([network(x[i : i + 1], t[i : i + 1]) for i in range(3)]), logits):
-            raise Wrong(BATCH_WIDE)
-        if close(network(x, t.flip(0)), logits):
-            raise Wrong(NO_T)
+        cut = not total.requires_grad or torch.autograd.grad(total, x, allow_unused=True)[0] is None
+        alone = torch.cat([network(x[i : i + 1], t[i : i + 1]) for i in range(3)])
+    _wrong_if({
+        "The logits have no gradient in x_t, and guidance follows it: detach nothing.": cut,
+        "What it says of an image depends on the others in its batch.": not close(alone, logits),
+        "It is not told t: a stroke at t = 100 is noise at t = 600.": close(network(x, t.flip(0)), logits),
+    })  # fmt: skip
     return f"A classifier of noisy images with {sum(p.numel() for p in network.parameters()):,} weights."
 
 
