@@ -347,8 +347,8 @@ DENOISING_LOSS = Exercise(
     signature="denoising_loss(model, x_0 [B, C, H, W], y [B], alphas_cumprod [T]) -> one number in a tensor",
     question="What is drawn at random for each image? What is the network shown, what is it told, and with "
     "what is its answer compared? Who must sometimes not be told?",
-    formula="mean of (model(x_t, t, y) - eps)², with x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps; y is "
-    "model.null_label for about one image in ten.",
+    formula="loss = mean of (model(x_t, t, y) - eps)², with x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps "
+    "and y = model.null_label for one image in ten.",
     blank="t = torch.randint(____, (len(x_0),)); eps = ____; torch.where(torch.rand(len(y)) < 0.1, ____, y)",
     examine=examine_loss,
 )
@@ -376,7 +376,7 @@ CLASS_LOSS = Exercise(
     heading="14.7 The classifier's loss (5 min)",
     signature="class_loss(classifier, x_0 [B, C, H, W], y [B], alphas_cumprod [T]) -> one number in a tensor",
     question="The guide is asked on the way from noise to picture. What must it have seen in training?",
-    formula="mean of -log p(y given x_t), with a t and a noise of its own for every image, as in 14.5.",
+    formula="loss = the mean of -log p(y given x_t), each image with its own t and noise, as in 14.5.",
     blank="x_t = ____ … return F.cross_entropy(classifier(____, t), y)",
     examine=examine_class_loss,
 )
