@@ -4,6 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from blank_answers import FIVE
 
 from lessons_lib.counterfactuals import in_8_bits
 from lessons_lib.guidance import attribute_log_prob, class_log_prob
@@ -250,4 +251,5 @@ RIGHT = {
     "12.2": (held_by_clamp,),
     "13.1": (jumps_in_a_loop,),
     "13.2": (target_without_the_noise,),
+    **FIVE,
 }

@@ -70,8 +70,9 @@ def test_predictions_and_exercises_are_registered_and_used_and_solved(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SOLVED)
-def test_lesson_runs_with_its_solutions(name, tmp_path):
-    """The run with stubs is what pytest --nbval does."""
+def test_lesson_runs_with_its_solutions(name, tmp_path, monkeypatch):
+    """The run with stubs is what pytest --nbval does. Trainings in the background are short."""
+    monkeypatch.setenv("LESSONS_MOST_STEPS", "40")
     solved = tools.with_solutions(tools.read(LESSONS[name]), tools.read(solutions_of(name)))
     progress = tmp_path / "progress.json"
     before = processor_seconds()

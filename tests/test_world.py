@@ -18,9 +18,10 @@ from lessons_lib.samplers import ddim_invert, sample_ddim
 from lessons_lib.schedules import spaced_timesteps
 from lessons_lib.toy import GaussianMixture
 
+BYTES = "means", "abar", "ways_of"  # and below
 PAGE = """async ([module, style, given, bytes]) => {
   document.body.innerHTML = `<main><style>${style}</style></main>`;
-  for (const name of ["means", "abar"])
+  for (const name of ["means", "abar", "ways_of"])
     given[name] = new DataView(Uint8Array.from(atob(bytes[name]), (c) => c.charCodeAt(0)).buffer);
   const model = { get: (k) => given[k], set: (k, v) => (given[k] = v), save_changes() {}, on() {}, off() {} };
   const { default: widget } = await import("data:text/javascript;base64," + module);
@@ -41,7 +42,7 @@ def shown(browser, scene: str, motion: str = "reduce", **options):
     """The world alone on a page, and the widget whose state it has."""
     widget = MovingWorld(scene, **options)
     given = {name: getattr(widget, name) for name in widget.keys if not name.startswith("_")}
-    data = {name: base64.b64encode(given.pop(name)).decode() for name in ("means", "abar")}
+    data = {name: base64.b64encode(given.pop(name)).decode() for name in BYTES}
     given = {name: value for name, value in given.items() if isinstance(value, int | float | str | list)}
     page = browser.new_page(viewport={"width": 900, "height": 700}, reduced_motion=motion)
     page.goto("data:text/html,<!doctype html><html lang=en><title>world</title><body></body></html>")
@@ -84,7 +85,7 @@ def browser_test(test):
 
 
 @browser_test
-@pytest.mark.parametrize("scene", [scene for scene in SCENES if scene != "noise"])
+@pytest.mark.parametrize("scene", [scene for scene in SCENES if scene not in ("noise", "yours")])
 def test_the_pages_dots_are_where_the_library_has_them(browser, scene):
     page, widget = shown(browser, scene, guidance_scale=2.5, target=1)
     for which in range(len(SCENES[scene]) if scene not in ("samplers", "invert") else 1):
@@ -137,7 +138,18 @@ def test_a_cloud_of_ones_own_takes_the_place_of_the_digits(browser):
     page.close()
 
 
-@pytest.mark.parametrize("scene", SCENES)
+@browser_test
+def test_recorded_dots_are_shown_where_they_are(browser):
+    ways = {name: torch.rand(3, 40, 2, dtype=torch.float64) for name in ("one", "other")}
+    page, _ = shown(browser, "yours", ways=ways, times=[999, 500, -1])
+    for which, (name, recorded) in enumerate(ways.items()):
+        torch.testing.assert_close(states(page, which), recorded)
+        assert page.get_by_text(name, exact=True).is_visible()
+    assert page.get_by_role("button").all_inner_texts() == ["Play"]
+    page.close()
+
+
+@pytest.mark.parametrize("scene", [scene for scene in SCENES if scene != "yours"])
 def test_pages_without_a_kernel_show_a_film_that_ends_where_it_begins(scene):
     widget = MovingWorld(scene, guidance_scale=3.0)
     data, metadata = widget._repr_mimebundle_()

@@ -7,6 +7,7 @@ from math import sqrt
 import numpy as np
 import torch
 import torch.nn.functional as F
+from blank_answers import WRONG_14
 from right_answers import draw, field_forwards, flip_as_in_the_lesson, front_as_in_the_lesson, held_by_clamp
 from right_answers import target_without_the_noise as of_states
 
@@ -577,6 +578,7 @@ WRONG["13.2"] = [
     ("there is no number", target_by_noise_levels),
     ("the target is x_s itself", lambda x_t, x_s, a, b: of_states(x_t, x_s, a, min(b, 0.99))),
 ]
+WRONG |= WRONG_14
 
 # What any exercise may name and SIXTY does not show: its number, words of the sentence, an answer.
 GENERIC = [

@@ -19,7 +19,7 @@ from classroom.checks.judging import CheckResult, Page
 from classroom.checks.predictions import PREDICTIONS, predict, reveal  # noqa: F401 (named in __all__)
 from classroom.progress import Item, progress_map
 
-LESSONS = [importlib.import_module(f"classroom.checks.lesson{number:02}") for number in range(14)]
+LESSONS = [importlib.import_module(f"classroom.checks.lesson{number:02}") for number in range(15)]
 EXERCISES: dict[str, Exercise] = {one.number: one for lesson in LESSONS for one in lesson.EXERCISES}
 _HINTS_SHOWN: dict[str, int] = {}
 

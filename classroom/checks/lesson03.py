@@ -18,8 +18,8 @@ from lessons_lib.schedules import NoiseSchedule, q_sample
 BATCH, SHAPE, CALLS = 256, (2, 3, 5), 8
 BETAS = torch.tensor((0.05, 0.2, 0.4, 0.5, 0.6)).double()  # few, far apart, so that a wrong timestep shows
 ABAR = NoiseSchedule(BETAS).alphas_cumprod
-CLEAN = "The network is shown the clean x_0: show it x_t, made with q_sample at that timestep."
-NOT_NORMAL = "The noise in x_t is not standard normal: draw it with torch.randn, mix it in with q_sample."
+CLEAN = "The network is shown the clean x_0: show it x_t, mixed for that timestep."
+NOT_NORMAL = "The noise in x_t is not standard normal: draw it with torch.randn, and mix it in as it is."
 ONE_T = "One t for the whole batch: every image needs a t of its own, so t must have shape [B]."
 UNEVEN = "Some timesteps are drawn more often than others, or never: draw t uniformly from 0 … T-1."
 FACTOR = "A factor in x_t is wrong: it is sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps, with both roots."
@@ -64,7 +64,7 @@ def examine_loss(function: Callable) -> str:
         blank = [_ask(function, torch.zeros_like(x_0), seed) for seed in range(CALLS)]
         again = _ask(function, x_0, seed=0, luck=1)
     x_t, t = (torch.stack([one[i] for one in noisy]) for i in (0, 1))  # [CALLS, B, …]
-    eps = _noise_of(x_t, t, torch.stack([one[0] for one in blank]), x_0.double())
+    eps = noise_of(x_t, t, torch.stack([one[0] for one in blank]), x_0.double())
     losses = [loss.detach().double() for *_, loss in noisy]
     told = [(noisy[k][2], eps[k], x_0.double(), x_t[k]) for k in range(CALLS)]
     right = [((guess - own) ** 2).mean() for guess, own, *_ in told]
@@ -83,7 +83,7 @@ def examine_loss(function: Callable) -> str:
     )
 
 
-def _noise_of(x_t: Tensor, t: Tensor, noise_part: Tensor, x_0: Tensor) -> Tensor:
+def noise_of(x_t: Tensor, t: Tensor, noise_part: Tensor, x_0: Tensor) -> Tensor:
     """The eps that was mixed into x_t, [CALLS, B, C, H, W], if it was drawn and mixed as it should."""
     if bool((t == t[:, :1]).all(dim=1).any()):
         raise Wrong(ONE_T)

@@ -36,6 +36,8 @@ def _asked(*parts: str) -> dict[str, Question]:
     return asked
 
 
+MEAN, ROOT = "the log-probabilities are averaged, not summed", "the factor sqrt(1 - abar) is left out"
+ONE_MORE = "the scale counts one too many"
 PREDICTIONS = _asked(
     "00.p1",
     "You turn the guidance scale up, from 1 to 8. What happens to the digits?",
@@ -186,6 +188,19 @@ PREDICTIONS = _asked(
     "about ten, as by chance | about half | *nearly all",
     "A blurred mean of all sevens is read as a seven. The share read right cannot tell one step from ten: "
     "the distance to real pictures (FID) and the variety can.",
+    "14.p1",
+    "What is wrong in program A?",
+    f"{MEAN} | {ROOT} | *{ONE_MORE}",
+    "At s = 0 nothing may be added, and the 3 is drawn alone: each picture is that of the next larger s.",
+    "14.p2",
+    "What is wrong in program B?",
+    f"*{MEAN} | {ROOT} | {ONE_MORE}",
+    "Nothing happens at any scale: with 300 dots in the batch the push is 300 times too weak.",
+    "14.p3",
+    "What is wrong in program C?",
+    f"{MEAN} | *{ROOT} | {ONE_MORE}",
+    "At s = 0 it is right, and at s = 1 the stroke is cut off already. The missing factor is small near the "
+    "picture, so there the push is far too strong.",
 )
 PREDICTIONS["00.p1"] = replace(
     PREDICTIONS["00.p1"], then="Lesson 07 measures it and comes back to your guess."

@@ -15,6 +15,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 LIMIT_S = 10.0
+WARM = "grad_outputs", "func", "vmap", "optim", "Adam", "AdamW", "SGD"  # names in a code
 GRACE_S = 2.0
 
 
@@ -81,12 +82,12 @@ def code_of(function: Callable) -> CodeType | None:
 
 
 def warm_up(code: CodeType | None) -> None:
-    """Import what two of torch's ways to a gradient import at their first use, before a check's clock runs.
+    """Import what optimizers and two ways to a gradient import when first used, before a check's clock runs.
 
     It takes seconds, on a busy machine more than a check may take, and stopped midway it stays broken.
     """
     words = repr((code.co_names, code.co_consts)) if code else ""
-    if any(f"'{word}'" in words for word in ("grad_outputs", "func", "vmap")):
+    if any(f"'{word}'" in words for word in WARM):
         import torch._dynamo  # noqa: F401
 
 

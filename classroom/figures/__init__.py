@@ -1,8 +1,8 @@
 """The figures of the lessons. Everything here takes images in [-1, 1] and shows them in [0, 1].
 
 basics.py shows and arranges; architecture.py draws a U-Net; drift.py what else an attribute's guidance
-changes; paths.py points that move in the plane; sweeps.py the curves of a sweep, whose tables curves.py
-reads.
+changes; faults.py three faulty guidances; paths.py points that move in the plane; sweeps.py the curves of a
+sweep, whose tables curves.py reads.
 """
 # ruff: noqa: F401 (the names are for the lessons)
 
@@ -29,6 +29,7 @@ from classroom.figures.basics import (
 )
 from classroom.figures.curves import BLUE, GREEN, GREY, ORANGE, figure, read_table
 from classroom.figures.drift import association_figure, drift_figure
+from classroom.figures.faults import faults_figure
 from classroom.figures.paths import arc_and_chord, paths_film, points_row
 from classroom.figures.sweeps import (
     face_sweep_figure,

@@ -8,6 +8,7 @@ reads nothing; `digit`, `guidance_scale`, `steps`, `seed` and `t` say where the 
 `folded` waits behind "More". What no panel can show is refused in a sentence, a ValueError.
 """
 
+from classroom.panels.background import Training
 from classroom.panels.comparison import Comparison
 from classroom.panels.counterfactual_explorer import CounterfactualExplorer
 from classroom.panels.digits import DigitGenerator
@@ -39,4 +40,5 @@ __all__ = [
     "SamplerRace",
     "ScheduleExplorer",
     "TenDigits",
+    "Training",
 ]

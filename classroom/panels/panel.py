@@ -32,7 +32,7 @@ from lessons_lib.weights import WeightsError
 
 LINGER = 10.0  # seconds that an idle worker thread waits for the next request before it ends
 REST = 0.4  # seconds without a move after which a slider is said to rest
-FIRST_PICTURE = 30.0  # seconds that a display waits for the picture to be drawn
+FIRST_PICTURE = 30.0
 HERE = Path(__file__).parent
 
 
@@ -114,6 +114,7 @@ class Panel(w.VBox):
         """The Film for these settings."""
         raise NotImplementedError
 
+    first_picture = FIRST_PICTURE  # seconds that a display waits for the picture
     live = False  # draws while its sliders move: a generator with one more setting, `way`, see `_live`
 
     doing = "Drawing …"  # what is said meanwhile, with the settings in braces; nothing where it takes no time
@@ -257,7 +258,7 @@ class Panel(w.VBox):
             return None
         # Pages without a kernel (GitHub, nbviewer, a book) show the still; JupyterLab prefers the panel.
         # voila's page is live and its next panel waits for this one, so it gets none.
-        drawn = self.wait(FIRST_PICTURE)
+        drawn = self.wait(self.first_picture)
         still = self.still() if drawn and "VOILA_BASE_URL" not in os.environ else None
         if still is None:
             return bundle

@@ -22,6 +22,7 @@ const SCENES = {
     "Real dots walk back into noise and down again under the other wish. Each stays itself as far as it can."],
   steps: [["60 steps", "few steps"], ["steps"], () => `${XS} = √ᾱ<sub>s</sub> ${GUESS} + √(1−ᾱ<sub>s</sub>) ${mark("noise", "ε̂")}`,
     "The same start. Few steps go straight on where the way bends, and miss the strokes."],
+  yours: [null, [], () => "", "Every dot is where your code put it."], // its titles and states are recorded
 };
 
 // Numbers that a seed decides: uniform (mulberry32) and normal (Box and Muller).
@@ -95,6 +96,9 @@ class World {
     for (let k = 1; k < times.length; k++) states.push(this.step(states[k - 1], times[k - 1], times[k], target, w, fresh));
     return states;
   }
+  kinds(state) {
+    return [...Array(state.length / 2).keys()].map((i) => this.nearest(state[2 * i], state[2 * i + 1]));
+  }
   nearest(x, y) {
     let best = 0, least = Infinity;
     this.classes.forEach((c, i) => {
@@ -110,10 +114,7 @@ function played(world, scene, { seed, scale, target, steps }, plain, fine = FINE
   const { uniform, normal } = generator(seed), part = [...Array(COUNT)].map(() => Math.floor(uniform() * world.classes.length));
   const x0 = Float64Array.from({ length: 2 * COUNT }, (_, i) => world.means[2 * part[i >> 1] + (i & 1)] + world.std * normal());
   const eps = Float64Array.from(x0, normal), own = part.map((p) => world.classes[p]), smooth = world.times(fine);
-  const ended = (states, times, target = -1, w = 0) => {
-    const last = states.at(-1), kinds = [...Array(COUNT).keys()].map((i) => world.nearest(last[2 * i], last[2 * i + 1]));
-    return { states, times, kinds, target, w };
-  };
+  const ended = (states, times, target = -1, w = 0) => ({ states, times, kinds: world.kinds(states.at(-1)), target, w });
   const down = (times, target = -1, w = 1, fresh = null) => ended(world.way(eps, times, target, w, fresh), times, target, w);
   if (scene === "noise") {
     const times = smooth.slice().reverse();
@@ -138,7 +139,7 @@ function make(tag, attributes = {}, ...children) {
 }
 
 function render({ model, el }) {
-  const scene = model.get("scene"), [titles, extra, equation, note] = SCENES[scene];
+  const scene = model.get("scene"), [, extra, equation, note] = SCENES[scene], titles = SCENES[scene][0] ?? model.get("names");
   const floats = (name) => { const view = model.get(name); return Array.from(new Float64Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength))); };
   const given = [floats("means"), model.get("classes"), model.get("std"), floats("abar")];
   let world = new World(...given), shown = [], computed = {}, at = 0, frame = 0, chosen = 3, drawn = 0, pen = null, ours = false;
@@ -171,8 +172,8 @@ function render({ model, el }) {
     } }), " the score as arrows"),
   };
   const more = make("div", { class: "strip-player" }, ...extra.map((name) => controls[name]()),
-    make("button", { onclick: () => { world = new World(...given); pen = null; set("seed", model.get("seed") + 1); } }, "Another noise"),
-    make("button", { onclick: () => { pen = { means: [], classes: [] }; stop(); go(scene === "noise" ? 0 : 1); } }, "Draw a cloud of your own"));
+    ...(scene === "yours" ? [] : [make("button", { onclick: () => { world = new World(...given); pen = null; set("seed", model.get("seed") + 1); } }, "Another noise"),
+    make("button", { onclick: () => { pen = { means: [], classes: [] }; stop(); go(scene === "noise" ? 0 : 1); } }, "Draw a cloud of your own")]));
   const root = make("div", { class: "steering-panel world" }, formula, make("div", { class: titles.length > 1 ? "world-stages" : "world-stages one" },
     ...stages.map((stage, k) => make("figure", {}, ...(titles[k] ? [make("figcaption", {}, titles[k])] : []), stage))),
     bars, more, make("div", { class: "strip-note" }, note));
@@ -186,6 +187,12 @@ function render({ model, el }) {
     compute(fine);
   }
   function compute(fine = FINE) {
+    if (scene === "yours") {
+      const times = model.get("times"), flat = floats("ways_of"), size = flat.length / titles.length / times.length;
+      shown = titles.map((_, k) => times.map((_, i) => flat.slice((k * times.length + i) * size, (k * times.length + i + 1) * size)))
+        .map((states) => ({ states, times, kinds: world.kinds(states.at(-1)), target: -1, w: 0 }));
+      return draw();
+    }
     const { seed } = settings(); // as long as neither changes, what is drawn without a wish stays
     shown = played(world, scene, settings(), computed.world === world && computed.seed === seed ? shown[0] : null, fine);
     computed = { world, seed };
@@ -256,9 +263,9 @@ function render({ model, el }) {
         line(colours.data[one.kinds[i]], 1, ...one.states.slice(one.turn && k >= one.turn ? one.turn : 0, k + 1).map((s) => [s[2 * i], s[2 * i + 1]]), [x[2 * i], x[2 * i + 1]]);
     if (model.get("arrows") && extra.includes("arrows")) field(line, colours, t);
     ink.globalAlpha = 0.85;
-    for (let i = 0; i < COUNT; i++) dot(colours.data[one.kinds[i]], x[2 * i], x[2 * i + 1], 2);
+    for (let i = 0; i < x.length / 2; i++) dot(colours.data[one.kinds[i]], x[2 * i], x[2 * i + 1], 2);
     ink.globalAlpha = 1;
-    explain(one, line, dot, colours, t, x[2 * chosen], x[2 * chosen + 1]);
+    if (scene !== "yours") explain(one, line, dot, colours, t, x[2 * chosen], x[2 * chosen + 1]);
   }
   function field(line, colours, t) {
     for (let a = -2; a <= 2; a += 0.4)
@@ -300,7 +307,7 @@ function render({ model, el }) {
     stage.addEventListener("pointerdown", (event) => {
       if (pen) return stage.setPointerCapture(event.pointerId), stroke(event);
       const [a, b] = place(event), { x } = between(shown[k]), far = (i) => (x[2 * i] - a) ** 2 + (x[2 * i + 1] - b) ** 2;
-      chosen = [...Array(COUNT).keys()].reduce((best, i) => (far(i) < far(best) ? i : best));
+      chosen = [...Array(x.length / 2).keys()].reduce((best, i) => (far(i) < far(best) ? i : best));
       draw();
     });
     stage.addEventListener("pointermove", (event) => pen && event.buttons && stroke(event));

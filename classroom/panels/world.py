@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import anywidget
@@ -29,6 +29,7 @@ SCENES = {  # and the titles of their rows on pages without a kernel
     "guide": ("without a wish", "w = {scale:g}"),
     "invert": ("up, told what it is; then down, told the wish",),
     "steps": ("60 steps", "{steps} steps"),
+    "yours": (),
 }
 COLOURS = figures.ORANGE, "#762a83"  # of the 7 and the 3
 COUNT, FRAMES, STAGE = 140, 15, (2.9, 2.45)  # dots, pictures and inches of a row, on pages without a kernel
@@ -41,6 +42,7 @@ class MovingWorld(anywidget.AnyWidget):
         scene: one of SCENES.
         guidance_scale, target: w of the wish, 0 for the 7 and 1 for the 3.
         steps: of the scene "steps".
+        ways, times: of the scene "yours", title -> states [K, N, 2], and their K timesteps, -1 the picture.
     """
 
     here = Path(__file__).parent
@@ -50,17 +52,21 @@ class MovingWorld(anywidget.AnyWidget):
     steps, seed, arrows = t.Int().tag(sync=True), t.Int(0).tag(sync=True), t.Bool().tag(sync=True)
     means, abar, classes = t.Bytes().tag(sync=True), t.Bytes().tag(sync=True), t.List().tag(sync=True)
     std = t.Float().tag(sync=True)
+    ways_of, names, times = t.Bytes().tag(sync=True), t.List().tag(sync=True), t.List().tag(sync=True)
 
     def __init__(
         self, scene: str = "noise", *, guidance_scale: float = 1.0, target: int = 0, steps: int = 5,
-        arrows: bool = False,
+        arrows: bool = False, ways: Mapping[str, Tensor] | None = None, times: Sequence[int] = (),
     ) -> None:  # fmt: skip
         check_choice("scene", scene, tuple(SCENES))
+        self.recorded = ways or {}
+        parts = [states.double().contiguous().numpy().tobytes() for states in self.recorded.values()]
         self.mixture, self.schedule = seven_and_three(), NoiseSchedule.linear(1000)
         super().__init__(
             scene=scene, guidance_scale=guidance_scale, target=target, steps=steps, arrows=arrows,
             means=self.mixture.means.double().numpy().tobytes(), classes=self.mixture.classes.tolist(),
             std=self.mixture.std, abar=self.schedule.alphas_cumprod.numpy().tobytes(),
+            ways_of=b"".join(parts), names=list(self.recorded), times=list(map(int, times)),
         )  # fmt: skip
 
     def ways(self) -> Iterator[tuple[Way, Tensor]]:
@@ -78,6 +84,7 @@ class MovingWorld(anywidget.AnyWidget):
             nearest = torch.cdist(states[-1], mixture.means).argmin(dim=1)
             return list(zip([*times.tolist(), -1], states, strict=True)), mixture.classes[nearest]
 
+        yield from self._recorded()
         if self.scene == "noise":
             noised = [
                 (t, q_sample(schedule, x_0, torch.full((COUNT,), t), x_T)) for t in times.flip(0).tolist()
@@ -88,7 +95,7 @@ class MovingWorld(anywidget.AnyWidget):
                 (step.t, step.x_t) for step in ddim_invert(mixture.eps_fn(schedule, y), schedule, x_0, times)
             ]
             yield [(-1, x_0), *up, *drawn(guided, up[-1][1])[0][1:]], y
-        else:
+        elif self.scene != "yours":
             yield drawn(eps_fn)
             if self.scene == "samplers":
                 fresh = lambda x: torch.randn(x.shape, generator=generator)  # noqa: E731
@@ -98,9 +105,16 @@ class MovingWorld(anywidget.AnyWidget):
             elif self.scene == "steps":
                 yield drawn(eps_fn, times=spaced_timesteps(1000, self.steps))
 
+    def _recorded(self) -> Iterator[tuple[Way, Tensor]]:
+        for states in self.recorded.values():
+            nearest = torch.cdist(states[-1].float(), self.mixture.means).argmin(dim=1)
+            yield list(zip(self.times, states, strict=True)), self.mixture.classes[nearest]
+
     def film(self) -> tuple[bytes, str]:
         """The pictures side by side, as (a PNG that moves and rests on its end; words)."""
-        titles = [name.format(scale=self.guidance_scale, steps=self.steps) for name in SCENES[self.scene]]
+        titles = [
+            name.format(scale=self.guidance_scale, steps=self.steps) for name in SCENES[self.scene]
+        ] or self.names
         fig, pictures = canvas(len(titles) * STAGE[0], STAGE[1], "constrained"), []
         panes = list(zip(fig.subplots(1, len(titles), squeeze=False)[0], titles, self.ways(), strict=True))
         for part in np.linspace(0, 1, FRAMES):
@@ -126,7 +140,9 @@ class MovingWorld(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **kwargs):
         bundle, _ = super()._repr_mimebundle_(**kwargs)
-        return with_still(bundle, *self.film(), round(len(SCENES[self.scene]) * STAGE[0] * SCREEN))
+        return with_still(
+            bundle, *self.film(), round(len(SCENES[self.scene] or self.names) * STAGE[0] * SCREEN)
+        )
 
 
 def _moment(way: Way, part: float) -> tuple[int, Tensor]:
