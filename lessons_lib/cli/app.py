@@ -63,7 +63,12 @@ def main(arguments: list[str] | None = None) -> int:
         faults = [name for name in ("RANK", "WORLD_SIZE") if not (os.environ.get(name) or "0").isdecimal()]
         if faults:  # no launcher says that
             print(f"The environment's {faults[0]} must be a whole number, or not be set.", file=sys.stderr)
-        status = 2 if faults else _run(arguments)
+        try:
+            status = 2 if faults else _run(arguments)
+        except (
+            KeyboardInterrupt
+        ) as error:  # again, while it said why it ends: a launcher ends its processes so
+            status = _status_of(error)
     if failed and status == 0:
         print(f"What was printed could not be written: {failed[0].strerror or failed[0]}.", file=sys.stderr)
         return 1
@@ -93,13 +98,17 @@ def _guarded(command: Callable[[], object]) -> int:
     except (KeyboardInterrupt, typer.Abort) as error:
         if not processes.rank():
             print("Stopped.", file=sys.stderr)
-        return 143 if isinstance(error.__cause__ or error, Terminated) else 130
+        return _status_of(error.__cause__ or error)
     except Exception as error:
         sentence = explain(error)
         if sentence is None:
             raise
         processes.say(sentence, is_echo=processes.is_lost_connection(error))
         return 2  # as for a wrong option
+
+
+def _status_of(error: BaseException) -> int:
+    return 143 if isinstance(error, Terminated) else 130
 
 
 def explain(error: Exception) -> str | None:
