@@ -5,6 +5,7 @@ import builtins
 import linecache
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import CodeType
 
 import torch
 from torch import Tensor
@@ -73,7 +74,8 @@ class World:
         x_T = torch.randn(dots, 2, generator=torch.Generator().manual_seed(0))
         times = torch.arange(999, -1, -20)
         found = [sample(eps_fn, self.alphas_cumprod, x_T, times) for eps_fn in eps_fns.values()]
-        states = [torch.stack([x_T, *states_of(one, x_T)[-len(times) :]]) for one in found]
+        # A state that needs a gradient, or none can have, is shown like any other.
+        states = [torch.stack([x_T, *states_of(one, x_T)[-len(times) :]]).clone().detach() for one in found]
         if any(len(one) <= len(times) for one in states):
             raise ValueError(
                 f"To show the way, return or yield all states, one for each of {len(times)} timesteps."
@@ -81,9 +83,15 @@ class World:
         return MovingWorld("yours", ways=dict(zip(eps_fns, states, strict=True)), times=[*times.tolist(), -1])
 
 
+def _code_of(part: Callable) -> CodeType:
+    """Of a function, or of a class by one of its own methods."""
+    methods = vars(part).values() if isinstance(part, type) else ()
+    return next((one.__code__ for one in methods if hasattr(one, "__code__")), None) or code_of(part)
+
+
 def lines_of(*functions: Callable) -> int:
     """The lines of the functions and classes in these functions' cells, without blanks and docstrings."""
-    cells = {code_of(function).co_filename for function in functions}
+    cells = {_code_of(function).co_filename for function in functions}
     found = [node for cell in cells for node in ast.parse("".join(linecache.getlines(cell))).body]
     for node in (inner for one in found for inner in ast.walk(one)):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):

@@ -465,6 +465,8 @@ class OverTheBatch(nn.Module):
 
 WRONG_14 = {
     "14.1": [
+        ("the state becomes float64", lambda f, a, x, ts: sample_steps(f, a, x.double(), ts)),
+        ("by torch.no_grad", torch.inference_mode()(sample_the_picture)),
         ("goes to t - 1", sampler(then=lambda ts: [t - 1 for t in ts])),
         ("ends before the picture", sampler(last=False)),
         ("is clipped", sampler(lambda x, eps, a: ((x - root(a) * eps) / a.sqrt()).clamp(-1, 1))),
@@ -514,6 +516,7 @@ WRONG_14 = {
         ("0.980 is left", lambda T: 1 - torch.linspace(1e-4, 0.02, T)),
         ("must be nearly 1", lambda T: linear(T) * 0.8),
         ("by at most 0.05", lambda T: (torch.arange(T) < T // 2).float()),
+        ("cannot divide by its root", lambda T: torch.linspace(1, 0, T)),
         ("[1000], that is [T], got [1001]", lambda T: linear(T + 1)),
     ],
     "14.5": [
@@ -535,6 +538,7 @@ WRONG_14 = {
         ("carries no gradient", loss_of(lambda guess, eps: F.mse_loss(guess, eps).detach())),
         ("x_t becomes float64", lambda m, x, y, a: loss_in_parts(m, x.double(), y, a)),
         ("asked once", lambda m, x, y, a: loss_in_parts(m, x, y, a) + loss_in_parts(m, x, y, a)),
+        ("caller's y", loss_told(lambda y: y.fill_(7))),
     ],
     "14.6": [
         ("add up", loop(zero=False)),
@@ -556,6 +560,7 @@ WRONG_14 = {
     "14.8": [
         ("not told t", lambda K: Reader(K, told=False)),
         ("depends on the others", lambda K: Reader(K, first=OverTheBatch())),
+        ("Its answers are probabilities", lambda K: Reader(K, answer=lambda z: z.softmax(1))),
         ("no gradient in x_t", lambda K: Reader(K, first=nn.Identity(), answer=lambda z: z.detach())),
         ("[3, 7]", lambda K: Reader(10)),
         ("Return a torch.nn.Module", lambda K: Reader),

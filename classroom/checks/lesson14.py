@@ -72,16 +72,21 @@ def _ddim(x, eps, a, b, clip=lambda x_0: x_0):
 
 
 def _world(seed: int, *timesteps: int) -> tuple:
-    network, x_T = Network(lambda x, t, y: WORLD.eps_fn(SCHEDULE)(x, t), (2,)), noise(seed, shape=(12, 2))
-    return network, SCHEDULE.alphas_cumprod.clone(), x_T.double(), torch.tensor(timesteps)
+    exact = WORLD.eps_fn(SCHEDULE)
+    network, x_T = Network(lambda x, t, y: exact(x.double(), t).to(x), (2,)), noise(seed, shape=(12, 2))
+    return network, SCHEDULE.alphas_cumprod.clone(), x_T.float(), torch.tensor(timesteps)
 
 
 def _picture(result, given: tuple) -> Tensor:
-    x_T = given[2]
+    network, _, x_T, _ = given
     with torch.no_grad():
         states = states_of(result, x_T)
     if not states:
         raise NotUsable(f"Return or yield the states, each of shape {list(x_T.shape)}, the picture last.")
+    if any(one.x.is_inference() for one in network.questions):
+        raise Wrong("Under inference_mode no guide can have a gradient: keep none by torch.no_grad.")
+    if any(one.x.dtype != x_T.dtype for one in network.questions):
+        raise Wrong(FLOAT64.format("the state", "x_T"))
     return states[-1].double()
 
 
@@ -258,9 +263,11 @@ def examine_schedule(function: Callable) -> str:
     _wrong_if({
         "These are shares of the variance: they must lie between 0 and 1.": not all(abar.ge(0) & abar.le(1)),
         "This rises with t, as betas do: the picture's share falls from 1 to 0.": last > first,
-        f"At the last timestep {last:.3f} is left: below 0.01 it is noise, as x_T must be.": last > 0.01,
+        f"At the last timestep {last:.3f} is left: below 0.01 it is noise, as x_T must be. A share of the "
+        "variance multiplies up: 1 - beta of all steps so far.": last > 0.01,
         f"At t = 0 the share of the picture is {first:.3f}: it must be nearly 1, above 0.98.": first < 0.98,
         "It must never rise, and fall by at most 0.05 in a step.": any(steps.gt(0) | steps.lt(-0.05)),
+        "It ends at 0, or so near that a sampler cannot divide by its root: end above 0.00001.": last < 9e-6,
     })  # fmt: skip
     return "From nearly the picture to nearly noise, in small steps."
 
@@ -291,7 +298,10 @@ def _loss(exercise: Exercise, function: Callable, network: Network, x_0: Tensor,
     """x_t, t, the labels that were told, the answer, the loss, and y."""
     y = torch.arange(BATCH) % K
     torch.manual_seed(seed)
-    loss = function(network, x_0.clone(), y.clone(), ABAR.clone())
+    own = y.clone()
+    loss = function(network, x_0.clone(), own, ABAR.clone())
+    if not torch.equal(own, y):
+        raise Wrong("It writes into the caller's y, and labels that were dropped are lost: make new ones.")
     if isinstance(loss, float | int):
         raise Wrong(DETACHED)
     usable(exercise, loss, (), torch.tensor(0.0))
@@ -461,6 +471,8 @@ def examine_classifier(function: Callable) -> str:
         alone = torch.cat([network(x[i : i + 1], t[i : i + 1]) for i in range(3)])
     _wrong_if({
         "The logits have no gradient in x_t, and guidance follows it: detach nothing.": cut,
+        "Its answers are probabilities: leave out the softmax, the loss and the guidance have their own.":
+            close(logits.sum(1), torch.ones(3)),
         "What it says of an image depends on the others in its batch.": not close(alone, logits),
         "It is not told t: a stroke at t = 100 is noise at t = 600.": close(network(x, t.flip(0)), logits),
     })  # fmt: skip
