@@ -26,6 +26,7 @@ MISSING = """() => Promise.all([...document.images].map(async (image) => {
   await image.decode().catch(() => 0);
   return image.naturalWidth && image.alt !== null ? null : image.src;
 })).then((found) => found.filter(Boolean).concat(document.querySelectorAll("mjx-merror").length || []))"""
+MOVED = "document.querySelector('.live-world canvas').toDataURL() !== window.before"
 LINKS = "() => [...document.querySelectorAll('a[href]')].map((link) => link.href)"
 
 
@@ -82,7 +83,8 @@ def walk(page, address: str, names: list[str]) -> tuple[set[str], list[str]]:
         if name[:2] in LIVE:
             canvas = page.locator(".live-world canvas").first
             canvas.scroll_into_view_if_needed()  # it plays by itself as soon as it is seen
-            tools.wait_for_other(canvas, tools.pixels(canvas))
+            canvas.evaluate("(canvas) => void (window.before = canvas.toDataURL())")
+            page.wait_for_function(MOVED)
             tools.screenshot(page, f"book-{name[:2]}")
     return links, wrong
 
