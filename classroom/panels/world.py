@@ -135,7 +135,7 @@ class MovingWorld(anywidget.AnyWidget):
             score = mixture.score(self.schedule, grid, torch.full((len(grid),), max(t, 0)))
             figures.arrow_field(ax, grid, score)
         ax.scatter(*x_t.T, s=7, color=colours[classes], lw=0)
-        ax.text(2.2, -1.65, f"t = {t}" if t >= 0 else "picture", ha="right", fontsize=8)
+        ax.text(2.2, -1.65, f"t = {t}" if t >= 0 else "data", ha="right", fontsize=8)
         ax.set(xlim=(-2.3, 2.3), ylim=(-1.75, 1.75), xticks=[], yticks=[], aspect="equal")
 
     def _repr_mimebundle_(self, **kwargs):
