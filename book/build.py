@@ -213,7 +213,9 @@ def fetched_modules() -> Path:
         folder.mkdir(parents=True)
         for name in ("package.json", lock):
             shutil.copy(HERE / name, folder)
-        subprocess.run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, check=True)
+        if subprocess.run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder).returncode:
+            shutil.rmtree(folder)
+            sys.exit("book: npm could not fetch what package-lock.json names: check the network.")
     return folder / "node_modules"
 
 

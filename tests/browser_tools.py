@@ -186,3 +186,13 @@ JUMP = """(panel) => {
     return Math.max(...column) - Math.min(...column);
   }));
 }"""
+
+
+def modules_or_skip() -> Path:
+    """What the book's pages run, from npm; a machine that cannot fetch it skips by name."""
+    from book.build import fetched_modules
+
+    try:
+        return fetched_modules()
+    except SystemExit as refused:
+        pytest.skip(str(refused))

@@ -51,8 +51,7 @@ def test_live_links_follow_the_repository_that_builds(monkeypatch):
 @pytest.fixture
 def book() -> Path:
     """The book as a fork of the course builds it: a warning fails."""
-    if not build.shutil.which("npm"):
-        pytest.skip("needs npm")
+    tools.modules_or_skip()
     env = os.environ | {"GITHUB_REPOSITORY": FORK, "GITHUB_REF_NAME": "main", "PYTHONPATH": str(build.ROOT)}
     done = subprocess.run([sys.executable, "-m", "book.build"], cwd=build.ROOT, env=env, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()[-3000:]

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
-from browser_tools import MARKS, PATIENCE, new_page, playwright, screenshot
+from browser_tools import MARKS, PATIENCE, modules_or_skip, new_page, playwright, screenshot
 
 from benchmarks.page import built, own_digit, served
 from lessons_lib.pipeline import GenerationRequest, generate_images
@@ -31,6 +31,7 @@ DRAWN = """async ([seed, scale]) => {
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
+    modules_or_skip()
     with served(built(tmp_path_factory.mktemp("page"))) as address:
         yield address
 
