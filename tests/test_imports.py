@@ -104,7 +104,7 @@ def test_the_library_is_small():
     pages = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in panels.glob("*.js"))
     pages += lines(panels.glob("*.py"))[0]
     print(f"panels {pages:,} lines")
-    assert pages <= 3574  # 2,900; moving world 497, live slider 93, a training 97
+    assert pages <= 3575  # 2,900; moving world 497, live slider 93, a training 97
 
 
 def test_the_tests_are_small():

@@ -46,6 +46,7 @@ class Training(Panel):
             self.running[name].stopped.set()
         self.running[name] = self
         super().__init__({}, [button("Stop", "Keep what is learned so far", self.stopped.set, "stop")])
+        self.children[0].add_class("alone")  # ten pictures want the whole width
 
     def draw(self) -> Generator[float | Film, None, Film]:
         try:
