@@ -77,7 +77,7 @@ def test_size_is_held():
     """An exercise is a declaration of about a hundred lines; all of it together has a bar."""
     files = (ROOT / "classroom/checks").glob("*.py")
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
-    assert lines <= 3657  # with the blank page, 500
+    assert lines <= 3659  # with the blank page, 500
     assert all(len(exercise.wrong) <= 10 for exercise in EXERCISES)
 
 

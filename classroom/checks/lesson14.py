@@ -269,7 +269,9 @@ def examine_schedule(function: Callable) -> str:
         "It must never rise, and fall by at most 0.05 in a step.": any(steps.gt(0) | steps.lt(-0.05)),
         "It ends at 0, or so near that a sampler cannot divide by its root: end above 0.00001.": last < 9e-6,
     })  # fmt: skip
-    return "From nearly the picture to nearly noise, in small steps."
+    is_linear = float((abar - SCHEDULE.alphas_cumprod.to(abar)).abs().max()) < 1e-3
+    other = "" if is_linear else ' It is not the linear one: write v_schedule="" in the config below.'
+    return f"From nearly the picture to nearly noise, in small steps.{other}"
 
 
 MAKE_SCHEDULE = Exercise(
