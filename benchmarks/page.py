@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from benchmarks import parser, show
+from benchmarks import parser, prepare, show
 
 CHROMIUM, SLOW_MBIT, SLOWDOWN = "/usr/bin/chromium", 10, 4
 # Draws rows of other noises with the page's own worker; [seed, milliseconds of a picture, read right] each.
@@ -127,6 +127,7 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("--digits", type=int, default=1000)
     arguments = options.parse_args()
+    machine = prepare(arguments.threads)
     with (
         tempfile.TemporaryDirectory() as folder,
         served(built(Path(folder))) as address,
@@ -140,7 +141,8 @@ def main() -> None:
         page.wait_for_function("/of 10/.test(document.querySelector('#line').textContent)")
         found |= drawn(page, arguments.digits) | own_digit(page)
         browser.close()
-    show(found, [(name.replace("_", " "), str(value)) for name, value in found.items()], arguments.json)
+    rows = [(name.replace("_", " "), str(value)) for name, value in found.items()]
+    show(found | {"machine": machine}, rows, arguments.json)
 
 
 if __name__ == "__main__":
