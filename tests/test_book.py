@@ -1,13 +1,9 @@
 """The book: every page of it in a browser, on a screen and on a phone, light and dark, with no other host."""
 
-import functools
 import os
 import re
 import subprocess
 import sys
-import threading
-from http.server import SimpleHTTPRequestHandler as Handler
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -16,6 +12,7 @@ import pytest
 pytest.importorskip("sphinx", reason="needs the packages of the extra book")
 import browser_tools as tools
 
+from benchmarks.page import served
 from book import build
 
 LIVE = ("00", "01", "04", "06", "07", "08")  # lessons with a figure that moves on the page
@@ -109,16 +106,13 @@ def dead(book: Path, address: str, links: set[str]) -> list[str]:
 @pytest.mark.browser
 @pytest.mark.skipif(tools.CHROMIUM is None, reason="needs a Chromium on this machine")
 def test_every_page_is_whole_on_a_screen_and_on_a_phone(book):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(book)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
     names = sorted(
         path.relative_to(book).as_posix()
         for path in book.rglob("*.html")
         if not {"_static", "play"} & {*path.parts}  # test_play.py opens the page that draws
     )
     assert len(names) > 30 and "search.html" in names
-    with tools.new_page(1440, 900) as page:
+    with served(book) as index, tools.new_page(1440, 900) as page:
+        address = index.rpartition("/")[0]
         links, wrong = walk(page, address, names)
-    server.shutdown()
     assert not wrong and not dead(book, address, links)
